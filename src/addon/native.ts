@@ -1,0 +1,76 @@
+/**
+ * The typed face of everything that touches the kernel's trees: the C++ addon, its plain-fs stand-in for reading, and
+ * the in-memory kernel of the tests all implement {@link NativeBinding}. The caller validates; what is behind trusts.
+ *
+ * Every `path` is relative to `root` (no leading slash) and is resolved with RESOLVE_IN_ROOT: a hostile symlink below
+ * a simulated root can't lead out of it. Failures are Errors with `code` ('ENOENT'), `errno` (negative, as node's),
+ * `syscall` and `path` (relative to root).
+ */
+
+/** One entry of sys/bus/pci/devices, as read: text still untrusted, null when the file or link is not there. */
+export type RawDevice = {
+  address: string;
+  /** `modalias`, e.g. "pci:v00008086d000010C9sv…": one read for vendor, device, subsystem and class, and no device lock. */
+  modalias: string | null;
+  /** `vendor device class subsystem_vendor subsystem_device` attribute texts, read only when modalias gave nothing. */
+  ids: [string | null, string | null, string | null, string | null, string | null] | null;
+  numaNode: string | null;
+  /** Last component of the `driver` link. */
+  driver: string | null;
+  /** Last component of the `iommu_group` link. */
+  iommuGroup: string | null;
+  /** Last component of the `physfn` link: set on VFs only. */
+  physfn: string | null;
+  /** `sriov_totalvfs` text: set on PFs only. */
+  totalVfs: string | null;
+};
+
+/** A failure on one device or group that did not stop the scan (a device that vanished meanwhile is left out silently). */
+export type RawFailure = { code: string; errno: number; syscall: string; path: string };
+
+export type RawScan = { devices: RawDevice[]; failures: RawFailure[] };
+
+/** One entry of sys/kernel/iommu_groups. */
+export type RawGroup = { id: string; type: string | null; reservedRegions: string | null; devices: string[] };
+
+export type RawGroups = { groups: RawGroup[]; failures: RawFailure[] };
+
+/** A process that has one of the asked files open: `path` is the target of its fd link. */
+export type Holder = { pid: number; command: string; path: string };
+
+export interface NativeBinding {
+  /** Which implementation this is; writing is refused unless it is 'addon' or 'model'. */
+  readonly kind: 'addon' | 'fs' | 'model';
+  /** Scans sys/bus/pci/devices below `root` (absolute path), sorted by address. Reads nothing that takes a device's lock, never `config`. */
+  scanDevices(root: string): RawScan;
+  /** Scans sys/kernel/iommu_groups below `root`, sorted by number. A missing folder is an empty answer. */
+  scanGroups(root: string): RawGroups;
+  /** At most `max` bytes of a file as latin1 text. Raises EFBIG when there is more. */
+  readFile(root: string, path: string, max: number): string;
+  /** The text of a symbolic link. */
+  readLink(root: string, path: string): string;
+  /** Names in a folder, sorted, without . and .. */
+  readDir(root: string, path: string): string[];
+  /** Processes of proc/[pid]/fd below `root` that hold one of `targets` (absolute link texts, e.g. "/dev/vfio/12"). Processes that vanish or may not be read are skipped; `unreadable` counts the latter. */
+  holders(root: string, targets: string[]): { holders: Holder[]; unreadable: number };
+  /** flock(2) on an absolute path, created 0600 if missing (O_NOFOLLOW|O_CLOEXEC), never waiting: the held descriptor, or null when another holds it. */
+  tryLock(file: string, shared: boolean): number | null;
+  /** Gives up a lock of {@link tryLock}. */
+  unlock(fd: number): void;
+  /** Starts the process that does the accesses that may hang. */
+  openWriter(root: string): KernelWriter;
+}
+
+/**
+ * Accesses that take a device's lock and so may hang for ever, each with a deadline in ms. A write or read past its deadline rejects with
+ * code 'ETIMEDOUT'; the helper process behind it is left to its fate and the next call starts a new one.
+ */
+export interface KernelWriter {
+  /** One open(O_WRONLY, no create, no truncate) + one write(2) of `value` + close. */
+  write(path: string, value: string, deadlineMs: number): Promise<void>;
+  /** Like NativeBinding.readFile (max 4096 bytes), for attributes that take the device's lock (driver_override, sriov_numvfs). */
+  read(path: string, deadlineMs: number): Promise<string>;
+  /** Truncates and rewrites a regular file that is not on sysfs (a static tree of a test): EPERM on sysfs. */
+  restoreFile(path: string, bytes: string, deadlineMs: number): Promise<void>;
+  close(): void;
+}

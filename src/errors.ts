@@ -1,0 +1,173 @@
+/**
+ * The one error class and the one table of its codes. Exit codes follow the contract in docs/reference/exit-codes.md;
+ * a test holds docs/reference/errors.md against this table.
+ */
+
+/** What a process of ours may exit with; several that apply are resolved by {@link worstExit}. */
+export const EXIT = {
+  done: 0,
+  failed: 1,
+  usage: 2,
+  no: 3,
+  absent: 4,
+  refused: 5,
+  notPermitted: 6,
+  undoIncomplete: 7,
+  unreachable: 8,
+  timedOut: 9,
+  internal: 70,
+  interrupted: 130,
+} as const;
+
+type ErrorRow = { exit: number; text: string; hint: string };
+
+/** Every code we raise: what it means in general, the exit code, and the way out when the raiser gives no better one. */
+export const ERRORS = {
+  HOSTDEV_USAGE: { exit: EXIT.usage, text: 'The command line is not understood.', hint: "Run 'hostdev --help'." },
+  HOSTDEV_ADDRESS_INVALID: {
+    exit: EXIT.usage,
+    text: 'A word is no PCI address.',
+    hint: 'Write it as 0000:01:00.0, 01:00.0 or pci_0000_01_00_0.',
+  },
+  HOSTDEV_DEVICE_ABSENT: {
+    exit: EXIT.absent,
+    text: 'No device of this host goes by that name.',
+    hint: "Run 'hostdev list' for the devices of this host.",
+  },
+  HOSTDEV_DEVICE_AMBIGUOUS: {
+    exit: EXIT.absent,
+    text: 'Several devices go by that name.',
+    hint: 'Name one of them by its address.',
+  },
+  HOSTDEV_GROUP_ABSENT: {
+    exit: EXIT.absent,
+    text: 'There is no such IOMMU group.',
+    hint: "Run 'hostdev group list' for the groups of this host.",
+  },
+  HOSTDEV_NOT_OURS: {
+    exit: EXIT.absent,
+    text: 'The books hold no binding for this device: hostdev did not bind it.',
+    hint: 'Give --to-host to bring it to its host driver all the same.',
+  },
+  HOSTDEV_FILE_ABSENT: { exit: EXIT.absent, text: 'The file is not there.', hint: 'Check the path.' },
+  HOSTDEV_SYSFS: {
+    exit: EXIT.failed,
+    text: 'The kernel refused an access to sysfs or procfs.',
+    hint: 'The errno says why; dmesg may say more.',
+  },
+  HOSTDEV_STORE: {
+    exit: EXIT.failed,
+    text: 'A file of our own state cannot be read or written.',
+    hint: 'Check that the folder is there, writable and not full.',
+  },
+  HOSTDEV_STORE_CORRUPT: {
+    exit: EXIT.failed,
+    text: 'A file of our own state is not what we wrote.',
+    hint: 'Read it, repair or remove it; nothing was changed.',
+  },
+  HOSTDEV_BIND_FAILED: {
+    exit: EXIT.failed,
+    text: 'A device did not reach the wanted driver; everything was put back.',
+    hint: "Look at 'dmesg' for the driver's own words.",
+  },
+  HOSTDEV_UNDO_INCOMPLETE: {
+    exit: EXIT.undoIncomplete,
+    text: 'A change failed and could not be undone in full.',
+    hint: 'The journal file named here says what is left; repair it by hand.',
+  },
+  HOSTDEV_MODULE: {
+    exit: EXIT.failed,
+    text: 'A kernel module could not be loaded or has no PCI driver.',
+    hint: 'Check that the module is installed for the running kernel and not blacklisted.',
+  },
+  HOSTDEV_MODULES_ALIAS: {
+    exit: EXIT.failed,
+    text: "The running kernel's modules.alias cannot be read, so the variant driver is not known.",
+    hint: "Install the kernel's modules or run depmod; or name the driver with --driver.",
+  },
+  HOSTDEV_GUARD: {
+    exit: EXIT.refused,
+    text: 'A guard refused: the host itself needs the device.',
+    hint: 'If that is really wanted, name the guard with --allow=<guard>.',
+  },
+  HOSTDEV_IN_USE: {
+    exit: EXIT.refused,
+    text: 'The device is held by a process or belongs to another owner.',
+    hint: 'End what holds it first.',
+  },
+  HOSTDEV_GROUP_NOT_VIABLE: {
+    exit: EXIT.no,
+    text: 'A peer in the IOMMU group is on a host driver, so the kernel will not hand the group to a guest.',
+    hint: 'Bind the peer to VFIO too, or list it in the domain with <address type="unassigned"/>.',
+  },
+  HOSTDEV_IOMMU_OFF: {
+    exit: EXIT.no,
+    text: 'The kernel has no IOMMU groups, so nothing can be handed to a guest.',
+    hint: 'Enable the IOMMU in firmware and on the kernel command line.',
+  },
+  HOSTDEV_NOT_PERMITTED: { exit: EXIT.notPermitted, text: 'This needs root.', hint: 'Run it as root.' },
+  HOSTDEV_TIMEOUT: {
+    exit: EXIT.timedOut,
+    text: 'Something did not answer before the deadline.',
+    hint: 'See which process holds the device; the state is observed anew next time.',
+  },
+  HOSTDEV_NATIVE_MISSING: {
+    exit: EXIT.failed,
+    text: 'The native part (hostdev.node, hostdev-native) is missing, and nothing is written without it.',
+    hint: "Run 'npm run build' or install the package again.",
+  },
+  HOSTDEV_XML: {
+    exit: EXIT.no,
+    text: 'The domain XML is not well-formed or not acceptable.',
+    hint: 'Correct the line and column named here.',
+  },
+  HOSTDEV_HOOKS: {
+    exit: EXIT.failed,
+    text: 'The libvirt hook could not be installed or removed.',
+    hint: 'The message names the file that is in the way.',
+  },
+  HOSTDEV_INTERRUPTED: { exit: EXIT.interrupted, text: 'Interrupted; everything was put back.', hint: '' },
+  HOSTDEV_INTERNAL: { exit: EXIT.internal, text: 'A fault of hostdev itself.', hint: 'Please report it with the text above.' },
+} as const satisfies Record<string, ErrorRow>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** What else an error carries: `hint` overrides the table's; `data` is put into the JSON answer beside `error`. */
+export type ErrorExtra = { hint?: string; cause?: unknown; data?: Record<string, unknown> };
+
+/** The one error that hostdev raises on purpose. `message` names the object, the file and the errno. */
+export class HostdevError extends Error {
+  override readonly name = 'HostdevError';
+  readonly code: ErrorCode;
+  readonly hint: string;
+  readonly data: Record<string, unknown>;
+
+  constructor(code: ErrorCode, message: string, extra: ErrorExtra = {}) {
+    super(message, extra.cause === undefined ? undefined : { cause: extra.cause });
+    this.code = code;
+    this.hint = extra.hint ?? ERRORS[code].hint;
+    this.data = extra.data ?? {};
+  }
+
+  get exit(): number {
+    return ERRORS[this.code].exit;
+  }
+}
+
+/** An errno from the native layer or node's fs: both carry these fields. */
+export type SysError = Error & { code: string; errno: number; syscall: string; path?: string };
+
+/** True for an error that carries an errno name, whoever raised it. */
+export const isSysError = (e: unknown): e is SysError =>
+  e instanceof Error && typeof (e as Partial<SysError>).code === 'string' && typeof (e as Partial<SysError>).errno === 'number';
+
+/** True when `e` is a system error with one of these errno names ('ENOENT', …). */
+export const isErrno = (e: unknown, ...names: string[]): boolean => isSysError(e) && names.includes(e.code);
+
+/** The order in which exit codes win when several apply to one command (contract 5). */
+const PRECEDENCE = [EXIT.internal, EXIT.interrupted, EXIT.undoIncomplete, EXIT.usage, EXIT.absent, EXIT.notPermitted, EXIT.timedOut, EXIT.refused, EXIT.no, EXIT.unreachable, EXIT.failed];
+
+/** Of several exit codes the one to exit with: 2, 4, 6, 5, 3, 1 in that order (contract 5). */
+export function worstExit(codes: readonly number[]): number {
+  return PRECEDENCE.find((c) => codes.includes(c)) ?? EXIT.done;
+}
