@@ -57,6 +57,8 @@ export interface NativeBinding {
   tryLock(file: string, shared: boolean): number | null;
   /** Gives up a lock of {@link tryLock}. */
   unlock(fd: number): void;
+  /** Only a model has it: its modprobe. A real host's modules are loaded by modprobe itself, and only on the real root. */
+  loadModule?(module: string): void;
   /** Starts the process that does the accesses that may hang. */
   openWriter(root: string): KernelWriter;
 }

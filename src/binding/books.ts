@@ -1,0 +1,93 @@
+/**
+ * The books: one file a device that hostdev put on a VFIO driver, or that libvirt will for a guest, with what was there before. What is in the books is ours
+ * to give back; what is not was so before us and is left alone. Each claim is one user's right to the device being as it is: a device unplugged from guest A and
+ * given to guest B has B's claim beside A's, and A's release takes only A's claim away. Giving back on A's word alone once tore devices
+ * from running guests; with claims the last one out does it.
+ */
+import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+import type { Host } from '../host/host.ts';
+import { type Address, canonicalAddress } from '../pci/address.ts';
+import { isState } from './journal.ts';
+import type { DeviceState } from './move.ts';
+
+/** Who a binding is for (contract: `admin`, `boot`, `domain:<uuid>`). */
+export type Owner = 'admin' | 'boot' | `domain:${string}`;
+
+export type Claim = {
+  owner: Owner;
+  /** The domain's name when the claim was made, for messages. */
+  name: string | null;
+  /** True when libvirt binds and re-attaches the device itself (managed='yes'). */
+  managed: boolean;
+};
+
+export type Binding = {
+  schema: 1;
+  address: Address;
+  group: number | null;
+  /** The first claim's owner; null when every claim is gone but the device could not be given back yet. */
+  owner: Owner | null;
+  claims: Claim[];
+  /** What the device was on before us. */
+  before: DeviceState;
+  /** What we left it on; null when libvirt binds it. */
+  after: DeviceState | null;
+  since: string;
+  /** Why the device was not given back when its last claim went. */
+  note: string | null;
+};
+
+/** A binding with its claims replaced; keeps `owner` in step. */
+export const withClaims = (b: Binding, claims: Claim[]): Binding => ({ ...b, claims, owner: claims[0]?.owner ?? null });
+
+/** A fresh binding with one claim. */
+export function newBinding(address: Address, group: number | null, claim: Claim, before: DeviceState, after: DeviceState | null): Binding {
+  return { schema: 1, address, group, owner: claim.owner, claims: [claim], before, after, since: new Date().toISOString(), note: null };
+}
+
+/** The binding of a device, null when the books hold none. Raises HOSTDEV_STORE_CORRUPT. */
+export function readBinding(host: Host, address: Address): Binding | null {
+  const file = `${host.bindingsDir}/${address}.json`;
+  const value = readJson(file);
+  if (value === null) return null;
+  if (!isBinding(value, address)) throw corrupt(file, 'is no binding of this version');
+  return value;
+}
+
+/** All bindings, in order of file name. Raises HOSTDEV_STORE_CORRUPT. */
+export function readBooks(host: Host): Binding[] {
+  return listJson(host.bindingsDir).flatMap((name) => readBinding(host, name) ?? []);
+}
+
+export function writeBinding(host: Host, binding: Binding): void {
+  writeJson(`${host.bindingsDir}/${binding.address}.json`, binding);
+}
+
+export function removeBinding(host: Host, address: Address): void {
+  removeJson(host.bindingsDir, address);
+}
+
+const OWNER = /^(?:admin|boot|domain:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
+
+function isClaim(v: unknown): v is Claim {
+  const c = v as Claim | null;
+  return typeof c === 'object' && c !== null && OWNER.test(c.owner) && (c.name === null || typeof c.name === 'string') && typeof c.managed === 'boolean';
+}
+
+function isBinding(v: unknown, address: string): v is Binding {
+  const b = v as Binding | null;
+  return (
+    typeof b === 'object' &&
+    b !== null &&
+    b.schema === 1 &&
+    b.address === address &&
+    canonicalAddress(address) === address &&
+    (b.group === null || Number.isInteger(b.group)) &&
+    Array.isArray(b.claims) &&
+    b.claims.every(isClaim) &&
+    (b.owner === null || OWNER.test(b.owner)) &&
+    isState(b.before) &&
+    (b.after === null || isState(b.after)) &&
+    (b.note === null || typeof b.note === 'string')
+  );
+}

@@ -1,0 +1,49 @@
+/** Which VFIO driver a device gets: the one named by hand, else the kernel's best variant driver for it, else vfio-pci. */
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import type { PciDevice } from '../pci/inventory.ts';
+import { type DriverModule, namedDriver } from './modules.ts';
+import { chooseVariant } from './variant.ts';
+
+/** libvirt reads at most 8 MiB of modules.alias (virpci.c); a kernel with every driver there is has about 1.5 MB. */
+const MAX_ALIAS_BYTES = 8 * 1024 * 1024;
+
+/** What the running kernel's module lists say; read once for a whole transaction. */
+export type ModuleLists = { alias: string; builtin: string | null };
+
+/**
+ * Reads modules.alias (must be there: without it a variant driver would silently be passed over, as libvirt 10.0.0 holds too) and
+ * modules.builtin.modinfo (may be missing). Raises HOSTDEV_MODULES_ALIAS.
+ */
+export function readModuleLists(host: Host): ModuleLists {
+  const release = host.release;
+  if (release === null) {
+    throw new HostdevError('HOSTDEV_MODULES_ALIAS', `The running kernel is not known: ${host.absolute('proc/sys/kernel/osrelease')} cannot be read`);
+  }
+  const first = (file: string): string | null => {
+    for (const path of host.moduleFiles(release, file)) {
+      try {
+        const text = host.read(path, MAX_ALIAS_BYTES);
+        if (text !== null) return text;
+      } catch (e) {
+        throw new HostdevError('HOSTDEV_MODULES_ALIAS', `Failed to read ${host.absolute(path)}: ${(e as Error).message}`, { cause: e });
+      }
+    }
+    return null;
+  };
+  const alias = first('modules.alias');
+  if (alias === null) throw new HostdevError('HOSTDEV_MODULES_ALIAS', `${host.absolute(`lib/modules/${release}/modules.alias`)} is not there`);
+  return { alias, builtin: first('modules.builtin.modinfo') };
+}
+
+/** The best VFIO variant driver of the running kernel for a device, vfio-pci when none is better. Raises HOSTDEV_MODULES_ALIAS. */
+export function variantDriver(host: Host, device: PciDevice, lists: ModuleLists): DriverModule {
+  const modalias = host.read(host.device(device.address, 'modalias'));
+  const best = modalias === null ? null : chooseVariant(modalias, lists.alias, lists.builtin);
+  return namedDriver(host, best?.module ?? 'vfio_pci');
+}
+
+/** `wanted` is a driver or module name, or null for the kernel's best. */
+export function chooseDriver(host: Host, device: PciDevice, wanted: string | null, lists: () => ModuleLists): DriverModule {
+  return wanted === null ? variantDriver(host, device, lists()) : namedDriver(host, wanted);
+}

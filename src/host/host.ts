@@ -1,0 +1,125 @@
+/**
+ * The host: owner of every path below one root (contract 1). Nothing else in hostdev spells a path of sysfs, procfs or of our own state, so any
+ * command runs on a simulated host, and what may be read is one list.
+ */
+import { resolve } from 'node:path';
+import { isErrno } from '../errors.ts';
+import type { NativeBinding } from '../addon/native.ts';
+
+/** Largest attribute of sysfs: one page. */
+const PAGE = 4096;
+
+/** Absence of a file or device, however the kernel words it: a removed device's open attribute answers ENODEV or ENXIO. */
+const ABSENT = ['ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO'];
+
+export class Host {
+  /** Absolute path of the root that everything hangs below; `/` on a real host. */
+  readonly root: string;
+  readonly native: NativeBinding;
+
+  constructor(root: string, native: NativeBinding) {
+    this.root = resolve(root);
+    this.native = native;
+  }
+
+  /** True on the machine itself: only there are modules loaded and is "not measured" a reason to refuse. */
+  get isReal(): boolean {
+    return this.root === '/' && this.native.kind === 'addon';
+  }
+
+  /** Absolute path of something below the root, for node's own fs (our state, never sysfs). */
+  absolute(path: string): string {
+    return this.root === '/' ? `/${path}` : `${this.root}/${path}`;
+  }
+
+  // Kernel trees, relative to the root.
+  readonly devices = 'sys/bus/pci/devices';
+  readonly drivers = 'sys/bus/pci/drivers';
+  readonly driversProbe = 'sys/bus/pci/drivers_probe';
+  readonly iommuGroups = 'sys/kernel/iommu_groups';
+
+  device(address: string, attribute?: string): string {
+    return attribute === undefined ? `${this.devices}/${address}` : `${this.devices}/${address}/${attribute}`;
+  }
+
+  driver(name: string, file?: string): string {
+    return file === undefined ? `${this.drivers}/${name}` : `${this.drivers}/${name}/${file}`;
+  }
+
+  group(id: number, file: string): string {
+    return `${this.iommuGroups}/${id}/${file}`;
+  }
+
+  module(name: string, file?: string): string {
+    return file === undefined ? `sys/module/${name}` : `sys/module/${name}/${file}`;
+  }
+
+  classLink(kind: 'net' | 'block' | 'iommu' | 'drm' | 'vtconsole', name?: string): string {
+    return name === undefined ? `sys/class/${kind}` : `sys/class/${kind}/${name}`;
+  }
+
+  /** `lib/modules/<release>/<file>` of the running kernel, or of /run/booted-system where a distribution keeps none there (NixOS). */
+  moduleFiles(release: string, file: string): string[] {
+    return [`lib/modules/${release}/${file}`, `run/booted-system/kernel-modules/lib/modules/${release}/${file}`];
+  }
+
+  // Our own state, absolute.
+  get stateDir(): string {
+    return this.absolute('run/hostdev');
+  }
+
+  get bindingsDir(): string {
+    return `${this.stateDir}/bindings`;
+  }
+
+  get journalDir(): string {
+    return `${this.stateDir}/journal`;
+  }
+
+  get lockDir(): string {
+    return `${this.stateDir}/lock`;
+  }
+
+  /** Where the hook writes what nobody reads at once: a release goes on after libvirt has been answered. */
+  get hookLog(): string {
+    return `${this.stateDir}/hook.log`;
+  }
+
+  // Reading.
+
+  /** Text of a file, trailing newline cut; null when it is absent. Raises the errno of anything else. */
+  read(path: string, max = PAGE): string | null {
+    return this.#absentAsNull(() => this.native.readFile(this.root, path, max).replace(/\n$/, ''));
+  }
+
+  /** Text of a symbolic link; null when it is absent. */
+  link(path: string): string | null {
+    return this.#absentAsNull(() => this.native.readLink(this.root, path));
+  }
+
+  /** Last component of a symbolic link; null when it is absent. */
+  linkName(path: string): string | null {
+    const target = this.link(path);
+    return target === null ? null : target.slice(target.lastIndexOf('/') + 1);
+  }
+
+  /** Names in a folder, sorted; null when it is absent. */
+  list(path: string): string[] | null {
+    return this.#absentAsNull(() => this.native.readDir(this.root, path));
+  }
+
+  #absentAsNull<T>(read: () => T): T | null {
+    try {
+      return read();
+    } catch (e) {
+      if (isErrno(e, ...ABSENT)) return null;
+      throw e;
+    }
+  }
+
+  /** `proc/sys/kernel/osrelease`, null where it is not there (a static tree) or is not a plain word. */
+  get release(): string | null {
+    const text = this.read('proc/sys/kernel/osrelease');
+    return text !== null && /^[\w.+~-]{1,128}$/.test(text) && !text.startsWith('.') ? text : null;
+  }
+}

@@ -1,0 +1,137 @@
+/** The PCI devices of a host as the kernel shows them now. Pure reading: nothing here takes a device's lock, so it answers while an unbind hangs. */
+import type { RawDevice, RawFailure } from '../addon/native.ts';
+import type { Host } from '../host/host.ts';
+import { type Address, canonicalAddress } from './address.ts';
+
+export type DevType = 'type-PCI' | 'type-PF' | 'type-VF' | 'vdpa';
+
+/** One PCI function; the keys are those of contract 4. Ids are 4 lower-case hex digits (class 6); what is not known is null. */
+export type PciDevice = {
+  address: Address;
+  vendor_id: string | null;
+  product_id: string | null;
+  class: string | null;
+  subsystem_vendor_id: string | null;
+  subsystem_device_id: string | null;
+  driver: string | null;
+  iommu_group: number | null;
+  /** -1 (the kernel's "no node") is null. */
+  numa_node: number | null;
+  dev_type: DevType;
+  /** Of a VF: its PF. */
+  parent_addr: Address | null;
+  /** Of a PF: how many VFs it can have and has. */
+  sriov_totalvfs: number | null;
+  sriov_numvfs: number | null;
+  /** True when an attribute of it did not answer before its deadline: something holds the device's lock. */
+  stuck: boolean;
+};
+
+export type Inventory = {
+  devices: PciDevice[];
+  byAddress: ReadonlyMap<Address, PciDevice>;
+  /** What could not be read or made no sense, one line each, for stderr. */
+  warnings: string[];
+};
+
+/** A driver name as the kernel allows one in a sysfs folder name; anything else is not passed on to a path. */
+const DRIVER_NAME = /^[\w.+:-]{1,64}$/;
+
+/** Scans the host's PCI devices, in order of address. An absent sys/bus/pci is an empty inventory. */
+export function scanInventory(host: Host): Inventory {
+  const raw = host.native.scanDevices(host.root);
+  const warnings = raw.failures.map(failureText);
+  const vdpa = host.list(host.module('vdpa')) !== null;
+  const devices: PciDevice[] = [];
+  const byAddress = new Map<Address, PciDevice>();
+  for (const r of raw.devices) {
+    const address = canonicalAddress(r.address);
+    if (address !== r.address) {
+      warnings.push(`${host.devices}: ignored the entry ${printable(r.address)}: it is no PCI address`);
+      continue;
+    }
+    const device = readDevice(r, address, warnings);
+    if (vdpa && device.dev_type === 'type-VF' && hasVdpa(host, address)) device.dev_type = 'vdpa';
+    devices.push(device);
+    byAddress.set(address, device);
+  }
+  countVfs(devices, byAddress);
+  return { devices, byAddress, warnings };
+}
+
+const failureText = (f: RawFailure): string => `Failed to read ${f.path}: ${f.code} (${f.syscall})`;
+
+/** Untrusted text for a message: bounded, nothing that moves a terminal. */
+export const printable = (text: string): string => JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text).replace(/[\x7f-\x9f]/g, '?');
+
+function readDevice(r: RawDevice, address: Address, warnings: string[]): PciDevice {
+  const bad = (what: string, text: string): null => {
+    warnings.push(`${address}: ignored ${what} ${printable(text)}: not what the kernel writes there`);
+    return null;
+  };
+  const number = (what: string, text: string | null): number | null => {
+    if (text === null) return null;
+    const t = text.trim();
+    return /^-?\d{1,7}$/.test(t) ? Number(t) : bad(what, text);
+  };
+  const ids = readIds(r, bad);
+  const numa = number('numa_node', r.numaNode);
+  const physfn = r.physfn === null ? null : (canonicalAddress(r.physfn) ?? bad('physfn', r.physfn));
+  const totalVfs = number('sriov_totalvfs', r.totalVfs);
+  const isPf = physfn === null && totalVfs !== null && totalVfs > 0;
+  return {
+    address,
+    ...ids,
+    driver: r.driver === null ? null : DRIVER_NAME.test(r.driver) ? r.driver : bad('driver', r.driver),
+    iommu_group: r.iommuGroup === null ? null : /^\d{1,7}$/.test(r.iommuGroup) ? Number(r.iommuGroup) : bad('iommu_group', r.iommuGroup),
+    numa_node: numa === null || numa < 0 ? null : numa,
+    dev_type: physfn !== null ? 'type-VF' : isPf ? 'type-PF' : 'type-PCI',
+    parent_addr: physfn,
+    sriov_totalvfs: isPf ? totalVfs : null,
+    sriov_numvfs: isPf ? 0 : null,
+    stuck: false,
+  };
+}
+
+type Ids = Pick<PciDevice, 'vendor_id' | 'product_id' | 'class' | 'subsystem_vendor_id' | 'subsystem_device_id'>;
+
+/** drivers/pci/pci-sysfs.c modalias_show: "pci:v%08Xd%08Xsv%08Xsd%08Xbc%02Xsc%02Xi%02X". */
+const MODALIAS = /^pci:v0{4}([0-9A-F]{4})d0{4}([0-9A-F]{4})sv0{4}([0-9A-F]{4})sd0{4}([0-9A-F]{4})bc([0-9A-F]{2})sc([0-9A-F]{2})i([0-9A-F]{2})\n?$/;
+
+function readIds(r: RawDevice, bad: (what: string, text: string) => null): Ids {
+  const m = r.modalias === null ? null : MODALIAS.exec(r.modalias);
+  if (m) {
+    const [, v, d, sv, sd, bc, sc, i] = m.map((t) => t.toLowerCase());
+    return { vendor_id: v ?? null, product_id: d ?? null, class: `${bc}${sc}${i}`, subsystem_vendor_id: sv ?? null, subsystem_device_id: sd ?? null };
+  }
+  if (r.modalias !== null) bad('modalias', r.modalias);
+  const hex = (what: string, text: string | null | undefined, digits: number): string | null => {
+    if (text === null || text === undefined) return null;
+    const h = /^0x([0-9a-f]+)\n?$/i.exec(text)?.[1];
+    return h !== undefined && h.length === digits ? h.toLowerCase() : bad(what, text);
+  };
+  const [vendor, device, cls, subVendor, subDevice] = r.ids ?? [];
+  return {
+    vendor_id: hex('vendor', vendor, 4),
+    product_id: hex('device', device, 4),
+    class: hex('class', cls, 6),
+    subsystem_vendor_id: hex('subsystem_vendor', subVendor, 4),
+    subsystem_device_id: hex('subsystem_device', subDevice, 4),
+  };
+}
+
+/** Counted from the VFs' own links: reading sriov_numvfs takes the PF's lock (drivers/pci/iov.c sriov_numvfs_show) and can hang. */
+function countVfs(devices: PciDevice[], byAddress: ReadonlyMap<Address, PciDevice>): void {
+  for (const vf of devices) {
+    const pf = vf.parent_addr === null ? undefined : byAddress.get(vf.parent_addr);
+    if (pf?.sriov_numvfs != null) pf.sriov_numvfs += 1;
+  }
+}
+
+/** A vDPA parent has a `vdpaN` child (drivers/vdpa/vdpa.c); Nova calls such a VF's type "vdpa". */
+function hasVdpa(host: Host, address: Address): boolean {
+  return (host.list(host.device(address)) ?? []).some((n) => /^vdpa\d+$/.test(n));
+}
+
+/** True for bridges and other non-endpoints (base class 06), which VFIO does not take: vfio_pci_core answers EINVAL for a non-zero header type. */
+export const isBridge = (d: PciDevice): boolean => d.class !== null && d.class.startsWith('06');

@@ -1,0 +1,76 @@
+/** From what an admin types to the device meant (contract 2): address, nodedev name, vendor:device, /dev node, network interface, in that order. */
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { type Address, canonicalAddress } from './address.ts';
+import { type Inventory, type PciDevice, printable } from './inventory.ts';
+
+/**
+ * The device that `word` names. Raises HOSTDEV_DEVICE_ABSENT when none goes by it and HOSTDEV_DEVICE_AMBIGUOUS, listing them, when several do.
+ */
+export function resolveDevice(host: Host, inventory: Inventory, word: string): PciDevice {
+  const matches = candidates(host, inventory, word);
+  const [only, ...more] = matches;
+  if (only === undefined) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `No device goes by ${printable(word)} on this host`, { hint: nearest(inventory, word) });
+  if (more.length > 0) {
+    const list = matches.map((d) => d.address);
+    throw new HostdevError('HOSTDEV_DEVICE_AMBIGUOUS', `${list.length} devices go by ${printable(word)}: ${list.slice(0, 16).join(', ')}${list.length > 16 ? ', …' : ''}`, {
+      data: { matches: list },
+    });
+  }
+  return only;
+}
+
+function candidates(host: Host, inventory: Inventory, word: string): PciDevice[] {
+  const pick = (address: Address | null): PciDevice[] => {
+    const d = address === null ? undefined : inventory.byAddress.get(address);
+    return d ? [d] : [];
+  };
+  const address = canonicalAddress(word);
+  if (address !== null) return pick(address);
+  const ids = /^([0-9a-f]{4}):([0-9a-f]{4})$/i.exec(word);
+  if (ids) {
+    const [, vendor, product] = ids.map((t) => t.toLowerCase());
+    return inventory.devices.filter((d) => d.vendor_id === vendor && d.product_id === product);
+  }
+  const node = /^\/dev\/(?:dri\/)?([\w.+-]{1,64})$/.exec(word)?.[1];
+  if (node !== undefined) return pick(addressOfBlock(host, node) ?? addressOfClass(host, 'drm', node));
+  // IFNAMSIZ is 16 with its NUL; dots alone would be a path.
+  if (/^[^/\s]{1,15}$/.test(word) && !/^\.+$/.test(word)) return pick(addressOfClass(host, 'net', word));
+  return [];
+}
+
+/** The PCI function that a class device hangs below, through whatever lies between (virtio, nvme, scsi, usb …). */
+export function addressOfClass(host: Host, kind: 'net' | 'block' | 'drm', name: string): Address | null {
+  const target = host.link(host.classLink(kind, name));
+  return target === null ? null : lastAddress(target);
+}
+
+/** The last PCI address among the components of a sysfs path. */
+export function lastAddress(path: string): Address | null {
+  for (const part of path.split('/').reverse()) {
+    const a = canonicalAddress(part);
+    if (a !== null && a === part) return a;
+  }
+  return null;
+}
+
+/**
+ * The function behind a block device. With NVMe multipath nvme0n1 is a virtual device and its paths are nvme0c<ctrl>n1 beside it
+ * (drivers/nvme/host/multipath.c); one path is enough to name the controller.
+ */
+function addressOfBlock(host: Host, name: string): Address | null {
+  const direct = addressOfClass(host, 'block', name);
+  const nvme = /^nvme(\d+)n(\d+)/.exec(name);
+  if (direct !== null || !nvme) return direct;
+  const path = (host.list(host.classLink('block')) ?? []).find((n) => new RegExp(`^nvme${nvme[1]}c\\d+n${nvme[2]}$`).test(n));
+  return path === undefined ? null : addressOfClass(host, 'block', path);
+}
+
+/** What a mistyped address may have meant: the same device on another bus, or the same bus. */
+function nearest(inventory: Inventory, word: string): string {
+  const address = canonicalAddress(word);
+  const tail = address?.slice(address.indexOf(':') + 1);
+  const near = inventory.devices.filter((d) => tail !== undefined && (d.address.endsWith(tail.slice(2)) || d.address.slice(0, -4) === address?.slice(0, -4)));
+  const list = near.slice(0, 4).map((d) => d.address).join(', ');
+  return list === '' ? "Run 'hostdev list' for the devices of this host." : `Did you mean ${list}? 'hostdev list' shows all.`;
+}

@@ -1,0 +1,113 @@
+/**
+ * Our own state: small JSON files that an admin may read, each replaced as a whole. A reader sees the old text or the new one, never half
+ * of one; a writer that fails (full disk, read-only /run) leaves the old text and no litter.
+ */
+import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { HostdevError, isErrno, isSysError } from '../errors.ts';
+
+/** More than any file of ours ever holds (a transaction of 4,096 devices); what is larger was not written by us. */
+const MAX_BYTES = 4 * 1024 * 1024;
+
+function storeError(doing: string, file: string, e: unknown): HostdevError {
+  const why = isSysError(e) ? e.code : String(e);
+  if (isErrno(e, 'EACCES', 'EPERM')) {
+    return new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to ${doing} ${file}: ${why}`, { cause: e });
+  }
+  const hint =
+    isErrno(e, 'EROFS') ? 'The file system is read-only: remount it or see why it was.'
+    : isErrno(e, 'ENOSPC', 'EDQUOT') ? 'The file system is full: make room and try again.'
+    : undefined;
+  return new HostdevError('HOSTDEV_STORE', `Failed to ${doing} ${file}: ${why}`, hint === undefined ? { cause: e } : { cause: e, hint });
+}
+
+/** Makes a folder of ours (mode 0700: the books name what root may undo). Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
+export function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (e) {
+    throw storeError('make', folder, e);
+  }
+}
+
+/** Replaces `file` by `bytes` in one step (write beside it, rename). `durable` syncs file and folder for what must outlive a power cut. */
+export function replaceFile(file: string, bytes: string | Uint8Array, { mode = 0o600, durable = false } = {}): void {
+  makeFolder(dirname(file));
+  const fresh = `${file}.${process.pid}.new`;
+  try {
+    const fd = openSync(fresh, 'wx', mode);
+    try {
+      const data = typeof bytes === 'string' ? Buffer.from(bytes) : bytes;
+      for (let at = 0; at < data.length; ) at += writeSync(fd, data, at);
+      if (durable) fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(fresh, file);
+    if (durable) syncFolder(dirname(file));
+  } catch (e) {
+    // EEXIST is a leftover of a killed process that had our pid: ours to take over, nobody else writes this name.
+    rmSync(fresh, { force: true });
+    if (isErrno(e, 'EEXIST')) {
+      replaceFile(file, bytes, { mode, durable });
+      return;
+    }
+    throw storeError('write', file, e);
+  }
+}
+
+function syncFolder(folder: string): void {
+  const fd = openSync(folder, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Writes a value as JSON, replaced in one step. */
+export function writeJson(file: string, value: unknown): void {
+  replaceFile(file, `${JSON.stringify(value, null, 1)}\n`);
+}
+
+/** The JSON value of a file, null when it is absent. Raises HOSTDEV_STORE_CORRUPT naming the file when it is no JSON. */
+export function readJson(file: string): unknown {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (e) {
+    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
+    throw storeError('read', file, e);
+  }
+  if (text.length > MAX_BYTES) throw corrupt(file, `is larger than ${MAX_BYTES} bytes`);
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (e) {
+    throw corrupt(file, `is no JSON (${(e as Error).message})`);
+  }
+}
+
+/** The error for a state file whose content is not ours: names the file and keeps it. */
+export function corrupt(file: string, why: string): HostdevError {
+  return new HostdevError('HOSTDEV_STORE_CORRUPT', `${file} ${why}`);
+}
+
+/** Names of the `*.json` files in a folder, without the suffix, sorted; none when the folder is not there. */
+export function listJson(folder: string): string[] {
+  try {
+    return readdirSync(folder).filter((n) => n.endsWith('.json')).map((n) => n.slice(0, -5)).sort();
+  } catch (e) {
+    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return [];
+    throw storeError('read', folder, e);
+  }
+}
+
+/** Removes `<folder>/<name>.json`; silent when it is gone already. */
+export function removeJson(folder: string, name: string): void {
+  const file = join(folder, `${name}.json`);
+  try {
+    rmSync(file, { force: true });
+  } catch (e) {
+    throw storeError('remove', file, e);
+  }
+}

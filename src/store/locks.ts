@@ -1,0 +1,59 @@
+/**
+ * Locks between processes: flock(2) on files in run/hostdev/lock, so that the kernel lets go for a process that dies. Order everywhere:
+ * a domain's lock, then groups ascending, then `books` for the milliseconds around a file change. No lock that a hook may wait on is ever held across a
+ * libvirt call: virsh start holds the domain's job while its hook waits.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { makeFolder } from './files.ts';
+
+/** Time left until a fixed moment; every wait of one command counts against the same one. */
+export class Deadline {
+  readonly at: number;
+
+  constructor(ms: number) {
+    this.at = performance.now() + ms;
+  }
+
+  /** Milliseconds left, 0 when it has passed. */
+  get left(): number {
+    return Math.max(0, this.at - performance.now());
+  }
+}
+
+const FIRST_WAIT_MS = 2;
+const LONGEST_WAIT_MS = 50;
+
+/**
+ * Takes the locks `names` in the order given and returns what gives them up. Raises HOSTDEV_TIMEOUT, naming the lock, when one is still held at the
+ * deadline (those already taken are given up), HOSTDEV_NOT_PERMITTED or HOSTDEV_STORE when the folder can't be made.
+ */
+export async function takeLocks(host: Host, names: readonly string[], deadline: Deadline): Promise<() => void> {
+  makeFolder(host.lockDir);
+  const held: number[] = [];
+  const release = (): void => {
+    for (const fd of held.splice(0).reverse()) host.native.unlock(fd);
+  };
+  try {
+    for (const name of names) held.push(await takeLock(host, name, deadline));
+  } catch (e) {
+    release();
+    throw e;
+  }
+  return release;
+}
+
+async function takeLock(host: Host, name: string, deadline: Deadline): Promise<number> {
+  const file = `${host.lockDir}/${name}`;
+  for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
+    const fd = host.native.tryLock(file, false);
+    if (fd !== null) return fd;
+    if (deadline.left === 0) {
+      throw new HostdevError('HOSTDEV_TIMEOUT', `Another hostdev still holds ${file}`, {
+        hint: `See who: fuser -v ${file}`,
+      });
+    }
+    await sleep(Math.min(wait, deadline.left));
+  }
+}
