@@ -3,7 +3,9 @@
  * canonical text of {@link formatAddress}, so that two addresses are equal exactly when their texts are.
  */
 
-/** Canonical text: lower-case hex `dddd:bb:ss.f`, the domain 4 to 8 digits (VMD and Hyper-V make domains above ffff). */
+/**
+ * Canonical text: lower-case hex `dddd:bb:ss.f`, the domain 4 to 8 digits (VMD and Hyper-V make domains above ffff).
+ */
 export type Address = string;
 
 /** The parts as numbers: domain 0..ffffffff, bus 0..ff, slot 0..1f, func 0..7. */
@@ -18,8 +20,8 @@ const NODEDEV = /^pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([01][0-9a-f])_([0-7])$/i;
 const hex = (n: number, digits: number): string => n.toString(16).padStart(digits, '0');
 
 /**
- * Reads an address as people and libvirt write it: `0000:01:00.0`, `01:00.0` (domain 0) or `pci_0000_01_00_0`, hex digits
- * in either case. Returns null for anything else: spaces, missing zeros, slot above 1f, function above 7.
+ * Reads an address as people and libvirt write it: `0000:01:00.0`, `01:00.0` (domain 0) or `pci_0000_01_00_0`, hex
+ * digits in either case. Returns null for anything else: spaces, missing zeros, slot above 1f, function above 7.
  */
 export function parseAddress(text: string): PciAddress | null {
   if (text.length > MAX_LENGTH) return null;
@@ -47,8 +49,8 @@ export function canonicalAddress(text: string): Address | null {
 export const nodedevName = (address: Address): string => `pci_${address.replace(/[:.]/g, '_')}`;
 
 /**
- * Sorting function: domain, bus, slot, function by number (as text `10000:…` would come before `2000:…`). Words that are
- * no address come last, in the order of their text, so that a sort never depends on the order it was given.
+ * Sorting function: domain, bus, slot, function by number (as text `10000:…` would come before `2000:…`). Words that
+ * are no address come last, in the order of their text, so that a sort never depends on the order it was given.
  */
 export function compareAddresses(a: Address, b: Address): number {
   const p = parseAddress(a);

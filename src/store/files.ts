@@ -2,7 +2,7 @@
  * Our own state: small JSON files that an admin may read, each replaced as a whole. A reader sees the old text or the new one, never half
  * of one; a writer that fails (full disk, read-only /run) leaves the old text and no litter.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fchmodSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
 
@@ -22,21 +22,22 @@ function storeError(doing: string, file: string, e: unknown): HostdevError {
 }
 
 /** Makes a folder of ours (mode 0700: the books name what root may undo). Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
-export function makeFolder(folder: string): void {
+export function makeFolder(folder: string, mode = 0o700): void {
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    mkdirSync(folder, { recursive: true, mode });
   } catch (e) {
     throw storeError('make', folder, e);
   }
 }
 
 /** Replaces `file` by `bytes` in one step (write beside it, rename). `durable` syncs file and folder for what must outlive a power cut. */
-export function replaceFile(file: string, bytes: string | Uint8Array, { mode = 0o600, durable = false } = {}): void {
-  makeFolder(dirname(file));
+export function replaceFile(file: string, bytes: string | Uint8Array, { mode = 0o600, durable = false, folderMode = 0o700 } = {}): void {
+  makeFolder(dirname(file), folderMode);
   const fresh = `${file}.${process.pid}.new`;
   try {
     const fd = openSync(fresh, 'wx', mode);
     try {
+      fchmodSync(fd, mode);
       const data = typeof bytes === 'string' ? Buffer.from(bytes) : bytes;
       for (let at = 0; at < data.length; ) at += writeSync(fd, data, at);
       if (durable) fsyncSync(fd);
@@ -49,7 +50,7 @@ export function replaceFile(file: string, bytes: string | Uint8Array, { mode = 0
     // EEXIST is a leftover of a killed process that had our pid: ours to take over, nobody else writes this name.
     rmSync(fresh, { force: true });
     if (isErrno(e, 'EEXIST')) {
-      replaceFile(file, bytes, { mode, durable });
+      replaceFile(file, bytes, { mode, durable, folderMode });
       return;
     }
     throw storeError('write', file, e);

@@ -1,0 +1,65 @@
+/** `bind DEV…`: the devices onto VFIO drivers for the admin, all of them or none. */
+import { executeBind, planBind, refuse } from '../binding/bind.ts';
+import { changing, observing } from '../binding/session.ts';
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { iommuState } from '../host/iommu.ts';
+import type { PciDevice } from '../pci/inventory.ts';
+import { type Inventory, scanInventory } from '../pci/inventory.ts';
+import { resolveDevice } from '../pci/resolve.ts';
+import { groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
+import type { ActionOptions, Warned } from './options.ts';
+import { type PrintedPlan, printedPlan } from './plan.ts';
+
+export type BindResult = Warned & { changed: boolean; plan: PrintedPlan };
+
+/** `driver` null is the kernel's best. Raises as planBind, refuse and executeBind do; in a dry run the same errors, and nothing changes. */
+export async function bindDevices(host: Host, words: readonly string[], driver: string | null, options: ActionOptions): Promise<BindResult> {
+  const inventory = scanInventory(host);
+  const devices = uniqueDevices(host, inventory, words);
+  const requests = devices.map((device) => ({ device, wanted: driver }));
+  if (options.dryRun) {
+    return observing(host, options, async (work) => {
+      const plan = await planBind(work, requests, 'admin', options.allowed);
+      const printed = printedPlan(work, plan);
+      refuseWithPlan(printed);
+      return { changed: false, plan: printed, warnings: [...plan.warnings, ...groupWarnings(host, inventory, devices)] };
+    });
+  }
+  return changing(host, inventory, devices.map((d) => d.iommu_group), options, async (work, recovered) => {
+    const plan = await planBind(work, requests, 'admin', options.allowed);
+    const printed = printedPlan(work, plan);
+    refuseWithPlan(printed);
+    await executeBind(work, plan, { owner: 'admin', name: null, managed: false });
+    return { changed: plan.devices.length > 0, plan: printed, warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, inventory, devices)] };
+  });
+}
+
+/** The devices that words name, each once. */
+export function uniqueDevices(host: Host, inventory: Inventory, words: readonly string[]): PciDevice[] {
+  return [...new Map(words.map((w) => resolveDevice(host, inventory, w)).map((d) => [d.address, d])).values()];
+}
+
+function refuseWithPlan(plan: PrintedPlan): void {
+  try {
+    refuse(plan.refusals);
+  } catch (e) {
+    if (e instanceof HostdevError) throw new HostdevError(e.code, e.message, { hint: e.hint, data: { plan } });
+    throw e;
+  }
+}
+
+/** Binding is done and right; whether a guest can have it is another matter that the admin wants to hear of now. */
+function groupWarnings(host: Host, inventory: Inventory, devices: readonly PciDevice[]): string[] {
+  const warnings: string[] = [];
+  const state = iommuState(host);
+  if (!state.on) warnings.push(`no guest can have it yet: ${state.reason}`);
+  const bound = new Set(devices.map((d) => d.address));
+  for (const id of new Set(devices.flatMap((d) => d.iommu_group ?? []))) {
+    const peers = groupMembers(inventory, id).filter((d) => !bound.has(d.address));
+    for (const b of groupBlockers(peers, (d) => d.driver, (d, name) => isVfioDriver(host, d.address, name))) {
+      warnings.push(`IOMMU group ${id} is not viable for a guest yet: ${b.address} ${b.reason}`);
+    }
+  }
+  return warnings;
+}

@@ -1,0 +1,188 @@
+/**
+ * `hook install|remove|status`. What libvirt runs is a copy of the native executable as `qemu.d/90-hostdev`, beside `hostdev.conf` that tells it
+ * where node and hostdev are. A real file in that folder: AppArmor's and SELinux' rules for hooks fit it, and it answers when node is missing. After
+ * users' own scripts (90-), never in place of `hooks/qemu` unless libvirt is older than 6.5 (it has no qemu.d) and the name is free.
+ */
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { readBooks } from '../binding/books.ts';
+import { HostdevError, isErrno } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { replaceFile } from '../store/files.ts';
+
+export type HookPlaces = { executable: string; conf: string };
+
+export type HookProgram = {
+  /** The native executable to copy. */
+  native: string;
+  /** What the copy starts: absolute paths. */
+  node: string;
+  cli: string;
+};
+
+export type HookStatus = {
+  installed: boolean;
+  path: string;
+  /** What is wrong with it, one line each; empty when libvirt can run it. */
+  problems: string[];
+};
+
+/** NixOS builds libvirt with the second one; a host has one of them. */
+const HOOK_FOLDERS = ['etc/libvirt/hooks', 'var/lib/libvirt/hooks'];
+
+/** Bytes that only our executable has: what must be there before a file is overwritten or removed. */
+const MARK = 'hostdev-native hook';
+
+const RESTART = 'libvirt looks for hooks when it starts: systemctl restart libvirtd (or virtqemud); running guests go on';
+
+/** Where the hook is or would be. `oldLibvirt`: one without qemu.d. */
+function places(host: Host, oldLibvirt: boolean): HookPlaces {
+  const folder = HOOK_FOLDERS.map((f) => host.absolute(f)).find((f) => existsSync(f)) ?? host.absolute('etc/libvirt/hooks');
+  return { executable: oldLibvirt ? join(folder, 'qemu') : join(folder, 'qemu.d', '90-hostdev'), conf: join(folder, 'hostdev.conf') };
+}
+
+/** True when the installed libvirt is known to be older than 6.5.0. */
+function isOldLibvirt(host: Host): boolean {
+  if (!host.isReal) return false;
+  for (const program of ['libvirtd', 'virtqemud', 'virsh']) {
+    const { stdout } = spawnSync(program, ['--version'], { encoding: 'utf8', timeout: 5000, env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' } });
+    const v = /(\d+)\.(\d+)\.\d+/.exec(stdout ?? '');
+    if (v) return Number(v[1]) < 6 || (Number(v[1]) === 6 && Number(v[2]) < 5);
+  }
+  return false;
+}
+
+/** Installs or renews the hook. Raises HOSTDEV_HOOKS when something else has the name, HOSTDEV_NATIVE_MISSING, HOSTDEV_NOT_PERMITTED, HOSTDEV_STORE. */
+export function installHook(host: Host, program: HookProgram, dryRun: boolean): { changed: boolean; path: string; notes: string[] } {
+  const at = places(host, isOldLibvirt(host));
+  const binary = readProgram(program.native);
+  const conf = confText(host, program);
+  const old = readOurs(at.executable);
+  if (old?.equals(binary) && readText(at.conf) === conf && isExecutable(at.executable)) return { changed: false, path: at.executable, notes: [] };
+  const first = !anyHook(dirname(at.conf));
+  const notes = first ? [RESTART] : [];
+  if (dryRun) return { changed: true, path: at.executable, notes };
+  // The conf first: a hook without it would refuse every guest with host devices.
+  replaceFile(at.conf, conf, { mode: 0o644, durable: true, folderMode: 0o755 });
+  replaceFile(at.executable, binary, { mode: 0o755, durable: true, folderMode: 0o755 });
+  return { changed: true, path: at.executable, notes };
+}
+
+/** Removes the hook. Devices that guests hold now will not come back by themselves, and are said. */
+export function removeHook(host: Host, dryRun: boolean): { changed: boolean; path: string; notes: string[] } {
+  const at = installedPlaces(host);
+  const notes = ['libvirt keeps its own list, of hooks and of detached devices, until it is restarted: systemctl restart libvirtd (or virtqemud); running guests go on'];
+  const held = readBooks(host).filter((b) => b.claims.some((c) => c.owner.startsWith('domain:')));
+  if (held.length > 0) notes.push(`still bound for guests, and now to be given back by hand when these stop ('hostdev unbind'): ${held.map((b) => b.address).join(', ')}`);
+  if (readOurs(at.executable) === null && readText(at.conf) === null) return { changed: false, path: at.executable, notes: [] };
+  if (!dryRun) {
+    // The executable first: without it the conf means nothing.
+    remove(at.executable);
+    remove(at.conf);
+  }
+  return { changed: true, path: at.executable, notes };
+}
+
+/** Whether libvirt would find and could run the hook. */
+export function hookStatus(host: Host, program: HookProgram): HookStatus {
+  const at = installedPlaces(host);
+  const binary = readOursOrNull(at.executable);
+  if (binary === null) return { installed: false, path: at.executable, problems: [`${at.executable} is not there: run 'hostdev hook install'`] };
+  const problems: string[] = [];
+  if (!isExecutable(at.executable)) problems.push(`${at.executable} is not executable: libvirt passes it over; chmod 755 it`);
+  if (existsSync(program.native) && !readFileSync(program.native).equals(binary)) problems.push("it is of another version of hostdev: run 'hostdev hook install' again");
+  const conf = readText(at.conf);
+  if (conf === null) problems.push(`${at.conf} is not there: run 'hostdev hook install' again`);
+  for (const key of ['node', 'cli']) {
+    const file = conf === null ? undefined : new RegExp(`^${key}=(.*)$`, 'm').exec(conf)?.[1];
+    if (file !== undefined && !existsSync(file)) problems.push(`${key}=${file} in ${at.conf} is not there: guests with host devices will not start`);
+  }
+  return { installed: true, path: at.executable, problems };
+}
+
+function installedPlaces(host: Host): HookPlaces {
+  const modern = places(host, false);
+  if (existsSync(modern.executable)) return modern;
+  const old = places(host, true);
+  return readOursOrNull(old.executable) === null ? modern : old;
+}
+
+function confText(host: Host, { node, cli }: HookProgram): string {
+  for (const path of [node, cli, host.root]) {
+    if (/[\n\r]/.test(path)) throw new HostdevError('HOSTDEV_HOOKS', `A path with a line break in it cannot be installed: ${JSON.stringify(path)}`);
+  }
+  return [
+    '# Written by hostdev hook install; read by 90-hostdev beside it. Deadlines are in seconds.',
+    `node=${node}`,
+    `cli=${cli}`,
+    `root=${host.root}`,
+    'prepare_deadline=30',
+    'start_deadline=5',
+    'other_deadline=2',
+    '',
+  ].join('\n');
+}
+
+function readProgram(native: string): Buffer {
+  try {
+    return readFileSync(native);
+  } catch (e) {
+    throw new HostdevError('HOSTDEV_NATIVE_MISSING', `Failed to read ${native}: ${(e as Error).message}`, { cause: e });
+  }
+}
+
+/** The bytes of our installed hook, null when nothing is there. Raises HOSTDEV_HOOKS for a file that is not ours. */
+function readOurs(file: string): Buffer | null {
+  try {
+    if (!lstatSync(file).isFile()) throw new HostdevError('HOSTDEV_HOOKS', `${file} is there and is no regular file`, { hint: 'Move it away first.' });
+    const bytes = readFileSync(file);
+    if (bytes.includes(MARK)) return bytes;
+  } catch (e) {
+    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
+    if (isErrno(e, 'EACCES')) throw new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to read ${file}: EACCES`, { cause: e });
+    throw e;
+  }
+  throw new HostdevError('HOSTDEV_HOOKS', `${file} is there and is not hostdev's`, { hint: 'Move it away first; hostdev replaces no hook of yours.' });
+}
+
+function readOursOrNull(file: string): Buffer | null {
+  try {
+    return readOurs(file);
+  } catch (e) {
+    if (e instanceof HostdevError && e.code === 'HOSTDEV_HOOKS') return null;
+    throw e;
+  }
+}
+
+function readText(file: string): string | null {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (e) {
+    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
+    throw e;
+  }
+}
+
+function remove(file: string): void {
+  try {
+    rmSync(file, { force: true });
+  } catch (e) {
+    throw new HostdevError(isErrno(e, 'EACCES', 'EPERM') ? 'HOSTDEV_NOT_PERMITTED' : 'HOSTDEV_HOOKS', `Failed to remove ${file}: ${(e as Error).message}`, { cause: e });
+  }
+}
+
+function isExecutable(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** True when libvirt, started now, would find any qemu hook: only then does it look into qemu.d again at each call. */
+function anyHook(folder: string): boolean {
+  const names = existsSync(join(folder, 'qemu.d')) ? readdirSync(join(folder, 'qemu.d')).map((n) => join('qemu.d', n)) : [];
+  return ['qemu', ...names].some((n) => isExecutable(join(folder, n)));
+}

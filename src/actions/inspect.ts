@@ -1,0 +1,120 @@
+/** `list`, `show`, `group list`, `group show`: what the kernel says, typed. */
+import { HostdevError, isErrno } from '../errors.ts';
+import { readModuleLists, variantDriver } from '../binding/driverChoice.ts';
+import { observing } from '../binding/session.ts';
+import type { Host } from '../host/host.ts';
+import { iommuState } from '../host/iommu.ts';
+import { type PciDevice, printable, scanInventory } from '../pci/inventory.ts';
+import { PciNames } from '../pci/names.ts';
+import { resolveDevice } from '../pci/resolve.ts';
+import { type Group, readGroups, type ReservedRegion, reservedRegions } from '../pci/vfio.ts';
+import type { Warned } from './options.ts';
+
+/** pci.ids is about 1.5 MB. */
+const MAX_IDS_BYTES = 16 * 1024 * 1024;
+
+/** Names of vendors, devices and classes; a host without pci.ids has none. */
+export function readNames(host: Host): PciNames {
+  for (const path of ['usr/share/misc/pci.ids', 'usr/share/hwdata/pci.ids']) {
+    try {
+      const text = host.read(path, MAX_IDS_BYTES);
+      if (text !== null) return new PciNames(text);
+    } catch {
+      // Names are a comfort: an unreadable list is no reason to fail.
+    }
+  }
+  return new PciNames('');
+}
+
+export type Listed = Warned & { devices: PciDevice[] };
+
+/** All PCI functions, in order of address. */
+export function listDevices(host: Host): Listed {
+  const { devices, warnings } = scanInventory(host);
+  return { devices, warnings };
+}
+
+export type ShownDevice = PciDevice & {
+  driver_override: string | null;
+  variant_driver: string | null;
+  reset_methods: string[];
+  boot_vga: boolean | null;
+  name: string | null;
+};
+
+const READ_MS = 1000;
+
+/** Everything about one device. Attributes that take the device's lock are read through the helper with a deadline: past it `stuck` is true. */
+export async function showDevice(host: Host, word: string): Promise<Warned & { device: ShownDevice }> {
+  const inventory = scanInventory(host);
+  const found = resolveDevice(host, inventory, word);
+  const warnings = inventory.warnings.filter((w) => w.includes(found.address));
+  const device: ShownDevice = {
+    ...found,
+    driver_override: null,
+    variant_driver: null,
+    reset_methods: (host.read(host.device(found.address, 'reset_method')) ?? '').split(/\s+/).filter((m) => /^[a-z_]{1,32}$/.test(m)),
+    boot_vga: bootVga(host, found),
+    name: fullName(readNames(host), found),
+  };
+  try {
+    device.variant_driver = variantDriver(host, found, readModuleLists(host)).driver;
+  } catch (e) {
+    warnings.push(`variant_driver is not known: ${(e as Error).message}`);
+  }
+  await readLocked(host, device, warnings);
+  return { device, warnings };
+}
+
+async function readLocked(host: Host, device: ShownDevice, warnings: string[]): Promise<void> {
+  const override = host.device(device.address, 'driver_override');
+  try {
+    const text = host.native.kind === 'fs' ? (host.read(override) ?? '') : await observing(host, { deadlineMs: READ_MS }, (w) => w.writer.read(override, READ_MS));
+    const line = text.split('\n', 1)[0] ?? '';
+    if (!/^[\x20-\x7e]*$/.test(line)) warnings.push(`${override}: ignored ${printable(line)}`);
+    else device.driver_override = line === '' || line === '(null)' ? null : line;
+  } catch (e) {
+    if (isErrno(e, 'ETIMEDOUT')) device.stuck = true;
+    else if (!isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO')) warnings.push(`driver_override is not known: ${(e as Error).message}`);
+  }
+}
+
+function bootVga(host: Host, d: PciDevice): boolean | null {
+  const text = host.read(host.device(d.address, 'boot_vga'));
+  return text === '1' ? true : text === '0' ? false : null;
+}
+
+/** "Intel Corporation 82576 Virtual Function"; null when pci.ids knows neither. */
+export function fullName(names: PciNames, d: PciDevice): string | null {
+  if (d.vendor_id === null || d.product_id === null) return null;
+  const vendor = names.vendor(d.vendor_id);
+  const device = names.device(d.vendor_id, d.product_id);
+  return vendor === null && device === null ? null : `${vendor ?? d.vendor_id} ${device ?? `device ${d.product_id}`}`;
+}
+
+/** All IOMMU groups with their blockers; `iommu` says why there are none. */
+export function listGroups(host: Host): Warned & { groups: Group[] } {
+  const inventory = scanInventory(host);
+  const warnings = [...inventory.warnings];
+  const groups = readGroups(host, inventory, warnings);
+  if (groups.length === 0) warnings.push(`no IOMMU groups: ${iommuState(host).reason}`);
+  return { groups, warnings };
+}
+
+export type ShownGroup = Group & { reserved_regions: ReservedRegion[] };
+
+/** One group, by its number or by a device in it. */
+export function showGroup(host: Host, word: string): Warned & { group: ShownGroup } {
+  const { groups, warnings } = listGroups(host);
+  const id = /^\d{1,7}$/.test(word) ? Number(word) : groupOfDevice(host, word);
+  const group = groups.find((g) => g.id === id);
+  if (group === undefined) throw new HostdevError('HOSTDEV_GROUP_ABSENT', `There is no IOMMU group ${id} on this host`);
+  return { group: { ...group, reserved_regions: reservedRegions(host, id) }, warnings };
+}
+
+function groupOfDevice(host: Host, word: string): number {
+  const device = resolveDevice(host, scanInventory(host), word);
+  if (device.iommu_group !== null) return device.iommu_group;
+  const state = iommuState(host);
+  throw new HostdevError('HOSTDEV_GROUP_ABSENT', `${device.address} is in no IOMMU group`, state.on ? {} : { hint: `${state.reason}.` });
+}

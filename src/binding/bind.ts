@@ -1,0 +1,106 @@
+/** From "these devices, please" to a plan that can be shown, and from the plan to a finished transaction. */
+import { HostdevError } from '../errors.ts';
+import type { PciDevice } from '../pci/inventory.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
+import { type Binding, type Claim, newBinding, readBinding, withClaims, writeBinding } from './books.ts';
+import { chooseDriver, type ModuleLists, readModuleLists } from './driverChoice.ts';
+import { type Guard, judge, type Refusal, refusalHint } from './guards.ts';
+import type { JournalMove } from './journal.ts';
+import { type DriverModule, loadedDriver } from './modules.ts';
+import { type Step, stepsOf } from './move.ts';
+import { observe, runMoves, type Work } from './transaction.ts';
+import { readUsage } from './usage.ts';
+
+/** A device and the driver asked for; null is the kernel's best VFIO driver. */
+export type BindRequest = { device: PciDevice; wanted: string | null };
+
+export type PlannedDevice = { device: PciDevice; target: DriverModule; move: JournalMove; binding: Binding | null };
+
+export type BindPlan = {
+  /** The devices that will change; one that is on its driver already is not among them. */
+  devices: PlannedDevice[];
+  refusals: Refusal[];
+  warnings: string[];
+};
+
+/** What a claim that asks for the device has to be told when others have one. */
+const claimedBy = (b: Binding, owner: string): Claim | undefined => b.claims.find((c) => c.owner !== owner);
+
+/**
+ * Observes the devices and plans their way to the drivers asked for. Guards and foreign claims become refusals, not errors, so that a dry run shows
+ * them. Raises HOSTDEV_DEVICE_ABSENT for a device that went away, HOSTDEV_MODULES_ALIAS, HOSTDEV_TIMEOUT when a device does not answer.
+ */
+export async function planBind(work: Work, requests: readonly BindRequest[], owner: string, allowed: ReadonlySet<Guard>): Promise<BindPlan> {
+  const { host } = work;
+  let lists: ModuleLists | null = null;
+  const readLists = (): ModuleLists => (lists ??= readModuleLists(host));
+  const denylistOff = host.read(host.module('vfio_pci', 'parameters/disable_denylist')) === 'Y';
+  const plan: BindPlan = { devices: [], refusals: [], warnings: [] };
+  for (const { device, wanted } of requests) {
+    const target = chooseDriver(host, device, wanted, readLists);
+    const now = await observe(work, device.address);
+    if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
+    if (now.driver === target.driver) continue;
+    const binding = readBinding(host, device.address);
+    const foreign = binding === null ? undefined : claimedBy(binding, owner);
+    if (foreign !== undefined) plan.refusals.push({ guard: 'other-owner', address: device.address, reason: `it belongs to ${ownerText(foreign)}` });
+    const current = { ...device, driver: now.driver };
+    const usage = readUsage(host, current, isVfioDriver(host, device.address, now.driver));
+    const verdict = judge({ device: current, usage, target, denylistOff, real: host.isReal }, allowed);
+    plan.refusals.push(...verdict.refusals);
+    plan.warnings.push(...verdict.warnings);
+    const from = { driver: now.driver, override: now.override };
+    const move = { address: device.address, group: device.iommu_group, from, to: { driver: target.driver, override: target.driver }, override_bytes: now.overrideBytes };
+    plan.devices.push({ device: current, target, move, binding });
+  }
+  return plan;
+}
+
+export const ownerText = (c: Claim): string => (c.name === null ? c.owner : `domain ${c.name} (${c.owner.slice('domain:'.length)})`);
+
+/** The steps of a plan, as they would be written. */
+export const planSteps = (work: Pick<Work, 'host'>, plan: BindPlan): Step[] => stepsOf(work.host, plan.devices.map((d) => d.move));
+
+/** Raises HOSTDEV_GUARD (or HOSTDEV_IN_USE) for the refusals of a plan, naming all of them. */
+export function refuse(refusals: readonly Refusal[]): void {
+  const [first] = refusals;
+  if (first === undefined) return;
+  const held = refusals.every((r) => r.guard === 'in-use' || r.guard === 'other-owner');
+  const text = refusals.map((r) => `${r.address}: ${r.reason}`).join('; ');
+  throw new HostdevError(held ? 'HOSTDEV_IN_USE' : 'HOSTDEV_GUARD', text, { hint: refusalHint(first), data: { refusals } });
+}
+
+/**
+ * Carries out a plan without refusals for a claim: loads the modules, moves the devices, writes the books, in one transaction. `also` are bindings whose
+ * devices need no move but are to be written with it. The caller holds the groups' locks. Raises what {@link runMoves} and the module loading raise.
+ */
+export async function executeBind(work: Work, plan: BindPlan, claim: Claim, also: readonly Binding[] = []): Promise<void> {
+  const moves: JournalMove[] = [];
+  for (const d of plan.devices) {
+    const { driver } = await loadedDriver(work.host, d.target, work.deadline);
+    d.move = { ...d.move, to: { driver, override: driver } };
+    moves.push(d.move);
+  }
+  const commit = (): void => {
+    for (const d of plan.devices) writeBinding(work.host, afterBind(d, claim));
+    for (const b of also) writeBinding(work.host, b);
+  };
+  if (moves.length === 0) commit();
+  else await runMoves(work, 'bind', claim.owner, moves, commit);
+}
+
+/** What was there before the first of our bindings stays what is given back, unless somebody else has changed the device since. */
+function afterBind({ device, move, binding }: PlannedDevice, claim: Claim): Binding {
+  const still = binding !== null && (move.from.driver === binding.after?.driver || move.from.driver === binding.before.driver);
+  if (!still) return newBinding(device.address, device.iommu_group, claim, move.from, move.to);
+  return { ...withClaims(binding, addClaim(binding.claims, claim)), after: move.to, note: null };
+}
+
+export const addClaim = (claims: readonly Claim[], claim: Claim): Claim[] => [...claims.filter((c) => c.owner !== claim.owner), claim];
+
+/** The locks of a set of devices, in the order everybody takes them: groups ascending, devices without a group under one name. */
+export function groupLocks(groups: readonly (number | null)[]): string[] {
+  const numbers = [...new Set(groups)].sort((a, b) => (a ?? Number.MAX_SAFE_INTEGER) - (b ?? Number.MAX_SAFE_INTEGER));
+  return numbers.map((g) => `group-${g ?? 'none'}`);
+}
+

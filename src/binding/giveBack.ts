@@ -1,0 +1,66 @@
+/**
+ * The way back: from the VFIO driver to what the books say was there before. Only what nobody holds and nobody else has changed since is given back; the
+ * rest stays as it is, is said, and stays in the books.
+ */
+import type { Host } from '../host/host.ts';
+import type { PciDevice } from '../pci/inventory.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
+import { type Binding, removeBinding, withClaims, writeBinding } from './books.ts';
+import type { JournalMove } from './journal.ts';
+import { driverExists, loadHostModule } from './modules.ts';
+import { describeState, type DeviceState, sameState } from './move.ts';
+import { observe, runMoves, type Work } from './transaction.ts';
+import { vfioNodes } from './usage.ts';
+
+/** One device's outcome: given back (or already there), gone, or kept with the reason. */
+export type Returned = { address: string; outcome: 'given-back' | 'already' | 'gone' | 'kept'; reason: string | null; to: DeviceState };
+
+/**
+ * Gives one device back whose last claim is gone. The caller holds its group's lock. What stands in the way is an outcome, not an error;
+ * raised is only what {@link runMoves} raises when the change itself fails (then the device is on VFIO again and the books say so).
+ */
+export async function giveBack(work: Work, device: PciDevice | undefined, binding: Binding): Promise<Returned> {
+  const { host } = work;
+  const { address, before } = binding;
+  const result = (outcome: Returned['outcome'], reason: string | null = null): Returned => ({ address, outcome, reason, to: before });
+  const keep = (reason: string): Returned => {
+    writeBinding(host, { ...withClaims(binding, []), note: reason });
+    return result('kept', reason);
+  };
+  const now = device === undefined ? null : await observe(work, address);
+  if (device === undefined || now === null) {
+    removeBinding(host, address);
+    return result('gone', 'the device is no longer there');
+  }
+  if (sameState(now, before)) {
+    removeBinding(host, address);
+    return result('already');
+  }
+  const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
+  if (holder !== undefined) return keep(`process ${holder.pid} (${holder.command}) holds ${holder.path}`);
+  if (!asLeft(host, binding, now)) return keep(`somebody else put it on ${describeState(now)}; hostdev had left it on ${describeState(binding.after ?? before)}`);
+  await ensureDriver(work, address, before.driver);
+  const move: JournalMove = { address, group: device.iommu_group, from: { driver: now.driver, override: now.override }, to: before, override_bytes: now.overrideBytes };
+  writeBinding(host, { ...withClaims(binding, []), note: 'being given back' });
+  await runMoves(work, 'give-back', binding.owner ?? 'admin', [move], () => removeBinding(host, address));
+  return result('given-back');
+}
+
+/** True when driver and override are as we left them, or as libvirt leaves a managed device: on VFIO, on the host driver, or on none, the override cleared. */
+function asLeft(host: Host, binding: Binding, now: DeviceState): boolean {
+  if (binding.after !== null && now.driver === binding.after.driver) return now.override === binding.after.override || now.override === null;
+  const vfio = isVfioDriver(host, binding.address, now.driver);
+  const managed = binding.after === null;
+  if (managed || now.driver === null || now.driver === binding.before.driver) {
+    return (vfio || now.driver === null || now.driver === binding.before.driver) && (now.override === null || now.override === binding.before.override || now.override === now.driver);
+  }
+  return false;
+}
+
+/** The host driver's module may have gone while the guest ran: it is loaded again, by name through the device's modalias. */
+export async function ensureDriver(work: Work, address: string, driver: string | null): Promise<void> {
+  const { host } = work;
+  if (driver === null || driverExists(host, driver)) return;
+  const modalias = host.read(host.device(address, 'modalias'));
+  if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
+}

@@ -1,0 +1,63 @@
+/** The frame around every change: permission, the groups' locks, the helper that writes, recovery of what a dead process left; and all of it given up again. */
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import type { Inventory } from '../pci/inventory.ts';
+import { Deadline, takeLocks } from '../store/locks.ts';
+import { groupLocks } from './bind.ts';
+import { recover } from './recover.ts';
+import type { Work } from './transaction.ts';
+
+export type SessionOptions = {
+  /** Time for everything, waits for locks included, in ms. */
+  deadlineMs: number;
+  signal?: AbortSignal;
+  onStep?: NonNullable<Work['onStep']>;
+};
+
+/** A fifth of the time is kept for the undo: a hook that is killed while it undoes leaves more behind than one that gives up early. */
+const UNDO_SHARE = 0.2;
+
+function openWork(host: Host, options: SessionOptions): Work {
+  const undoMs = options.deadlineMs * UNDO_SHARE;
+  const { deadlineMs, ...rest } = options;
+  return { ...rest, host, writer: host.native.openWriter(host.root), deadline: new Deadline(deadlineMs - undoMs), undoMs };
+}
+
+/** Work that only observes: no lock, nothing changed, no root needed. */
+export async function observing<T>(host: Host, options: SessionOptions, body: (work: Work) => Promise<T>): Promise<T> {
+  const work = openWork(host, options);
+  try {
+    return await body(work);
+  } finally {
+    work.writer.close();
+  }
+}
+
+/**
+ * Runs `body` with the locks of the groups of `devices` held. Before it runs, what a dead process left in these groups is put right; `recovered` has a
+ * line for each. Raises HOSTDEV_NOT_PERMITTED without root on the machine itself, HOSTDEV_NATIVE_MISSING without the addon, HOSTDEV_TIMEOUT when a lock
+ * is not to be had, HOSTDEV_UNDO_INCOMPLETE when a device in these groups cannot be recovered.
+ */
+export async function changing<T>(
+  host: Host,
+  inventory: Inventory,
+  groups: readonly (number | null)[],
+  options: SessionOptions,
+  body: (work: Work, recovered: string[]) => Promise<T>,
+): Promise<T> {
+  if (host.native.kind === 'fs') throw new HostdevError('HOSTDEV_NATIVE_MISSING', 'hostdev.node is missing: reading works without it, changing does not');
+  if (host.isReal && process.geteuid?.() !== 0) throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
+  const work = openWork(host, options);
+  let unlock = (): void => {};
+  try {
+    unlock = await takeLocks(host, groupLocks(groups), work.deadline);
+    const { done, left } = await recover(work, inventory, groups);
+    if (left.length > 0) {
+      throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, { hint: `See ${host.journalDir}`, data: { left } });
+    }
+    return await body(work, done);
+  } finally {
+    work.writer.close();
+    unlock();
+  }
+}

@@ -1,0 +1,81 @@
+/** What prepare and start both ask of a domain's devices: are they there, is there an IOMMU, will the kernel hand their groups over. */
+import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { iommuState } from '../host/iommu.ts';
+import type { Address } from '../pci/address.ts';
+import { parseAddress } from '../pci/address.ts';
+import { type Inventory, isBridge, type PciDevice } from '../pci/inventory.ts';
+import { type Blocker, groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
+
+/** The name under which the books hold what a domain uses. Raises HOSTDEV_XML for a domain without a UUID, which libvirt never sends. */
+export function domainOwner(domain: DomainDevices): `domain:${string}` {
+  if (domain.uuid === null) throw new HostdevError('HOSTDEV_XML', `Domain ${domain.name} has no <uuid>`);
+  return `domain:${domain.uuid}`;
+}
+
+/** The host's devices behind the domain's, in its order. Raises HOSTDEV_DEVICE_ABSENT naming all that are not there. */
+export function findDevices(inventory: Inventory, domain: DomainDevices): { listed: DomainDevice; device: PciDevice }[] {
+  const found: { listed: DomainDevice; device: PciDevice }[] = [];
+  const absent: string[] = [];
+  for (const listed of domain.devices) {
+    const device = inventory.byAddress.get(listed.address);
+    if (device) found.push({ listed, device });
+    else absent.push(`${listed.address} (${listed.where})`);
+  }
+  if (absent.length > 0) {
+    throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `Domain ${domain.name} lists ${absent.join(', ')}, which this host does not have`, {
+      hint: "Compare with 'hostdev list'; VFs are there only while their PF's sriov_numvfs says so.",
+    });
+  }
+  return found;
+}
+
+/** A device without a group cannot be assigned. With virtio-iommu a driverless device gets its group at probe only, so groups elsewhere are enough. */
+export function checkIommu(host: Host, devices: readonly PciDevice[]): void {
+  if (devices.every((d) => d.iommu_group !== null)) return;
+  const state = iommuState(host);
+  if (!state.on) throw new HostdevError('HOSTDEV_IOMMU_OFF', `No IOMMU: ${state.reason}`);
+}
+
+/**
+ * Judges the groups of the domain's devices as they will be once all that it lists is on VFIO. Raises HOSTDEV_GROUP_NOT_VIABLE naming each peer, its driver and
+ * the way out: for an endpoint the XML to add, for a bridge the driver to unbind.
+ */
+export function checkViability(host: Host, inventory: Inventory, domain: DomainDevices): void {
+  const { blockers, groups } = viability(host, inventory, domain);
+  if (blockers.length === 0) return;
+  const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
+  throw new HostdevError('HOSTDEV_GROUP_NOT_VIABLE', `IOMMU group ${groups.join(', ')} is not viable for domain ${domain.name}: ${peers}`, {
+    hint: blockers.map((b) => wayOut(inventory, b)).join(' '),
+    data: { blockers },
+  });
+}
+
+function viability(host: Host, inventory: Inventory, domain: DomainDevices): { blockers: Blocker[]; groups: number[] } {
+  const listed = new Set<Address>(domain.devices.map((d) => d.address));
+  const groups = [...new Set(domain.devices.flatMap((d) => inventory.byAddress.get(d.address)?.iommu_group ?? []))].sort((a, b) => a - b);
+  const blockers: Blocker[] = [];
+  const blocked: number[] = [];
+  for (const id of groups) {
+    const peers = groupMembers(inventory, id).filter((d) => !listed.has(d.address));
+    const found = groupBlockers(peers, (d) => d.driver, (d, driver) => isVfioDriver(host, d.address, driver));
+    if (found.length > 0) blocked.push(id);
+    blockers.push(...found);
+  }
+  return { blockers, groups: blocked };
+}
+
+function wayOut(inventory: Inventory, blocker: Blocker): string {
+  const device = inventory.byAddress.get(blocker.address);
+  if (device && isBridge(device)) return `Unbind the bridge's driver: echo ${blocker.address} > /sys/bus/pci/drivers/${blocker.driver}/unbind`;
+  return `Add to the domain: ${unassignedXml(blocker.address)}`;
+}
+
+/** The element that makes libvirt take a group's peer away from the host without showing it to the guest (libvirt 6.0.0). */
+export function unassignedXml(address: Address): string {
+  const p = parseAddress(address);
+  const hex = (n: number | undefined, digits: number): string => `0x${(n ?? 0).toString(16).padStart(digits, '0')}`;
+  const source = `<address domain='${hex(p?.domain, 4)}' bus='${hex(p?.bus, 2)}' slot='${hex(p?.slot, 2)}' function='${hex(p?.func, 1)}'/>`;
+  return `<hostdev mode='subsystem' type='pci' managed='no'><source>${source}</source><address type='unassigned'/></hostdev>`;
+}

@@ -1,0 +1,123 @@
+/**
+ * The hook's `prepare`: every device that the domain takes is on a VFIO driver afterwards, or the guest does not start and everything is as it was.
+ * It runs before libvirt looks at the host devices (qemuProcessInit), with the domain's job held: no call to libvirt from here, ever.
+ * managed='no': we bind, and `release` gives back. managed='yes': libvirt binds between; here it is only checked, so that the user reads a cause, and
+ * what was there before is noted, because libvirt does not restore an override and forgets the host driver.
+ */
+import { addClaim, type BindRequest, executeBind, ownerText, planBind, refuse } from '../binding/bind.ts';
+import { type Binding, type Claim, newBinding, readBinding, withClaims } from '../binding/books.ts';
+import { type Guard, judge, type Refusal } from '../binding/guards.ts';
+import { changing, type SessionOptions } from '../binding/session.ts';
+import { observe, onVfio, type Work } from '../binding/transaction.ts';
+import { readUsage, vfioNodes } from '../binding/usage.ts';
+import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { Deadline, takeLocks } from '../store/locks.ts';
+import { checkIommu, checkViability, domainOwner, findDevices } from './check.ts';
+
+export type Prepared = { bound: string[]; managed: string[]; left_alone: string[]; warnings: string[] };
+
+/** `managed` devices as they will be: libvirt chooses the driver; for our judgement any VFIO driver will do. */
+type Listed = { listed: DomainDevice; device: PciDevice };
+
+/**
+ * Prepares a domain. Raises HOSTDEV_DEVICE_ABSENT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_IOMMU_OFF and whatever a
+ * transaction raises; then nothing has changed. Calling it again for the same domain changes nothing.
+ */
+export async function prepareDomain(host: Host, domain: DomainDevices, allowed: ReadonlySet<Guard>, options: SessionOptions): Promise<Prepared> {
+  const inventory = scanInventory(host);
+  const devices = findDevices(inventory, domain);
+  checkIommu(host, devices.map((d) => d.device));
+  const owner = domainOwner(domain);
+  await awaitReleases(host, devices, owner, options);
+  const groups = devices.map((d) => d.device.iommu_group);
+  return changing(host, inventory, groups, options, async (work, recovered) => {
+    // The locks may have been waited for: what was scanned before is old.
+    const fresh = scanInventory(host);
+    const claim: Claim = { owner, name: domain.name, managed: false };
+    const plan = await planPrepare(work, findDevices(fresh, domain), claim, allowed);
+    refuse(plan.refusals);
+    checkViability(host, fresh, domain);
+    await executeBind(work, plan.bind, claim, plan.bindings);
+    return { bound: plan.bind.devices.map((d) => d.device.address), managed: plan.managed, left_alone: plan.leftAlone, warnings: [...recovered, ...plan.warnings] };
+  });
+}
+
+type PreparePlan = {
+  bind: Awaited<ReturnType<typeof planBind>>;
+  /** Books to be written for devices that need no move. */
+  bindings: Binding[];
+  refusals: Refusal[];
+  warnings: string[];
+  managed: string[];
+  leftAlone: string[];
+};
+
+/** What prepare would do, without doing it; `hook test` shows it. The caller holds the locks, or only wants to know. */
+export async function planPrepare(work: Work, devices: readonly Listed[], claim: Claim, allowed: ReadonlySet<Guard>): Promise<PreparePlan> {
+  const { host } = work;
+  const { owner } = claim;
+  const requests: BindRequest[] = [];
+  const plan: Omit<PreparePlan, 'bind'> = { bindings: [], refusals: [], warnings: [], managed: [], leftAlone: [] };
+  for (const { listed, device } of devices) {
+    const binding = readBinding(host, device.address);
+    plan.refusals.push(...heldByOther(host, device, binding, owner));
+    if (listed.managed) {
+      plan.managed.push(device.address);
+      plan.bindings.push(await managedBinding(work, device, binding, { ...claim, managed: true }));
+      const verdict = judgeManaged(work, device, allowed);
+      plan.refusals.push(...verdict.refusals);
+      plan.warnings.push(...verdict.warnings);
+    } else if (onVfio(host, device.address)) {
+      plan.leftAlone.push(device.address);
+      // In the books by somebody's claim: ours is added, so that the last one out gives it back. Not in the books: it was so before us.
+      if (binding !== null && binding.owner !== 'admin' && binding.owner !== 'boot') {
+        plan.bindings.push({ ...withClaims(binding, addClaim(binding.claims, claim)), note: null });
+      }
+    } else requests.push({ device, wanted: listed.model });
+  }
+  const bind = await planBind(work, requests, owner, allowed);
+  // A foreign claim on a device that nobody holds is a guest that it was unplugged from: ours is added to it.
+  const refusals = [...plan.refusals, ...bind.refusals.filter((r) => r.guard !== 'other-owner')];
+  return { ...plan, bind, refusals, warnings: [...plan.warnings, ...bind.warnings] };
+}
+
+function heldByOther(host: Host, device: PciDevice, binding: Binding | null, owner: string): Refusal[] {
+  const other = binding?.claims.find((c) => c.owner !== owner && c.owner.startsWith('domain:'));
+  if (other === undefined) return [];
+  const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
+  if (holder === undefined) return [];
+  return [{ guard: 'in-use', address: device.address, reason: `it belongs to ${ownerText(other)}; process ${holder.pid} (${holder.command}) holds ${holder.path}` }];
+}
+
+async function managedBinding(work: Work, device: PciDevice, binding: Binding | null, claim: Claim): Promise<Binding> {
+  const now = await observe(work, device.address);
+  if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
+  const state = { driver: now.driver, override: now.override };
+  const known = binding !== null && (onVfio(work.host, device.address) || state.driver === binding.before.driver);
+  if (!known) return newBinding(device.address, device.iommu_group, claim, state, null);
+  return { ...withClaims(binding, addClaim(binding.claims, claim)), note: null };
+}
+
+function judgeManaged(work: Work, device: PciDevice, allowed: ReadonlySet<Guard>): ReturnType<typeof judge> {
+  const { host } = work;
+  const denylistOff = true; // libvirt's own choice of driver is not known here; the kernel's refusal is libvirt's to report
+  return judge({ device, usage: readUsage(host, device, onVfio(host, device.address)), target: null, denylistOff, real: host.isReal }, allowed, true);
+}
+
+/**
+ * A slow release of an earlier guest goes on after libvirt was answered, under that guest's lock: a device that it still holds is waited for. Its lock is
+ * let go at once; what counts is that the release is over.
+ */
+async function awaitReleases(host: Host, devices: readonly Listed[], owner: string, options: SessionOptions): Promise<void> {
+  const others = new Set<string>();
+  for (const { device } of devices) {
+    for (const c of readBinding(host, device.address)?.claims ?? []) if (c.owner !== owner && c.owner.startsWith('domain:')) others.add(c.owner.slice('domain:'.length));
+  }
+  for (const uuid of others) {
+    const unlock = await takeLocks(host, [`domain-${uuid}`], new Deadline(options.deadlineMs / 2));
+    unlock();
+  }
+}

@@ -1,0 +1,248 @@
+/**
+ * The kernel's PCI core in memory, behind NativeBinding: what sysfs answers and how it reacts to writes, errno by errno, as
+ * drivers/base/{bus,dd,driver}.c and drivers/pci/pci-driver.c do. The same scenarios run against it, and in the VM against the kernel itself.
+ */
+import { constants } from 'node:os';
+import type { Holder, KernelWriter, NativeBinding, RawDevice, RawGroups, RawScan } from '../../src/addon/native.ts';
+
+export type ModelDevice = {
+  address: string;
+  /** "8086:10ca" */
+  ids: string;
+  class?: string;
+  subsystem?: string;
+  group?: number | null;
+  numa?: number;
+  physfn?: string;
+  totalVfs?: number;
+  driver?: string | null;
+  override?: string | null;
+  /** Further attributes: boot_vga, reset_method … */
+  attributes?: Record<string, string>;
+};
+
+export type ModelDriver = {
+  name: string;
+  module?: string;
+  /** "8086:10ca"; a driver of VFIO's matches by override only. */
+  ids: string[];
+  vfio?: boolean;
+  /** probe() answers this errno; the probe file says nothing of it, as in the kernel. */
+  probeErrno?: keyof typeof constants.errno;
+  loaded?: boolean;
+};
+
+type Live = Required<Pick<ModelDevice, 'address' | 'ids'>> & ModelDevice & { driver: string | null; override: string | null };
+
+/** What a fault rule does to a write instead of the kernel: an errno, 'silent' (success, nothing happens), or 'hang' (no answer before the deadline). */
+export type Fault = (path: string, value: string, nth: number) => keyof typeof constants.errno | 'silent' | 'hang' | null;
+
+export class KernelModel implements NativeBinding {
+  readonly kind = 'model';
+  readonly devices = new Map<string, Live>();
+  readonly drivers = new Map<string, ModelDriver>();
+  readonly files = new Map<string, string>();
+  readonly links = new Map<string, string>();
+  /** Every write that reached the kernel, in order: "path=value". */
+  readonly writes: string[] = [];
+  openBy: Holder[] = [];
+  fault: Fault = () => null;
+  #locks = new Map<number, string>();
+  #nextLock = 100;
+
+  constructor(devices: ModelDevice[], drivers: ModelDriver[], aliases = '') {
+    for (const d of drivers) this.drivers.set(d.name, { loaded: true, ...d });
+    for (const d of devices) this.devices.set(d.address, { ...d, driver: d.driver ?? null, override: d.override ?? null });
+    this.files.set('proc/sys/kernel/osrelease', '6.12.0-model\n');
+    this.files.set('proc/cmdline', 'intel_iommu=on\n');
+    this.files.set('lib/modules/6.12.0-model/modules.alias', `alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n${aliases}`);
+    this.files.set('proc/self/mountinfo', '');
+    this.files.set('proc/swaps', 'Filename\tType\tSize\tUsed\tPriority\n');
+    this.files.set('proc/net/route', 'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n');
+  }
+
+  // Reading.
+
+  scanDevices(): RawScan {
+    const devices: RawDevice[] = [...this.devices.values()].map((d) => ({
+      address: d.address,
+      modalias: modalias(d),
+      ids: null,
+      numaNode: `${d.numa ?? -1}\n`,
+      driver: d.driver,
+      iommuGroup: d.group == null ? null : `${d.group}`,
+      physfn: d.physfn ?? null,
+      totalVfs: d.totalVfs === undefined ? null : `${d.totalVfs}\n`,
+    }));
+    return { devices: devices.sort((a, b) => (a.address < b.address ? -1 : 1)), failures: [] };
+  }
+
+  scanGroups(): RawGroups {
+    const groups = new Map<number, string[]>();
+    for (const d of this.devices.values()) if (d.group != null) groups.set(d.group, [...(groups.get(d.group) ?? []), d.address]);
+    return {
+      groups: [...groups].sort(([a], [b]) => a - b).map(([id, devices]) => ({ id: `${id}`, type: 'DMA-FQ\n', reservedRegions: '', devices })),
+      failures: [],
+    };
+  }
+
+  readFile(_root: string, path: string, max: number): string {
+    const text = this.#tree().files.get(path);
+    if (text === undefined) throw this.#error(this.#tree().dirs.has(path) ? 'EISDIR' : 'ENOENT', 'open', path);
+    if (text.length > max) throw this.#error('EFBIG', 'read', path);
+    return text;
+  }
+
+  readLink(_root: string, path: string): string {
+    const target = this.#tree().links.get(path);
+    if (target === undefined) throw this.#error('ENOENT', 'readlink', path);
+    return target;
+  }
+
+  readDir(_root: string, path: string): string[] {
+    const names = this.#tree().dirs.get(path);
+    if (names === undefined) throw this.#error('ENOENT', 'open', path);
+    return [...names].sort();
+  }
+
+  holders(_root: string, targets: string[]): { holders: Holder[]; unreadable: number } {
+    return { holders: this.openBy.filter((h) => targets.includes(h.path)), unreadable: 0 };
+  }
+
+  tryLock(file: string): number | null {
+    if ([...this.#locks.values()].includes(file)) return null;
+    this.#nextLock += 1;
+    this.#locks.set(this.#nextLock, file);
+    return this.#nextLock;
+  }
+
+  unlock(fd: number): void {
+    this.#locks.delete(fd);
+  }
+
+  loadModule(name: string): void {
+    for (const d of this.drivers.values()) {
+      const claims = name.startsWith('pci:') && [...this.devices.values()].some((x) => modalias(x) === `${name}\n` && d.ids.includes(x.ids) && !d.vfio);
+      if (d.module === name || claims) d.loaded = true;
+    }
+  }
+
+  // Writing.
+
+  openWriter(): KernelWriter {
+    return {
+      write: async (path, value) => this.#write(path, value),
+      read: async (path) => this.readFile('', path, 4096),
+      restoreFile: async (path) => {
+        throw this.#error('EPERM', 'ftruncate', path);
+      },
+      close: () => {},
+    };
+  }
+
+  #write(path: string, value: string): void {
+    this.writes.push(`${path}=${value.trim()}`);
+    const fault = this.fault(path, value, this.writes.length);
+    if (fault === 'silent') return;
+    if (fault === 'hang') throw this.#error('ETIMEDOUT', 'write', path);
+    if (fault !== null) throw this.#error(fault, 'write', path);
+    const parts = path.split('/');
+    const file = parts.at(-1);
+    const name = parts.at(-2) ?? '';
+    if (file === 'driver_override') return this.#setOverride(name, path, value);
+    if (file === 'unbind') return this.#unbind(name, path, value.trim());
+    if (file === 'bind') return this.#bind(name, path, value.trim());
+    if (path === 'sys/bus/pci/drivers_probe') return this.#probe(path, value.trim());
+    throw this.#error('EACCES', 'open', path);
+  }
+
+  #setOverride(address: string, path: string, value: string): void {
+    const d = this.devices.get(address);
+    if (!d) throw this.#error('ENOENT', 'open', path);
+    if (value.length >= 4095) throw this.#error('EINVAL', 'write', path);
+    const line = value.split('\n', 1)[0] ?? '';
+    d.override = line === '' ? null : line;
+  }
+
+  #unbind(driver: string, path: string, address: string): void {
+    if (!this.drivers.get(driver)?.loaded) throw this.#error('ENOENT', 'open', path);
+    const d = this.devices.get(address);
+    if (d?.driver !== driver) throw this.#error('ENODEV', 'write', path);
+    d.driver = null;
+  }
+
+  #bind(driver: string, path: string, address: string): void {
+    const r = this.drivers.get(driver);
+    if (!r?.loaded) throw this.#error('ENOENT', 'open', path);
+    const d = this.devices.get(address);
+    if (!d || !matches(r, d)) throw this.#error('ENODEV', 'write', path);
+    if (d.driver !== null) throw this.#error('EBUSY', 'write', path);
+    if (r.probeErrno) throw this.#error(r.probeErrno, 'write', path);
+    d.driver = driver;
+  }
+
+  #probe(path: string, address: string): void {
+    const d = this.devices.get(address);
+    if (!d) throw this.#error('ENODEV', 'write', path);
+    if (d.driver !== null) return;
+    if (d.physfn !== undefined && d.override === null && this.files.get(`sys/bus/pci/devices/${d.physfn}/sriov_drivers_autoprobe`)?.trim() === '0') return;
+    const r = [...this.drivers.values()].find((x) => x.loaded && matches(x, d));
+    if (r && !r.probeErrno) d.driver = r.name;
+  }
+
+  // The tree as sysfs shows it, made from the state on demand.
+
+  #tree(): { files: Map<string, string>; links: Map<string, string>; dirs: Map<string, Set<string>> } {
+    const files = new Map(this.files);
+    const links = new Map(this.links);
+    const dirs = new Map<string, Set<string>>();
+    const extraDirs: string[] = ['sys/bus/pci/devices', 'sys/bus/pci/drivers'];
+    for (const d of this.devices.values()) {
+      const at = `sys/bus/pci/devices/${d.address}`;
+      files.set(`${at}/modalias`, modalias(d));
+      files.set(`${at}/driver_override`, `${d.override ?? '(null)'}\n`);
+      for (const [name, text] of Object.entries(d.attributes ?? {})) files.set(`${at}/${name}`, text);
+      if (d.driver !== null) links.set(`${at}/driver`, `../../../bus/pci/drivers/${d.driver}`);
+      if (d.group != null) {
+        links.set(`${at}/iommu_group`, `../../../kernel/iommu_groups/${d.group}`);
+        links.set(`sys/kernel/iommu_groups/${d.group}/devices/${d.address}`, `../../../../devices/${d.address}`);
+        files.set(`sys/kernel/iommu_groups/${d.group}/type`, 'DMA-FQ\n');
+      }
+      if (d.driver !== null && this.drivers.get(d.driver)?.vfio) extraDirs.push(`${at}/vfio-dev/vfio0`);
+    }
+    for (const r of this.drivers.values()) {
+      if (!r.loaded) continue;
+      extraDirs.push(`sys/bus/pci/drivers/${r.name}`);
+      if (r.module) links.set(`sys/module/${r.module}/drivers/pci:${r.name}`, `../../../bus/pci/drivers/${r.name}`);
+    }
+    for (const path of [...files.keys(), ...links.keys(), ...extraDirs.map((p) => `${p}/.`)]) {
+      const parts = path.split('/');
+      for (let i = 1; i < parts.length; i += 1) {
+        const dir = parts.slice(0, i).join('/');
+        const names = dirs.get(dir) ?? new Set<string>();
+        if (parts[i] !== '.') names.add(parts[i] ?? '');
+        dirs.set(dir, names);
+      }
+    }
+    return { files, links, dirs };
+  }
+
+  #error(code: keyof typeof constants.errno, syscall: string, path: string): Error {
+    return Object.assign(new Error(`${code}: ${syscall} '${path}'`), { code, errno: -constants.errno[code], syscall, path });
+  }
+}
+
+const hex8 = (h: string): string => h.toUpperCase().padStart(8, '0');
+
+function modalias(d: ModelDevice): string {
+  const [v = '', p = ''] = d.ids.split(':');
+  const [sv = '0000', sp = '0000'] = (d.subsystem ?? '0000:0000').split(':');
+  const c = (d.class ?? '020000').toUpperCase();
+  return `pci:v${hex8(v)}d${hex8(p)}sv${hex8(sv)}sd${hex8(sp)}bc${c.slice(0, 2)}sc${c.slice(2, 4)}i${c.slice(4)}\n`;
+}
+
+/** drivers/pci/pci-driver.c pci_match_device: an override excludes every other driver, and includes its own whatever the ids say. */
+function matches(r: ModelDriver, d: Live): boolean {
+  if (d.override !== null) return d.override === r.name;
+  return !r.vfio && r.ids.includes(d.ids);
+}

@@ -1,0 +1,16 @@
+import { ensureImage } from './image.ts';
+import { chooseAccel } from './machine.ts';
+
+/** Has the image ready before any test file runs. Without one the suite fails: it never skips by itself. */
+export async function setup(): Promise<void> {
+  if (process.env.HOSTDEV_VM === 'skip') {
+    const bar = '!'.repeat(100);
+    process.stderr.write(
+      `${bar}\n!! VM SUITE SKIPPED because HOSTDEV_VM=skip: nothing here ran on a real kernel\n${bar}\n`,
+    );
+    return;
+  }
+  const image = await ensureImage();
+  // Decided once: the workers inherit it, and none probes again.
+  process.env.HOSTDEV_VM_ACCEL = await chooseAccel(image);
+}
