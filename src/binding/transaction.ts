@@ -71,12 +71,12 @@ export async function runMoves(work: Work, kind: JournalKind, owner: string, mov
     }
     commit();
   } catch (e) {
-    const { left, pending } = await undo(work, moves);
+    const { failed, left, pending } = await undo(work, moves);
     if (left.length === 0) {
       removeJournal(host, entry.id);
       throw e;
     }
-    writeJournal(host, { ...entry, state: pending ? 'pending' : 'undo-incomplete', left });
+    writeJournal(host, { ...entry, devices: failed, state: pending ? 'pending' : 'undo-incomplete', left });
     const file = `${host.journalDir}/${entry.id}.json`;
     const first = e instanceof Error ? e.message : String(e);
     if (pending) throw new HostdevError('HOSTDEV_TIMEOUT', `${first}; not known to be back: ${left.join('; ')}`, { cause: e, hint: `The next hostdev finishes it; until then see ${file}`, data: { left } });
@@ -86,9 +86,10 @@ export async function runMoves(work: Work, kind: JournalKind, owner: string, mov
 }
 
 /** Puts every device of the moves back, last first. What could not be is said, one line a device. */
-async function undo(work: Work, moves: readonly JournalMove[]): Promise<{ left: string[]; pending: boolean }> {
+async function undo(work: Work, moves: readonly JournalMove[]): Promise<{ failed: JournalMove[]; left: string[]; pending: boolean }> {
   const { signal: _stop, onStep: _told, ...quiet } = work;
   const late = { ...quiet, deadline: new Deadline(Math.max(work.undoMs, Math.min(work.deadline.left, work.undoMs * 2))) };
+  const failed: JournalMove[] = [];
   const left: string[] = [];
   let pending = false;
   for (const move of [...moves].reverse()) {
@@ -97,10 +98,11 @@ async function undo(work: Work, moves: readonly JournalMove[]): Promise<{ left: 
       await restoreBytes(late, move);
     } catch (e) {
       pending ||= e instanceof HostdevError && e.code === 'HOSTDEV_TIMEOUT';
+      failed.unshift(move);
       left.push(`${move.address}, which was on ${describeState(move.from)}: ${(e as Error).message}`);
     }
   }
-  return { left, pending };
+  return { failed, left, pending };
 }
 
 /** Brings one device from whatever it is on now to `target`. A device that is gone is where it can be. */

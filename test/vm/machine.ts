@@ -30,7 +30,7 @@ export interface Result {
   stderr: string;
 }
 
-/** How the machine came up: a stall is a boot that had no shell after 120 s and was ended. */
+/** How the machine came up: a stall is a boot that had no shell in time, or a kernel that gave up, and was ended. */
 export interface BootReport {
   tries: number;
   stalls: number;
@@ -46,11 +46,12 @@ export interface MachineOptions {
   append?: string;
   /** Extra devices say bus=pcie.0,addr=7 or higher: the default bus takes bridges only. */
   extraQemuArgs?: readonly string[];
+  /** A boot without a shell after this long is stalled (120 s). */
+  stallMs?: number;
 }
 
 export type Accel = 'tcg' | 'kvm';
 
-/** A boot without a shell after this long is stalled. */
 const STALL_MS = 120_000;
 const PROBE_MS = 10_000;
 const SCRIPT_MS = 120_000;
@@ -308,10 +309,10 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     stalls += 1;
     say(`${name}: try ${tries} stalled (${attempt.accel}, smp ${attempt.smp}, ${attempt.memoryMiB} MiB): no shell`);
   }
-  throw new Error(`${name}: no shell in ${attempts.length} boots of ${STALL_MS / 1000} s each`);
+  throw new Error(`${name}: no shell in ${attempts.length} boots of ${(options.stallMs ?? STALL_MS) / 1000} s each`);
 }
 
-/** One boot: the machine, or nothing if it stalled. Throws if QEMU itself ended. */
+/** One boot: the machine, or nothing if it stalled. Throws if QEMU itself fails. */
 async function boot(
   image: Image,
   profile: Profile,
@@ -339,9 +340,11 @@ async function boot(
   qemu.on('error', (error) => {
     failed = error;
   });
-  const until = Date.now() + STALL_MS;
+  const until = Date.now() + (options.stallMs ?? STALL_MS);
   while (Date.now() < until) {
     if (failed || ended(qemu)) {
+      // A kernel that panics reboots, which is QEMU's end without an error: as good as a stall.
+      if (qemu.exitCode === 0) break;
       const said = `${tail(path.join(runDir, 'qemu.log'), 10)}\n${tail(path.join(runDir, 'serial.log'), 10)}`;
       drop();
       throw new Error(`qemu ended (exit ${qemu.exitCode ?? qemu.signalCode}): ${failed?.message ?? ''}\n${said}`);

@@ -7,6 +7,12 @@ import { describe, expect, test } from 'vitest';
 import { startMachine } from './machine.ts';
 import { useMachine } from './suite.ts';
 
+const processes = () => execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' });
+const machineProcesses = () =>
+  processes()
+    .split('\n')
+    .filter((line) => line.includes('/hostdev-vm-')).length;
+
 const vm = useMachine('none', { memoryMiB: 2048, append: 'hostdev.note=seen' });
 
 describe('scripts', () => {
@@ -74,6 +80,18 @@ test('a QEMU that refuses its arguments is an error with its words, at once', as
   expect(Date.now() - begin).toBeLessThan(20_000);
 });
 
+test('a boot that stalls is tried again, three times in all, and then given up', async () => {
+  const before = machineProcesses();
+  const options = { profile: 'none', name: 'stuck', append: 'systemd.unit=emergency.target', stallMs: 1500 } as const;
+  await expect(startMachine(options)).rejects.toThrow('stuck: no shell in 3 boots');
+  expect(machineProcesses()).toBe(before);
+});
+
+test('a kernel that panics counts as a stalled boot', async () => {
+  const options = { profile: 'none', name: 'panic', append: 'rdinit=/nowhere root=/nowhere', memoryMiB: 512 } as const;
+  await expect(startMachine(options)).rejects.toThrow('panic: no shell in 3 boots');
+});
+
 // Last: it ends the machine the others use.
 test('a dead machine is told from a failing script, and stop leaves nothing', async () => {
   const { pid, runDir } = vm();
@@ -82,6 +100,5 @@ test('a dead machine is told from a failing script, and stop leaves nothing', as
   await vm().stop();
   expect(existsSync(runDir)).toBe(false);
   expect(existsSync(`/proc/${pid}`)).toBe(false);
-  const processes = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' });
-  expect(processes).not.toContain(runDir);
+  expect(processes()).not.toContain(runDir);
 });

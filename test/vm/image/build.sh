@@ -23,10 +23,12 @@ tool() { command -v "$1" > /dev/null || need+=("$2"); }
 tools() { # ready|build: what running a machine needs, what building an image needs besides
     need=()
     tool ssh openssh-client
+    tool setpriv util-linux
     tool tar tar
     if [ "$1" = build ]; then
         tool flock util-linux
         tool unshare util-linux
+        tool setsid util-linux
         tool apt-get apt
         tool dpkg-deb dpkg
         tool ssh-keygen openssh-client
@@ -94,7 +96,9 @@ mkdir "$OUT/log"
 cleanup() {
     local status=$?
     # Nothing of the host's may still be bound in there when it is removed.
-    awk -v p="$OUT/" 'index($2, p) == 1 { print $2 }' /proc/self/mounts | sort -r | while read -r m; do umount -l "$m" || true; done
+    awk -v p="$OUT/" 'index($2, p) == 1 { print $2 }' /proc/self/mounts | sort -r | while read -r m; do
+        umount -l "$m" 2> /dev/null || true
+    done
     if [ "$status" != 0 ] && [ -d "$OUT/log" ]; then
         rm -rf "$CACHE/failed.log"
         cp -r "$OUT/log" "$CACHE/failed.log"
@@ -102,17 +106,27 @@ cleanup() {
     fi
     rm -rf --one-file-system "$OUT"
 }
+# A stage runs in a session of its own, so that all of it can be ended; bash alone would first wait for it.
+stage=
+run() {
+    setsid "$@" &
+    stage=$!
+    wait "$stage"
+    stage=
+}
+abandon() {
+    if [ -n "$stage" ]; then
+        kill -TERM -- "-$stage" 2> /dev/null || true
+        wait "$stage" || true
+    fi
+    exit "$1"
+}
 trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+trap 'abandon 130' INT
+trap 'abandon 143' TERM HUP
 
 step "building $DEST (about 2 minutes)"
-"$HERE/qemu.sh"
-"$HERE/root.sh"
-"$HERE/kernel.sh"
-"$HERE/modules.sh"
-"$HERE/initrd.sh"
-"$HERE/disk.sh"
+for name in qemu root kernel modules initrd disk; do run "$HERE/$name.sh"; done
 rm -rf --one-file-system "$OUT/root" "$OUT/builder" "$OUT/apt"
 touch "$OUT/.done"
 rm -rf --one-file-system "$DEST"

@@ -1,0 +1,27 @@
+import { bindDevices } from '../actions/bind.ts';
+import type { PrintedPlan } from '../actions/plan.ts';
+import { unbindDevices } from '../actions/unbind.ts';
+import type { Answer, Invocation } from './command.ts';
+
+/** `hostdev bind DEV… [--driver NAME|auto]` */
+export async function bind({ host, words, own, options }: Invocation): Promise<Answer> {
+  const driver = typeof own.driver === 'string' && own.driver !== 'auto' ? own.driver : null;
+  const { warnings, ...json } = await bindDevices(host, words, driver, options);
+  return { json, text: changeText(json, options.dryRun, 'on a VFIO driver already'), warnings };
+}
+
+/** `hostdev unbind DEV… [--to-host]` */
+export async function unbind({ host, words, own, options }: Invocation): Promise<Answer> {
+  const { warnings, ...json } = await unbindDevices(host, words, own['to-host'] === true, options);
+  return { json, text: changeText(json, options.dryRun, 'where it was already'), warnings };
+}
+
+/** A dry run shows the writes; a real one what has become of each device. */
+function changeText({ changed, plan }: { changed: boolean; plan: PrintedPlan }, dryRun: boolean, already: string): string {
+  if (dryRun) {
+    if (plan.steps.length === 0) return `Nothing to do: ${already}\n`;
+    return plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`).join('');
+  }
+  if (!changed) return `Nothing to do: ${already}\n`;
+  return plan.devices.map((d) => `${d.address}  ${d.driver_from ?? 'no driver'} -> ${d.driver_to ?? 'no driver'}\n`).join('');
+}

@@ -1,0 +1,33 @@
+/** What a command of the CLI is. The table in commands.ts declares each; parsing, help and the exit live in main.ts, once for all. */
+import type { Host } from '../host/host.ts';
+import type { ActionOptions } from '../actions/options.ts';
+
+/** What a command is run with: the words after its name, its own options, and the global ones. */
+export type Invocation = {
+  words: string[];
+  /** Own options: a text, or true for a flag; absent when not given. */
+  own: Record<string, string | boolean | undefined>;
+  json: boolean;
+  options: ActionOptions;
+  /** Opened on first use: `--help` needs no host. */
+  host: Host;
+};
+
+/** What a command answers: the JSON document (without `schema`), the text for people, the exit code. Warnings go to stderr, and into the JSON. */
+export type Answer = { json: object; text: string; exit?: number; warnings?: string[] };
+
+export type OwnOption = { type: 'string' | 'boolean'; value?: string; text: string };
+
+export type Command = {
+  /** "group list" */
+  name: string;
+  /** "DEV…" as shown in help; how many words: least, most. */
+  args: string;
+  words: [number, number];
+  text: string;
+  own?: Record<string, OwnOption>;
+  /** True for what changes something: it takes --dry-run and --allow, and Ctrl-C undoes. */
+  changes?: boolean;
+  /** The hook: libvirt reads its last line, and its deadline and signals are its own. */
+  load: () => Promise<(i: Invocation) => Promise<Answer> | Answer>;
+};

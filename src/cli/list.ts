@@ -1,0 +1,20 @@
+import { fullName, listDevices, readNames } from '../actions/inspect.ts';
+import type { Answer, Invocation } from './command.ts';
+import { table } from './table.ts';
+
+/** `hostdev list` */
+export function list({ host, json }: Invocation): Answer {
+  const { devices, warnings } = listDevices(host);
+  if (json) return { json: { devices }, text: '', warnings };
+  const names = readNames(host);
+  const rows = devices.map((d) => [
+    d.address,
+    d.iommu_group === null ? '-' : `${d.iommu_group}`,
+    d.numa_node === null ? '-' : `${d.numa_node}`,
+    `${d.vendor_id ?? '????'}:${d.product_id ?? '????'}`,
+    d.dev_type === 'type-PF' ? `PF ${d.sriov_numvfs}/${d.sriov_totalvfs}` : d.dev_type.replace('type-', ''),
+    d.driver ?? '-',
+    fullName(names, d) ?? '',
+  ]);
+  return { json: { devices }, text: table(['ADDRESS', 'GROUP', 'NUMA', 'IDS', 'TYPE', 'DRIVER', 'NAME'], rows), warnings };
+}

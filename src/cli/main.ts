@@ -1,0 +1,192 @@
+#!/usr/bin/env node
+/**
+ * The door: words in, one answer out. Commands parse nothing and exit nowhere; what is global (contract 3), how errors look (contracts 4 to 6) and the exit code are
+ * decided here alone. node:util's parseArgs instead of a CLI library: loading one costs more than a whole `list` (docs/decisions/0006-cli.md).
+ */
+import { parseArgs } from 'node:util';
+import type { Guard } from '../binding/guards.ts';
+import { ERRORS, EXIT, HostdevError, isErrno } from '../errors.ts';
+import { Host } from '../host/host.ts';
+import type { Answer, Command } from './command.ts';
+import { COMMANDS } from './commands.ts';
+
+const GLOBALS = {
+  root: { type: 'string' },
+  json: { type: 'boolean', short: 'j' },
+  'dry-run': { type: 'boolean', short: 'n' },
+  allow: { type: 'string', multiple: true },
+  config: { type: 'string' },
+  inventory: { type: 'string' },
+  connect: { type: 'string' },
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' },
+} as const;
+
+/** Time for an admin's bind or unbind, waits for other hostdevs included. */
+const COMMAND_MS = 30_000;
+
+async function main(argv: string[]): Promise<number> {
+  const json = wantsJson(argv);
+  try {
+    const answer = await run(argv);
+    for (const w of answer.warnings ?? []) process.stderr.write(`hostdev: ${w}\n`);
+    if (json && !isHookRun(argv)) print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
+    else process.stdout.write(answer.text);
+    return answer.exit ?? EXIT.done;
+  } catch (e) {
+    return report(e, json);
+  }
+}
+
+const print = (document: object): boolean => process.stdout.write(`${JSON.stringify(document)}\n`);
+
+/** Errors too are one JSON document on stdout; people read stderr. */
+function report(e: unknown, json: boolean): number {
+  const err = e instanceof HostdevError ? e : asFault(e);
+  process.stderr.write(`hostdev: ${err.message}\n${err.hint ? `To go on: ${err.hint}\n` : ''}`);
+  if (err.code === 'HOSTDEV_INTERNAL' && e instanceof Error) process.stderr.write(`${e.stack}\n`);
+  if (json) print({ schema: 1, error: { code: err.code, message: err.message, hint: err.hint }, ...err.data });
+  return ERRORS[err.code].exit;
+}
+
+function asFault(e: unknown): HostdevError {
+  const message = e instanceof Error ? e.message : String(e);
+  if (isErrno(e, 'EACCES', 'EPERM')) return new HostdevError('HOSTDEV_NOT_PERMITTED', message, { cause: e });
+  if (isErrno(e, 'ETIMEDOUT')) return new HostdevError('HOSTDEV_TIMEOUT', message, { cause: e });
+  if (e instanceof Error && 'syscall' in e) return new HostdevError('HOSTDEV_SYSFS', message, { cause: e });
+  return new HostdevError('HOSTDEV_INTERNAL', message, { cause: e });
+}
+
+/** Known before the words are understood, so that even their error is JSON. */
+function wantsJson(argv: string[]): boolean {
+  const end = argv.indexOf('--');
+  return (end < 0 ? argv : argv.slice(0, end)).some((a) => a === '--json' || /^-[nh]*j[njh]*$/.test(a));
+}
+
+const isHookRun = (argv: string[]): boolean => findCommand(argv)?.command?.name === 'hook run';
+
+/** The leading words, global options among them skipped, that name a command. */
+function findCommand(argv: string[]): { command: Command | null; words: string[] } {
+  const { positionals } = parseArgs({ args: argv, options: GLOBALS, allowPositionals: true, strict: false });
+  const [first = '', second = ''] = positionals;
+  const command = COMMANDS.find((c) => c.name === `${first} ${second}`) ?? COMMANDS.find((c) => c.name === first) ?? null;
+  return { command, words: positionals };
+}
+
+async function run(argv: string[]): Promise<Answer> {
+  const { command, words } = findCommand(argv);
+  if (command === null) {
+    const global = parse(argv, null);
+    if (global.values.version) return { json: { version: await version() }, text: `hostdev ${await version()}\n` };
+    if (words.length === 0 && (global.values.help || argv.length === 0)) return { ...(await help(null)), exit: global.values.help ? EXIT.done : EXIT.usage };
+    throw unknownCommand(words);
+  }
+  const { values, positionals } = parse(argv, command);
+  if (values.help) return help(command);
+  const own = positionals.slice(command.name.split(' ').length);
+  checkWords(command, own);
+  const { loadNative } = await import('../addon/load.ts');
+  const host = new Host(typeof values.root === 'string' ? values.root : '/', loadNative());
+  const interrupt = command.changes || command.name === 'hook run' ? interruptible() : null;
+  const options = {
+    deadlineMs: COMMAND_MS,
+    dryRun: values['dry-run'] === true,
+    allowed: await guards(values.allow),
+    ...(interrupt ? { signal: interrupt.signal } : {}),
+    ...(command.changes ? { onStep: progress() } : {}),
+  };
+  const ownValues = Object.fromEntries(Object.keys(command.own ?? {}).map((k) => [k, values[k] as string | boolean | undefined]));
+  return (await command.load())({ words: own, own: ownValues, json: values.json === true, options, host });
+}
+
+type Values = Record<string, string | boolean | (string | boolean)[] | undefined>;
+
+function parse(argv: string[], command: Command | null): { values: Values; positionals: string[] } {
+  const own = Object.fromEntries(Object.entries(command?.own ?? {}).map(([k, o]) => [k, { type: o.type }]));
+  try {
+    const { values, positionals } = parseArgs({ args: argv, options: { ...GLOBALS, ...own }, allowPositionals: true, strict: true });
+    for (const later of ['config', 'inventory', 'connect'] as const) {
+      if (values[later] !== undefined) throw new HostdevError('HOSTDEV_USAGE', `--${later} is not taken by ${command?.name ?? 'this command'}`);
+    }
+    for (const [word, name] of [['dry-run', '--dry-run'], ['allow', '--allow']] as const) {
+      if (values[word] !== undefined && command !== null && !command.changes && !command.name.startsWith('hook test')) {
+        throw new HostdevError('HOSTDEV_USAGE', `${name} means nothing for '${command.name}', which changes nothing`);
+      }
+    }
+    return { values, positionals };
+  } catch (e) {
+    if (e instanceof HostdevError) throw e;
+    const hint = `Run 'hostdev ${command === null ? '' : `${command.name} `}--help'.`;
+    throw new HostdevError('HOSTDEV_USAGE', (e as Error).message.split('. ')[0] ?? '', { hint, cause: e });
+  }
+}
+
+function checkWords(command: Command, words: string[]): void {
+  const [least, most] = command.words;
+  if (words.length >= least && words.length <= most) return;
+  const usage = `hostdev ${command.name} ${command.args}`.trim();
+  throw new HostdevError('HOSTDEV_USAGE', words.length < least ? `'${command.name}' needs ${command.args}` : `'${command.name}' takes ${command.args || 'no words'}`, { hint: `Usage: ${usage}` });
+}
+
+/** A typo's nearest command: the one that shares the longest beginning. */
+function unknownCommand(words: string[]): HostdevError {
+  const typed = words.slice(0, 2).join(' ');
+  const below = COMMANDS.filter((c) => c.name.startsWith(`${words[0]} `)).map((c) => c.name);
+  const shared = (a: string, b: string): number => [...a].findIndex((ch, i) => ch !== b[i]) >>> 0;
+  const nearest = COMMANDS.map((c) => c.name).sort((a, b) => Math.min(shared(b, typed), b.length) - Math.min(shared(a, typed), a.length))[0];
+  const hint = below.length > 0 ? `There are: ${below.join(', ')}.` : `Did you mean '${nearest}'? 'hostdev --help' shows all.`;
+  return new HostdevError('HOSTDEV_USAGE', words.length === 0 ? 'A command is missing' : `There is no command ${JSON.stringify(typed.slice(0, 80))}`, { hint });
+}
+
+async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
+  const set = new Set<Guard>();
+  if (words === undefined) return set;
+  const { GUARDS, isGuard } = await import('../binding/guards.ts');
+  for (const word of [words].flat()) {
+    if (typeof word !== 'string' || !isGuard(word)) {
+      throw new HostdevError('HOSTDEV_USAGE', `--allow=${word}: there is no such guard`, { hint: `There are: ${Object.keys(GUARDS).join(', ')}.` });
+    }
+    if (!GUARDS[word].allowable) throw new HostdevError('HOSTDEV_USAGE', `--allow=${word}: this guard cannot be lifted (${GUARDS[word].text})`);
+    set.add(word);
+  }
+  return set;
+}
+
+/** Ctrl-C and SIGTERM stop a transaction before its next write, and it undoes; a second one changes nothing about that. */
+function interruptible(): AbortController {
+  const controller = new AbortController();
+  for (const s of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(s, () => controller.abort());
+  return controller;
+}
+
+/** After a second of work, a line for each step on a terminal. */
+function progress(): (step: { kind: string; address: string }) => void {
+  const from = performance.now();
+  return (step) => {
+    if (process.stderr.isTTY && performance.now() - from > 1000) process.stderr.write(`hostdev: ${step.address}: ${step.kind} done\n`);
+  };
+}
+
+async function help(command: Command | null): Promise<Answer> {
+  const { helpText } = await import('./help.ts');
+  return { json: { help: helpText(command) }, text: helpText(command) };
+}
+
+async function version(): Promise<string> {
+  const { readFileSync } = await import('node:fs');
+  for (const up of ['../package.json', '../../package.json']) {
+    try {
+      const { name, version: v } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')) as { name: string; version: string };
+      if (name === 'hostdev') return v;
+    } catch {
+      // The next one up.
+    }
+  }
+  return 'unknown';
+}
+
+// A reader that goes away (| head) is no fault: there is nobody left to tell.
+process.stdout.on('error', (e: NodeJS.ErrnoException) => {
+  if (e.code !== 'EPIPE') throw e;
+});
+process.exitCode = await main(process.argv.slice(2));

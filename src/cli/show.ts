@@ -1,0 +1,28 @@
+import { readNames, showDevice } from '../actions/inspect.ts';
+import type { Answer, Invocation } from './command.ts';
+import { pairs } from './table.ts';
+
+/** `hostdev show DEV` */
+export async function show({ host, words }: Invocation): Promise<Answer> {
+  const { device: d, warnings } = await showDevice(host, words[0] ?? '');
+  const or = (v: string | number | null, none = 'none'): string => (v === null ? none : `${v}`);
+  const ids = (v: string | null, p: string | null): string => (v === null && p === null ? 'unknown' : `${v ?? '????'}:${p ?? '????'}`);
+  const text = pairs([
+    ['Address', d.address],
+    ['Name', or(d.name, 'unknown')],
+    ['Ids', ids(d.vendor_id, d.product_id)],
+    ['Subsystem', ids(d.subsystem_vendor_id, d.subsystem_device_id)],
+    ['Class', d.class === null ? 'unknown' : `${d.class} ${readNames(host).className(d.class) ?? ''}`.trim()],
+    ['Type', d.dev_type],
+    ...(d.parent_addr === null ? [] : [['PF', d.parent_addr] as const]),
+    ...(d.sriov_totalvfs === null ? [] : [['VFs', `${d.sriov_numvfs} of ${d.sriov_totalvfs}`] as const]),
+    ['IOMMU group', or(d.iommu_group)],
+    ['NUMA node', or(d.numa_node)],
+    ['Driver', or(d.driver)],
+    ['Override', d.stuck ? 'did not answer: something holds the device' : or(d.driver_override)],
+    ['VFIO driver', or(d.variant_driver, 'unknown')],
+    ['Reset methods', d.reset_methods.join(' ') || 'none'],
+    ...(d.boot_vga === null ? [] : [['Boot VGA', d.boot_vga ? 'yes' : 'no'] as const]),
+  ]);
+  return { json: { device: d }, text, warnings };
+}
