@@ -15,7 +15,7 @@ const MAX_IDS_BYTES = 16 * 1024 * 1024;
 
 /** Names of vendors, devices and classes; a host without pci.ids has none. */
 export function readNames(host: Host): PciNames {
-  for (const path of ['usr/share/misc/pci.ids', 'usr/share/hwdata/pci.ids']) {
+  for (const path of host.pciIds) {
     try {
       const text = host.read(path, MAX_IDS_BYTES);
       if (text !== null) return new PciNames(text);

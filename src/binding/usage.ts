@@ -78,14 +78,14 @@ function diskUses(look: Look, address: Address): string[] {
     if (dev !== null) numbers.set(dev, n);
   }
   const uses: string[] = [];
-  for (const line of must(look, 'proc/self/mountinfo', MAX_TABLE).split('\n')) {
+  for (const line of must(look, host.mountinfo, MAX_TABLE).split('\n')) {
     const f = line.split(' ');
     const source = f[f.indexOf('-') + 2] ?? '';
     // btrfs and zfs show an anonymous device number; the source still names the block device.
     const disk = numbers.get(f[2] ?? '') ?? (source.startsWith('/dev/') && names.has(source.slice('/dev/'.length)) ? source.slice('/dev/'.length) : undefined);
     if (disk !== undefined) uses.push(`${disk} is mounted on ${f[4]}`);
   }
-  for (const line of must(look, 'proc/swaps', MAX_TABLE).split('\n').slice(1)) {
+  for (const line of must(look, host.swaps, MAX_TABLE).split('\n').slice(1)) {
     const name = line.split(/\s/, 1)[0]?.replace(/^\/dev\//, '') ?? '';
     if (names.has(name)) uses.push(`${name} is swap`);
   }
@@ -100,9 +100,9 @@ function networkUses(look: Look, address: Address): string[] {
   const names = classBelow(host, 'net', address);
   if (names.length === 0) return [];
   const uses: string[] = [];
-  const routes = must(look, 'proc/net/route', MAX_TABLE).split('\n').slice(1).map((l) => l.split('\t'));
-  const routes6 = (host.read('proc/net/ipv6_route', MAX_TABLE) ?? '').split('\n').map((l) => l.trim().split(/\s+/));
-  const addresses6 = (host.read('proc/net/if_inet6', MAX_TABLE) ?? '').split('\n').map((l) => l.trim().split(/\s+/));
+  const routes = must(look, host.routes, MAX_TABLE).split('\n').slice(1).map((l) => l.split('\t'));
+  const routes6 = (host.read(host.routes6, MAX_TABLE) ?? '').split('\n').map((l) => l.trim().split(/\s+/));
+  const addresses6 = (host.read(host.addresses6, MAX_TABLE) ?? '').split('\n').map((l) => l.trim().split(/\s+/));
   for (const n of names) {
     const upper = (host.list(host.classLink('net', n)) ?? []).find((f) => f.startsWith('upper_'));
     const master = host.linkName(host.classLink('net', `${n}/master`)) ?? upper?.slice('upper_'.length);

@@ -38,6 +38,16 @@ export class Host {
   readonly driversProbe = 'sys/bus/pci/drivers_probe';
   readonly iommuGroups = 'sys/kernel/iommu_groups';
 
+  readonly mountinfo = 'proc/self/mountinfo';
+  readonly swaps = 'proc/swaps';
+  readonly routes = 'proc/net/route';
+  readonly routes6 = 'proc/net/ipv6_route';
+  readonly addresses6 = 'proc/net/if_inet6';
+  readonly cmdline = 'proc/cmdline';
+  readonly acpiTables = 'sys/firmware/acpi/tables';
+  /** Where distributions keep pci.ids. */
+  readonly pciIds = ['usr/share/misc/pci.ids', 'usr/share/hwdata/pci.ids'];
+
   device(address: string, attribute?: string): string {
     return attribute === undefined ? `${this.devices}/${address}` : `${this.devices}/${address}/${attribute}`;
   }

@@ -20,10 +20,10 @@ export function iommuState(host: Host): IommuState {
   if (groups.length > 0) {
     return { on: false, units, reason: 'only no-IOMMU groups exist (vfio enable_unsafe_noiommu_mode): libvirt does not use them' };
   }
-  const words = (host.read('proc/cmdline') ?? '').split(/\s+/);
+  const words = (host.read(host.cmdline) ?? '').split(/\s+/);
   const off = words.find((w) => /^(intel_iommu=.*\boff\b|amd_iommu=.*\boff\b|iommu=off|iommu\.off.*)$/.test(w));
   if (off !== undefined) return { on: false, units, reason: `the kernel command line says ${off}: take it out and reboot` };
-  const tables = host.list('sys/firmware/acpi/tables');
+  const tables = host.list(host.acpiTables);
   if (tables === null) return { on: false, units, reason: 'the kernel has no IOMMU groups (firmware tables: not measured)' };
   if (tables.includes('DMAR')) {
     return { on: false, units, reason: 'the firmware has an Intel IOMMU (DMAR) but the kernel does not use it: add intel_iommu=on to the kernel command line and reboot' };

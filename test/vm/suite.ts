@@ -15,7 +15,8 @@ export function useMachine(profile: Profile, options: Omit<MachineOptions, 'prof
   beforeAll(async () => {
     if (skipped) return;
     machine = await startMachine({ ...options, profile });
-    await machine.ok('udevadm settle');
+    // ssh answers a little before the last unit is up.
+    await machine.ok('systemctl is-system-running --wait || :; udevadm settle');
   });
   afterAll(async () => {
     await machine?.stop();

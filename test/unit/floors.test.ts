@@ -1,0 +1,39 @@
+/** Lower floors never import upper ones (docs/…/design): the house stays a house. */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { expect, test } from 'vitest';
+
+/** Lowest first; a folder imports only from folders in its list. */
+const MAY_IMPORT: Record<string, string[]> = {
+  addon: [],
+  host: ['addon'],
+  store: ['addon', 'host'],
+  pci: ['addon', 'host', 'store'],
+  binding: ['addon', 'host', 'store', 'pci'],
+  // Addresses only: a domain knows no sysfs.
+  domain: ['pci'],
+  hook: ['addon', 'host', 'store', 'pci', 'binding', 'domain'],
+  actions: ['addon', 'host', 'store', 'pci', 'binding', 'domain', 'hook'],
+  cli: ['addon', 'host', 'actions', 'binding'],
+};
+
+const sources = readdirSync('src', { recursive: true, encoding: 'utf8' }).map((n) => join('src', n)).filter((f) => f.endsWith('.ts') && statSync(f).isFile());
+
+test('imports go down only', () => {
+  const wrong: string[] = [];
+  for (const file of sources) {
+    const floor = file.split('/')[1] ?? '';
+    for (const [, target = ''] of readFileSync(file, 'utf8').matchAll(/from '(\.[^']+)'|import\('(\.[^']+)'\)/g)) {
+      const other = normalize(join(dirname(file), target)).split('/')[1] ?? '';
+      if (other === floor || other === 'errors.ts' || !target) continue;
+      if (!MAY_IMPORT[floor]?.includes(other)) wrong.push(`${file} imports ${target}`);
+    }
+  }
+  expect(sources.length).toBeGreaterThan(30);
+  expect(wrong).toEqual([]);
+});
+
+test('only host/ spells paths of the kernel', () => {
+  const spelled = sources.filter((f) => !f.startsWith('src/host/') && /^[^*]*['`](?:sys|proc|lib\/modules|run\/hostdev)\//m.test(readFileSync(f, 'utf8')));
+  expect(spelled).toEqual([]);
+});
