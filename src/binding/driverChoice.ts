@@ -32,7 +32,7 @@ export function readModuleLists(host: Host): ModuleLists {
     return null;
   };
   const alias = first('modules.alias');
-  if (alias === null) throw new HostdevError('HOSTDEV_MODULES_ALIAS', `${host.absolute(`lib/modules/${release}/modules.alias`)} is not there`);
+  if (alias === null) throw new HostdevError('HOSTDEV_MODULES_ALIAS', `${host.absolute(host.moduleFiles(release, 'modules.alias')[0] ?? '')} is not there`);
   return { alias, builtin: first('modules.builtin.modinfo') };
 }
 
