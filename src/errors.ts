@@ -127,7 +127,11 @@ export const ERRORS = {
     hint: 'The message names the file that is in the way.',
   },
   HOSTDEV_INTERRUPTED: { exit: EXIT.interrupted, text: 'Interrupted; everything was put back.', hint: '' },
-  HOSTDEV_INTERNAL: { exit: EXIT.internal, text: 'A fault of hostdev itself.', hint: 'Please report it with the text above.' },
+  HOSTDEV_INTERNAL: {
+    exit: EXIT.internal,
+    text: 'A fault of hostdev itself.',
+    hint: 'Please report it with the text above.',
+  },
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof ERRORS;
@@ -159,13 +163,27 @@ export type SysError = Error & { code: string; errno: number; syscall: string; p
 
 /** True for an error that carries an errno name, whoever raised it. */
 export const isSysError = (e: unknown): e is SysError =>
-  e instanceof Error && typeof (e as Partial<SysError>).code === 'string' && typeof (e as Partial<SysError>).errno === 'number';
+  e instanceof Error &&
+  typeof (e as Partial<SysError>).code === 'string' &&
+  typeof (e as Partial<SysError>).errno === 'number';
 
 /** True when `e` is a system error with one of these errno names ('ENOENT', …). */
 export const isErrno = (e: unknown, ...names: string[]): boolean => isSysError(e) && names.includes(e.code);
 
 /** The order in which exit codes win when several apply to one command (contract 5). */
-const PRECEDENCE = [EXIT.internal, EXIT.interrupted, EXIT.undoIncomplete, EXIT.usage, EXIT.absent, EXIT.notPermitted, EXIT.timedOut, EXIT.refused, EXIT.no, EXIT.unreachable, EXIT.failed];
+const PRECEDENCE = [
+  EXIT.internal,
+  EXIT.interrupted,
+  EXIT.undoIncomplete,
+  EXIT.usage,
+  EXIT.absent,
+  EXIT.notPermitted,
+  EXIT.timedOut,
+  EXIT.refused,
+  EXIT.no,
+  EXIT.unreachable,
+  EXIT.failed,
+];
 
 /** Of several exit codes the one to exit with: 2, 4, 6, 5, 3, 1 in that order (contract 5). */
 export function worstExit(codes: readonly number[]): number {

@@ -17,7 +17,8 @@ const fail = (line) => {
 };
 
 const [major, minor] = process.versions.node.split('.').map(Number);
-if (major < 20 || (major === 20 && minor < 19)) fail(`node ${process.versions.node} is too old: hostdev needs 20.19 or later (package nodejs)`);
+if (major < 20 || (major === 20 && minor < 19))
+  fail(`node ${process.versions.node} is too old: hostdev needs 20.19 or later (package nodejs)`);
 if (process.platform !== 'linux') fail('hostdev is for Linux');
 
 function run(what, command, args) {
@@ -44,9 +45,21 @@ const files = (dir) =>
     .filter((f) => statSync(f).isFile())
     .sort();
 
-upToDate('dependencies', 'node_modules/esbuild', ['package-lock.json'], () => run('npm ci', 'npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']));
+upToDate('dependencies', 'node_modules/esbuild', ['package-lock.json'], () =>
+  run('npm ci', 'npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']),
+);
 run('The native part', process.execPath, ['native/build.mjs']);
-upToDate('bundle', 'dist/hostdev.js', [...files('src'), 'package.json', 'test/bundle.mjs'], () => run('The bundle', process.execPath, ['test/bundle.mjs']));
+upToDate('bundle', 'dist/hostdev.js', [...files('src'), 'package.json', 'test/bundle.mjs'], () =>
+  run('The bundle', process.execPath, ['test/bundle.mjs']),
+);
 upToDate('story', '.cache/story.mjs', [...files('src'), ...files('test/mock'), ...files('test/demo')], () =>
-  run('The story', 'node_modules/.bin/esbuild', ['test/demo/story.ts', '--bundle', '--platform=node', '--format=esm', '--target=node20', '--log-level=warning', '--outfile=.cache/story.mjs']),
+  run('The story', 'node_modules/.bin/esbuild', [
+    'test/demo/story.ts',
+    '--bundle',
+    '--platform=node',
+    '--format=esm',
+    '--target=node20',
+    '--log-level=warning',
+    '--outfile=.cache/story.mjs',
+  ]),
 );

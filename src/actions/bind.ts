@@ -14,7 +14,12 @@ import { type PrintedPlan, printedPlan } from './plan.ts';
 export type BindResult = Warned & { changed: boolean; plan: PrintedPlan };
 
 /** `driver` null is the kernel's best. Raises as planBind, refuse and executeBind do; in a dry run the same errors, and nothing changes. */
-export async function bindDevices(host: Host, words: readonly string[], driver: string | null, options: ActionOptions): Promise<BindResult> {
+export async function bindDevices(
+  host: Host,
+  words: readonly string[],
+  driver: string | null,
+  options: ActionOptions,
+): Promise<BindResult> {
   const inventory = scanInventory(host);
   const devices = uniqueDevices(host, inventory, words);
   const requests = devices.map((device) => ({ device, wanted: driver }));
@@ -23,16 +28,30 @@ export async function bindDevices(host: Host, words: readonly string[], driver: 
       const plan = await planBind(work, requests, 'admin', options.allowed);
       const printed = printedPlan(work, plan);
       refuseWithPlan(printed);
-      return { changed: false, plan: printed, warnings: [...plan.warnings, ...groupWarnings(host, inventory, devices)] };
+      return {
+        changed: false,
+        plan: printed,
+        warnings: [...plan.warnings, ...groupWarnings(host, inventory, devices)],
+      };
     });
   }
-  return changing(host, inventory, devices.map((d) => d.iommu_group), options, async (work, recovered) => {
-    const plan = await planBind(work, requests, 'admin', options.allowed);
-    const printed = printedPlan(work, plan);
-    refuseWithPlan(printed);
-    await executeBind(work, plan, { owner: 'admin', name: null, managed: false });
-    return { changed: plan.devices.length > 0, plan: printed, warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, inventory, devices)] };
-  });
+  return changing(
+    host,
+    inventory,
+    devices.map((d) => d.iommu_group),
+    options,
+    async (work, recovered) => {
+      const plan = await planBind(work, requests, 'admin', options.allowed);
+      const printed = printedPlan(work, plan);
+      refuseWithPlan(printed);
+      await executeBind(work, plan, { owner: 'admin', name: null, managed: false });
+      return {
+        changed: plan.devices.length > 0,
+        plan: printed,
+        warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, inventory, devices)],
+      };
+    },
+  );
 }
 
 /** The devices that words name, each once. */
@@ -57,7 +76,11 @@ function groupWarnings(host: Host, inventory: Inventory, devices: readonly PciDe
   const bound = new Set(devices.map((d) => d.address));
   for (const id of new Set(devices.flatMap((d) => d.iommu_group ?? []))) {
     const peers = groupMembers(inventory, id).filter((d) => !bound.has(d.address));
-    for (const b of groupBlockers(peers, (d) => d.driver, (d, name) => isVfioDriver(host, d.address, name))) {
+    for (const b of groupBlockers(
+      peers,
+      (d) => d.driver,
+      (d, name) => isVfioDriver(host, d.address, name),
+    )) {
       warnings.push(`IOMMU group ${id} is not viable for a guest yet: ${b.address} ${b.reason}`);
     }
   }

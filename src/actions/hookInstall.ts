@@ -34,19 +34,28 @@ const HOOK_FOLDERS = ['etc/libvirt/hooks', 'var/lib/libvirt/hooks'];
 /** Bytes that only our executable has: what must be there before a file is overwritten or removed. */
 const MARK = 'hostdev-native hook';
 
-const RESTART = 'libvirt looks for hooks when it starts: systemctl restart libvirtd (or virtqemud); running guests go on';
+const RESTART =
+  'libvirt looks for hooks when it starts: systemctl restart libvirtd (or virtqemud); running guests go on';
 
 /** Where the hook is or would be. `oldLibvirt`: one without qemu.d. */
 function places(host: Host, oldLibvirt: boolean): HookPlaces {
-  const folder = HOOK_FOLDERS.map((f) => host.absolute(f)).find((f) => existsSync(f)) ?? host.absolute('etc/libvirt/hooks');
-  return { executable: oldLibvirt ? join(folder, 'qemu') : join(folder, 'qemu.d', '90-hostdev'), conf: join(folder, 'hostdev.conf') };
+  const folder =
+    HOOK_FOLDERS.map((f) => host.absolute(f)).find((f) => existsSync(f)) ?? host.absolute('etc/libvirt/hooks');
+  return {
+    executable: oldLibvirt ? join(folder, 'qemu') : join(folder, 'qemu.d', '90-hostdev'),
+    conf: join(folder, 'hostdev.conf'),
+  };
 }
 
 /** True when the installed libvirt is known to be older than 6.5.0. */
 function isOldLibvirt(host: Host): boolean {
   if (!host.isReal) return false;
   for (const program of ['libvirtd', 'virtqemud', 'virsh']) {
-    const { stdout } = spawnSync(program, ['--version'], { encoding: 'utf8', timeout: 5000, env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' } });
+    const { stdout } = spawnSync(program, ['--version'], {
+      encoding: 'utf8',
+      timeout: 5000,
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
+    });
     const v = /(\d+)\.(\d+)\.\d+/.exec(stdout ?? '');
     if (v) return Number(v[1]) < 6 || (Number(v[1]) === 6 && Number(v[2]) < 5);
   }
@@ -54,12 +63,17 @@ function isOldLibvirt(host: Host): boolean {
 }
 
 /** Installs or renews the hook. Raises HOSTDEV_HOOKS when something else has the name, HOSTDEV_NATIVE_MISSING, HOSTDEV_NOT_PERMITTED, HOSTDEV_STORE. */
-export function installHook(host: Host, program: HookProgram, dryRun: boolean): { changed: boolean; path: string; notes: string[] } {
+export function installHook(
+  host: Host,
+  program: HookProgram,
+  dryRun: boolean,
+): { changed: boolean; path: string; notes: string[] } {
   const at = places(host, isOldLibvirt(host));
   const binary = readProgram(program.native);
   const conf = confText(host, program);
   const old = readOurs(at.executable);
-  if (old?.equals(binary) && readText(at.conf) === conf && isExecutable(at.executable)) return { changed: false, path: at.executable, notes: [] };
+  if (old?.equals(binary) && readText(at.conf) === conf && isExecutable(at.executable))
+    return { changed: false, path: at.executable, notes: [] };
   const first = !anyHook(dirname(at.conf));
   const notes = first ? [RESTART] : [];
   if (dryRun) return { changed: true, path: at.executable, notes };
@@ -72,10 +86,16 @@ export function installHook(host: Host, program: HookProgram, dryRun: boolean): 
 /** Removes the hook. Devices that guests hold now will not come back by themselves, and are said. */
 export function removeHook(host: Host, dryRun: boolean): { changed: boolean; path: string; notes: string[] } {
   const at = installedPlaces(host);
-  const notes = ['libvirt keeps its own list, of hooks and of detached devices, until it is restarted: systemctl restart libvirtd (or virtqemud); running guests go on'];
+  const notes = [
+    'libvirt keeps its own list, of hooks and of detached devices, until it is restarted: systemctl restart libvirtd (or virtqemud); running guests go on',
+  ];
   const held = readBooks(host).filter((b) => b.claims.some((c) => c.owner.startsWith('domain:')));
-  if (held.length > 0) notes.push(`still bound for guests, and now to be given back by hand when these stop ('hostdev unbind'): ${held.map((b) => b.address).join(', ')}`);
-  if (readOurs(at.executable) === null && readText(at.conf) === null) return { changed: false, path: at.executable, notes: [] };
+  if (held.length > 0)
+    notes.push(
+      `still bound for guests, and now to be given back by hand when these stop ('hostdev unbind'): ${held.map((b) => b.address).join(', ')}`,
+    );
+  if (readOurs(at.executable) === null && readText(at.conf) === null)
+    return { changed: false, path: at.executable, notes: [] };
   if (!dryRun) {
     // The executable first: without it the conf means nothing.
     remove(at.executable);
@@ -88,15 +108,23 @@ export function removeHook(host: Host, dryRun: boolean): { changed: boolean; pat
 export function hookStatus(host: Host, program: HookProgram): HookStatus {
   const at = installedPlaces(host);
   const binary = readOursOrNull(at.executable);
-  if (binary === null) return { installed: false, path: at.executable, problems: [`${at.executable} is not there: run 'hostdev hook install'`] };
+  if (binary === null)
+    return {
+      installed: false,
+      path: at.executable,
+      problems: [`${at.executable} is not there: run 'hostdev hook install'`],
+    };
   const problems: string[] = [];
-  if (!isExecutable(at.executable)) problems.push(`${at.executable} is not executable: libvirt passes it over; chmod 755 it`);
-  if (existsSync(program.native) && !readFileSync(program.native).equals(binary)) problems.push("it is of another version of hostdev: run 'hostdev hook install' again");
+  if (!isExecutable(at.executable))
+    problems.push(`${at.executable} is not executable: libvirt passes it over; chmod 755 it`);
+  if (existsSync(program.native) && !readFileSync(program.native).equals(binary))
+    problems.push("it is of another version of hostdev: run 'hostdev hook install' again");
   const conf = readText(at.conf);
   if (conf === null) problems.push(`${at.conf} is not there: run 'hostdev hook install' again`);
   for (const key of ['node', 'cli']) {
     const file = conf === null ? undefined : new RegExp(`^${key}=(.*)$`, 'm').exec(conf)?.[1];
-    if (file !== undefined && !existsSync(file)) problems.push(`${key}=${file} in ${at.conf} is not there: guests with host devices will not start`);
+    if (file !== undefined && !existsSync(file))
+      problems.push(`${key}=${file} in ${at.conf} is not there: guests with host devices will not start`);
   }
   return { installed: true, path: at.executable, problems };
 }
@@ -110,7 +138,11 @@ function installedPlaces(host: Host): HookPlaces {
 
 function confText(host: Host, { node, cli }: HookProgram): string {
   for (const path of [node, cli, host.root]) {
-    if (/[\n\r]/.test(path)) throw new HostdevError('HOSTDEV_HOOKS', `A path with a line break in it cannot be installed: ${JSON.stringify(path)}`);
+    if (/[\n\r]/.test(path))
+      throw new HostdevError(
+        'HOSTDEV_HOOKS',
+        `A path with a line break in it cannot be installed: ${JSON.stringify(path)}`,
+      );
   }
   return [
     '# Written by hostdev hook install; read by 90-hostdev beside it. Deadlines are in seconds.',
@@ -135,15 +167,21 @@ function readProgram(native: string): Buffer {
 /** The bytes of our installed hook, null when nothing is there. Raises HOSTDEV_HOOKS for a file that is not ours. */
 function readOurs(file: string): Buffer | null {
   try {
-    if (!lstatSync(file).isFile()) throw new HostdevError('HOSTDEV_HOOKS', `${file} is there and is no regular file`, { hint: 'Move it away first.' });
+    if (!lstatSync(file).isFile())
+      throw new HostdevError('HOSTDEV_HOOKS', `${file} is there and is no regular file`, {
+        hint: 'Move it away first.',
+      });
     const bytes = readFileSync(file);
     if (bytes.includes(MARK)) return bytes;
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
-    if (isErrno(e, 'EACCES')) throw new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to read ${file}: EACCES`, { cause: e });
+    if (isErrno(e, 'EACCES'))
+      throw new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to read ${file}: EACCES`, { cause: e });
     throw e;
   }
-  throw new HostdevError('HOSTDEV_HOOKS', `${file} is there and is not hostdev's`, { hint: 'Move it away first; hostdev replaces no hook of yours.' });
+  throw new HostdevError('HOSTDEV_HOOKS', `${file} is there and is not hostdev's`, {
+    hint: 'Move it away first; hostdev replaces no hook of yours.',
+  });
 }
 
 function readOursOrNull(file: string): Buffer | null {
@@ -168,7 +206,11 @@ function remove(file: string): void {
   try {
     rmSync(file, { force: true });
   } catch (e) {
-    throw new HostdevError(isErrno(e, 'EACCES', 'EPERM') ? 'HOSTDEV_NOT_PERMITTED' : 'HOSTDEV_HOOKS', `Failed to remove ${file}: ${(e as Error).message}`, { cause: e });
+    throw new HostdevError(
+      isErrno(e, 'EACCES', 'EPERM') ? 'HOSTDEV_NOT_PERMITTED' : 'HOSTDEV_HOOKS',
+      `Failed to remove ${file}: ${(e as Error).message}`,
+      { cause: e },
+    );
   }
 }
 
@@ -183,6 +225,8 @@ function isExecutable(file: string): boolean {
 
 /** True when libvirt, started now, would find any qemu hook: only then does it look into qemu.d again at each call. */
 function anyHook(folder: string): boolean {
-  const names = existsSync(join(folder, 'qemu.d')) ? readdirSync(join(folder, 'qemu.d')).map((n) => join('qemu.d', n)) : [];
+  const names = existsSync(join(folder, 'qemu.d'))
+    ? readdirSync(join(folder, 'qemu.d')).map((n) => join('qemu.d', n))
+    : [];
   return ['qemu', ...names].some((n) => isExecutable(join(folder, n)));
 }

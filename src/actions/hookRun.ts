@@ -5,20 +5,25 @@
 import { appendFileSync, renameSync, statSync } from 'node:fs';
 import type { Guard } from '../binding/guards.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
-import { decodeXml } from '../domain/xml.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
+import { decodeXml } from '../domain/xml.ts';
 import { HostdevError, isErrno } from '../errors.ts';
+import { domainOwner } from '../hook/check.ts';
 import { prepareDomain } from '../hook/prepare.ts';
 import { releaseDomain } from '../hook/release.ts';
 import { checkStart } from '../hook/start.ts';
 import type { Host } from '../host/host.ts';
 import { makeFolder } from '../store/files.ts';
 import { Deadline, takeLocks } from '../store/locks.ts';
-import { domainOwner } from '../hook/check.ts';
 
 export type HookCall = { name: string; operation: string; xml: Uint8Array };
 
-export type HookOptions = { deadlineMs: number; signal?: AbortSignal; allowed: ReadonlySet<Guard>; /** UUID whose lock the hook client holds for us already. */ lockedUuid: string | null };
+export type HookOptions = {
+  deadlineMs: number;
+  signal?: AbortSignal;
+  allowed: ReadonlySet<Guard> /** UUID whose lock the hook client holds for us already. */;
+  lockedUuid: string | null;
+};
 
 /** The operations that libvirt waits for with its guest's life; all others are of no interest and never fail. */
 export const HOOK_OPERATIONS = ['prepare', 'start', 'release'];
@@ -31,7 +36,10 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
   const started = performance.now();
   const unlock = await lockDomain(host, domain, options);
   try {
-    const result = await operate(host, call.operation, domain, { ...options, deadlineMs: options.deadlineMs - (performance.now() - started) });
+    const result = await operate(host, call.operation, domain, {
+      ...options,
+      deadlineMs: options.deadlineMs - (performance.now() - started),
+    });
     log(host, { domain: domain.name, uuid: domain.uuid, operation: call.operation, ...result });
     return result;
   } catch (e) {
@@ -49,7 +57,10 @@ async function operate(host: Host, operation: string, domain: DomainDevices, opt
     return {};
   }
   const released = await releaseDomain(host, domain, options);
-  return { ...released, failures: released.failures.map((f) => ({ address: f.address, error: (f.error as Error).message })) };
+  return {
+    ...released,
+    failures: released.failures.map((f) => ({ address: f.address, error: (f.error as Error).message })),
+  };
 }
 
 /** One guest's hook calls go one after another even when a slow release was left running; the native client takes this lock before it starts node. */

@@ -28,9 +28,17 @@ export async function testHook(host: Host, xml: Uint8Array, what: string, option
   const domain = { ...read, uuid: read.uuid ?? NOBODY };
   const inventory = scanInventory(host);
   const devices = findDevices(inventory, domain);
-  checkIommu(host, devices.map((d) => d.device));
+  checkIommu(
+    host,
+    devices.map((d) => d.device),
+  );
   return observing(host, options, async (work) => {
-    const plan = await planPrepare(work, devices, { owner: domainOwner(domain), name: domain.name, managed: false }, options.allowed);
+    const plan = await planPrepare(
+      work,
+      devices,
+      { owner: domainOwner(domain), name: domain.name, managed: false },
+      options.allowed,
+    );
     const printed = printedPlan(work, plan.bind, plan.refusals);
     withPlan(printed, () => {
       refuse(plan.refusals);
@@ -57,8 +65,8 @@ function withPlan(plan: PrintedPlan, check: () => void): void {
   try {
     check();
   } catch (e) {
-    if (e instanceof HostdevError) throw new HostdevError(e.code, e.message, { hint: e.hint, data: { ...e.data, plan } });
+    if (e instanceof HostdevError)
+      throw new HostdevError(e.code, e.message, { hint: e.hint, data: { ...e.data, plan } });
     throw e;
   }
 }
-

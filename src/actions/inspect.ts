@@ -1,13 +1,14 @@
 /** `list`, `show`, `group list`, `group show`: what the kernel says, typed. */
-import { HostdevError, isErrno } from '../errors.ts';
+
 import { readModuleLists, variantDriver } from '../binding/driverChoice.ts';
 import { observing } from '../binding/session.ts';
+import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type PciDevice, printable, scanInventory } from '../pci/inventory.ts';
 import { PciNames } from '../pci/names.ts';
 import { resolveDevice } from '../pci/resolve.ts';
-import { type Group, readGroups, type ReservedRegion, reservedRegions } from '../pci/vfio.ts';
+import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/vfio.ts';
 import type { Warned } from './options.ts';
 
 /** pci.ids is about 1.5 MB. */
@@ -53,7 +54,9 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
     ...found,
     driver_override: null,
     variant_driver: null,
-    reset_methods: (host.read(host.device(found.address, 'reset_method')) ?? '').split(/\s+/).filter((m) => /^[a-z_]{1,32}$/.test(m)),
+    reset_methods: (host.read(host.device(found.address, 'reset_method')) ?? '')
+      .split(/\s+/)
+      .filter((m) => /^[a-z_]{1,32}$/.test(m)),
     boot_vga: bootVga(host, found),
     name: fullName(readNames(host), found),
   };
@@ -69,13 +72,17 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
 async function readLocked(host: Host, device: ShownDevice, warnings: string[]): Promise<void> {
   const override = host.device(device.address, 'driver_override');
   try {
-    const text = host.native.kind === 'fs' ? (host.read(override) ?? '') : await observing(host, { deadlineMs: READ_MS }, (w) => w.writer.read(override, READ_MS));
+    const text =
+      host.native.kind === 'fs'
+        ? (host.read(override) ?? '')
+        : await observing(host, { deadlineMs: READ_MS }, (w) => w.writer.read(override, READ_MS));
     const line = text.split('\n', 1)[0] ?? '';
     if (!/^[\x20-\x7e]*$/.test(line)) warnings.push(`${override}: ignored ${printable(line)}`);
     else device.driver_override = line === '' || line === '(null)' ? null : line;
   } catch (e) {
     if (isErrno(e, 'ETIMEDOUT')) device.stuck = true;
-    else if (!isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO')) warnings.push(`driver_override is not known: ${(e as Error).message}`);
+    else if (!isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO'))
+      warnings.push(`driver_override is not known: ${(e as Error).message}`);
   }
 }
 
@@ -116,5 +123,9 @@ function groupOfDevice(host: Host, word: string): number {
   const device = resolveDevice(host, scanInventory(host), word);
   if (device.iommu_group !== null) return device.iommu_group;
   const state = iommuState(host);
-  throw new HostdevError('HOSTDEV_GROUP_ABSENT', `${device.address} is in no IOMMU group`, state.on ? {} : { hint: `${state.reason}.` });
+  throw new HostdevError(
+    'HOSTDEV_GROUP_ABSENT',
+    `${device.address} is in no IOMMU group`,
+    state.on ? {} : { hint: `${state.reason}.` },
+  );
 }

@@ -10,8 +10,17 @@ export type PrintedPlan = {
   refusals: Refusal[];
 };
 
-export const printedPlan = (work: Pick<Work, 'host'>, plan: BindPlan, refusals: Refusal[] = plan.refusals): PrintedPlan => ({
-  devices: plan.devices.map((d) => ({ address: d.device.address, driver_from: d.move.from.driver, driver_to: d.target.driver, module: d.target.module })),
+export const printedPlan = (
+  work: Pick<Work, 'host'>,
+  plan: BindPlan,
+  refusals: Refusal[] = plan.refusals,
+): PrintedPlan => ({
+  devices: plan.devices.map((d) => ({
+    address: d.device.address,
+    driver_from: d.move.from.driver,
+    driver_to: d.target.driver,
+    module: d.target.module,
+  })),
   steps: planSteps(work, plan).map(({ path, value, undo }) => ({ path, value, undo })),
   refusals,
 });

@@ -1,7 +1,7 @@
 /** `status`: what hostdev bound, for whom, and what has drifted from the books. */
 import { type Binding, readBooks } from '../binding/books.ts';
 import { type JournalEntry, readJournal } from '../binding/journal.ts';
-import { describeState, type DeviceState } from '../binding/move.ts';
+import { type DeviceState, describeState } from '../binding/move.ts';
 import { observing } from '../binding/session.ts';
 import { observe } from '../binding/transaction.ts';
 import type { Host } from '../host/host.ts';
@@ -31,22 +31,25 @@ const READ_MS = 2000;
 export async function readStatus(host: Host): Promise<Status> {
   const books = readBooks(host);
   const journal = readJournal(host).map(({ id, kind, owner, state, left }) => ({ id, kind, owner, state, left }));
-  const bindings = books.length === 0 ? [] : await observing(host, { deadlineMs: READ_MS * 2 }, async (work) => {
-    const list: BindingStatus[] = [];
-    for (const b of books) {
-      const now = await observe(work, b.address);
-      list.push({
-        address: b.address,
-        owner: b.owner,
-        claims: b.claims,
-        driver: now?.driver ?? null,
-        driver_override: now?.override ?? null,
-        before: b.before,
-        drift: driftOf(host, b, now),
-      });
-    }
-    return list;
-  });
+  const bindings =
+    books.length === 0
+      ? []
+      : await observing(host, { deadlineMs: READ_MS * 2 }, async (work) => {
+          const list: BindingStatus[] = [];
+          for (const b of books) {
+            const now = await observe(work, b.address);
+            list.push({
+              address: b.address,
+              owner: b.owner,
+              claims: b.claims,
+              driver: now?.driver ?? null,
+              driver_override: now?.override ?? null,
+              before: b.before,
+              drift: driftOf(host, b, now),
+            });
+          }
+          return list;
+        });
   return { iommu: iommuState(host), bindings, journal };
 }
 

@@ -5,7 +5,7 @@ import { giveBack, type Returned } from '../binding/giveBack.ts';
 import type { Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { loadHostModule } from '../binding/modules.ts';
-import { describeState, type DeviceState, stepsOf } from '../binding/move.ts';
+import { type DeviceState, describeState, stepsOf } from '../binding/move.ts';
 import { changing, observing } from '../binding/session.ts';
 import { observe, runMoves, type Work } from '../binding/transaction.ts';
 import { vfioNodes } from '../binding/usage.ts';
@@ -25,7 +25,12 @@ type Way = { device: PciDevice; binding: Binding | null; now: DeviceState & { ov
  * Raises HOSTDEV_NOT_OURS for a device that hostdev did not bind (unless `toHost`), HOSTDEV_IN_USE when a process holds one or a guest claims it, and what the
  * transaction raises. A device that is on its host driver already is no change.
  */
-export async function unbindDevices(host: Host, words: readonly string[], toHost: boolean, options: ActionOptions): Promise<UnbindResult> {
+export async function unbindDevices(
+  host: Host,
+  words: readonly string[],
+  toHost: boolean,
+  options: ActionOptions,
+): Promise<UnbindResult> {
   const inventory = scanInventory(host);
   const devices = uniqueDevices(host, inventory, words);
   const run = async (work: Work, recovered: string[]): Promise<UnbindResult> => {
@@ -40,7 +45,15 @@ export async function unbindDevices(host: Host, words: readonly string[], toHost
     for (const way of ways) changed = (await goBack(work, way, warnings)) || changed;
     return { changed, plan, warnings };
   };
-  return options.dryRun ? observing(host, options, (work) => run(work, [])) : changing(host, inventory, devices.map((d) => d.iommu_group), options, run);
+  return options.dryRun
+    ? observing(host, options, (work) => run(work, []))
+    : changing(
+        host,
+        inventory,
+        devices.map((d) => d.iommu_group),
+        options,
+        run,
+      );
 }
 
 async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<Way> {
@@ -48,9 +61,13 @@ async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<
   const now = await observe(work, device.address);
   if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
   if (binding === null && !toHost) {
-    throw new HostdevError('HOSTDEV_NOT_OURS', `hostdev did not bind ${device.address} (it is on ${describeState(now)})`, {
-      hint: `'hostdev unbind --to-host ${device.address}' brings it to its host driver all the same.`,
-    });
+    throw new HostdevError(
+      'HOSTDEV_NOT_OURS',
+      `hostdev did not bind ${device.address} (it is on ${describeState(now)})`,
+      {
+        hint: `'hostdev unbind --to-host ${device.address}' brings it to its host driver all the same.`,
+      },
+    );
   }
   return { device, binding, now };
 }
@@ -59,7 +76,12 @@ function refusalsOf(host: Host, { device, binding, now }: Way): Refusal[] {
   const { address } = device;
   const refusals: Refusal[] = [];
   const claim = binding?.claims.find((c) => c.owner.startsWith('domain:'));
-  if (claim !== undefined) refusals.push({ guard: 'other-owner', address, reason: `it belongs to ${ownerText(claim)}: it comes back when that guest stops` });
+  if (claim !== undefined)
+    refusals.push({
+      guard: 'other-owner',
+      address,
+      reason: `it belongs to ${ownerText(claim)}: it comes back when that guest stops`,
+    });
   if (isVfioDriver(host, address, now.driver)) {
     for (const h of host.native.holders(host.root, vfioNodes(host, device)).holders) {
       refusals.push({ guard: 'in-use', address, reason: `process ${h.pid} (${h.command}) has ${h.path} open` });
@@ -75,9 +97,19 @@ function targetOf(host: Host, { device, binding, now }: Way): DeviceState {
 }
 
 function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedPlan {
-  const moves = ways.map((w) => ({ address: w.device.address, group: w.device.iommu_group, from: w.now, to: targetOf(work.host, w) }));
+  const moves = ways.map((w) => ({
+    address: w.device.address,
+    group: w.device.iommu_group,
+    from: w.now,
+    to: targetOf(work.host, w),
+  }));
   return {
-    devices: moves.map((m) => ({ address: m.address, driver_from: m.from.driver, driver_to: m.to.driver, module: null })),
+    devices: moves.map((m) => ({
+      address: m.address,
+      driver_from: m.from.driver,
+      driver_to: m.to.driver,
+      module: null,
+    })),
     steps: stepsOf(work.host, moves).map(({ path, value, undo }) => ({ path, value, undo })),
     refusals,
   };
@@ -88,7 +120,9 @@ async function goBack(work: Work, way: Way, warnings: string[]): Promise<boolean
   if (way.binding === null) return toHostDriver(work, way, warnings);
   const back: Returned = await giveBack(work, way.device, way.binding);
   if (back.outcome === 'kept') {
-    throw new HostdevError('HOSTDEV_IN_USE', `${back.address} stays as it is: ${back.reason}`, { hint: `'hostdev unbind --to-host ${back.address}' after looking at it.` });
+    throw new HostdevError('HOSTDEV_IN_USE', `${back.address} stays as it is: ${back.reason}`, {
+      hint: `'hostdev unbind --to-host ${back.address}' after looking at it.`,
+    });
   }
   return back.outcome === 'given-back';
 }
@@ -99,7 +133,13 @@ async function toHostDriver(work: Work, { device, now }: Way, warnings: string[]
   const { address } = device;
   if (now.override === null && !isVfioDriver(host, address, now.driver) && now.driver !== null) return false;
   const free: DeviceState = { driver: null, override: null };
-  const move: JournalMove = { address, group: device.iommu_group, from: now, to: free, override_bytes: now.overrideBytes };
+  const move: JournalMove = {
+    address,
+    group: device.iommu_group,
+    from: now,
+    to: free,
+    override_bytes: now.overrideBytes,
+  };
   await runMoves(work, 'give-back', 'admin', [move], () => removeBinding(host, address));
   const modalias = host.read(host.device(address, 'modalias'));
   if (modalias !== null) await loadHostModule(host, modalias, work.deadline);

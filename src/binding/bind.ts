@@ -30,7 +30,12 @@ const claimedBy = (b: Binding, owner: string): Claim | undefined => b.claims.fin
  * Observes the devices and plans their way to the drivers asked for. Guards and foreign claims become refusals, not errors, so that a dry run shows
  * them. Raises HOSTDEV_DEVICE_ABSENT for a device that went away, HOSTDEV_MODULES_ALIAS, HOSTDEV_TIMEOUT when a device does not answer.
  */
-export async function planBind(work: Work, requests: readonly BindRequest[], owner: string, allowed: ReadonlySet<Guard>): Promise<BindPlan> {
+export async function planBind(
+  work: Work,
+  requests: readonly BindRequest[],
+  owner: string,
+  allowed: ReadonlySet<Guard>,
+): Promise<BindPlan> {
   const { host } = work;
   let lists: ModuleLists | null = null;
   const readLists = (): ModuleLists => (lists ??= readModuleLists(host));
@@ -43,23 +48,39 @@ export async function planBind(work: Work, requests: readonly BindRequest[], own
     if (now.driver === target.driver) continue;
     const binding = readBinding(host, device.address);
     const foreign = binding === null ? undefined : claimedBy(binding, owner);
-    if (foreign !== undefined) plan.refusals.push({ guard: 'other-owner', address: device.address, reason: `it belongs to ${ownerText(foreign)}` });
+    if (foreign !== undefined)
+      plan.refusals.push({
+        guard: 'other-owner',
+        address: device.address,
+        reason: `it belongs to ${ownerText(foreign)}`,
+      });
     const current = { ...device, driver: now.driver };
     const usage = readUsage(host, current, isVfioDriver(host, device.address, now.driver));
     const verdict = judge({ device: current, usage, target, denylistOff, real: host.isReal }, allowed);
     plan.refusals.push(...verdict.refusals);
     plan.warnings.push(...verdict.warnings);
     const from = { driver: now.driver, override: now.override };
-    const move = { address: device.address, group: device.iommu_group, from, to: { driver: target.driver, override: target.driver }, override_bytes: now.overrideBytes };
+    const move = {
+      address: device.address,
+      group: device.iommu_group,
+      from,
+      to: { driver: target.driver, override: target.driver },
+      override_bytes: now.overrideBytes,
+    };
     plan.devices.push({ device: current, target, move, binding });
   }
   return plan;
 }
 
-export const ownerText = (c: Claim): string => (c.name === null ? c.owner : `domain ${c.name} (${c.owner.slice('domain:'.length)})`);
+export const ownerText = (c: Claim): string =>
+  c.name === null ? c.owner : `domain ${c.name} (${c.owner.slice('domain:'.length)})`;
 
 /** The steps of a plan, as they would be written. */
-export const planSteps = (work: Pick<Work, 'host'>, plan: BindPlan): Step[] => stepsOf(work.host, plan.devices.map((d) => d.move));
+export const planSteps = (work: Pick<Work, 'host'>, plan: BindPlan): Step[] =>
+  stepsOf(
+    work.host,
+    plan.devices.map((d) => d.move),
+  );
 
 /** Raises HOSTDEV_GUARD (or HOSTDEV_IN_USE) for the refusals of a plan, naming all of them. */
 export function refuse(refusals: readonly Refusal[]): void {
@@ -67,14 +88,22 @@ export function refuse(refusals: readonly Refusal[]): void {
   if (first === undefined) return;
   const held = refusals.every((r) => r.guard === 'in-use' || r.guard === 'other-owner');
   const text = refusals.map((r) => `${r.address}: ${r.reason}`).join('; ');
-  throw new HostdevError(held ? 'HOSTDEV_IN_USE' : 'HOSTDEV_GUARD', text, { hint: refusalHint(first), data: { refusals } });
+  throw new HostdevError(held ? 'HOSTDEV_IN_USE' : 'HOSTDEV_GUARD', text, {
+    hint: refusalHint(first),
+    data: { refusals },
+  });
 }
 
 /**
  * Carries out a plan without refusals for a claim: loads the modules, moves the devices, writes the books, in one transaction. `also` are bindings whose
  * devices need no move but are to be written with it. The caller holds the groups' locks. Raises what {@link runMoves} and the module loading raise.
  */
-export async function executeBind(work: Work, plan: BindPlan, claim: Claim, also: readonly Binding[] = []): Promise<void> {
+export async function executeBind(
+  work: Work,
+  plan: BindPlan,
+  claim: Claim,
+  also: readonly Binding[] = [],
+): Promise<void> {
   const moves: JournalMove[] = [];
   for (const d of plan.devices) {
     const { driver } = await loadedDriver(work.host, d.target, work.deadline);
@@ -91,16 +120,19 @@ export async function executeBind(work: Work, plan: BindPlan, claim: Claim, also
 
 /** What was there before the first of our bindings stays what is given back, unless somebody else has changed the device since. */
 function afterBind({ device, move, binding }: PlannedDevice, claim: Claim): Binding {
-  const still = binding !== null && (move.from.driver === binding.after?.driver || move.from.driver === binding.before.driver);
+  const still =
+    binding !== null && (move.from.driver === binding.after?.driver || move.from.driver === binding.before.driver);
   if (!still) return newBinding(device.address, device.iommu_group, claim, move.from, move.to);
   return { ...withClaims(binding, addClaim(binding.claims, claim)), after: move.to, note: null };
 }
 
-export const addClaim = (claims: readonly Claim[], claim: Claim): Claim[] => [...claims.filter((c) => c.owner !== claim.owner), claim];
+export const addClaim = (claims: readonly Claim[], claim: Claim): Claim[] => [
+  ...claims.filter((c) => c.owner !== claim.owner),
+  claim,
+];
 
 /** The locks of a set of devices, in the order everybody takes them: groups ascending, devices without a group under one name. */
 export function groupLocks(groups: readonly (number | null)[]): string[] {
   const numbers = [...new Set(groups)].sort((a, b) => (a ?? Number.MAX_SAFE_INTEGER) - (b ?? Number.MAX_SAFE_INTEGER));
   return numbers.map((g) => `group-${g ?? 'none'}`);
 }
-

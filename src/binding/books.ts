@@ -4,9 +4,10 @@
  * given to guest B has B's claim beside A's, and A's release takes only A's claim away. Giving back on A's word alone once tore devices
  * from running guests; with claims the last one out does it.
  */
-import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+
 import type { Host } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
+import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
 import { isState } from './journal.ts';
 import type { DeviceState } from './move.ts';
 
@@ -41,8 +42,24 @@ export type Binding = {
 export const withClaims = (b: Binding, claims: Claim[]): Binding => ({ ...b, claims, owner: claims[0]?.owner ?? null });
 
 /** A fresh binding with one claim. */
-export function newBinding(address: Address, group: number | null, claim: Claim, before: DeviceState, after: DeviceState | null): Binding {
-  return { schema: 1, address, group, owner: claim.owner, claims: [claim], before, after, since: new Date().toISOString(), note: null };
+export function newBinding(
+  address: Address,
+  group: number | null,
+  claim: Claim,
+  before: DeviceState,
+  after: DeviceState | null,
+): Binding {
+  return {
+    schema: 1,
+    address,
+    group,
+    owner: claim.owner,
+    claims: [claim],
+    before,
+    after,
+    since: new Date().toISOString(),
+    note: null,
+  };
 }
 
 /** The binding of a device, null when the books hold none. Raises HOSTDEV_STORE_CORRUPT. */
@@ -71,7 +88,13 @@ const OWNER = /^(?:admin|boot|domain:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}
 
 function isClaim(v: unknown): v is Claim {
   const c = v as Claim | null;
-  return typeof c === 'object' && c !== null && OWNER.test(c.owner) && (c.name === null || typeof c.name === 'string') && typeof c.managed === 'boolean';
+  return (
+    typeof c === 'object' &&
+    c !== null &&
+    OWNER.test(c.owner) &&
+    (c.name === null || typeof c.name === 'string') &&
+    typeof c.managed === 'boolean'
+  );
 }
 
 function isBinding(v: unknown, address: string): v is Binding {

@@ -18,7 +18,10 @@ export type ModuleLists = { alias: string; builtin: string | null };
 export function readModuleLists(host: Host): ModuleLists {
   const release = host.release;
   if (release === null) {
-    throw new HostdevError('HOSTDEV_MODULES_ALIAS', `The running kernel is not known: ${host.absolute('proc/sys/kernel/osrelease')} cannot be read`);
+    throw new HostdevError(
+      'HOSTDEV_MODULES_ALIAS',
+      `The running kernel is not known: ${host.absolute(host.osrelease)} cannot be read`,
+    );
   }
   const first = (file: string): string | null => {
     for (const path of host.moduleFiles(release, file)) {
@@ -26,13 +29,21 @@ export function readModuleLists(host: Host): ModuleLists {
         const text = host.read(path, MAX_ALIAS_BYTES);
         if (text !== null) return text;
       } catch (e) {
-        throw new HostdevError('HOSTDEV_MODULES_ALIAS', `Failed to read ${host.absolute(path)}: ${(e as Error).message}`, { cause: e });
+        throw new HostdevError(
+          'HOSTDEV_MODULES_ALIAS',
+          `Failed to read ${host.absolute(path)}: ${(e as Error).message}`,
+          { cause: e },
+        );
       }
     }
     return null;
   };
   const alias = first('modules.alias');
-  if (alias === null) throw new HostdevError('HOSTDEV_MODULES_ALIAS', `${host.absolute(host.moduleFiles(release, 'modules.alias')[0] ?? '')} is not there`);
+  if (alias === null)
+    throw new HostdevError(
+      'HOSTDEV_MODULES_ALIAS',
+      `${host.absolute(host.moduleFiles(release, 'modules.alias')[0] ?? '')} is not there`,
+    );
   return { alias, builtin: first('modules.builtin.modinfo') };
 }
 
@@ -44,6 +55,11 @@ export function variantDriver(host: Host, device: PciDevice, lists: ModuleLists)
 }
 
 /** `wanted` is a driver or module name, or null for the kernel's best. */
-export function chooseDriver(host: Host, device: PciDevice, wanted: string | null, lists: () => ModuleLists): DriverModule {
+export function chooseDriver(
+  host: Host,
+  device: PciDevice,
+  wanted: string | null,
+  lists: () => ModuleLists,
+): DriverModule {
   return wanted === null ? variantDriver(host, device, lists()) : namedDriver(host, wanted);
 }

@@ -8,12 +8,17 @@ import { isVfioDriver } from '../pci/vfio.ts';
 import { type Binding, removeBinding, withClaims, writeBinding } from './books.ts';
 import type { JournalMove } from './journal.ts';
 import { driverExists, loadHostModule } from './modules.ts';
-import { describeState, type DeviceState, sameState } from './move.ts';
+import { type DeviceState, describeState, sameState } from './move.ts';
 import { observe, runMoves, type Work } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
 
 /** One device's outcome: given back (or already there), gone, or kept with the reason. */
-export type Returned = { address: string; outcome: 'given-back' | 'already' | 'gone' | 'kept'; reason: string | null; to: DeviceState };
+export type Returned = {
+  address: string;
+  outcome: 'given-back' | 'already' | 'gone' | 'kept';
+  reason: string | null;
+  to: DeviceState;
+};
 
 /**
  * Gives one device back whose last claim is gone. The caller holds its group's lock. What stands in the way is an outcome, not an error;
@@ -22,7 +27,12 @@ export type Returned = { address: string; outcome: 'given-back' | 'already' | 'g
 export async function giveBack(work: Work, device: PciDevice | undefined, binding: Binding): Promise<Returned> {
   const { host } = work;
   const { address, before } = binding;
-  const result = (outcome: Returned['outcome'], reason: string | null = null): Returned => ({ address, outcome, reason, to: before });
+  const result = (outcome: Returned['outcome'], reason: string | null = null): Returned => ({
+    address,
+    outcome,
+    reason,
+    to: before,
+  });
   const keep = (reason: string): Returned => {
     writeBinding(host, { ...withClaims(binding, []), note: reason });
     return result('kept', reason);
@@ -38,9 +48,18 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
   }
   const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
   if (holder !== undefined) return keep(`process ${holder.pid} (${holder.command}) holds ${holder.path}`);
-  if (!asLeft(host, binding, now)) return keep(`somebody else put it on ${describeState(now)}; hostdev had left it on ${describeState(binding.after ?? before)}`);
+  if (!asLeft(host, binding, now))
+    return keep(
+      `somebody else put it on ${describeState(now)}; hostdev had left it on ${describeState(binding.after ?? before)}`,
+    );
   await ensureDriver(work, address, before.driver);
-  const move: JournalMove = { address, group: device.iommu_group, from: { driver: now.driver, override: now.override }, to: before, override_bytes: now.overrideBytes };
+  const move: JournalMove = {
+    address,
+    group: device.iommu_group,
+    from: { driver: now.driver, override: now.override },
+    to: before,
+    override_bytes: now.overrideBytes,
+  };
   writeBinding(host, { ...withClaims(binding, []), note: 'being given back' });
   await runMoves(work, 'give-back', binding.owner ?? 'admin', [move], () => removeBinding(host, address));
   return result('given-back');
@@ -48,11 +67,15 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
 
 /** True when driver and override are as we left them, or as libvirt leaves a managed device: on VFIO, on the host driver, or on none, the override cleared. */
 function asLeft(host: Host, binding: Binding, now: DeviceState): boolean {
-  if (binding.after !== null && now.driver === binding.after.driver) return now.override === binding.after.override || now.override === null;
+  if (binding.after !== null && now.driver === binding.after.driver)
+    return now.override === binding.after.override || now.override === null;
   const vfio = isVfioDriver(host, binding.address, now.driver);
   const managed = binding.after === null;
   if (managed || now.driver === null || now.driver === binding.before.driver) {
-    return (vfio || now.driver === null || now.driver === binding.before.driver) && (now.override === null || now.override === binding.before.override || now.override === now.driver);
+    return (
+      (vfio || now.driver === null || now.driver === binding.before.driver) &&
+      (now.override === null || now.override === binding.before.override || now.override === now.driver)
+    );
   }
   return false;
 }

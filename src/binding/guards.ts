@@ -1,8 +1,8 @@
 /** What must not be bound, and why: pure judgement of facts. Each guard has a name that --allow takes, where it can be allowed at all. */
 import type { PciDevice } from '../pci/inventory.ts';
 import { isBridge } from '../pci/inventory.ts';
-import type { DriverModule } from './modules.ts';
 import { denylistAdvice, denylisted } from './denylist.ts';
+import type { DriverModule } from './modules.ts';
 import type { Usage } from './usage.ts';
 
 /** Every guard, and whether --allow may lift it; the others stand for what the kernel would refuse or never come back from. */
@@ -39,22 +39,34 @@ export type Judged = {
  * The refusals for one device that is to leave its driver. `allowed` lifts those that can be lifted; `managed` is what libvirt would do
  * anyway: there only the disk, the network and the active console refuse.
  */
-export function judge(j: Judged, allowed: ReadonlySet<Guard>, managed = false): { refusals: Refusal[]; warnings: string[] } {
+export function judge(
+  j: Judged,
+  allowed: ReadonlySet<Guard>,
+  managed = false,
+): { refusals: Refusal[]; warnings: string[] } {
   const refusals: Refusal[] = [];
   const warnings: string[] = [];
   const { device, usage } = j;
   const raise = (guard: Guard, reason: string): void => {
     const hard = !managed || ['bridge', 'denylist', 'disk', 'network', 'display'].includes(guard);
-    if (allowed.has(guard) && GUARDS[guard].allowable) warnings.push(`${device.address}: ${reason} (allowed: ${guard})`);
+    if (allowed.has(guard) && GUARDS[guard].allowable)
+      warnings.push(`${device.address}: ${reason} (allowed: ${guard})`);
     else if (hard) refusals.push({ guard, address: device.address, reason });
     else warnings.push(`${device.address}: ${reason}`);
   };
   if (isBridge(device)) raise('bridge', `it is a bridge (class ${device.class}), no endpoint: VFIO does not take it`);
   if (device.sriov_numvfs !== null && device.sriov_numvfs > 0 && device.driver !== null) {
-    raise('vfs', `it has ${device.sriov_numvfs} VFs, which would go with its driver: first write 0 to its sriov_numvfs`);
+    raise(
+      'vfs',
+      `it has ${device.sriov_numvfs} VFs, which would go with its driver: first write 0 to its sriov_numvfs`,
+    );
   }
-  const denied = j.target?.driver === 'vfio-pci' && !j.denylistOff ? denylisted(device.vendor_id ?? '', device.product_id ?? '') : null;
-  if (denied !== null) raise('denylist', `${denied.family} is on vfio-pci's denylist, so its probe answers EINVAL; ${denylistAdvice()}`);
+  const denied =
+    j.target?.driver === 'vfio-pci' && !j.denylistOff
+      ? denylisted(device.vendor_id ?? '', device.product_id ?? '')
+      : null;
+  if (denied !== null)
+    raise('denylist', `${denied.family} is on vfio-pci's denylist, so its probe answers EINVAL; ${denylistAdvice()}`);
   for (const h of usage.holders) raise('in-use', `process ${h.pid} (${h.command}) has ${h.path} open`);
   for (const use of usage.disks) raise('disk', use);
   for (const use of usage.network) raise('network', use);
@@ -65,4 +77,6 @@ export function judge(j: Judged, allowed: ReadonlySet<Guard>, managed = false): 
 
 /** What to do about a refusal, in one line. */
 export const refusalHint = (r: Refusal): string =>
-  GUARDS[r.guard].allowable ? `To go on all the same: --allow=${r.guard}` : 'This guard cannot be lifted; end what stands in the way.';
+  GUARDS[r.guard].allowable
+    ? `To go on all the same: --allow=${r.guard}`
+    : 'This guard cannot be lifted; end what stands in the way.';

@@ -4,9 +4,10 @@
  * living one would hold that lock. No step is journalled: a move's inverse starts from what is observed, so a crash between any two writes is undone
  * by the same code, whichever were done.
  */
-import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+
 import type { Host } from '../host/host.ts';
 import { canonicalAddress } from '../pci/address.ts';
+import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
 import type { DeviceState, Move } from './move.ts';
 
 /** How a recovery treats the entry: a `bind` goes back to `from`; a `give-back` goes on to `to`. */

@@ -20,7 +20,10 @@ export const driverExists = (host: Host, driver: string): boolean => host.list(h
  * Raises HOSTDEV_USAGE for a name that is none.
  */
 export function namedDriver(host: Host, name: string): DriverModule {
-  if (!NAME.test(name)) throw new HostdevError('HOSTDEV_USAGE', `${JSON.stringify(name.slice(0, 64))} is no driver name`, { hint: 'For example vfio-pci or mlx5_vfio_pci.' });
+  if (!NAME.test(name))
+    throw new HostdevError('HOSTDEV_USAGE', `${JSON.stringify(name.slice(0, 64))} is no driver name`, {
+      hint: 'For example vfio-pci or mlx5_vfio_pci.',
+    });
   if (driverExists(host, name)) return { driver: name, module: moduleOf(host, name), loaded: true };
   const module = name.replaceAll('-', '_');
   const driver = moduleDriver(host, module);
@@ -48,7 +51,9 @@ export async function loadedDriver(host: Host, wanted: DriverModule, deadline: D
   const driver = moduleDriver(host, wanted.module) ?? (driverExists(host, wanted.driver) ? wanted.driver : null);
   if (driver !== null) return { driver, module: wanted.module, loaded: true };
   if (host.list(host.module(wanted.module)) !== null) {
-    throw new HostdevError('HOSTDEV_MODULE', `The module ${wanted.module} has no PCI driver in it`, { hint: 'Name another driver with --driver.' });
+    throw new HostdevError('HOSTDEV_MODULE', `The module ${wanted.module} has no PCI driver in it`, {
+      hint: 'Name another driver with --driver.',
+    });
   }
   // modprobe -b says nothing and succeeds for a blacklisted module.
   throw new HostdevError('HOSTDEV_MODULE', `modprobe did not load ${wanted.module}: it is blacklisted`, {
@@ -63,9 +68,13 @@ async function loadModule(host: Host, module: string, deadline: Deadline): Promi
     return;
   }
   if (!host.isReal) {
-    throw new HostdevError('HOSTDEV_MODULE', `The module ${module} is not loaded below ${host.root}, and modules are loaded on the real root only`, {
-      hint: 'Name a driver that is there with --driver.',
-    });
+    throw new HostdevError(
+      'HOSTDEV_MODULE',
+      `The module ${module} is not loaded below ${host.root}, and modules are loaded on the real root only`,
+      {
+        hint: 'Name a driver that is there with --driver.',
+      },
+    );
   }
   const { code, text } = await modprobe(module, deadline);
   if (code !== 0) throw new HostdevError('HOSTDEV_MODULE', `modprobe ${module} failed: ${text}`);
@@ -73,7 +82,8 @@ async function loadModule(host: Host, module: string, deadline: Deadline): Promi
 
 /** Loads whatever module claims a device by its modalias, for the way back to a host driver; failure is no error: the probe tells. */
 export async function loadHostModule(host: Host, modalias: string, deadline: Deadline): Promise<void> {
-  if (!/^pci:v[0-9A-F]{8}d[0-9A-F]{8}sv[0-9A-F]{8}sd[0-9A-F]{8}bc[0-9A-F]{2}sc[0-9A-F]{2}i[0-9A-F]{2}$/.test(modalias)) return;
+  if (!/^pci:v[0-9A-F]{8}d[0-9A-F]{8}sv[0-9A-F]{8}sd[0-9A-F]{8}bc[0-9A-F]{2}sc[0-9A-F]{2}i[0-9A-F]{2}$/.test(modalias))
+    return;
   if (host.native.loadModule) host.native.loadModule(modalias);
   else if (host.isReal) await modprobe(modalias, deadline);
 }
@@ -83,7 +93,10 @@ const MODPROBE_PATH = '/usr/sbin:/sbin:/usr/bin:/bin';
 /** A module's init probes devices and so may hang like a bind: past the deadline it is left to its fate. */
 function modprobe(module: string, deadline: Deadline): Promise<{ code: number | null; text: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn('modprobe', ['-b', '--', module], { stdio: ['ignore', 'ignore', 'pipe'], env: { PATH: MODPROBE_PATH, LC_ALL: 'C' } });
+    const child = spawn('modprobe', ['-b', '--', module], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { PATH: MODPROBE_PATH, LC_ALL: 'C' },
+    });
     let text = '';
     const timer = setTimeout(() => {
       child.kill();
@@ -96,7 +109,12 @@ function modprobe(module: string, deadline: Deadline): Promise<{ code: number | 
     });
     child.on('error', (e) => {
       clearTimeout(timer);
-      reject(new HostdevError('HOSTDEV_MODULE', `modprobe could not be started: ${e.message}`, { cause: e, hint: 'Install kmod.' }));
+      reject(
+        new HostdevError('HOSTDEV_MODULE', `modprobe could not be started: ${e.message}`, {
+          cause: e,
+          hint: 'Install kmod.',
+        }),
+      );
     });
     child.on('close', (code) => {
       clearTimeout(timer);

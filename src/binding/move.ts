@@ -45,7 +45,14 @@ export function stepsOf(host: Host, moves: readonly Move[]): Step[] {
     const setOverride = (list: Step[], value: string | null): void => {
       if (override === value) return;
       const path = host.device(address, 'driver_override');
-      list.push({ kind: 'override', address, path, value: overrideText(value), expect: value, undo: [{ path, value: overrideText(override) }] });
+      list.push({
+        kind: 'override',
+        address,
+        path,
+        value: overrideText(value),
+        expect: value,
+        undo: [{ path, value: overrideText(override) }],
+      });
       override = value;
     };
     if (rebinds && to.driver !== null) setOverride(pin, to.driver);
@@ -56,18 +63,30 @@ export function stepsOf(host: Host, moves: readonly Move[]): Step[] {
         path: host.driver(from.driver, 'unbind'),
         value: address,
         expect: null,
-        undo: [{ path: host.device(address, 'driver_override'), value: overrideText(from.driver) }, { path: host.driversProbe, value: address }],
+        undo: [
+          { path: host.device(address, 'driver_override'), value: overrideText(from.driver) },
+          { path: host.driversProbe, value: address },
+        ],
       });
     }
     if (rebinds && to.driver !== null) {
-      probe.push({ kind: 'probe', address, path: host.driversProbe, value: address, expect: to.driver, undo: [{ path: host.driver(to.driver, 'unbind'), value: address }] });
+      probe.push({
+        kind: 'probe',
+        address,
+        path: host.driversProbe,
+        value: address,
+        expect: to.driver,
+        undo: [{ path: host.driver(to.driver, 'unbind'), value: address }],
+      });
     }
     setOverride(restore, to.override);
   }
   return [...pin, ...unbind, ...probe, ...restore];
 }
 
-export const sameState = (a: DeviceState, b: DeviceState): boolean => a.driver === b.driver && a.override === b.override;
+export const sameState = (a: DeviceState, b: DeviceState): boolean =>
+  a.driver === b.driver && a.override === b.override;
 
 /** For messages: "igbvf", "no driver", "igbvf (override vfio-pci)". */
-export const describeState = (s: DeviceState): string => `${s.driver ?? 'no driver'}${s.override === null ? '' : ` (override ${s.override})`}`;
+export const describeState = (s: DeviceState): string =>
+  `${s.driver ?? 'no driver'}${s.override === null ? '' : ` (override ${s.override})`}`;

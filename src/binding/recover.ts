@@ -15,7 +15,11 @@ import { vfioNodes } from './usage.ts';
  * Recovers all journal entries' devices in `groups`, whose locks the caller holds. Returns a line for each device that was put right and one for each that
  * could not be (those stay in the journal). Raises HOSTDEV_STORE_CORRUPT for a journal file that cannot be understood.
  */
-export async function recover(work: Work, inventory: Inventory, groups: readonly (number | null)[]): Promise<{ done: string[]; left: string[] }> {
+export async function recover(
+  work: Work,
+  inventory: Inventory,
+  groups: readonly (number | null)[],
+): Promise<{ done: string[]; left: string[] }> {
   const done: string[] = [];
   const left: string[] = [];
   for (const entry of readJournal(work.host)) {
@@ -34,12 +38,23 @@ export async function recover(work: Work, inventory: Inventory, groups: readonly
     left.push(...reasons);
     const rest = [...entry.devices.filter((d) => !groups.includes(d.group)), ...failed];
     if (rest.length === 0) removeJournal(work.host, entry.id);
-    else writeJournal(work.host, { ...entry, devices: rest, state: reasons.length > 0 ? 'undo-incomplete' : entry.state, left: reasons });
+    else
+      writeJournal(work.host, {
+        ...entry,
+        devices: rest,
+        state: reasons.length > 0 ? 'undo-incomplete' : entry.state,
+        left: reasons,
+      });
   }
   return { done, left };
 }
 
-async function recoverDevice(work: Work, inventory: Inventory, entry: JournalEntry, move: JournalMove): Promise<string> {
+async function recoverDevice(
+  work: Work,
+  inventory: Inventory,
+  entry: JournalEntry,
+  move: JournalMove,
+): Promise<string> {
   const { host } = work;
   const { address } = move;
   const now = await observe(work, address);

@@ -20,7 +20,13 @@ const UNDO_SHARE = 0.2;
 function openWork(host: Host, options: SessionOptions): Work {
   const undoMs = options.deadlineMs * UNDO_SHARE;
   const { deadlineMs, ...rest } = options;
-  return { ...rest, host, writer: host.native.openWriter(host.root), deadline: new Deadline(deadlineMs - undoMs), undoMs };
+  return {
+    ...rest,
+    host,
+    writer: host.native.openWriter(host.root),
+    deadline: new Deadline(deadlineMs - undoMs),
+    undoMs,
+  };
 }
 
 /** Work that only observes: no lock, nothing changed, no root needed. */
@@ -45,15 +51,23 @@ export async function changing<T>(
   options: SessionOptions,
   body: (work: Work, recovered: string[]) => Promise<T>,
 ): Promise<T> {
-  if (host.native.kind === 'fs') throw new HostdevError('HOSTDEV_NATIVE_MISSING', 'hostdev.node is missing: reading works without it, changing does not');
-  if (host.isReal && process.geteuid?.() !== 0) throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
+  if (host.native.kind === 'fs')
+    throw new HostdevError(
+      'HOSTDEV_NATIVE_MISSING',
+      'hostdev.node is missing: reading works without it, changing does not',
+    );
+  if (host.isReal && process.geteuid?.() !== 0)
+    throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
   const work = openWork(host, options);
   let unlock = (): void => {};
   try {
     unlock = await takeLocks(host, groupLocks(groups), work.deadline);
     const { done, left } = await recover(work, inventory, groups);
     if (left.length > 0) {
-      throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, { hint: `See ${host.journalDir}`, data: { left } });
+      throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, {
+        hint: `See ${host.journalDir}`,
+        data: { left },
+      });
     }
     return await body(work, done);
   } finally {

@@ -14,8 +14,15 @@ import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline } from '../store/locks.ts';
-import { type JournalEntry, type JournalKind, type JournalMove, journalId, removeJournal, writeJournal } from './journal.ts';
-import { describeState, type DeviceState, type Move, type Step, sameState, stepsOf } from './move.ts';
+import {
+  type JournalEntry,
+  type JournalKind,
+  type JournalMove,
+  journalId,
+  removeJournal,
+  writeJournal,
+} from './journal.ts';
+import { type DeviceState, describeState, type Move, type Step, sameState, stepsOf } from './move.ts';
 
 /** What one command works with: the helper that writes, its time, and how it is stopped. */
 export type Work = {
@@ -40,8 +47,15 @@ const PROBE_TRIES = 3;
 export async function observe(work: Work, address: Address): Promise<(DeviceState & { overrideBytes: string }) | null> {
   const { host, writer, deadline } = work;
   try {
-    const overrideBytes = await writer.read(host.device(address, 'driver_override'), Math.min(READ_MS, Math.max(deadline.left, 1)));
-    return { driver: host.linkName(host.device(address, 'driver')), override: parseOverride(overrideBytes), overrideBytes };
+    const overrideBytes = await writer.read(
+      host.device(address, 'driver_override'),
+      Math.min(READ_MS, Math.max(deadline.left, 1)),
+    );
+    return {
+      driver: host.linkName(host.device(address, 'driver')),
+      override: parseOverride(overrideBytes),
+      overrideBytes,
+    };
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO') && host.list(host.device(address)) === null) return null;
     throw accessError(`Failed to read driver_override of ${address}`, e);
@@ -59,13 +73,30 @@ function parseOverride(text: string): string | null {
  * device goes back to what it was and the first error is raised: HOSTDEV_BIND_FAILED, HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT,
  * HOSTDEV_INTERRUPTED, HOSTDEV_STORE; or HOSTDEV_UNDO_INCOMPLETE naming the journal file. The caller holds the groups' locks.
  */
-export async function runMoves(work: Work, kind: JournalKind, owner: string, moves: readonly JournalMove[], commit: () => void): Promise<void> {
+export async function runMoves(
+  work: Work,
+  kind: JournalKind,
+  owner: string,
+  moves: readonly JournalMove[],
+  commit: () => void,
+): Promise<void> {
   const { host } = work;
-  const entry: JournalEntry = { schema: 1, id: journalId(), kind, owner, pid: process.pid, started: new Date().toISOString(), state: 'intent', devices: [...moves], left: [] };
+  const entry: JournalEntry = {
+    schema: 1,
+    id: journalId(),
+    kind,
+    owner,
+    pid: process.pid,
+    started: new Date().toISOString(),
+    state: 'intent',
+    devices: [...moves],
+    left: [],
+  };
   writeJournal(host, entry);
   try {
     for (const step of stepsOf(host, moves)) {
-      if (work.signal?.aborted) throw new HostdevError('HOSTDEV_INTERRUPTED', `Interrupted before ${step.path}; everything was put back`);
+      if (work.signal?.aborted)
+        throw new HostdevError('HOSTDEV_INTERRUPTED', `Interrupted before ${step.path}; everything was put back`);
       await performStep(work, step);
       work.onStep?.(step);
     }
@@ -79,16 +110,31 @@ export async function runMoves(work: Work, kind: JournalKind, owner: string, mov
     writeJournal(host, { ...entry, devices: failed, state: pending ? 'pending' : 'undo-incomplete', left });
     const file = `${host.journalDir}/${entry.id}.json`;
     const first = e instanceof Error ? e.message : String(e);
-    if (pending) throw new HostdevError('HOSTDEV_TIMEOUT', `${first}; not known to be back: ${left.join('; ')}`, { cause: e, hint: `The next hostdev finishes it; until then see ${file}`, data: { left } });
-    throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `${first}; and not put back: ${left.join('; ')}`, { cause: e, hint: `See ${file}, then 'hostdev status'`, data: { left } });
+    if (pending)
+      throw new HostdevError('HOSTDEV_TIMEOUT', `${first}; not known to be back: ${left.join('; ')}`, {
+        cause: e,
+        hint: `The next hostdev finishes it; until then see ${file}`,
+        data: { left },
+      });
+    throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `${first}; and not put back: ${left.join('; ')}`, {
+      cause: e,
+      hint: `See ${file}, then 'hostdev status'`,
+      data: { left },
+    });
   }
   removeJournal(host, entry.id);
 }
 
 /** Puts every device of the moves back, last first. What could not be is said, one line a device. */
-async function undo(work: Work, moves: readonly JournalMove[]): Promise<{ failed: JournalMove[]; left: string[]; pending: boolean }> {
+async function undo(
+  work: Work,
+  moves: readonly JournalMove[],
+): Promise<{ failed: JournalMove[]; left: string[]; pending: boolean }> {
   const { signal: _stop, onStep: _told, ...quiet } = work;
-  const late = { ...quiet, deadline: new Deadline(Math.max(work.undoMs, Math.min(work.deadline.left, work.undoMs * 2))) };
+  const late = {
+    ...quiet,
+    deadline: new Deadline(Math.max(work.undoMs, Math.min(work.deadline.left, work.undoMs * 2))),
+  };
   const failed: JournalMove[] = [];
   const left: string[] = [];
   let pending = false;
@@ -142,12 +188,18 @@ async function writeOverride(work: Work, step: Step): Promise<void> {
   await write(work, step.path, step.value);
   const now = await observe(work, step.address);
   if (now !== null && now.override === step.expect) return;
-  throw new HostdevError('HOSTDEV_BIND_FAILED', `${step.path} of ${step.address} reads ${JSON.stringify(now?.overrideBytes ?? null)} after ${JSON.stringify(step.value)} was written`);
+  throw new HostdevError(
+    'HOSTDEV_BIND_FAILED',
+    `${step.path} of ${step.address} reads ${JSON.stringify(now?.overrideBytes ?? null)} after ${JSON.stringify(step.value)} was written`,
+  );
 }
 
 /** ENODEV says that the driver had let go already: what counts is that it has. */
 async function unbind(work: Work, address: Address, path: string): Promise<void> {
-  const failure = await write(work, path, address).then(() => null, (e: unknown) => e);
+  const failure = await write(work, path, address).then(
+    () => null,
+    (e: unknown) => e,
+  );
   const driver = work.host.linkName(work.host.device(address, 'driver'));
   if (driver === null) return;
   if (failure !== null) throw failure;
@@ -165,7 +217,10 @@ async function probe(work: Work, step: Step): Promise<void> {
     if (driver === expect && (await staysBound(host, address, driver))) return;
     if (driver === null || driver === expect || tries === PROBE_TRIES) {
       const saw = driver === null ? 'no driver' : driver;
-      throw new HostdevError('HOSTDEV_BIND_FAILED', `${address} has ${saw} after the probe, not ${expect}, although ${step.path} took the write: the driver refused it or nothing reacts`);
+      throw new HostdevError(
+        'HOSTDEV_BIND_FAILED',
+        `${address} has ${saw} after the probe, not ${expect}, although ${step.path} took the write: the driver refused it or nothing reacts`,
+      );
     }
     await unbind(work, address, host.driver(driver, 'unbind'));
   }
@@ -191,10 +246,15 @@ async function write(work: Work, path: string, value: string): Promise<void> {
 function accessError(doing: string, e: unknown): HostdevError {
   if (e instanceof HostdevError) return e;
   const name = isSysError(e) ? e.code : String(e);
-  if (isErrno(e, 'ETIMEDOUT')) return new HostdevError('HOSTDEV_TIMEOUT', `${doing}: no answer before the deadline, the device is held`, { cause: e });
-  if (isErrno(e, 'EACCES', 'EPERM')) return new HostdevError('HOSTDEV_NOT_PERMITTED', `${doing}: ${name}`, { cause: e });
+  if (isErrno(e, 'ETIMEDOUT'))
+    return new HostdevError('HOSTDEV_TIMEOUT', `${doing}: no answer before the deadline, the device is held`, {
+      cause: e,
+    });
+  if (isErrno(e, 'EACCES', 'EPERM'))
+    return new HostdevError('HOSTDEV_NOT_PERMITTED', `${doing}: ${name}`, { cause: e });
   return new HostdevError('HOSTDEV_BIND_FAILED', `${doing}: ${name}`, { cause: e });
 }
 
 /** True when the device is on a VFIO driver now. */
-export const onVfio = (host: Host, address: Address): boolean => isVfioDriver(host, address, host.linkName(host.device(address, 'driver')));
+export const onVfio = (host: Host, address: Address): boolean =>
+  isVfioDriver(host, address, host.linkName(host.device(address, 'driver')));

@@ -2,10 +2,11 @@
  * What the host itself uses a device for: the facts that the guards judge. Read before anything is planned; "not measured" is a fact too, because a guard
  * that could not look must not say yes.
  */
+
+import type { Holder } from '../addon/native.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import type { PciDevice } from '../pci/inventory.ts';
-import type { Holder } from '../addon/native.ts';
 
 /** Each list holds one line for people a fact; an empty one means that there is none. */
 export type Usage = {
@@ -48,7 +49,9 @@ export function readUsage(host: Host, device: PciDevice, vfio: boolean): Usage {
 
 /** Names in a class folder whose device lies below the PCI function. */
 function classBelow(host: Host, kind: 'net' | 'block' | 'drm', address: Address): string[] {
-  return (host.list(host.classLink(kind)) ?? []).filter((n) => host.link(host.classLink(kind, n))?.includes(`/${address}/`));
+  return (host.list(host.classLink(kind)) ?? []).filter((n) =>
+    host.link(host.classLink(kind, n))?.includes(`/${address}/`),
+  );
 }
 
 /** Block devices of the function and everything stacked on them: partitions, dm, md, bcache (holders/), NVMe multipath heads. */
@@ -82,7 +85,11 @@ function diskUses(look: Look, address: Address): string[] {
     const f = line.split(' ');
     const source = f[f.indexOf('-') + 2] ?? '';
     // btrfs and zfs show an anonymous device number; the source still names the block device.
-    const disk = numbers.get(f[2] ?? '') ?? (source.startsWith('/dev/') && names.has(source.slice('/dev/'.length)) ? source.slice('/dev/'.length) : undefined);
+    const disk =
+      numbers.get(f[2] ?? '') ??
+      (source.startsWith('/dev/') && names.has(source.slice('/dev/'.length))
+        ? source.slice('/dev/'.length)
+        : undefined);
     if (disk !== undefined) uses.push(`${disk} is mounted on ${f[4]}`);
   }
   for (const line of must(look, host.swaps, MAX_TABLE).split('\n').slice(1)) {
@@ -100,7 +107,10 @@ function networkUses(look: Look, address: Address): string[] {
   const names = classBelow(host, 'net', address);
   if (names.length === 0) return [];
   const uses: string[] = [];
-  const routes = must(look, host.routes, MAX_TABLE).split('\n').slice(1).map((l) => l.split('\t'));
+  const routes = must(look, host.routes, MAX_TABLE)
+    .split('\n')
+    .slice(1)
+    .map((l) => l.split('\t'));
   const routes6 = (host.read(host.routes6, MAX_TABLE) ?? '').split('\n').map((l) => l.trim().split(/\s+/));
   const addresses6 = (host.read(host.addresses6, MAX_TABLE) ?? '').split('\n').map((l) => l.trim().split(/\s+/));
   for (const n of names) {
@@ -109,7 +119,10 @@ function networkUses(look: Look, address: Address): string[] {
     if (master !== undefined) uses.push(`${n} is part of ${master}`);
     // A default route is 0.0.0.0/0; any other route of an interface but link-local 169.254/16 stands for an address of its own.
     const mine = routes.filter((r) => r[0] === n && !(r[1]?.endsWith('FEA9') && r[7] === '0000FFFF'));
-    if (mine.some((r) => r[1] === '00000000' && r[7] === '00000000') || routes6.some((r) => r[9] === n && r[1] === '00' && /^0{32}$/.test(r[0] ?? ''))) {
+    if (
+      mine.some((r) => r[1] === '00000000' && r[7] === '00000000') ||
+      routes6.some((r) => r[9] === n && r[1] === '00' && /^0{32}$/.test(r[0] ?? ''))
+    ) {
       uses.push(`${n} has the default route`);
     } else if (mine.length > 0 || addresses6.some((a) => a[5] === n && a[3] === '00')) {
       uses.push(`${n} has an address`);
@@ -126,7 +139,9 @@ function displayUses(look: Look, device: PciDevice): string[] {
     const bound = host.read(host.classLink('vtconsole', `${c}/bind`));
     return bound === '1' && /frame buffer/.test(host.read(host.classLink('vtconsole', `${c}/name`)) ?? '');
   });
-  return consoles.length > 0 ? [`it is the boot display, and ${consoles.join(', ')} draws the console on it`] : ['it is the boot display'];
+  return consoles.length > 0
+    ? [`it is the boot display, and ${consoles.join(', ')} draws the console on it`]
+    : ['it is the boot display'];
 }
 
 /** Processes that have a node of the device open: VFIO's group and cdev nodes, disks, DRM and NVMe nodes. */
@@ -137,10 +152,15 @@ function deviceHolders(host: Host, device: PciDevice, vfio: boolean): Holder[] {
 
 export function vfioNodes(host: Host, device: PciDevice): string[] {
   const cdevs = (host.list(host.device(device.address, 'vfio-dev')) ?? []).map((n) => `/dev/vfio/devices/${n}`);
-  return device.iommu_group === null ? cdevs : [`/dev/vfio/${device.iommu_group}`, `/dev/vfio/noiommu-${device.iommu_group}`, ...cdevs];
+  return device.iommu_group === null
+    ? cdevs
+    : [`/dev/vfio/${device.iommu_group}`, `/dev/vfio/noiommu-${device.iommu_group}`, ...cdevs];
 }
 
 function hostNodes(host: Host, address: Address): string[] {
   const nvme = (host.list(host.device(address, 'nvme')) ?? []).filter((n) => /^nvme\d+$/.test(n));
-  return [...[...blockStack(host, address), ...nvme].map((n) => `/dev/${n}`), ...classBelow(host, 'drm', address).map((n) => `/dev/dri/${n}`)];
+  return [
+    ...[...blockStack(host, address), ...nvme].map((n) => `/dev/${n}`),
+    ...classBelow(host, 'drm', address).map((n) => `/dev/dri/${n}`),
+  ];
 }

@@ -17,11 +17,17 @@ export async function unbind({ host, words, own, options }: Invocation): Promise
 }
 
 /** A dry run shows the writes; a real one what has become of each device. */
-function changeText({ changed, plan }: { changed: boolean; plan: PrintedPlan }, dryRun: boolean, already: string): string {
+function changeText(
+  { changed, plan }: { changed: boolean; plan: PrintedPlan },
+  dryRun: boolean,
+  already: string,
+): string {
   if (dryRun) {
     if (plan.steps.length === 0) return `Nothing to do: ${already}\n`;
     return plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`).join('');
   }
   if (!changed) return `Nothing to do: ${already}\n`;
-  return plan.devices.map((d) => `${d.address}  ${d.driver_from ?? 'no driver'} -> ${d.driver_to ?? 'no driver'}\n`).join('');
+  return plan.devices
+    .map((d) => `${d.address}  ${d.driver_from ?? 'no driver'} -> ${d.driver_to ?? 'no driver'}\n`)
+    .join('');
 }

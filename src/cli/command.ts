@@ -1,6 +1,7 @@
 /** What a command of the CLI is. The table in commands.ts declares each; parsing, help and the exit live in main.ts, once for all. */
-import type { Host } from '../host/host.ts';
+
 import type { ActionOptions } from '../actions/options.ts';
+import type { Host } from '../host/host.ts';
 
 /** What a command is run with: the words after its name, its own options, and the global ones. */
 export type Invocation = {

@@ -6,7 +6,7 @@ import { COMMANDS } from './commands.ts';
 const GLOBAL_OPTIONS: [string, string][] = [
   ['--root DIR', 'work on the host below DIR instead of /'],
   ['-j, --json', 'one JSON document on stdout, errors too'],
-  ['-n, --dry-run', 'show the plan, change nothing; the exit code is the real run\'s'],
+  ['-n, --dry-run', "show the plan, change nothing; the exit code is the real run's"],
   ['--allow GUARD', 'go on where this guard refuses (may be given several times)'],
   ['-h, --help', 'this text; after a command, its own'],
   ['--version', 'the version'],
@@ -24,7 +24,11 @@ export function helpText(command: Command | null): string {
       COMMANDS.map((c) => [`${c.name} ${c.args}`.trim(), c.text] as const),
     )}\nOptions:\n${columns(GLOBAL_OPTIONS)}\nA device is 0000:01:00.0, 01:00.0, pci_0000_01_00_0, vvvv:dddd, /dev/nvme0n1 or eth0.\n`;
   }
-  const own = Object.entries(command.own ?? {}).map(([k, o]) => [`--${k}${o.value === undefined ? '' : ` ${o.value}`}`, o.text] as const);
-  const guards = command.changes ? `\nGuards:\n${columns(Object.entries(GUARDS).map(([name, g]) => [name, `${g.text}${g.allowable ? '' : ' (not to be lifted)'}`] as const))}` : '';
+  const own = Object.entries(command.own ?? {}).map(
+    ([k, o]) => [`--${k}${o.value === undefined ? '' : ` ${o.value}`}`, o.text] as const,
+  );
+  const guards = command.changes
+    ? `\nGuards:\n${columns(Object.entries(GUARDS).map(([name, g]) => [name, `${g.text}${g.allowable ? '' : ' (not to be lifted)'}`] as const))}`
+    : '';
   return `Usage: hostdev ${command.name} ${command.args}\n\n${command.text}\n\nOptions:\n${columns([...own, ...GLOBAL_OPTIONS])}${guards}`;
 }

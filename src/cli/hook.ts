@@ -1,5 +1,5 @@
 import { realpathSync } from 'node:fs';
-import { hookStatus, type HookProgram, installHook, removeHook } from '../actions/hookInstall.ts';
+import { type HookProgram, hookStatus, installHook, removeHook } from '../actions/hookInstall.ts';
 import { testHook } from '../actions/hookTest.ts';
 import { nativeExecutable } from '../addon/load.ts';
 import { EXIT } from '../errors.ts';
@@ -8,15 +8,25 @@ import { readInput } from './input.ts';
 import { table } from './table.ts';
 
 /** What the installed hook starts: this node and this hostdev. */
-const program = (): HookProgram => ({ native: nativeExecutable(), node: process.execPath, cli: realpathSync(process.argv[1] ?? '') });
+const program = (): HookProgram => ({
+  native: nativeExecutable(),
+  node: process.execPath,
+  cli: realpathSync(process.argv[1] ?? ''),
+});
 
 /** `hostdev hook test FILE` */
 export async function hookTest({ host, words, options }: Invocation): Promise<Answer> {
   const file = words[0] ?? '-';
   const { warnings, ...json } = await testHook(host, await readInput(file), file === '-' ? 'stdin' : file, options);
   const rows = json.devices.map((d) => [d.address, d.kind, d.managed ? 'yes' : 'no', d.driver ?? '-', d.will_be]);
-  const networks = json.networks.length === 0 ? '' : `known at start only, if their pool has host devices: network ${json.networks.join(', ')}\n`;
-  const text = rows.length === 0 && networks === '' ? `Domain ${json.domain.name} takes no host devices\n` : table(['ADDRESS', 'KIND', 'MANAGED', 'DRIVER', 'WILL BE'], rows) + networks;
+  const networks =
+    json.networks.length === 0
+      ? ''
+      : `known at start only, if their pool has host devices: network ${json.networks.join(', ')}\n`;
+  const text =
+    rows.length === 0 && networks === ''
+      ? `Domain ${json.domain.name} takes no host devices\n`
+      : table(['ADDRESS', 'KIND', 'MANAGED', 'DRIVER', 'WILL BE'], rows) + networks;
   return { json, text, warnings };
 }
 
@@ -24,19 +34,31 @@ export async function hookTest({ host, words, options }: Invocation): Promise<An
 export function hookInstall({ host, options }: Invocation): Answer {
   const { changed, path, notes } = installHook(host, program(), options.dryRun);
   const did = options.dryRun ? 'Would install' : 'Installed';
-  return { json: { changed: changed && !options.dryRun, path, notes }, text: changed ? `${did} ${path}\n` : `${path} is installed already\n`, warnings: notes };
+  return {
+    json: { changed: changed && !options.dryRun, path, notes },
+    text: changed ? `${did} ${path}\n` : `${path} is installed already\n`,
+    warnings: notes,
+  };
 }
 
 /** `hostdev hook remove` */
 export function hookRemove({ host, options }: Invocation): Answer {
   const { changed, path, notes } = removeHook(host, options.dryRun);
   const did = options.dryRun ? 'Would remove' : 'Removed';
-  return { json: { changed: changed && !options.dryRun, path, notes }, text: changed ? `${did} ${path}\n` : 'It is not installed\n', warnings: notes };
+  return {
+    json: { changed: changed && !options.dryRun, path, notes },
+    text: changed ? `${did} ${path}\n` : 'It is not installed\n',
+    warnings: notes,
+  };
 }
 
 /** `hostdev hook status`: exit 3 when it is not installed or libvirt could not run it. */
 export function hookStatusCommand({ host }: Invocation): Answer {
   const s = hookStatus(host, program());
   const good = s.installed && s.problems.length === 0;
-  return { json: s, text: good ? `${s.path} is installed\n` : `${s.problems.join('\n')}\n`, exit: good ? EXIT.done : EXIT.no };
+  return {
+    json: s,
+    text: good ? `${s.path} is installed\n` : `${s.problems.join('\n')}\n`,
+    exit: good ? EXIT.done : EXIT.no,
+  };
 }

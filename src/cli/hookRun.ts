@@ -14,12 +14,20 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
   const silent: Answer = { json: {}, text: '' };
   if (!HOOK_OPERATIONS.includes(operation)) return silent;
   try {
-    const deadlineMs = own['deadline-ms'] === undefined ? (DEADLINE_MS[operation] ?? OTHER_MS) : milliseconds(own['deadline-ms']);
+    const deadlineMs =
+      own['deadline-ms'] === undefined ? (DEADLINE_MS[operation] ?? OTHER_MS) : milliseconds(own['deadline-ms']);
     const xml = await readInput('-');
-    await runHook(host, { name, operation, xml }, { ...options, deadlineMs, lockedUuid: process.env.HOSTDEV_HOOK_UUID ?? null });
+    await runHook(
+      host,
+      { name, operation, xml },
+      { ...options, deadlineMs, lockedUuid: process.env.HOSTDEV_HOOK_UUID ?? null },
+    );
     return silent;
   } catch (e) {
-    const text = e instanceof HostdevError ? `${e.message}${e.hint ? `. ${e.hint}` : ''}` : `a fault of hostdev: ${(e as Error).stack ?? e}`;
+    const text =
+      e instanceof HostdevError
+        ? `${e.message}${e.hint ? `. ${e.hint}` : ''}`
+        : `a fault of hostdev: ${(e as Error).stack ?? e}`;
     // libvirt appends stderr to its own error: one line, with the cause and the way out.
     process.stderr.write(`hostdev: ${text.replace(/\s*\n\s*/g, ' ')}\n`);
     const exit = operation === 'release' ? EXIT.done : e instanceof HostdevError ? e.exit : EXIT.internal;
@@ -29,6 +37,7 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
 
 function milliseconds(text: string | boolean): number {
   const ms = Number(text);
-  if (!Number.isFinite(ms) || ms < 0) throw new HostdevError('HOSTDEV_USAGE', `--deadline-ms ${text} is no number of milliseconds`);
+  if (!Number.isFinite(ms) || ms < 0)
+    throw new HostdevError('HOSTDEV_USAGE', `--deadline-ms ${text} is no number of milliseconds`);
   return ms;
 }

@@ -17,7 +17,8 @@ export async function readInput(file: string): Promise<Uint8Array> {
     for await (const chunk of process.stdin) if (!add(chunk as Buffer)) break;
   } else {
     const handle = await open(file).catch((e: unknown) => {
-      if (isErrno(e, 'EACCES', 'EPERM')) throw new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to read ${file}: EACCES`, { cause: e });
+      if (isErrno(e, 'EACCES', 'EPERM'))
+        throw new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to read ${file}: EACCES`, { cause: e });
       throw new HostdevError('HOSTDEV_FILE_ABSENT', `Failed to read ${file}: ${(e as Error).message}`, { cause: e });
     });
     try {

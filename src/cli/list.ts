@@ -16,5 +16,9 @@ export function list({ host, json }: Invocation): Answer {
     d.driver ?? '-',
     fullName(names, d) ?? '',
   ]);
-  return { json: { devices }, text: table(['ADDRESS', 'GROUP', 'NUMA', 'IDS', 'TYPE', 'DRIVER', 'NAME'], rows), warnings };
+  return {
+    json: { devices },
+    text: table(['ADDRESS', 'GROUP', 'NUMA', 'IDS', 'TYPE', 'DRIVER', 'NAME'], rows),
+    warnings,
+  };
 }

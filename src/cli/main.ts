@@ -30,7 +30,8 @@ async function main(argv: string[]): Promise<number> {
   try {
     const answer = await run(argv);
     for (const w of answer.warnings ?? []) process.stderr.write(`hostdev: ${w}\n`);
-    if (json && !isHookRun(argv)) print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
+    if (json && !isHookRun(argv))
+      print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
     else process.stdout.write(answer.text);
     return answer.exit ?? EXIT.done;
   } catch (e) {
@@ -69,7 +70,8 @@ const isHookRun = (argv: string[]): boolean => findCommand(argv)?.command?.name 
 function findCommand(argv: string[]): { command: Command | null; words: string[] } {
   const { positionals } = parseArgs({ args: argv, options: GLOBALS, allowPositionals: true, strict: false });
   const [first = '', second = ''] = positionals;
-  const command = COMMANDS.find((c) => c.name === `${first} ${second}`) ?? COMMANDS.find((c) => c.name === first) ?? null;
+  const command =
+    COMMANDS.find((c) => c.name === `${first} ${second}`) ?? COMMANDS.find((c) => c.name === first) ?? null;
   return { command, words: positionals };
 }
 
@@ -78,7 +80,8 @@ async function run(argv: string[]): Promise<Answer> {
   if (command === null) {
     const global = parse(argv, null);
     if (global.values.version) return { json: { version: await version() }, text: `hostdev ${await version()}\n` };
-    if (words.length === 0 && (global.values.help || argv.length === 0)) return { ...(await help(null)), exit: global.values.help ? EXIT.done : EXIT.usage };
+    if (words.length === 0 && (global.values.help || argv.length === 0))
+      return { ...(await help(null)), exit: global.values.help ? EXIT.done : EXIT.usage };
     throw unknownCommand(words);
   }
   const { values, positionals } = parse(argv, command);
@@ -95,7 +98,9 @@ async function run(argv: string[]): Promise<Answer> {
     ...(interrupt ? { signal: interrupt.signal } : {}),
     ...(command.changes ? { onStep: progress() } : {}),
   };
-  const ownValues = Object.fromEntries(Object.keys(command.own ?? {}).map((k) => [k, values[k] as string | boolean | undefined]));
+  const ownValues = Object.fromEntries(
+    Object.keys(command.own ?? {}).map((k) => [k, values[k] as string | boolean | undefined]),
+  );
   return (await command.load())({ words: own, own: ownValues, json: values.json === true, options, host });
 }
 
@@ -104,11 +109,20 @@ type Values = Record<string, string | boolean | (string | boolean)[] | undefined
 function parse(argv: string[], command: Command | null): { values: Values; positionals: string[] } {
   const own = Object.fromEntries(Object.entries(command?.own ?? {}).map(([k, o]) => [k, { type: o.type }]));
   try {
-    const { values, positionals } = parseArgs({ args: argv, options: { ...GLOBALS, ...own }, allowPositionals: true, strict: true });
+    const { values, positionals } = parseArgs({
+      args: argv,
+      options: { ...GLOBALS, ...own },
+      allowPositionals: true,
+      strict: true,
+    });
     for (const later of ['config', 'inventory', 'connect'] as const) {
-      if (values[later] !== undefined) throw new HostdevError('HOSTDEV_USAGE', `--${later} is not taken by ${command?.name ?? 'this command'}`);
+      if (values[later] !== undefined)
+        throw new HostdevError('HOSTDEV_USAGE', `--${later} is not taken by ${command?.name ?? 'this command'}`);
     }
-    for (const [word, name] of [['dry-run', '--dry-run'], ['allow', '--allow']] as const) {
+    for (const [word, name] of [
+      ['dry-run', '--dry-run'],
+      ['allow', '--allow'],
+    ] as const) {
       if (values[word] !== undefined && command !== null && !command.changes && !command.name.startsWith('hook test')) {
         throw new HostdevError('HOSTDEV_USAGE', `${name} means nothing for '${command.name}', which changes nothing`);
       }
@@ -125,7 +139,13 @@ function checkWords(command: Command, words: string[]): void {
   const [least, most] = command.words;
   if (words.length >= least && words.length <= most) return;
   const usage = `hostdev ${command.name} ${command.args}`.trim();
-  throw new HostdevError('HOSTDEV_USAGE', words.length < least ? `'${command.name}' needs ${command.args}` : `'${command.name}' takes ${command.args || 'no words'}`, { hint: `Usage: ${usage}` });
+  throw new HostdevError(
+    'HOSTDEV_USAGE',
+    words.length < least
+      ? `'${command.name}' needs ${command.args}`
+      : `'${command.name}' takes ${command.args || 'no words'}`,
+    { hint: `Usage: ${usage}` },
+  );
 }
 
 /** A typo's nearest command: the one that shares the longest beginning. */
@@ -133,9 +153,16 @@ function unknownCommand(words: string[]): HostdevError {
   const typed = words.slice(0, 2).join(' ');
   const below = COMMANDS.filter((c) => c.name.startsWith(`${words[0]} `)).map((c) => c.name);
   const shared = (a: string, b: string): number => [...a].findIndex((ch, i) => ch !== b[i]) >>> 0;
-  const nearest = COMMANDS.map((c) => c.name).sort((a, b) => Math.min(shared(b, typed), b.length) - Math.min(shared(a, typed), a.length))[0];
-  const hint = below.length > 0 ? `There are: ${below.join(', ')}.` : `Did you mean '${nearest}'? 'hostdev --help' shows all.`;
-  return new HostdevError('HOSTDEV_USAGE', words.length === 0 ? 'A command is missing' : `There is no command ${JSON.stringify(typed.slice(0, 80))}`, { hint });
+  const nearest = COMMANDS.map((c) => c.name).sort(
+    (a, b) => Math.min(shared(b, typed), b.length) - Math.min(shared(a, typed), a.length),
+  )[0];
+  const hint =
+    below.length > 0 ? `There are: ${below.join(', ')}.` : `Did you mean '${nearest}'? 'hostdev --help' shows all.`;
+  return new HostdevError(
+    'HOSTDEV_USAGE',
+    words.length === 0 ? 'A command is missing' : `There is no command ${JSON.stringify(typed.slice(0, 80))}`,
+    { hint },
+  );
 }
 
 async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
@@ -144,9 +171,12 @@ async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
   const { GUARDS, isGuard } = await import('../binding/guards.ts');
   for (const word of [words].flat()) {
     if (typeof word !== 'string' || !isGuard(word)) {
-      throw new HostdevError('HOSTDEV_USAGE', `--allow=${word}: there is no such guard`, { hint: `There are: ${Object.keys(GUARDS).join(', ')}.` });
+      throw new HostdevError('HOSTDEV_USAGE', `--allow=${word}: there is no such guard`, {
+        hint: `There are: ${Object.keys(GUARDS).join(', ')}.`,
+      });
     }
-    if (!GUARDS[word].allowable) throw new HostdevError('HOSTDEV_USAGE', `--allow=${word}: this guard cannot be lifted (${GUARDS[word].text})`);
+    if (!GUARDS[word].allowable)
+      throw new HostdevError('HOSTDEV_USAGE', `--allow=${word}: this guard cannot be lifted (${GUARDS[word].text})`);
     set.add(word);
   }
   return set;
@@ -163,7 +193,8 @@ function interruptible(): AbortController {
 function progress(): (step: { kind: string; address: string }) => void {
   const from = performance.now();
   return (step) => {
-    if (process.stderr.isTTY && performance.now() - from > 1000) process.stderr.write(`hostdev: ${step.address}: ${step.kind} done\n`);
+    if (process.stderr.isTTY && performance.now() - from > 1000)
+      process.stderr.write(`hostdev: ${step.address}: ${step.kind} done\n`);
   };
 }
 
@@ -176,7 +207,10 @@ async function version(): Promise<string> {
   const { readFileSync } = await import('node:fs');
   for (const up of ['../package.json', '../../package.json']) {
     try {
-      const { name, version: v } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')) as { name: string; version: string };
+      const { name, version: v } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')) as {
+        name: string;
+        version: string;
+      };
       if (name === 'hostdev') return v;
     } catch {
       // The next one up.

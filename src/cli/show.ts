@@ -6,7 +6,8 @@ import { pairs } from './table.ts';
 export async function show({ host, words }: Invocation): Promise<Answer> {
   const { device: d, warnings } = await showDevice(host, words[0] ?? '');
   const or = (v: string | number | null, none = 'none'): string => (v === null ? none : `${v}`);
-  const ids = (v: string | null, p: string | null): string => (v === null && p === null ? 'unknown' : `${v ?? '????'}:${p ?? '????'}`);
+  const ids = (v: string | null, p: string | null): string =>
+    v === null && p === null ? 'unknown' : `${v ?? '????'}:${p ?? '????'}`;
   const text = pairs([
     ['Address', d.address],
     ['Name', or(d.name, 'unknown')],

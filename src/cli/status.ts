@@ -15,9 +15,15 @@ export async function status({ host }: Invocation): Promise<Answer> {
     b.drift === null ? '' : bad(b.drift),
   ]);
   const lines = [
-    s.iommu.on ? `IOMMU on${s.iommu.units.length > 0 ? ` (${s.iommu.units.join(', ')})` : ''}\n` : warn(`IOMMU off: ${s.iommu.reason}\n`),
+    s.iommu.on
+      ? `IOMMU on${s.iommu.units.length > 0 ? ` (${s.iommu.units.join(', ')})` : ''}\n`
+      : warn(`IOMMU off: ${s.iommu.reason}\n`),
     rows.length === 0 ? 'hostdev has bound no device\n' : table(['ADDRESS', 'FOR', 'DRIVER', 'BEFORE', 'DRIFT'], rows),
-    ...s.journal.map((j) => bad(`unfinished ${j.kind} ${j.id} for ${j.owner} (${j.state})${j.left.length > 0 ? `: ${j.left.join('; ')}` : ''}\n`)),
+    ...s.journal.map((j) =>
+      bad(
+        `unfinished ${j.kind} ${j.id} for ${j.owner} (${j.state})${j.left.length > 0 ? `: ${j.left.join('; ')}` : ''}\n`,
+      ),
+    ),
   ];
   const drifted = s.bindings.some((b) => b.drift !== null) || s.journal.length > 0;
   return { json: s, text: lines.join(''), exit: drifted ? EXIT.no : EXIT.done };

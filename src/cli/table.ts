@@ -6,7 +6,14 @@ export function table(header: readonly string[], rows: readonly (readonly string
   const all = [header, ...rows];
   const widths = header.map((_, i) => Math.max(...all.map((r) => visibleLength(r[i] ?? ''))));
   const line = (r: readonly string[]): string =>
-    header.map((_, i) => (i === header.length - 1 ? (r[i] ?? '') : (r[i] ?? '') + ' '.repeat((widths[i] ?? 0) - visibleLength(r[i] ?? '')))).join('  ').trimEnd();
+    header
+      .map((_, i) =>
+        i === header.length - 1
+          ? (r[i] ?? '')
+          : (r[i] ?? '') + ' '.repeat((widths[i] ?? 0) - visibleLength(r[i] ?? '')),
+      )
+      .join('  ')
+      .trimEnd();
   return all.map((r) => `${line(r)}\n`).join('');
 }
 
@@ -20,7 +27,11 @@ export function pairs(rows: readonly (readonly [string, string])[]): string {
 const visibleLength = (text: string): number => text.replace(/\x1b\[\d+m/g, '').length;
 
 /** Colours for a stream: none off a terminal or with NO_COLOR (https no-color convention: set and not empty). */
-export function colours(stream: { isTTY?: boolean }): { bad: (t: string) => string; warn: (t: string) => string; good: (t: string) => string } {
+export function colours(stream: { isTTY?: boolean }): {
+  bad: (t: string) => string;
+  warn: (t: string) => string;
+  good: (t: string) => string;
+} {
   const on = stream.isTTY === true && !process.env.NO_COLOR;
   const paint = (code: number) => (t: string) => (on ? `\x1b[${code}m${t}\x1b[0m` : t);
   return { bad: paint(31), warn: paint(33), good: paint(32) };

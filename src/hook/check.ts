@@ -15,7 +15,10 @@ export function domainOwner(domain: DomainDevices): `domain:${string}` {
 }
 
 /** The host's devices behind the domain's, in its order. Raises HOSTDEV_DEVICE_ABSENT naming all that are not there. */
-export function findDevices(inventory: Inventory, domain: DomainDevices): { listed: DomainDevice; device: PciDevice }[] {
+export function findDevices(
+  inventory: Inventory,
+  domain: DomainDevices,
+): { listed: DomainDevice; device: PciDevice }[] {
   const found: { listed: DomainDevice; device: PciDevice }[] = [];
   const absent: string[] = [];
   for (const listed of domain.devices) {
@@ -24,9 +27,13 @@ export function findDevices(inventory: Inventory, domain: DomainDevices): { list
     else absent.push(`${listed.address} (${listed.where})`);
   }
   if (absent.length > 0) {
-    throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `Domain ${domain.name} lists ${absent.join(', ')}, which this host does not have`, {
-      hint: "Compare with 'hostdev list'; VFs are there only while their PF's sriov_numvfs says so.",
-    });
+    throw new HostdevError(
+      'HOSTDEV_DEVICE_ABSENT',
+      `Domain ${domain.name} lists ${absent.join(', ')}, which this host does not have`,
+      {
+        hint: "Compare with 'hostdev list'; VFs are there only while their PF's sriov_numvfs says so.",
+      },
+    );
   }
   return found;
 }
@@ -46,20 +53,30 @@ export function checkViability(host: Host, inventory: Inventory, domain: DomainD
   const { blockers, groups } = viability(host, inventory, domain);
   if (blockers.length === 0) return;
   const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
-  throw new HostdevError('HOSTDEV_GROUP_NOT_VIABLE', `IOMMU group ${groups.join(', ')} is not viable for domain ${domain.name}: ${peers}`, {
-    hint: blockers.map((b) => wayOut(inventory, b)).join(' '),
-    data: { blockers },
-  });
+  throw new HostdevError(
+    'HOSTDEV_GROUP_NOT_VIABLE',
+    `IOMMU group ${groups.join(', ')} is not viable for domain ${domain.name}: ${peers}`,
+    {
+      hint: blockers.map((b) => wayOut(inventory, b)).join(' '),
+      data: { blockers },
+    },
+  );
 }
 
 function viability(host: Host, inventory: Inventory, domain: DomainDevices): { blockers: Blocker[]; groups: number[] } {
   const listed = new Set<Address>(domain.devices.map((d) => d.address));
-  const groups = [...new Set(domain.devices.flatMap((d) => inventory.byAddress.get(d.address)?.iommu_group ?? []))].sort((a, b) => a - b);
+  const groups = [
+    ...new Set(domain.devices.flatMap((d) => inventory.byAddress.get(d.address)?.iommu_group ?? [])),
+  ].sort((a, b) => a - b);
   const blockers: Blocker[] = [];
   const blocked: number[] = [];
   for (const id of groups) {
     const peers = groupMembers(inventory, id).filter((d) => !listed.has(d.address));
-    const found = groupBlockers(peers, (d) => d.driver, (d, driver) => isVfioDriver(host, d.address, driver));
+    const found = groupBlockers(
+      peers,
+      (d) => d.driver,
+      (d, driver) => isVfioDriver(host, d.address, driver),
+    );
     if (found.length > 0) blocked.push(id);
     blockers.push(...found);
   }
@@ -68,7 +85,8 @@ function viability(host: Host, inventory: Inventory, domain: DomainDevices): { b
 
 function wayOut(inventory: Inventory, blocker: Blocker): string {
   const device = inventory.byAddress.get(blocker.address);
-  if (device && isBridge(device)) return `Unbind the bridge's driver: echo ${blocker.address} > /sys/bus/pci/drivers/${blocker.driver}/unbind`;
+  if (device && isBridge(device))
+    return `Unbind the bridge's driver: echo ${blocker.address} > /sys/bus/pci/drivers/${blocker.driver}/unbind`;
   return `Add to the domain: ${unassignedXml(blocker.address)}`;
 }
 

@@ -26,10 +26,18 @@ type Listed = { listed: DomainDevice; device: PciDevice };
  * Prepares a domain. Raises HOSTDEV_DEVICE_ABSENT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_IOMMU_OFF and whatever a
  * transaction raises; then nothing has changed. Calling it again for the same domain changes nothing.
  */
-export async function prepareDomain(host: Host, domain: DomainDevices, allowed: ReadonlySet<Guard>, options: SessionOptions): Promise<Prepared> {
+export async function prepareDomain(
+  host: Host,
+  domain: DomainDevices,
+  allowed: ReadonlySet<Guard>,
+  options: SessionOptions,
+): Promise<Prepared> {
   const inventory = scanInventory(host);
   const devices = findDevices(inventory, domain);
-  checkIommu(host, devices.map((d) => d.device));
+  checkIommu(
+    host,
+    devices.map((d) => d.device),
+  );
   const owner = domainOwner(domain);
   await awaitReleases(host, devices, owner, options);
   const groups = devices.map((d) => d.device.iommu_group);
@@ -41,7 +49,12 @@ export async function prepareDomain(host: Host, domain: DomainDevices, allowed: 
     refuse(plan.refusals);
     checkViability(host, fresh, domain);
     await executeBind(work, plan.bind, claim, plan.bindings);
-    return { bound: plan.bind.devices.map((d) => d.device.address), managed: plan.managed, left_alone: plan.leftAlone, warnings: [...recovered, ...plan.warnings] };
+    return {
+      bound: plan.bind.devices.map((d) => d.device.address),
+      managed: plan.managed,
+      left_alone: plan.leftAlone,
+      warnings: [...recovered, ...plan.warnings],
+    };
   });
 }
 
@@ -56,7 +69,12 @@ type PreparePlan = {
 };
 
 /** What prepare would do, without doing it; `hook test` shows it. The caller holds the locks, or only wants to know. */
-export async function planPrepare(work: Work, devices: readonly Listed[], claim: Claim, allowed: ReadonlySet<Guard>): Promise<PreparePlan> {
+export async function planPrepare(
+  work: Work,
+  devices: readonly Listed[],
+  claim: Claim,
+  allowed: ReadonlySet<Guard>,
+): Promise<PreparePlan> {
   const { host } = work;
   const { owner } = claim;
   const requests: BindRequest[] = [];
@@ -89,7 +107,13 @@ function heldByOther(host: Host, device: PciDevice, binding: Binding | null, own
   if (other === undefined) return [];
   const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
   if (holder === undefined) return [];
-  return [{ guard: 'in-use', address: device.address, reason: `it belongs to ${ownerText(other)}; process ${holder.pid} (${holder.command}) holds ${holder.path}` }];
+  return [
+    {
+      guard: 'in-use',
+      address: device.address,
+      reason: `it belongs to ${ownerText(other)}; process ${holder.pid} (${holder.command}) holds ${holder.path}`,
+    },
+  ];
 }
 
 async function managedBinding(work: Work, device: PciDevice, binding: Binding | null, claim: Claim): Promise<Binding> {
@@ -104,17 +128,33 @@ async function managedBinding(work: Work, device: PciDevice, binding: Binding | 
 function judgeManaged(work: Work, device: PciDevice, allowed: ReadonlySet<Guard>): ReturnType<typeof judge> {
   const { host } = work;
   const denylistOff = true; // libvirt's own choice of driver is not known here; the kernel's refusal is libvirt's to report
-  return judge({ device, usage: readUsage(host, device, onVfio(host, device.address)), target: null, denylistOff, real: host.isReal }, allowed, true);
+  return judge(
+    {
+      device,
+      usage: readUsage(host, device, onVfio(host, device.address)),
+      target: null,
+      denylistOff,
+      real: host.isReal,
+    },
+    allowed,
+    true,
+  );
 }
 
 /**
  * A slow release of an earlier guest goes on after libvirt was answered, under that guest's lock: a device that it still holds is waited for. Its lock is
  * let go at once; what counts is that the release is over.
  */
-async function awaitReleases(host: Host, devices: readonly Listed[], owner: string, options: SessionOptions): Promise<void> {
+async function awaitReleases(
+  host: Host,
+  devices: readonly Listed[],
+  owner: string,
+  options: SessionOptions,
+): Promise<void> {
   const others = new Set<string>();
   for (const { device } of devices) {
-    for (const c of readBinding(host, device.address)?.claims ?? []) if (c.owner !== owner && c.owner.startsWith('domain:')) others.add(c.owner.slice('domain:'.length));
+    for (const c of readBinding(host, device.address)?.claims ?? [])
+      if (c.owner !== owner && c.owner.startsWith('domain:')) others.add(c.owner.slice('domain:'.length));
   }
   for (const uuid of others) {
     const unlock = await takeLocks(host, [`domain-${uuid}`], new Deadline(options.deadlineMs / 2));

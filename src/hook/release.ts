@@ -20,27 +20,34 @@ export async function releaseDomain(host: Host, domain: DomainDevices, options: 
   const owner = domainOwner(domain);
   const listed = new Set(domain.devices.map((d) => d.address));
   // A device whose last claim went while somebody else held it waits in the books for the guest that held it to end.
-  const concerns = (b: Binding): boolean => b.claims.some((c) => c.owner === owner) || (b.claims.length === 0 && listed.has(b.address));
+  const concerns = (b: Binding): boolean =>
+    b.claims.some((c) => c.owner === owner) || (b.claims.length === 0 && listed.has(b.address));
   const mine = readBooks(host).filter(concerns);
   const released: Released = { devices: [], failures: [], recovered: [] };
   if (mine.length === 0) return released;
   const inventory = scanInventory(host);
-  await changing(host, inventory, mine.map((b) => b.group), options, async (work, recovered) => {
-    released.recovered.push(...recovered);
-    for (const { address } of mine) {
-      const binding = readBinding(host, address);
-      if (binding === null || !concerns(binding)) continue;
-      const claims = binding.claims.filter((c) => c.owner !== owner);
-      if (claims.length > 0) {
-        writeBinding(host, withClaims(binding, claims));
-        continue;
+  await changing(
+    host,
+    inventory,
+    mine.map((b) => b.group),
+    options,
+    async (work, recovered) => {
+      released.recovered.push(...recovered);
+      for (const { address } of mine) {
+        const binding = readBinding(host, address);
+        if (binding === null || !concerns(binding)) continue;
+        const claims = binding.claims.filter((c) => c.owner !== owner);
+        if (claims.length > 0) {
+          writeBinding(host, withClaims(binding, claims));
+          continue;
+        }
+        try {
+          released.devices.push(await giveBack(work, inventory.byAddress.get(address), binding));
+        } catch (error) {
+          released.failures.push({ address, error });
+        }
       }
-      try {
-        released.devices.push(await giveBack(work, inventory.byAddress.get(address), binding));
-      } catch (error) {
-        released.failures.push({ address, error });
-      }
-    }
-  });
+    },
+  );
   return released;
 }

@@ -13,11 +13,18 @@ import { checkIommu, checkViability, findDevices } from './check.ts';
 export function checkStart(host: Host, domain: DomainDevices): void {
   const inventory = scanInventory(host);
   const devices = findDevices(inventory, domain);
-  checkIommu(host, devices.map((d) => d.device));
+  checkIommu(
+    host,
+    devices.map((d) => d.device),
+  );
   const wrong = devices.filter(({ device }) => !onVfio(host, device.address));
   if (wrong.length > 0) {
-    const list = wrong.map(({ device, listed }) => `${device.address} (${listed.where}) is on ${device.driver ?? 'no driver'}`).join(', ');
-    throw new HostdevError('HOSTDEV_BIND_FAILED', `Not on a VFIO driver: ${list}`, { hint: "'hostdev status' says what changed since prepare." });
+    const list = wrong
+      .map(({ device, listed }) => `${device.address} (${listed.where}) is on ${device.driver ?? 'no driver'}`)
+      .join(', ');
+    throw new HostdevError('HOSTDEV_BIND_FAILED', `Not on a VFIO driver: ${list}`, {
+      hint: "'hostdev status' says what changed since prepare.",
+    });
   }
   checkViability(host, inventory, domain);
 }

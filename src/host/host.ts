@@ -3,8 +3,8 @@
  * command runs on a simulated host, and what may be read is one list.
  */
 import { resolve } from 'node:path';
-import { isErrno } from '../errors.ts';
 import type { NativeBinding } from '../addon/native.ts';
+import { isErrno } from '../errors.ts';
 
 /** Largest attribute of sysfs: one page. */
 const PAGE = 4096;
@@ -38,6 +38,7 @@ export class Host {
   readonly driversProbe = 'sys/bus/pci/drivers_probe';
   readonly iommuGroups = 'sys/kernel/iommu_groups';
 
+  readonly osrelease = 'proc/sys/kernel/osrelease';
   readonly mountinfo = 'proc/self/mountinfo';
   readonly swaps = 'proc/swaps';
   readonly routes = 'proc/net/route';
@@ -129,7 +130,7 @@ export class Host {
 
   /** `proc/sys/kernel/osrelease`, null where it is not there (a static tree) or is not a plain word. */
   get release(): string | null {
-    const text = this.read('proc/sys/kernel/osrelease');
+    const text = this.read(this.osrelease);
     return text !== null && /^[\w.+~-]{1,128}$/.test(text) && !text.startsWith('.') ? text : null;
   }
 }

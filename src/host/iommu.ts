@@ -18,21 +18,41 @@ export function iommuState(host: Host): IommuState {
   const groups = host.list(host.iommuGroups) ?? [];
   if (groups.some((g) => !isNoIommu(host, g))) return { on: true, units, reason: null };
   if (groups.length > 0) {
-    return { on: false, units, reason: 'only no-IOMMU groups exist (vfio enable_unsafe_noiommu_mode): libvirt does not use them' };
+    return {
+      on: false,
+      units,
+      reason: 'only no-IOMMU groups exist (vfio enable_unsafe_noiommu_mode): libvirt does not use them',
+    };
   }
   const words = (host.read(host.cmdline) ?? '').split(/\s+/);
   const off = words.find((w) => /^(intel_iommu=.*\boff\b|amd_iommu=.*\boff\b|iommu=off|iommu\.off.*)$/.test(w));
-  if (off !== undefined) return { on: false, units, reason: `the kernel command line says ${off}: take it out and reboot` };
+  if (off !== undefined)
+    return { on: false, units, reason: `the kernel command line says ${off}: take it out and reboot` };
   const tables = host.list(host.acpiTables);
-  if (tables === null) return { on: false, units, reason: 'the kernel has no IOMMU groups (firmware tables: not measured)' };
+  if (tables === null)
+    return { on: false, units, reason: 'the kernel has no IOMMU groups (firmware tables: not measured)' };
   if (tables.includes('DMAR')) {
-    return { on: false, units, reason: 'the firmware has an Intel IOMMU (DMAR) but the kernel does not use it: add intel_iommu=on to the kernel command line and reboot' };
+    return {
+      on: false,
+      units,
+      reason:
+        'the firmware has an Intel IOMMU (DMAR) but the kernel does not use it: add intel_iommu=on to the kernel command line and reboot',
+    };
   }
   const table = ['IVRS', 'IORT', 'VIOT'].find((t) => tables.includes(t));
   if (table !== undefined) {
-    return { on: false, units, reason: `the firmware describes an IOMMU (${table}) but the kernel made no groups: see 'dmesg | grep -i iommu'` };
+    return {
+      on: false,
+      units,
+      reason: `the firmware describes an IOMMU (${table}) but the kernel made no groups: see 'dmesg | grep -i iommu'`,
+    };
   }
-  return { on: false, units, reason: 'the firmware shows no IOMMU (no DMAR, IVRS, IORT or VIOT table): switch on VT-d, AMD-Vi or SMMU in its settings' };
+  return {
+    on: false,
+    units,
+    reason:
+      'the firmware shows no IOMMU (no DMAR, IVRS, IORT or VIOT table): switch on VT-d, AMD-Vi or SMMU in its settings',
+  };
 }
 
 function isNoIommu(host: Host, group: string): boolean {

@@ -62,7 +62,8 @@ export function scanInventory(host: Host): Inventory {
 const failureText = (f: RawFailure): string => `Failed to read ${f.path}: ${f.code} (${f.syscall})`;
 
 /** Untrusted text for a message: bounded, nothing that moves a terminal. */
-export const printable = (text: string): string => JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text).replace(/[\x7f-\x9f]/g, '?');
+export const printable = (text: string): string =>
+  JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text).replace(/[\x7f-\x9f]/g, '?');
 
 function readDevice(r: RawDevice, address: Address, warnings: string[]): PciDevice {
   const bad = (what: string, text: string): null => {
@@ -83,7 +84,12 @@ function readDevice(r: RawDevice, address: Address, warnings: string[]): PciDevi
     address,
     ...ids,
     driver: r.driver === null ? null : DRIVER_NAME.test(r.driver) ? r.driver : bad('driver', r.driver),
-    iommu_group: r.iommuGroup === null ? null : /^\d{1,7}$/.test(r.iommuGroup) ? Number(r.iommuGroup) : bad('iommu_group', r.iommuGroup),
+    iommu_group:
+      r.iommuGroup === null
+        ? null
+        : /^\d{1,7}$/.test(r.iommuGroup)
+          ? Number(r.iommuGroup)
+          : bad('iommu_group', r.iommuGroup),
     numa_node: numa === null || numa < 0 ? null : numa,
     dev_type: physfn !== null ? 'type-VF' : isPf ? 'type-PF' : 'type-PCI',
     parent_addr: physfn,
@@ -96,13 +102,20 @@ function readDevice(r: RawDevice, address: Address, warnings: string[]): PciDevi
 type Ids = Pick<PciDevice, 'vendor_id' | 'product_id' | 'class' | 'subsystem_vendor_id' | 'subsystem_device_id'>;
 
 /** drivers/pci/pci-sysfs.c modalias_show: "pci:v%08Xd%08Xsv%08Xsd%08Xbc%02Xsc%02Xi%02X". */
-const MODALIAS = /^pci:v0{4}([0-9A-F]{4})d0{4}([0-9A-F]{4})sv0{4}([0-9A-F]{4})sd0{4}([0-9A-F]{4})bc([0-9A-F]{2})sc([0-9A-F]{2})i([0-9A-F]{2})\n?$/;
+const MODALIAS =
+  /^pci:v0{4}([0-9A-F]{4})d0{4}([0-9A-F]{4})sv0{4}([0-9A-F]{4})sd0{4}([0-9A-F]{4})bc([0-9A-F]{2})sc([0-9A-F]{2})i([0-9A-F]{2})\n?$/;
 
 function readIds(r: RawDevice, bad: (what: string, text: string) => null): Ids {
   const m = r.modalias === null ? null : MODALIAS.exec(r.modalias);
   if (m) {
     const [, v, d, sv, sd, bc, sc, i] = m.map((t) => t.toLowerCase());
-    return { vendor_id: v ?? null, product_id: d ?? null, class: `${bc}${sc}${i}`, subsystem_vendor_id: sv ?? null, subsystem_device_id: sd ?? null };
+    return {
+      vendor_id: v ?? null,
+      product_id: d ?? null,
+      class: `${bc}${sc}${i}`,
+      subsystem_vendor_id: sv ?? null,
+      subsystem_device_id: sd ?? null,
+    };
   }
   if (r.modalias !== null) bad('modalias', r.modalias);
   const hex = (what: string, text: string | null | undefined, digits: number): string | null => {

@@ -10,12 +10,19 @@ import { type Inventory, type PciDevice, printable } from './inventory.ts';
 export function resolveDevice(host: Host, inventory: Inventory, word: string): PciDevice {
   const matches = candidates(host, inventory, word);
   const [only, ...more] = matches;
-  if (only === undefined) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `No device goes by ${printable(word)} on this host`, { hint: nearest(inventory, word) });
+  if (only === undefined)
+    throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `No device goes by ${printable(word)} on this host`, {
+      hint: nearest(inventory, word),
+    });
   if (more.length > 0) {
     const list = matches.map((d) => d.address);
-    throw new HostdevError('HOSTDEV_DEVICE_AMBIGUOUS', `${list.length} devices go by ${printable(word)}: ${list.slice(0, 16).join(', ')}${list.length > 16 ? ', …' : ''}`, {
-      data: { matches: list },
-    });
+    throw new HostdevError(
+      'HOSTDEV_DEVICE_AMBIGUOUS',
+      `${list.length} devices go by ${printable(word)}: ${list.slice(0, 16).join(', ')}${list.length > 16 ? ', …' : ''}`,
+      {
+        data: { matches: list },
+      },
+    );
   }
   return only;
 }
@@ -62,7 +69,9 @@ function addressOfBlock(host: Host, name: string): Address | null {
   const direct = addressOfClass(host, 'block', name);
   const nvme = /^nvme(\d+)n(\d+)/.exec(name);
   if (direct !== null || !nvme) return direct;
-  const path = (host.list(host.classLink('block')) ?? []).find((n) => new RegExp(`^nvme${nvme[1]}c\\d+n${nvme[2]}$`).test(n));
+  const path = (host.list(host.classLink('block')) ?? []).find((n) =>
+    new RegExp(`^nvme${nvme[1]}c\\d+n${nvme[2]}$`).test(n),
+  );
   return path === undefined ? null : addressOfClass(host, 'block', path);
 }
 
@@ -70,7 +79,15 @@ function addressOfBlock(host: Host, name: string): Address | null {
 function nearest(inventory: Inventory, word: string): string {
   const address = canonicalAddress(word);
   const tail = address?.slice(address.indexOf(':') + 1);
-  const near = inventory.devices.filter((d) => tail !== undefined && (d.address.endsWith(tail.slice(2)) || d.address.slice(0, -4) === address?.slice(0, -4)));
-  const list = near.slice(0, 4).map((d) => d.address).join(', ');
-  return list === '' ? "Run 'hostdev list' for the devices of this host." : `Did you mean ${list}? 'hostdev list' shows all.`;
+  const near = inventory.devices.filter(
+    (d) =>
+      tail !== undefined && (d.address.endsWith(tail.slice(2)) || d.address.slice(0, -4) === address?.slice(0, -4)),
+  );
+  const list = near
+    .slice(0, 4)
+    .map((d) => d.address)
+    .join(', ');
+  return list === ''
+    ? "Run 'hostdev list' for the devices of this host."
+    : `Did you mean ${list}? 'hostdev list' shows all.`;
 }

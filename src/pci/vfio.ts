@@ -48,7 +48,8 @@ export function groupBlockers(
 }
 
 /** The members of a group, in order of address. */
-export const groupMembers = (inventory: Inventory, id: number): PciDevice[] => inventory.devices.filter((d) => d.iommu_group === id);
+export const groupMembers = (inventory: Inventory, id: number): PciDevice[] =>
+  inventory.devices.filter((d) => d.iommu_group === id);
 
 /** All IOMMU groups with what stands in the way of each now. `warnings` gets a line for what could not be read. */
 export function readGroups(host: Host, inventory: Inventory, warnings: string[]): Group[] {
@@ -66,8 +67,18 @@ export function readGroups(host: Host, inventory: Inventory, warnings: string[])
     if (!/^\d{1,7}$/.test(g.id)) continue;
     const id = Number(g.id);
     const pci = members.get(id) ?? [];
-    const blockers = groupBlockers(pci, (d) => d.driver, (d, driver) => isVfioDriver(host, d.address, driver));
-    groups.push({ id, type: groupType(g.type), viable: blockers.length === 0, devices: pci.map((d) => d.address).sort(compareAddresses), blockers });
+    const blockers = groupBlockers(
+      pci,
+      (d) => d.driver,
+      (d, driver) => isVfioDriver(host, d.address, driver),
+    );
+    groups.push({
+      id,
+      type: groupType(g.type),
+      viable: blockers.length === 0,
+      devices: pci.map((d) => d.address).sort(compareAddresses),
+      blockers,
+    });
   }
   return groups;
 }

@@ -2,7 +2,18 @@
  * Our own state: small JSON files that an admin may read, each replaced as a whole. A reader sees the old text or the new one, never half
  * of one; a writer that fails (full disk, read-only /run) leaves the old text and no litter.
  */
-import { closeSync, fchmodSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fchmodSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
 
@@ -14,11 +25,16 @@ function storeError(doing: string, file: string, e: unknown): HostdevError {
   if (isErrno(e, 'EACCES', 'EPERM')) {
     return new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to ${doing} ${file}: ${why}`, { cause: e });
   }
-  const hint =
-    isErrno(e, 'EROFS') ? 'The file system is read-only: remount it or see why it was.'
-    : isErrno(e, 'ENOSPC', 'EDQUOT') ? 'The file system is full: make room and try again.'
-    : undefined;
-  return new HostdevError('HOSTDEV_STORE', `Failed to ${doing} ${file}: ${why}`, hint === undefined ? { cause: e } : { cause: e, hint });
+  const hint = isErrno(e, 'EROFS')
+    ? 'The file system is read-only: remount it or see why it was.'
+    : isErrno(e, 'ENOSPC', 'EDQUOT')
+      ? 'The file system is full: make room and try again.'
+      : undefined;
+  return new HostdevError(
+    'HOSTDEV_STORE',
+    `Failed to ${doing} ${file}: ${why}`,
+    hint === undefined ? { cause: e } : { cause: e, hint },
+  );
 }
 
 /** Makes a folder of ours (mode 0700: the books name what root may undo). Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
@@ -31,7 +47,11 @@ export function makeFolder(folder: string, mode = 0o700): void {
 }
 
 /** Replaces `file` by `bytes` in one step (write beside it, rename). `durable` syncs file and folder for what must outlive a power cut. */
-export function replaceFile(file: string, bytes: string | Uint8Array, { mode = 0o600, durable = false, folderMode = 0o700 } = {}): void {
+export function replaceFile(
+  file: string,
+  bytes: string | Uint8Array,
+  { mode = 0o600, durable = false, folderMode = 0o700 } = {},
+): void {
   makeFolder(dirname(file), folderMode);
   const fresh = `${file}.${process.pid}.new`;
   try {
@@ -96,7 +116,10 @@ export function corrupt(file: string, why: string): HostdevError {
 /** Names of the `*.json` files in a folder, without the suffix, sorted; none when the folder is not there. */
 export function listJson(folder: string): string[] {
   try {
-    return readdirSync(folder).filter((n) => n.endsWith('.json')).map((n) => n.slice(0, -5)).sort();
+    return readdirSync(folder)
+      .filter((n) => n.endsWith('.json'))
+      .map((n) => n.slice(0, -5))
+      .sort();
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENOTDIR')) return [];
     throw storeError('read', folder, e);

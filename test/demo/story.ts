@@ -44,8 +44,13 @@ async function hook(operation: string, devices: XmlDevice[]): Promise<void> {
 
 printReadiness();
 
-say('\nA simulated host: an SR-IOV NIC with four VFs, a variant driver for them, and two devices that share an IOMMU group');
-for (const g of listGroups(host).groups) say(`  group ${g.id}: ${g.devices.join(' ')}${g.viable ? '' : `  (blocked: ${g.blockers.map((b) => `${b.address} ${b.reason}`).join(', ')})`}`);
+say(
+  '\nA simulated host: an SR-IOV NIC with four VFs, a variant driver for them, and two devices that share an IOMMU group',
+);
+for (const g of listGroups(host).groups)
+  say(
+    `  group ${g.id}: ${g.devices.join(' ')}${g.viable ? '' : `  (blocked: ${g.blockers.map((b) => `${b.address} ${b.reason}`).join(', ')})`}`,
+  );
 showDevice(VF);
 
 const guest: XmlDevice[] = [{ address: VF, managed: 'no' }];
@@ -53,7 +58,9 @@ await hook('prepare', guest);
 showDevice(VF);
 await hook('start', guest);
 const { bindings } = await readStatus(host);
-say(`  the books: ${bindings.map((b) => `${b.address} for ${b.claims.map((c) => c.name).join(', ')}, before on ${b.before.driver}`).join('; ')}`);
+say(
+  `  the books: ${bindings.map((b) => `${b.address} for ${b.claims.map((c) => c.name).join(', ')}, before on ${b.before.driver}`).join('; ')}`,
+);
 await hook('release', guest);
 showDevice(VF);
 

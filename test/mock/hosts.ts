@@ -21,7 +21,14 @@ const ALIASES = 'alias vfio_pci:v00008086d000010CAsv*sd*bc*sc*i* tb_igbvf_vfio_p
 export const SMALL_HOST: ModelDevice[] = [
   { address: '0000:00:01.0', ids: '8086:0600', class: '060400', group: 0, driver: 'pcieport' },
   { address: '0000:21:00.0', ids: '8086:10c9', group: 10, numa: 0, totalVfs: 7, driver: 'igb' },
-  ...[0, 2, 4, 6].map((n, i) => ({ address: `0000:21:10.${n}`, ids: '8086:10ca', group: 11 + i, numa: 0, physfn: '0000:21:00.0', driver: 'igbvf' })),
+  ...[0, 2, 4, 6].map((n, i) => ({
+    address: `0000:21:10.${n}`,
+    ids: '8086:10ca',
+    group: 11 + i,
+    numa: 0,
+    physfn: '0000:21:00.0',
+    driver: 'igbvf',
+  })),
   { address: '0000:26:01.0', ids: '1234:11e8', class: '00ff00', group: 20, driver: null },
   { address: '0000:26:02.0', ids: '8086:100e', group: 20, driver: 'e1000' },
   { address: '0000:22:00.0', ids: '1b36:0010', class: '010802', group: 30, driver: 'nvme' },
@@ -48,5 +55,7 @@ export function domainXml(name: string, uuid: string, devices: XmlDevice[]): Uin
     const [slot, func] = rest.split('.');
     return `<hostdev mode='subsystem' type='pci' managed='${managed}'>${model ? `<driver model='${model}'/>` : ''}<source><address domain='0x${domain}' bus='0x${bus}' slot='0x${slot}' function='0x${func}'/></source>${unassigned ? "<address type='unassigned'/>" : ''}</hostdev>`;
   });
-  return Buffer.from(`<domain type='qemu'><name>${name}</name><uuid>${uuid}</uuid><devices>${hostdevs.join('')}</devices></domain>`);
+  return Buffer.from(
+    `<domain type='qemu'><name>${name}</name><uuid>${uuid}</uuid><devices>${hostdevs.join('')}</devices></domain>`,
+  );
 }

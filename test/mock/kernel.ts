@@ -32,10 +32,15 @@ export type ModelDriver = {
   loaded?: boolean;
 };
 
-type Live = Required<Pick<ModelDevice, 'address' | 'ids'>> & ModelDevice & { driver: string | null; override: string | null };
+type Live = Required<Pick<ModelDevice, 'address' | 'ids'>> &
+  ModelDevice & { driver: string | null; override: string | null };
 
 /** What a fault rule does to a write instead of the kernel: an errno, 'silent' (success, nothing happens), or 'hang' (no answer before the deadline). */
-export type Fault = (path: string, value: string, nth: number) => keyof typeof constants.errno | 'silent' | 'hang' | null;
+export type Fault = (
+  path: string,
+  value: string,
+  nth: number,
+) => keyof typeof constants.errno | 'silent' | 'hang' | null;
 
 export class KernelModel implements NativeBinding {
   readonly kind = 'model';
@@ -52,13 +57,17 @@ export class KernelModel implements NativeBinding {
 
   constructor(devices: ModelDevice[], drivers: ModelDriver[], aliases = '') {
     for (const d of drivers) this.drivers.set(d.name, { loaded: true, ...d });
-    for (const d of devices) this.devices.set(d.address, { ...d, driver: d.driver ?? null, override: d.override ?? null });
+    for (const d of devices)
+      this.devices.set(d.address, { ...d, driver: d.driver ?? null, override: d.override ?? null });
     this.files.set('proc/sys/kernel/osrelease', '6.12.0-model\n');
     this.files.set('proc/cmdline', 'intel_iommu=on\n');
     this.files.set('lib/modules/6.12.0-model/modules.alias', `alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n${aliases}`);
     this.files.set('proc/self/mountinfo', '');
     this.files.set('proc/swaps', 'Filename\tType\tSize\tUsed\tPriority\n');
-    this.files.set('proc/net/route', 'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n');
+    this.files.set(
+      'proc/net/route',
+      'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n',
+    );
   }
 
   // Reading.
@@ -79,9 +88,12 @@ export class KernelModel implements NativeBinding {
 
   scanGroups(): RawGroups {
     const groups = new Map<number, string[]>();
-    for (const d of this.devices.values()) if (d.group != null) groups.set(d.group, [...(groups.get(d.group) ?? []), d.address]);
+    for (const d of this.devices.values())
+      if (d.group != null) groups.set(d.group, [...(groups.get(d.group) ?? []), d.address]);
     return {
-      groups: [...groups].sort(([a], [b]) => a - b).map(([id, devices]) => ({ id: `${id}`, type: 'DMA-FQ\n', reservedRegions: '', devices })),
+      groups: [...groups]
+        .sort(([a], [b]) => a - b)
+        .map(([id, devices]) => ({ id: `${id}`, type: 'DMA-FQ\n', reservedRegions: '', devices })),
       failures: [],
     };
   }
@@ -122,7 +134,9 @@ export class KernelModel implements NativeBinding {
 
   loadModule(name: string): void {
     for (const d of this.drivers.values()) {
-      const claims = name.startsWith('pci:') && [...this.devices.values()].some((x) => modalias(x) === `${name}\n` && d.ids.includes(x.ids) && !d.vfio);
+      const claims =
+        name.startsWith('pci:') &&
+        [...this.devices.values()].some((x) => modalias(x) === `${name}\n` && d.ids.includes(x.ids) && !d.vfio);
       if (d.module === name || claims) d.loaded = true;
     }
   }
@@ -185,7 +199,12 @@ export class KernelModel implements NativeBinding {
     const d = this.devices.get(address);
     if (!d) throw this.#error('ENODEV', 'write', path);
     if (d.driver !== null) return;
-    if (d.physfn !== undefined && d.override === null && this.files.get(`sys/bus/pci/devices/${d.physfn}/sriov_drivers_autoprobe`)?.trim() === '0') return;
+    if (
+      d.physfn !== undefined &&
+      d.override === null &&
+      this.files.get(`sys/bus/pci/devices/${d.physfn}/sriov_drivers_autoprobe`)?.trim() === '0'
+    )
+      return;
     const r = [...this.drivers.values()].find((x) => x.loaded && matches(x, d));
     if (r && !r.probeErrno) d.driver = r.name;
   }
@@ -228,7 +247,12 @@ export class KernelModel implements NativeBinding {
   }
 
   #error(code: keyof typeof constants.errno, syscall: string, path: string): Error {
-    return Object.assign(new Error(`${code}: ${syscall} '${path}'`), { code, errno: -constants.errno[code], syscall, path });
+    return Object.assign(new Error(`${code}: ${syscall} '${path}'`), {
+      code,
+      errno: -constants.errno[code],
+      syscall,
+      path,
+    });
   }
 }
 

@@ -17,7 +17,9 @@ const MAY_IMPORT: Record<string, string[]> = {
   cli: ['addon', 'host', 'actions', 'binding'],
 };
 
-const sources = readdirSync('src', { recursive: true, encoding: 'utf8' }).map((n) => join('src', n)).filter((f) => f.endsWith('.ts') && statSync(f).isFile());
+const sources = readdirSync('src', { recursive: true, encoding: 'utf8' })
+  .map((n) => join('src', n))
+  .filter((f) => f.endsWith('.ts') && statSync(f).isFile());
 
 test('imports go down only', () => {
   const wrong: string[] = [];
@@ -34,6 +36,9 @@ test('imports go down only', () => {
 });
 
 test('only host/ spells paths of the kernel', () => {
-  const spelled = sources.filter((f) => !f.startsWith('src/host/') && /^[^*]*['`](?:sys|proc|lib\/modules|run\/hostdev)\//m.test(readFileSync(f, 'utf8')));
+  const spelled = sources.filter(
+    (f) =>
+      !f.startsWith('src/host/') && /^[^*]*['`](?:sys|proc|lib\/modules|run\/hostdev)\//m.test(readFileSync(f, 'utf8')),
+  );
   expect(spelled).toEqual([]);
 });

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { runHook } from '../../src/actions/hookRun.ts';
 import { bindDevices } from '../../src/actions/bind.ts';
-import { unbindDevices } from '../../src/actions/unbind.ts';
+import { runHook } from '../../src/actions/hookRun.ts';
 import { readStatus } from '../../src/actions/status.ts';
+import { unbindDevices } from '../../src/actions/unbind.ts';
 import { readBinding } from '../../src/binding/books.ts';
 import { readJournal } from '../../src/binding/journal.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B, type XmlDevice } from '../mock/hosts.ts';
@@ -165,7 +165,9 @@ describe('refusals leave everything as it was', () => {
     const refused = await hook('prepare', UUID_A, [{ address: '0000:26:01.0' }]).catch((e) => e);
     expect(refused.code).toBe('HOSTDEV_GROUP_NOT_VIABLE');
     expect(refused.message).toContain('0000:26:02.0 is on the host driver e1000');
-    expect(refused.hint).toContain("<address domain='0x0000' bus='0x26' slot='0x02' function='0x0'/></source><address type='unassigned'/>");
+    expect(refused.hint).toContain(
+      "<address domain='0x0000' bus='0x26' slot='0x02' function='0x0'/></source><address type='unassigned'/>",
+    );
     expect(sim.kernel.writes).toEqual([]);
   });
 
@@ -178,13 +180,17 @@ describe('refusals leave everything as it was', () => {
   });
 
   test('a device that is not there', async () => {
-    await expect(hook('prepare', UUID_A, [{ address: VF }, { address: '0000:77:00.0' }])).rejects.toMatchObject({ code: 'HOSTDEV_DEVICE_ABSENT' });
+    await expect(hook('prepare', UUID_A, [{ address: VF }, { address: '0000:77:00.0' }])).rejects.toMatchObject({
+      code: 'HOSTDEV_DEVICE_ABSENT',
+    });
     expect(sim.kernel.writes).toEqual([]);
   });
 
   test('the second device fails: the first is back', async () => {
     sim.kernel.fault = (path, value) => (path.endsWith('drivers_probe') && value === '0000:21:10.2' ? 'silent' : null);
-    await expect(hook('prepare', UUID_A, [{ address: VF }, { address: '0000:21:10.2' }])).rejects.toMatchObject({ code: 'HOSTDEV_UNDO_INCOMPLETE' });
+    await expect(hook('prepare', UUID_A, [{ address: VF }, { address: '0000:21:10.2' }])).rejects.toMatchObject({
+      code: 'HOSTDEV_UNDO_INCOMPLETE',
+    });
     sim.kernel.fault = () => null;
     expect(state()).toEqual(HOST);
     // The fault also hit the way back; the next hook for this device puts it right.
@@ -196,7 +202,8 @@ describe('refusals leave everything as it was', () => {
 });
 
 test('operations of no interest and domains without devices touch nothing', async () => {
-  for (const op of ['started', 'stopped', 'reconnect', 'migrate', 'restore', 'attach', 'new-in-libvirt-13']) await hook(op, UUID_A, [{ address: VF }]);
+  for (const op of ['started', 'stopped', 'reconnect', 'migrate', 'restore', 'attach', 'new-in-libvirt-13'])
+    await hook(op, UUID_A, [{ address: VF }]);
   await hook('prepare', UUID_A, []);
   expect(sim.kernel.writes).toEqual([]);
 });

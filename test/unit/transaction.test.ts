@@ -20,7 +20,17 @@ const bind = (words = VFS) => bindDevices(sim.host, words, null, ADMIN);
 test('override on all first, then unbind, then probe', async () => {
   await bind();
   const kinds = sim.kernel.writes.map((w) => w.split('=')[0]?.split('/').at(-1));
-  expect(kinds).toEqual(['driver_override', 'driver_override', 'driver_override', 'unbind', 'unbind', 'unbind', 'drivers_probe', 'drivers_probe', 'drivers_probe']);
+  expect(kinds).toEqual([
+    'driver_override',
+    'driver_override',
+    'driver_override',
+    'unbind',
+    'unbind',
+    'unbind',
+    'drivers_probe',
+    'drivers_probe',
+    'drivers_probe',
+  ]);
 });
 
 test('a dry run plans the same writes and makes none', async () => {
@@ -31,7 +41,12 @@ test('a dry run plans the same writes and makes none', async () => {
   expect(sim.kernel.writes).toEqual([]);
   await bind();
   expect(plan.steps.map((s) => `${s.path}=${s.value.trim()}`)).toEqual(sim.kernel.writes);
-  expect(plan.devices[0]).toEqual({ address: VFS[0], driver_from: 'igbvf', driver_to: 'tb_igbvf_vfio_pci', module: 'tb_igbvf_vfio_pci' });
+  expect(plan.devices[0]).toEqual({
+    address: VFS[0],
+    driver_from: 'igbvf',
+    driver_to: 'tb_igbvf_vfio_pci',
+    module: 'tb_igbvf_vfio_pci',
+  });
 });
 
 describe('every write of a bind fails once', () => {
@@ -45,7 +60,10 @@ describe('every write of a bind fails once', () => {
           armed = false;
           return how;
         };
-        const failure = await bind().then(() => null, (e: unknown) => e);
+        const failure = await bind().then(
+          () => null,
+          (e: unknown) => e,
+        );
         expect(armed).toBe(false);
         expect(failure).toMatchObject({ code: 'HOSTDEV_BIND_FAILED' });
         expect(states()).toEqual(before);
@@ -64,7 +82,9 @@ describe('every write of a give-back fails once', () => {
         const on = states();
         const offset = sim.kernel.writes.length;
         sim.kernel.fault = (_path, _value, n) => (n === offset + nth ? how : null);
-        await expect(unbindDevices(sim.host, [VFS[0] ?? ''], false, ADMIN)).rejects.toMatchObject({ code: 'HOSTDEV_BIND_FAILED' });
+        await expect(unbindDevices(sim.host, [VFS[0] ?? ''], false, ADMIN)).rejects.toMatchObject({
+          code: 'HOSTDEV_BIND_FAILED',
+        });
         expect(states()).toEqual(on);
         expect(readBooks(sim.host)).toHaveLength(1);
         expect(readJournal(sim.host)).toEqual([]);
@@ -78,7 +98,8 @@ describe('every write of a give-back fails once', () => {
 });
 
 test('a write that hangs: the others are back, the journal says which is not known, and the next command finishes it', async () => {
-  sim.kernel.fault = (path) => (path === 'sys/bus/pci/drivers/igbvf/unbind' && sim.kernel.writes.at(-1)?.endsWith('10.2') ? 'hang' : null);
+  sim.kernel.fault = (path) =>
+    path === 'sys/bus/pci/drivers/igbvf/unbind' && sim.kernel.writes.at(-1)?.endsWith('10.2') ? 'hang' : null;
   await expect(bind()).rejects.toMatchObject({ code: 'HOSTDEV_TIMEOUT' });
   expect(sim.kernel.devices.get(VFS[0] ?? '')).toMatchObject({ driver: 'igbvf', override: null });
   sim.kernel.fault = () => null;
@@ -106,8 +127,24 @@ test('udev won the race for a fresh VF: unbound and probed once more', async () 
 test('a dead process left a bind half done: the next one in that group undoes it first', async () => {
   const address = VFS[0] ?? '';
   const d = sim.kernel.devices.get(address);
-  const move = { address, group: 11, from: { driver: 'igbvf', override: null }, to: { driver: 'vfio-pci', override: 'vfio-pci' }, override_bytes: '(null)\n' };
-  writeJournal(sim.host, { schema: 1, id: 'x-1-1', kind: 'bind', owner: 'admin', pid: 1, started: '', state: 'intent', devices: [move], left: [] });
+  const move = {
+    address,
+    group: 11,
+    from: { driver: 'igbvf', override: null },
+    to: { driver: 'vfio-pci', override: 'vfio-pci' },
+    override_bytes: '(null)\n',
+  };
+  writeJournal(sim.host, {
+    schema: 1,
+    id: 'x-1-1',
+    kind: 'bind',
+    owner: 'admin',
+    pid: 1,
+    started: '',
+    state: 'intent',
+    devices: [move],
+    left: [],
+  });
   Object.assign(d ?? {}, { driver: null, override: 'vfio-pci' });
   const { warnings } = await bind([address]);
   expect(warnings.join()).toContain('interrupted bind');
@@ -121,15 +158,28 @@ test('interrupted: stops before the next write, undoes, exit 130', async () => {
     if (path.endsWith('unbind')) stop.abort();
     return null;
   };
-  await expect(bindDevices(sim.host, VFS, null, { ...ADMIN, signal: stop.signal })).rejects.toMatchObject({ code: 'HOSTDEV_INTERRUPTED', exit: 130 });
+  await expect(bindDevices(sim.host, VFS, null, { ...ADMIN, signal: stop.signal })).rejects.toMatchObject({
+    code: 'HOSTDEV_INTERRUPTED',
+    exit: 130,
+  });
   expect(states()).toEqual(before);
   expect(readJournal(sim.host)).toEqual([]);
 });
 
 describe('guards', () => {
   test('bridge, PF with VFs, denylist: refused by name, nothing written', async () => {
-    sim.kernel.devices.set('0000:40:00.0', { address: '0000:40:00.0', ids: '8086:37c9', group: 40, driver: null, override: null });
-    for (const [word, guard] of [['0000:00:01.0', 'bridge'], ['0000:21:00.0', 'vfs'], ['0000:40:00.0', 'denylist']] as const) {
+    sim.kernel.devices.set('0000:40:00.0', {
+      address: '0000:40:00.0',
+      ids: '8086:37c9',
+      group: 40,
+      driver: null,
+      override: null,
+    });
+    for (const [word, guard] of [
+      ['0000:00:01.0', 'bridge'],
+      ['0000:21:00.0', 'vfs'],
+      ['0000:40:00.0', 'denylist'],
+    ] as const) {
       const e = await bind([word]).catch((x) => x);
       expect(e.exit, word).toBe(5);
       expect(e.data.plan.refusals[0].guard).toBe(guard);
@@ -146,11 +196,16 @@ describe('guards', () => {
     const e = await bind(['0000:22:00.0']).catch((x) => x);
     expect(e.exit).toBe(5);
     expect(e.message).toContain('nvme0n1p2 is mounted on /srv');
-    await expect(bindDevices(sim.host, ['0000:22:00.0'], null, { ...ADMIN, allowed: new Set(['network']) })).rejects.toMatchObject({ exit: 5 });
+    await expect(
+      bindDevices(sim.host, ['0000:22:00.0'], null, { ...ADMIN, allowed: new Set(['network']) }),
+    ).rejects.toMatchObject({ exit: 5 });
     await bindDevices(sim.host, ['0000:22:00.0'], null, { ...ADMIN, allowed: new Set(['disk']) });
 
     k.links.set('sys/class/net/eth9', '../../devices/pci0000:20/0000:26:02.0/net/eth9');
-    k.files.set('proc/net/route', `Iface\tDestination\n${['eth9', '00000000', '0102000A', '0003', '0', '0', '0', '00000000', '0', '0', '0'].join('\t')}\n`);
+    k.files.set(
+      'proc/net/route',
+      `Iface\tDestination\n${['eth9', '00000000', '0102000A', '0003', '0', '0', '0', '00000000', '0', '0', '0'].join('\t')}\n`,
+    );
     await expect(bind(['eth9'])).rejects.toThrow('eth9 has the default route');
   });
 });

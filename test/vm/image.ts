@@ -42,13 +42,13 @@ function runBuild(): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn('bash', [path.join(here, 'image/build.sh')], { stdio: ['ignore', 'pipe', 'pipe'] });
     let out = '';
-    let lastLine = '';
+    let told = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       out += text;
     });
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       process.stderr.write(text);
-      lastLine = text.trim().split('\n').at(-1) ?? lastLine;
+      told = (told + text).slice(-4000);
     });
     const end = () => child.kill('SIGTERM');
     process.once('exit', end);
@@ -56,7 +56,10 @@ function runBuild(): Promise<string> {
     child.on('close', (code) => {
       process.removeListener('exit', end);
       if (code === 0) resolve(out.trim());
-      else reject(new Error(`the VM image cannot be built (exit ${code}): ${lastLine}`));
+      else
+        reject(
+          new Error(`the VM image cannot be built (exit ${code})\n${told.trim().split('\n').slice(-8).join('\n')}`),
+        );
     });
   });
 }

@@ -76,6 +76,10 @@ function guard(kill: () => void): void {
   guarded = true;
   process.once('exit', killAll);
   for (const one of signals) process.on(one, onSignal);
+  // vitest killed by a signal leaves its worker running the file to the end.
+  process.once('disconnect', () => {
+    if (running.size > 0) process.exit(1);
+  });
 }
 
 /** Starts a process that the kernel ends when the thread that started it is gone, however that came about. */

@@ -1,6 +1,16 @@
 /** A guest starts through hostdev on a real kernel: the whole path, and what must not happen beside it. */
 import { beforeAll, describe, expect, test } from 'vitest';
-import { createVfs, defineDomain, type DomainXml, driverOf, hostdevXml, installHostdev, onlineNvmeVf, overrideOf, virsh } from './guest.ts';
+import {
+  createVfs,
+  type DomainXml,
+  defineDomain,
+  driverOf,
+  hostdevXml,
+  installHostdev,
+  onlineNvmeVf,
+  overrideOf,
+  virsh,
+} from './guest.ts';
 import { skipped, useMachine } from './suite.ts';
 
 const vm = useMachine('intel');
@@ -17,11 +27,13 @@ async function eventually(look: () => Promise<unknown>, wanted: unknown): Promis
 }
 
 const host = (address: string) => driverOf(vm(), address);
-const setOverride = (address: string, text: string) => vm().ok(`printf '%s\\n' '${text}' > /sys/bus/pci/devices/${address}/driver_override`);
+const setOverride = (address: string, text: string) =>
+  vm().ok(`printf '%s\\n' '${text}' > /sys/bus/pci/devices/${address}/driver_override`);
 const hookLog = () => vm().ok('cat /run/hostdev/hook.log 2>/dev/null || :');
 
 /** The VFIO group and device nodes that a guest's QEMU has open. */
-const qemuHolds = (name: string) => vm().ok(`ls -l /proc/$(pgrep -f guest=${name},)/fd | grep -o '/dev/vfio/[0-9]*' || :`);
+const qemuHolds = (name: string) =>
+  vm().ok(`ls -l /proc/$(pgrep -f guest=${name},)/fd | grep -o '/dev/vfio/[0-9]*' || :`);
 const groupOf = (address: string) => vm().ok(`basename "$(readlink /sys/bus/pci/devices/${address}/iommu_group)"`);
 
 async function startOk(name: string): Promise<void> {
@@ -39,7 +51,11 @@ async function expectClean(): Promise<void> {
   await eventually(() => vm().ok('ls /run/hostdev/bindings /run/hostdev/journal 2>/dev/null | grep -c json || :'), '0');
 }
 
-const one = (name: string, address: string, managed: boolean, more: Partial<DomainXml> = {}): DomainXml => ({ name, hostdevs: [{ address, managed }], ...more });
+const one = (name: string, address: string, managed: boolean, more: Partial<DomainXml> = {}): DomainXml => ({
+  name,
+  hostdevs: [{ address, managed }],
+  ...more,
+});
 
 beforeAll(async () => {
   if (skipped) return;
@@ -73,7 +89,9 @@ describe('a guest', () => {
     expect(await host(VF)).toBe('tb_igbvf_vfio_pci');
     expect(await qemuHolds('plain')).toContain(`/dev/vfio/${await groupOf(VF)}`);
     const list = JSON.parse(await vm().ok('hostdev status -j'));
-    expect(list.bindings).toMatchObject([{ address: VF, driver: 'tb_igbvf_vfio_pci', before: { driver: 'igbvf', override: 'igbvf' }, drift: null }]);
+    expect(list.bindings).toMatchObject([
+      { address: VF, driver: 'tb_igbvf_vfio_pci', before: { driver: 'igbvf', override: 'igbvf' }, drift: null },
+    ]);
     await stop('plain');
     await eventually(() => host(VF), 'igbvf');
     expect(await overrideOf(vm(), VF)).toBe('igbvf');
@@ -127,7 +145,9 @@ describe('a guest', () => {
   });
 
   test('with a driverless NVMe VF: driverless again afterwards', async () => {
-    const [, offline = ''] = (await vm().ok(`for l in /sys/bus/pci/devices/${NVME}/virtfn*; do basename "$(readlink $l)"; done`)).split('\n');
+    const [, offline = ''] = (
+      await vm().ok(`for l in /sys/bus/pci/devices/${NVME}/virtfn*; do basename "$(readlink $l)"; done`)
+    ).split('\n');
     expect(await host(offline)).toBeNull();
     await defineDomain(vm(), one('off', offline, false));
     await startOk('off');
@@ -166,12 +186,20 @@ describe('refusals', () => {
     expect(r.code).not.toBe(0);
     expect(r.stderr).toContain('0000:26:02.0 is on the host driver e1000');
     expect(r.stderr).toContain('0000:25:00.0 the bridge is bound to shpchp');
-    expect(r.stderr).toContain("<source><address domain='0x0000' bus='0x26' slot='0x02' function='0x0'/></source><address type='unassigned'/>");
+    expect(r.stderr).toContain(
+      "<source><address domain='0x0000' bus='0x26' slot='0x02' function='0x0'/></source><address type='unassigned'/>",
+    );
     expect(await host('0000:26:02.0')).toBe('e1000');
     expect(await host('0000:26:01.0')).toBeNull();
 
     await vm().ok('echo 0000:25:00.0 > /sys/bus/pci/drivers/shpchp/unbind');
-    await defineDomain(vm(), { name: 'peer2', hostdevs: [{ address: '0000:26:01.0', managed: false }, { address: '0000:26:02.0', managed: false, unassigned: true }] });
+    await defineDomain(vm(), {
+      name: 'peer2',
+      hostdevs: [
+        { address: '0000:26:01.0', managed: false },
+        { address: '0000:26:02.0', managed: false, unassigned: true },
+      ],
+    });
     await startOk('peer2');
     await stop('peer2');
     await eventually(() => host('0000:26:02.0'), 'e1000');
@@ -226,7 +254,20 @@ describe('what it shows is what is there', () => {
       drv=$(readlink $d/driver); grp=$(readlink $d/iommu_group); pf=$(readlink $d/physfn); t=; num=; [ ! -e $d/sriov_totalvfs ] || { read t < $d/sriov_totalvfs; read num < $d/sriov_numvfs; }
       echo "$d|\${v#0x}|\${p#0x}|\${c#0x}|\${sv#0x}|\${sd#0x}|$n|\${drv##*/}|\${grp##*/}|\${pf##*/}|$t|$num"; done`);
     const line = (d: Listed) =>
-      [d.address, d.vendor_id, d.product_id, d.class, d.subsystem_vendor_id, d.subsystem_device_id, d.numa_node ?? -1, d.driver ?? '', d.iommu_group ?? '', d.parent_addr ?? '', d.sriov_totalvfs ?? '', d.sriov_numvfs ?? ''].join('|');
+      [
+        d.address,
+        d.vendor_id,
+        d.product_id,
+        d.class,
+        d.subsystem_vendor_id,
+        d.subsystem_device_id,
+        d.numa_node ?? -1,
+        d.driver ?? '',
+        d.iommu_group ?? '',
+        d.parent_addr ?? '',
+        d.sriov_totalvfs ?? '',
+        d.sriov_numvfs ?? '',
+      ].join('|');
     expect(devices.map(line)).toEqual(sys.split('\n'));
 
     const lspci = await vm().ok('lspci -Dnk');
@@ -238,8 +279,13 @@ describe('what it shows is what is there', () => {
       records.map(({ head, driver }) => [head[1], head[2], head[3], head[4], driver]),
     );
 
-    const xml = await vm().ok("for n in $(virsh nodedev-list --cap pci); do virsh nodedev-dumpxml $n | tr -d '\\n'; echo; done", { timeoutMs: 170_000 });
-    const nodes = new Map(xml.split('\n').map((x) => [/<name>pci_(\w{4})_(\w\w)_(\w\w)_(\w)/.exec(x)?.slice(1).join(''), x]));
+    const xml = await vm().ok(
+      "for n in $(virsh nodedev-list --cap pci); do virsh nodedev-dumpxml $n | tr -d '\\n'; echo; done",
+      { timeoutMs: 170_000 },
+    );
+    const nodes = new Map(
+      xml.split('\n').map((x) => [/<name>pci_(\w{4})_(\w\w)_(\w\w)_(\w)/.exec(x)?.slice(1).join(''), x]),
+    );
     expect(nodes.size).toBe(devices.length);
     for (const d of devices) {
       const x = nodes.get(String(d.address).replace(/[:.]/g, '')) ?? '';
@@ -253,13 +299,27 @@ describe('what it shows is what is there', () => {
         max: Number(/virt_functions' maxCount='(\d+)'/.exec(x)?.[1] ?? 0),
         vf: /<capability type='phys_function'/.test(x),
       };
-      expect({ a: d.address, ...seen }).toEqual({ a: d.address, vendor: d.vendor_id, product: d.product_id, cls: d.class, group: d.iommu_group ?? -1, driver: d.driver, numa: d.numa_node ?? -1, max: d.sriov_totalvfs ?? 0, vf: d.dev_type === 'type-VF' });
+      expect({ a: d.address, ...seen }).toEqual({
+        a: d.address,
+        vendor: d.vendor_id,
+        product: d.product_id,
+        cls: d.class,
+        group: d.iommu_group ?? -1,
+        driver: d.driver,
+        numa: d.numa_node ?? -1,
+        max: d.sriov_totalvfs ?? 0,
+        vf: d.dev_type === 'type-VF',
+      });
     }
   }, 240_000);
 
   test('group list agrees with /sys/kernel/iommu_groups, show with the attributes', async () => {
-    const { groups } = JSON.parse(await vm().ok('hostdev group list -j')) as { groups: { id: number; type: string; devices: string[] }[] };
-    const sys = await vm().ok('cd /sys/kernel/iommu_groups; for g in $(ls | sort -n); do echo "$g|$(cat $g/type)|$(ls $g/devices | tr "\\n" " ")"; done');
+    const { groups } = JSON.parse(await vm().ok('hostdev group list -j')) as {
+      groups: { id: number; type: string; devices: string[] }[];
+    };
+    const sys = await vm().ok(
+      'cd /sys/kernel/iommu_groups; for g in $(ls | sort -n); do echo "$g|$(cat $g/type)|$(ls $g/devices | tr "\\n" " ")"; done',
+    );
     expect(groups.map((g) => `${g.id}|${g.type}|${g.devices.map((d) => `${d} `).join('')}`)).toEqual(sys.split('\n'));
     // In the machine 60 node starts are minutes: one of each kind.
     for (const address of [IGB, VF, NVME, '0000:26:02.0', '0000:25:00.0', '0000:00:02.0']) {
@@ -267,7 +327,9 @@ describe('what it shows is what is there', () => {
       const at = `/sys/bus/pci/devices/${address}`;
       expect(device.driver_override, address).toBe(await overrideOf(vm(), address));
       expect(device.reset_methods.join(' '), address).toBe(await vm().ok(`cat ${at}/reset_method 2>/dev/null || :`));
-      const name = (await vm().ok(`lspci -Ds ${address}`)).replace(/^\S+ [^:]+: /, '').replace(/ \((rev|prog-if).*$/, '');
+      const name = (await vm().ok(`lspci -Ds ${address}`))
+        .replace(/^\S+ [^:]+: /, '')
+        .replace(/ \((rev|prog-if).*$/, '');
       expect(device.name, address).toBe(name);
     }
     const variant = JSON.parse(await vm().ok(`hostdev show -j ${VF}`)).device.variant_driver;

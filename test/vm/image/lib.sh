@@ -35,18 +35,19 @@ sources() { # suite... -> one-line sources
     done
 }
 bootstrap() { # log destination suite... [-- mmdebstrap options]: a root from the first suite and the ones beside it
-    local log=$OUT/log/$1 dest=$2 suites=()
+    local log=$OUT/log/$1 dest=$2 list suites=()
     shift 2
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
         suites+=("$1")
         shift
     done
     [ $# -eq 0 ] || shift
+    list=$(sources "${suites[@]}")
     # `>` and not --logfile: what mmdebstrap says of itself belongs in the log too.
-    if ! sources "${suites[@]}" | mmdebstrap --mode=root --aptopt='APT::Install-Recommends "false"' \
+    if ! mmdebstrap --mode=root --aptopt='APT::Install-Recommends "false"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
-        "$@" "${suites[0]}" "$dest" - > "$log" 2>&1; then
+        "$@" "${suites[0]}" "$dest" - <<< "$list" > "$log" 2>&1; then
         tail -15 "$log" >&2
         die "mmdebstrap failed for $(basename "$dest")"
     fi

@@ -1,0 +1,33 @@
+{
+  'target_defaults': {
+    'cflags': ['-Wall', '-Wextra', '-Werror', '-O2', '-fvisibility=hidden'],
+    'cflags_cc!': ['-std=gnu++17', '-fno-exceptions', '-fno-rtti'],
+    'cflags_cc': ['-std=c++20', '-fexceptions'],
+    # What node-gyp adds for every addon breaks our -Wextra.
+    'cflags!': ['-Wno-unused-parameter'],
+  },
+  'targets': [
+    {
+      'target_name': 'hostdev',
+      'sources': [
+        'native/addon.cc',
+        'native/root_fs.cc',
+        'native/scan.cc',
+        'native/holders.cc',
+        'native/lock.cc',
+      ],
+      'include_dirs': ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      'defines': ['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS', 'NODE_ADDON_API_DISABLE_DEPRECATED'],
+      'ldflags': ['-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL'],
+    },
+    {
+      'target_name': 'hostdev-native',
+      'type': 'executable',
+      'sources': ['native/main.cc', 'native/writer.cc', 'native/hook.cc', 'native/hook_xml.cc', 'native/hook_conf.cc', 'native/root_fs.cc'],
+      'cflags_cc': ['-fno-rtti'],
+      'ldflags': ['-static', '-s'],
+      # node-gyp links -lnode into executables where it finds one.
+      'libraries!': ['-lnode'],
+    },
+  ],
+}

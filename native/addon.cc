@@ -1,0 +1,227 @@
+// The addon's one table of functions. JavaScript validates (src/host), this trusts its arguments' types and turns every
+// Failure into an Error with the fields that node's own fs errors have.
+#include <fcntl.h>
+#include <napi.h>
+
+#include <algorithm>
+#include <cstring>
+#include <unordered_set>
+
+#include "holders.h"
+#include "lock.h"
+#include "root_fs.h"
+#include "scan.h"
+
+namespace hostdev {
+
+namespace {
+
+const char* error_name(int error) {
+  // glibc's own table: strerrorname_np since 2.32.
+  const char* name = strerrorname_np(error);
+  return name == nullptr ? "EUNKNOWN" : name;
+}
+
+[[noreturn]] void raise(Napi::Env env, const Failure& f) {
+  const std::string code = error_name(f.error);
+  // strerrordesc_np is strerror without its shared buffer.
+  const char* text = strerrordesc_np(f.error);
+  auto error = Napi::Error::New(env, code + ": " + (text == nullptr ? "unknown error" : text) + ", " + f.syscall + " '" + f.path + "'");
+  error.Set("code", Napi::String::New(env, code));
+  error.Set("errno", Napi::Number::New(env, -f.error));
+  error.Set("syscall", Napi::String::New(env, f.syscall));
+  error.Set("path", Napi::String::New(env, f.path));
+  throw error;
+}
+
+// Text of sysfs is bytes: latin1 keeps each as it is, and what is not ASCII is refused above.
+Napi::Value latin1(Napi::Env env, const std::string& text) {
+  napi_value value = nullptr;
+  if (napi_create_string_latin1(env, text.data(), text.size(), &value) != napi_ok) {
+    throw Napi::Error::New(env, "out of memory");
+  }
+  return {env, value};
+}
+
+Napi::Value text_or_null(Napi::Env env, const Text& text) {
+  return text ? latin1(env, *text) : env.Null();
+}
+
+std::string text_argument(const Napi::CallbackInfo& info, size_t index) {
+  return info[index].As<Napi::String>().Utf8Value();
+}
+
+Fd root_argument(const Napi::CallbackInfo& info) {
+  Fd root;
+  if (const auto failure = open_root(text_argument(info, 0), root)) raise(info.Env(), failure);
+  return root;
+}
+
+Napi::Array failures_array(Napi::Env env, const std::vector<Failure>& failures) {
+  auto array = Napi::Array::New(env, failures.size());
+  uint32_t i = 0;
+  for (const auto& f : failures) {
+    auto row = Napi::Object::New(env);
+    row.Set("code", error_name(f.error));
+    row.Set("errno", -f.error);
+    row.Set("syscall", f.syscall);
+    row.Set("path", latin1(env, f.path));
+    array.Set(i++, row);
+  }
+  return array;
+}
+
+// The keys are made once for a scan: with 4,000 devices, making them for each costs more than reading the attributes.
+Napi::Object device_object(Napi::Env env, const RawDevice& d, const std::vector<Napi::Value>& keys) {
+  auto object = Napi::Object::New(env);
+  Napi::Value ids = env.Null();
+  if (!d.ids.empty()) {
+    auto array = Napi::Array::New(env, d.ids.size());
+    for (uint32_t i = 0; i < d.ids.size(); ++i) array.Set(i, text_or_null(env, d.ids[i]));
+    ids = array;
+  }
+  const std::vector<Napi::Value> values = {latin1(env, d.address),          text_or_null(env, d.modalias),
+                                           ids,                             text_or_null(env, d.numa_node),
+                                           text_or_null(env, d.driver),     text_or_null(env, d.iommu_group),
+                                           text_or_null(env, d.physfn),     text_or_null(env, d.total_vfs)};
+  for (size_t i = 0; i < keys.size(); ++i) object.Set(keys[i], values[i]);
+  return object;
+}
+
+Napi::Value ScanDevices(const Napi::CallbackInfo& info) {
+  const auto env = info.Env();
+  const Fd root = root_argument(info);
+  std::vector<RawDevice> devices;
+  std::vector<Failure> failures;
+  scan_devices(root.get(), devices, failures);
+  std::vector<Napi::Value> keys;
+  for (const char* key : {"address", "modalias", "ids", "numaNode", "driver", "iommuGroup", "physfn", "totalVfs"}) {
+    keys.push_back(Napi::String::New(env, key));
+  }
+  auto array = Napi::Array::New(env, devices.size());
+  for (uint32_t i = 0; i < devices.size(); ++i) {
+    const Napi::HandleScope scope(env);
+    array.Set(i, device_object(env, devices[i], keys));
+  }
+  auto result = Napi::Object::New(env);
+  result.Set("devices", array);
+  result.Set("failures", failures_array(env, failures));
+  return result;
+}
+
+Napi::Value ScanGroups(const Napi::CallbackInfo& info) {
+  const auto env = info.Env();
+  const Fd root = root_argument(info);
+  std::vector<RawGroup> groups;
+  std::vector<Failure> failures;
+  scan_groups(root.get(), groups, failures);
+  auto array = Napi::Array::New(env, groups.size());
+  for (uint32_t i = 0; i < groups.size(); ++i) {
+    const auto& g = groups[i];
+    auto object = Napi::Object::New(env);
+    auto devices = Napi::Array::New(env, g.devices.size());
+    for (uint32_t k = 0; k < g.devices.size(); ++k) devices.Set(k, latin1(env, g.devices[k]));
+    object.Set("id", latin1(env, g.id));
+    object.Set("type", text_or_null(env, g.type));
+    object.Set("reservedRegions", text_or_null(env, g.reserved_regions));
+    object.Set("devices", devices);
+    array.Set(i, object);
+  }
+  auto result = Napi::Object::New(env);
+  result.Set("groups", array);
+  result.Set("failures", failures_array(env, failures));
+  return result;
+}
+
+Napi::Value ReadFile(const Napi::CallbackInfo& info) {
+  const Fd root = root_argument(info);
+  const auto path = text_argument(info, 1);
+  const auto max = static_cast<size_t>(info[2].As<Napi::Number>().Int64Value());
+  Fd fd;
+  std::string text;
+  // O_NONBLOCK: a FIFO in somebody's tree must not hold us for ever.
+  auto failure = open_in_root(root.get(), path, O_RDONLY | O_NONBLOCK, fd);
+  if (!failure) failure = read_all(fd.get(), path, max, false, text);
+  if (failure) raise(info.Env(), failure);
+  return latin1(info.Env(), text);
+}
+
+Napi::Value ReadLink(const Napi::CallbackInfo& info) {
+  const Fd root = root_argument(info);
+  const auto path = text_argument(info, 1);
+  Fd fd;
+  std::string text;
+  auto failure = open_in_root(root.get(), path, O_PATH | O_NOFOLLOW, fd);
+  if (!failure) failure = read_link_at(fd.get(), "", path, text);
+  if (failure) raise(info.Env(), failure);
+  return latin1(info.Env(), text);
+}
+
+Napi::Value ReadDir(const Napi::CallbackInfo& info) {
+  const auto env = info.Env();
+  const Fd root = root_argument(info);
+  const auto path = text_argument(info, 1);
+  Fd fd;
+  std::vector<std::string> names;
+  auto failure = open_in_root(root.get(), path, O_RDONLY | O_DIRECTORY, fd);
+  if (!failure) failure = read_names(fd.get(), path, names);
+  if (failure) raise(env, failure);
+  std::sort(names.begin(), names.end());
+  auto array = Napi::Array::New(env, names.size());
+  for (uint32_t i = 0; i < names.size(); ++i) array.Set(i, latin1(env, names[i]));
+  return array;
+}
+
+Napi::Value Holders(const Napi::CallbackInfo& info) {
+  const auto env = info.Env();
+  const Fd root = root_argument(info);
+  const auto list = info[1].As<Napi::Array>();
+  std::unordered_set<std::string> targets;
+  for (uint32_t i = 0; i < list.Length(); ++i) targets.insert(list.Get(i).As<Napi::String>().Utf8Value());
+  std::vector<Holder> holders;
+  int unreadable = 0;
+  if (const auto failure = find_holders(root.get(), targets, holders, unreadable)) raise(env, failure);
+  auto array = Napi::Array::New(env, holders.size());
+  for (uint32_t i = 0; i < holders.size(); ++i) {
+    auto object = Napi::Object::New(env);
+    object.Set("pid", holders[i].pid);
+    object.Set("command", latin1(env, holders[i].command));
+    object.Set("path", latin1(env, holders[i].path));
+    array.Set(i, object);
+  }
+  auto result = Napi::Object::New(env);
+  result.Set("holders", array);
+  result.Set("unreadable", unreadable);
+  return result;
+}
+
+Napi::Value TryLock(const Napi::CallbackInfo& info) {
+  Fd fd;
+  if (const auto failure = try_lock(text_argument(info, 0), info[1].As<Napi::Boolean>().Value(), fd)) raise(info.Env(), failure);
+  if (!fd.ok()) return info.Env().Null();
+  return Napi::Number::New(info.Env(), fd.release());
+}
+
+Napi::Value Unlock(const Napi::CallbackInfo& info) {
+  const Fd fd(info[0].As<Napi::Number>().Int32Value());
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  exports.Set("scanDevices", Napi::Function::New<ScanDevices>(env));
+  exports.Set("scanGroups", Napi::Function::New<ScanGroups>(env));
+  exports.Set("readFile", Napi::Function::New<ReadFile>(env));
+  exports.Set("readLink", Napi::Function::New<ReadLink>(env));
+  exports.Set("readDir", Napi::Function::New<ReadDir>(env));
+  exports.Set("holders", Napi::Function::New<Holders>(env));
+  exports.Set("tryLock", Napi::Function::New<TryLock>(env));
+  exports.Set("unlock", Napi::Function::New<Unlock>(env));
+  return exports;
+}
+
+}  // namespace hostdev
+
+using hostdev::Init;
+NODE_API_MODULE(hostdev, Init)

@@ -1,0 +1,58 @@
+#include "holders.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+
+namespace hostdev {
+
+namespace {
+
+bool is_number(const std::string& name) {
+  return !name.empty() && name.size() < 10 && name.find_first_not_of("0123456789") == std::string::npos;
+}
+
+std::string command_of(int proc, const std::string& pid) {
+  const std::string path = pid + "/comm";
+  const Fd fd(openat(proc, path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text;
+  if (!fd.ok() || read_all(fd.get(), path, 64, true, text)) return "?";
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  // A process names itself: what could move a terminal or break a line does not get through.
+  std::replace_if(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c > 0x7e; }, '?');
+  return text;
+}
+
+}  // namespace
+
+Failure find_holders(int root, const std::unordered_set<std::string>& targets, std::vector<Holder>& out, int& unreadable) {
+  Fd proc;
+  std::vector<std::string> pids;
+  auto failure = open_in_root(root, "proc", O_RDONLY | O_DIRECTORY, proc);
+  if (!failure) failure = read_names(proc.get(), "proc", pids);
+  if (failure) return failure.error == ENOENT ? Failure{} : failure;
+  for (const auto& pid : pids) {
+    if (!is_number(pid)) continue;
+    const std::string folder = pid + "/fd";
+    const Fd fds(openat(proc.get(), folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    std::vector<std::string> numbers;
+    if (!fds.ok()) {
+      if (errno == EACCES || errno == EPERM) ++unreadable;
+      continue;
+    }
+    if (read_names(fds.get(), folder, numbers)) continue;
+    std::unordered_set<std::string> seen;
+    std::string target;
+    for (const auto& number : numbers) {
+      if (read_link_at(fds.get(), number.c_str(), folder, target)) continue;
+      if (targets.count(target) == 0 || !seen.insert(target).second) continue;
+      out.push_back({static_cast<int>(strtol(pid.c_str(), nullptr, 10)), command_of(proc.get(), pid), target});
+    }
+  }
+  std::sort(out.begin(), out.end(), [](const Holder& a, const Holder& b) { return a.pid < b.pid; });
+  return {};
+}
+
+}  // namespace hostdev

@@ -1,0 +1,29 @@
+// One executable, several programs: the helper that writes to sysfs, and the hook that libvirt starts. A copy installed as libvirt's hook is
+// known by its name, because libvirt gives it the hook's four words and nothing else.
+#include <unistd.h>
+
+#include <cstring>
+
+#include "hook.h"
+#include "writer.h"
+
+namespace {
+
+// `hostdev hook install` knows this executable by its usage text.
+constexpr char kUsage[] = "usage: hostdev-native hook [--conf FILE] NAME OPERATION SUBOPERATION EXTRA | hostdev-native write\n";
+
+bool is_hook_name(const char* argv0) {
+  const char* slash = strrchr(argv0, '/');
+  const char* name = slash == nullptr ? argv0 : slash + 1;
+  return strcmp(name, "90-hostdev") == 0 || strcmp(name, "qemu") == 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 0 && is_hook_name(argv[0])) return hostdev::run_hook(argc - 1, argv + 1);
+  if (argc == 2 && strcmp(argv[1], "write") == 0) return hostdev::run_writer();
+  if (argc > 1 && strcmp(argv[1], "hook") == 0) return hostdev::run_hook(argc - 2, argv + 2);
+  (void)!write(STDERR_FILENO, static_cast<const char*>(kUsage), sizeof kUsage - 1);
+  return 2;
+}

@@ -1,0 +1,151 @@
+#include "writer.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "root_fs.h"
+
+namespace hostdev {
+
+namespace {
+
+constexpr int kRoot = 3;
+constexpr size_t kPage = 4096;
+constexpr size_t kLargestRequest = 8192;
+
+enum class Call : uint8_t { kNone, kOpen, kWrite, kRead, kTruncate, kClose };
+
+struct Answer {
+  int error = 0;
+  Call call = Call::kNone;
+  std::string bytes;
+};
+
+bool read_fully(char* to, size_t size) {
+  while (size > 0) {
+    const ssize_t n = read(STDIN_FILENO, to, size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    to += n;
+    size -= static_cast<size_t>(n);
+  }
+  return true;
+}
+
+bool write_fully(const std::string& bytes) {
+  size_t at = 0;
+  while (at < bytes.size()) {
+    const ssize_t n = write(STDOUT_FILENO, bytes.data() + at, bytes.size() - at);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    at += static_cast<size_t>(n);
+  }
+  return true;
+}
+
+uint32_t u32_at(const char* p) {
+  uint32_t v = 0;
+  memcpy(&v, p, sizeof v);
+  return le32toh(v);
+}
+
+void append_u32(std::string& to, uint32_t v) {
+  v = htole32(v);
+  to.append(reinterpret_cast<const char*>(&v), sizeof v);
+}
+
+// Exactly one write(2): sysfs acts on each call, and a second one with the rest would be a second order.
+Answer write_once(const std::string& path, const std::string& value) {
+  Fd fd;
+  if (const auto failure = open_in_root(kRoot, path, O_WRONLY, fd)) return {failure.error, Call::kOpen, {}};
+  const ssize_t n = write(fd.get(), value.data(), value.size());
+  if (n < 0) return {errno, Call::kWrite, {}};
+  if (static_cast<size_t>(n) != value.size()) return {EIO, Call::kWrite, {}};
+  // FUSE and network file systems report a failed write here.
+  if (close(fd.release()) != 0) return {errno, Call::kClose, {}};
+  return {};
+}
+
+Answer read_page(const std::string& path) {
+  Fd fd;
+  Answer answer;
+  if (const auto failure = open_in_root(kRoot, path, O_RDONLY, fd)) return {failure.error, Call::kOpen, {}};
+  if (const auto failure = read_all(fd.get(), path, kPage, true, answer.bytes)) return {failure.error, Call::kRead, {}};
+  return answer;
+}
+
+// For a tree that is no sysfs: there nothing but rewriting the file brings its bytes back.
+Answer restore_file(const std::string& path, const std::string& value) {
+  Fd fd;
+  if (const auto failure = open_in_root(kRoot, path, O_WRONLY, fd)) return {failure.error, Call::kOpen, {}};
+  struct statfs fs {};
+  if (fstatfs(fd.get(), &fs) != 0) return {errno, Call::kTruncate, {}};
+  if (fs.f_type == SYSFS_MAGIC) return {EPERM, Call::kTruncate, {}};
+  if (ftruncate(fd.get(), 0) != 0) return {errno, Call::kTruncate, {}};
+  const ssize_t n = pwrite(fd.get(), value.data(), value.size(), 0);
+  if (n < 0) return {errno, Call::kWrite, {}};
+  return {static_cast<size_t>(n) == value.size() ? 0 : EIO, Call::kWrite, {}};
+}
+
+Answer serve(char operation, const std::string& path, const std::string& value) {
+  switch (operation) {
+    case 'W':
+      return write_once(path, value);
+    case 'R':
+      return read_page(path);
+    case 'F':
+      return restore_file(path, value);
+    default:
+      return {ENOSYS, Call::kNone, {}};
+  }
+}
+
+// A signal to the process group (Ctrl-C) is the parent's to act on: it undoes through this process.
+void ignore_signals() {
+  struct sigaction ignore {};
+  ignore.sa_handler = SIG_IGN;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) sigaction(signal, &ignore, nullptr);
+}
+
+}  // namespace
+
+int run_writer() {
+  ignore_signals();
+  setsid();
+  syscall(SYS_close_range, static_cast<unsigned>(kRoot + 1), ~0U, 0U);
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null >= 0) dup2(null, STDERR_FILENO);
+  std::array<char, kLargestRequest> request;
+  for (;;) {
+    std::array<char, 4> head;
+    if (!read_fully(head.data(), head.size())) return 0;
+    const size_t size = u32_at(head.data());
+    constexpr size_t kFixed = 4 + 1 + 2;
+    if (size < kFixed || size > request.size()) return 2;
+    if (!read_fully(request.data(), size)) return 0;
+    const size_t path_size = static_cast<unsigned char>(request[5]) | static_cast<size_t>(static_cast<unsigned char>(request[6])) << 8U;
+    if (kFixed + path_size > size) return 2;
+    const std::string path(request.data() + kFixed, path_size);
+    const std::string value(request.data() + kFixed + path_size, size - kFixed - path_size);
+    const auto answer = serve(request[4], path, value);
+    std::string reply;
+    append_u32(reply, static_cast<uint32_t>(4 + 4 + 1 + answer.bytes.size()));
+    reply.append(request.data(), 4);
+    append_u32(reply, static_cast<uint32_t>(answer.error));
+    reply.push_back(static_cast<char>(answer.call));
+    reply += answer.bytes;
+    if (!write_fully(reply)) return 0;
+  }
+}
+
+}  // namespace hostdev

@@ -1,0 +1,199 @@
+/** Reading through node's own fs, for a machine without the addon: slower, the same answers. It writes nothing and locks nothing. */
+import { closeSync, constants, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
+import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import type { Holder, KernelWriter, NativeBinding, RawFailure, RawGroups, RawScan } from './native.ts';
+
+const PAGE = 4096;
+const MAX_LINKS = 40;
+
+const ABSENT = ['ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO'];
+
+export class FsReader implements NativeBinding {
+  readonly kind = 'fs';
+
+  scanDevices(root: string): RawScan {
+    const failures: RawFailure[] = [];
+    const devices: RawScan['devices'] = [];
+    for (const address of this.#names(root, 'sys/bus/pci/devices', failures)) {
+      const folder = `sys/bus/pci/devices/${address}`;
+      if (this.#quiet(() => this.readDir(root, folder), folder, failures) === null) continue;
+      const read = (name: string): string | null =>
+        this.#quiet(() => this.#text(root, `${folder}/${name}`, PAGE, true), `${folder}/${name}`, failures);
+      const link = (name: string): string | null =>
+        this.#quiet(() => lastPart(this.readLink(root, `${folder}/${name}`)), `${folder}/${name}`, failures);
+      const modalias = read('modalias');
+      const physfn = link('physfn');
+      devices.push({
+        address,
+        modalias,
+        ids: modalias
+          ? null
+          : [read('vendor'), read('device'), read('class'), read('subsystem_vendor'), read('subsystem_device')],
+        numaNode: read('numa_node'),
+        driver: link('driver'),
+        iommuGroup: link('iommu_group'),
+        physfn,
+        totalVfs: physfn === null ? read('sriov_totalvfs') : null,
+      });
+    }
+    return { devices, failures };
+  }
+
+  scanGroups(root: string): RawGroups {
+    const failures: RawFailure[] = [];
+    const groups = this.#names(root, 'sys/kernel/iommu_groups', failures).map((id) => {
+      const folder = `sys/kernel/iommu_groups/${id}`;
+      const read = (name: string): string | null =>
+        this.#quiet(() => this.#text(root, `${folder}/${name}`, PAGE, true), `${folder}/${name}`, failures);
+      return {
+        id,
+        type: read('type'),
+        reservedRegions: read('reserved_regions'),
+        devices: this.#names(root, `${folder}/devices`, failures),
+      };
+    });
+    return { groups, failures };
+  }
+
+  readFile(root: string, path: string, max: number): string {
+    return this.#text(root, path, max, false);
+  }
+
+  readLink(root: string, path: string): string {
+    return relative(path, () => readlinkSync(this.#inRoot(root, path, false), 'latin1'));
+  }
+
+  readDir(root: string, path: string): string[] {
+    return relative(path, () => readdirSync(this.#inRoot(root, path, true), 'latin1').sort());
+  }
+
+  holders(root: string, targets: string[]): { holders: Holder[]; unreadable: number } {
+    const holders: Holder[] = [];
+    let unreadable = 0;
+    for (const pid of this.readDir(root, 'proc').filter((n) => /^\d{1,9}$/.test(n))) {
+      try {
+        const seen = new Set<string>();
+        for (const fd of this.readDir(root, `proc/${pid}/fd`)) {
+          const target = this.#quiet(() => this.readLink(root, `proc/${pid}/fd/${fd}`), '', []);
+          if (target !== null && targets.includes(target) && !seen.has(target)) {
+            seen.add(target);
+            holders.push({
+              pid: Number(pid),
+              command: this.#text(root, `proc/${pid}/comm`, 64, true).trim(),
+              path: target,
+            });
+          }
+        }
+      } catch (e) {
+        if (isErrno(e, 'EACCES', 'EPERM')) unreadable += 1;
+        else if (!isErrno(e, ...ABSENT, 'ESRCH')) throw e;
+      }
+    }
+    return { holders, unreadable };
+  }
+
+  tryLock(): number | null {
+    throw missing();
+  }
+
+  unlock(): void {
+    throw missing();
+  }
+
+  openWriter(): KernelWriter {
+    throw missing();
+  }
+
+  #text(root: string, path: string, max: number, truncate: boolean): string {
+    return relative(path, () => {
+      const fd = openSync(this.#inRoot(root, path, true), constants.O_RDONLY | constants.O_NONBLOCK);
+      try {
+        const parts: Buffer[] = [];
+        for (let size = 0; ; ) {
+          const chunk = Buffer.alloc(Math.min(65536, max + (truncate ? 0 : 1) - size));
+          const n = chunk.length === 0 ? 0 : readSync(fd, chunk);
+          if (n === 0) break;
+          parts.push(chunk.subarray(0, n));
+          size += n;
+          if (size > max)
+            throw Object.assign(new Error(`EFBIG: file too large, read '${path}'`), {
+              code: 'EFBIG',
+              errno: -27,
+              syscall: 'read',
+              path,
+            });
+        }
+        return Buffer.concat(parts).toString('latin1');
+      } finally {
+        closeSync(fd);
+      }
+    });
+  }
+
+  /** Walks a path below the root by hand, so that links (absolute ones too) stay inside it as with RESOLVE_IN_ROOT. */
+  #inRoot(root: string, path: string, followLast: boolean): string {
+    const base = root === '/' ? '' : root;
+    const todo = path.split('/').filter(Boolean).reverse();
+    const done: string[] = [];
+    for (let links = 0; todo.length > 0; ) {
+      const part = todo.pop() ?? '';
+      if (part === '.') continue;
+      if (part === '..') {
+        done.pop();
+        continue;
+      }
+      const here = `${base}/${[...done, part].join('/')}`;
+      const isLast = todo.length === 0;
+      if ((isLast && !followLast) || !lstatSync(here).isSymbolicLink()) {
+        done.push(part);
+        continue;
+      }
+      links += 1;
+      if (links > MAX_LINKS)
+        throw Object.assign(new Error(`ELOOP: too many symbolic links, open '${path}'`), {
+          code: 'ELOOP',
+          errno: -40,
+          syscall: 'open',
+          path,
+        });
+      const target = readlinkSync(here);
+      if (target.startsWith('/')) done.length = 0;
+      todo.push(...target.split('/').filter(Boolean).reverse());
+    }
+    return `${base}/${done.join('/')}`;
+  }
+
+  #names(root: string, path: string, failures: RawFailure[]): string[] {
+    const names = this.#quiet(() => this.readDir(root, path), path, failures) ?? [];
+    return names.sort((a, b) => a.length - b.length || (a < b ? -1 : 1));
+  }
+
+  #quiet<T>(read: () => T, path: string, failures: RawFailure[]): T | null {
+    try {
+      return read();
+    } catch (e) {
+      if (!isErrno(e, ...ABSENT))
+        failures.push(
+          isSysError(e)
+            ? { code: e.code, errno: e.errno, syscall: e.syscall, path }
+            : { code: 'EUNKNOWN', errno: 0, syscall: '', path },
+        );
+      return null;
+    }
+  }
+}
+
+const lastPart = (path: string): string => path.slice(path.lastIndexOf('/') + 1);
+
+const missing = (): HostdevError =>
+  new HostdevError('HOSTDEV_NATIVE_MISSING', 'hostdev.node is missing: reading works without it, changing does not');
+
+/** Errors name the path below the root, as the addon's do. */
+function relative<T>(path: string, read: () => T): T {
+  try {
+    return read();
+  } catch (e) {
+    if (isSysError(e)) e.path = path;
+    throw e;
+  }
+}

@@ -1,0 +1,41 @@
+/** Finds and loads the native part. Without it, reading goes on through plain fs and everything that writes refuses. */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { FsReader } from './fsReader.ts';
+import { HelperWriter } from './helperWriter.ts';
+import type { NativeBinding } from './native.ts';
+
+/** What the addon's module table exports: the interface without the parts that are TypeScript. */
+type Addon = Omit<NativeBinding, 'kind' | 'openWriter' | 'loadModule'>;
+
+/** The folder that holds hostdev.node and hostdev-native: as built, or as packaged; null when neither is there. */
+function nativeDir(): string | null {
+  const forced = process.env.HOSTDEV_NATIVE_DIR;
+  if (forced !== undefined) return existsSync(join(forced, 'hostdev.node')) ? forced : null;
+  // The bundle lies in dist/, the sources in src/addon/: the package's top is one or two folders up.
+  for (let top = dirname(fileURLToPath(import.meta.url)), i = 0; i < 3; top = dirname(top), i += 1) {
+    for (const dir of ['build/Release', `prebuilds/linux-${process.arch}`]) {
+      if (existsSync(join(top, dir, 'hostdev.node'))) return join(top, dir);
+    }
+  }
+  return null;
+}
+
+/** Path of hostdev-native, whether it is there or not. */
+export const nativeExecutable = (): string => join(nativeDir() ?? 'build/Release', 'hostdev-native');
+
+/** The addon, or its stand-in for reading when it is missing or does not load here. */
+export function loadNative(): NativeBinding {
+  const dir = nativeDir();
+  if (dir === null) return new FsReader();
+  let addon: Addon;
+  try {
+    addon = createRequire(import.meta.url)(join(dir, 'hostdev.node')) as Addon;
+  } catch {
+    // Built for another node or libc: as good as missing, and said by whatever needs it.
+    return new FsReader();
+  }
+  return { ...addon, kind: 'addon', openWriter: (root) => new HelperWriter(join(dir, 'hostdev-native'), root) };
+}
