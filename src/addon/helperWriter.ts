@@ -58,7 +58,8 @@ export class HelperWriter implements KernelWriter {
   }
 
   async #send(operation: string, path: string, value: string, deadlineMs: number): Promise<Answer> {
-    const helper = (this.#helper ??= this.#start());
+    const helper = this.#helper ?? this.#start();
+    this.#helper = helper;
     this.#lastId = (this.#lastId + 1) >>> 0;
     const id = this.#lastId;
     const syscall = operation === 'R' ? 'read' : 'write';

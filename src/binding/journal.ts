@@ -42,9 +42,13 @@ export function removeJournal(host: Host, id: string): void {
   removeJson(host.journalDir, id);
 }
 
-/** A name that sorts by time and is nobody else's. */
-export const journalId = (): string => `${Date.now().toString(36)}-${process.pid}-${(sequence += 1)}`;
 let sequence = 0;
+
+/** A name that sorts by time and is nobody else's. */
+export function journalId(): string {
+  sequence += 1;
+  return `${Date.now().toString(36)}-${process.pid}-${sequence}`;
+}
 
 /** All entries, oldest first. Raises HOSTDEV_STORE_CORRUPT for one that is not ours: it may hold the only way back. */
 export function readJournal(host: Host): JournalEntry[] {

@@ -147,4 +147,4 @@ function hasVdpa(host: Host, address: Address): boolean {
 }
 
 /** True for bridges and other non-endpoints (base class 06), which VFIO does not take: vfio_pci_core answers EINVAL for a non-zero header type. */
-export const isBridge = (d: PciDevice): boolean => d.class !== null && d.class.startsWith('06');
+export const isBridge = (d: PciDevice): boolean => d.class?.startsWith('06') === true;

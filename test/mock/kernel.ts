@@ -163,11 +163,11 @@ export class KernelModel implements NativeBinding {
     const parts = path.split('/');
     const file = parts.at(-1);
     const name = parts.at(-2) ?? '';
-    if (file === 'driver_override') return this.#setOverride(name, path, value);
-    if (file === 'unbind') return this.#unbind(name, path, value.trim());
-    if (file === 'bind') return this.#bind(name, path, value.trim());
-    if (path === 'sys/bus/pci/drivers_probe') return this.#probe(path, value.trim());
-    throw this.#error('EACCES', 'open', path);
+    if (file === 'driver_override') this.#setOverride(name, path, value);
+    else if (file === 'unbind') this.#unbind(name, path, value.trim());
+    else if (file === 'bind') this.#bind(name, path, value.trim());
+    else if (path === 'sys/bus/pci/drivers_probe') this.#probe(path, value.trim());
+    else throw this.#error('EACCES', 'open', path);
   }
 
   #setOverride(address: string, path: string, value: string): void {
