@@ -1,4 +1,5 @@
 import { listGroups, showGroup } from '../actions/inspect.ts';
+import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours, pairs, table } from './table.ts';
 
@@ -27,5 +28,5 @@ export function groupShow({ host, words }: Invocation): Answer {
     ...g.blockers.map((b, i) => [i === 0 ? 'Blocked by' : '', `${b.address} ${b.reason}`] as const),
     ...g.reserved_regions.map((r, i) => [i === 0 ? 'Reserved' : '', `${r.start}-${r.end} ${r.type}`] as const),
   ]);
-  return { json: { group: g }, text, warnings };
+  return { json: { group: g }, text, warnings, exit: g.viable ? EXIT.done : EXIT.no };
 }

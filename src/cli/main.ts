@@ -3,6 +3,7 @@
  * The door: words in, one answer out. Commands parse nothing and exit nowhere; what is global (contract 3), how errors look (contracts 4 to 6) and the exit code are
  * decided here alone. node:util's parseArgs instead of a CLI library: loading one costs more than a whole `list` (docs/decisions/0006-cli.md).
  */
+import { statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { Guard } from '../binding/guards.ts';
 import { ERRORS, EXIT, HostdevError, isErrno } from '../errors.ts';
@@ -26,12 +27,12 @@ const GLOBALS = {
 const COMMAND_MS = 30_000;
 
 async function main(argv: string[]): Promise<number> {
-  const json = wantsJson(argv);
+  // libvirt takes what the hook prints for the domain's XML: not even an error may be there.
+  const json = wantsJson(argv) && !isHookRun(argv);
   try {
     const answer = await run(argv);
     for (const w of answer.warnings ?? []) process.stderr.write(`hostdev: ${w}\n`);
-    if (json && !isHookRun(argv))
-      print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
+    if (json) print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
     else process.stdout.write(answer.text);
     return answer.exit ?? EXIT.done;
   } catch (e) {
@@ -80,21 +81,23 @@ async function run(argv: string[]): Promise<Answer> {
   if (command === null) {
     const global = parse(argv, null);
     if (global.values.version) return { json: { version: await version() }, text: `hostdev ${await version()}\n` };
-    if (words.length === 0 && (global.values.help || argv.length === 0))
-      return { ...(await help(null)), exit: global.values.help ? EXIT.done : EXIT.usage };
+    const isNoun = words.length === 0 || COMMANDS.some((c) => c.name === words[0] || c.name.startsWith(`${words[0]} `));
+    if (global.values.help && isNoun) return help(null);
+    if (argv.length === 0) return { ...(await help(null)), exit: EXIT.usage };
     throw unknownCommand(words);
   }
   const { values, positionals } = parse(argv, command);
   if (values.help) return help(command);
   const own = positionals.slice(command.name.split(' ').length);
+  const allowed = await guards(values.allow);
   checkWords(command, own);
   const { loadNative } = await import('../addon/load.ts');
-  const host = new Host(typeof values.root === 'string' ? values.root : '/', loadNative());
+  const host = new Host(rootFolder(values.root), loadNative());
   const interrupt = command.changes || command.name === 'hook run' ? interruptible() : null;
   const options = {
     deadlineMs: COMMAND_MS,
     dryRun: values['dry-run'] === true,
-    allowed: await guards(values.allow),
+    allowed,
     ...(interrupt ? { signal: interrupt.signal } : {}),
     ...(command.changes ? { onStep: progress() } : {}),
   };
@@ -102,6 +105,17 @@ async function run(argv: string[]): Promise<Answer> {
     Object.keys(command.own ?? {}).map((k) => [k, values[k] as string | boolean | undefined]),
   );
   return (await command.load())({ words: own, own: ownValues, json: values.json === true, options, host });
+}
+
+/** Looked at here, because below a root that is not there everything would merely be absent. */
+function rootFolder(value: Values[string]): string {
+  const root = typeof value === 'string' ? value : '/';
+  try {
+    if (statSync(root).isDirectory()) return root;
+  } catch (e) {
+    throw new HostdevError('HOSTDEV_FILE_ABSENT', `--root ${root}: ${(e as Error).message}`, { cause: e });
+  }
+  throw new HostdevError('HOSTDEV_FILE_ABSENT', `--root ${root}: ENOTDIR: not a folder`);
 }
 
 type Values = Record<string, string | boolean | (string | boolean)[] | undefined>;
@@ -123,9 +137,13 @@ function parse(argv: string[], command: Command | null): { values: Values; posit
       ['dry-run', '--dry-run'],
       ['allow', '--allow'],
     ] as const) {
-      if (values[word] !== undefined && command !== null && !command.changes && !command.name.startsWith('hook test')) {
-        throw new HostdevError('HOSTDEV_USAGE', `${name} means nothing for '${command.name}', which changes nothing`);
-      }
+      if (values[word] === undefined || command === null || command.changes || command.name === 'hook test') continue;
+      throw new HostdevError(
+        'HOSTDEV_USAGE',
+        command.name === 'hook run'
+          ? `${name} is not taken by 'hook run': 'hook test' shows what it would do`
+          : `${name} means nothing for '${command.name}', which changes nothing`,
+      );
     }
     return { values, positionals };
   } catch (e) {
@@ -148,21 +166,30 @@ function checkWords(command: Command, words: string[]): void {
   );
 }
 
-/** A typo's nearest command: the one that shares the longest beginning. */
 function unknownCommand(words: string[]): HostdevError {
+  if (words.length === 0) return new HostdevError('HOSTDEV_USAGE', 'A command is missing');
   const typed = words.slice(0, 2).join(' ');
-  const below = COMMANDS.filter((c) => c.name.startsWith(`${words[0]} `)).map((c) => c.name);
-  const shared = (a: string, b: string): number => [...a].findIndex((ch, i) => ch !== b[i]) >>> 0;
-  const nearest = COMMANDS.map((c) => c.name).sort(
-    (a, b) => Math.min(shared(b, typed), b.length) - Math.min(shared(a, typed), a.length),
-  )[0];
-  const hint =
-    below.length > 0 ? `There are: ${below.join(', ')}.` : `Did you mean '${nearest}'? 'hostdev --help' shows all.`;
+  const below = COMMANDS.map((c) => c.name).filter((n) => n.startsWith(`${words[0]} `));
+  const near = nearestCommand(typed);
+  const hint = below.length > 0 ? `There are: ${below.join(', ')}.` : near && `Did you mean '${near}'?`;
   return new HostdevError(
     'HOSTDEV_USAGE',
-    words.length === 0 ? 'A command is missing' : `There is no command ${JSON.stringify(typed.slice(0, 80))}`,
-    { hint },
+    `There is no command ${JSON.stringify(typed.slice(0, 80))}`,
+    hint ? { hint: `${hint} 'hostdev --help' shows all.` } : {},
   );
+}
+
+/** The command from which what was typed differs by one letter too many, missing or wrong, or by two that changed places. */
+function nearestCommand(typed: string): string | undefined {
+  const near = (a: string, b: string): boolean => {
+    let same = 0;
+    while (same < a.length && a[same] === b[same]) same += 1;
+    const [x, y] = [a.slice(same), b.slice(same)];
+    const swapped = x[0] === y[1] && x[1] === y[0] && x.slice(2) === y.slice(2);
+    return x.slice(1) === y || x === y.slice(1) || x.slice(1) === y.slice(1) || swapped;
+  };
+  const [first = ''] = typed.split(' ');
+  return COMMANDS.find(({ name }) => [typed, first.replace('-', ' '), first].some((t) => near(t, name)))?.name;
 }
 
 async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
@@ -219,8 +246,11 @@ async function version(): Promise<string> {
   return 'unknown';
 }
 
-// A reader that goes away (| head) is no fault: there is nobody left to tell.
+// A reader that goes away (| head) is no fault: there is nobody left to tell. A full disk is one.
 process.stdout.on('error', (e: NodeJS.ErrnoException) => {
-  if (e.code !== 'EPIPE') throw e;
+  if (e.code === 'EPIPE') return;
+  process.stderr.write(`hostdev: Failed to write to stdout: ${e.code}\n`);
+  process.exitCode = EXIT.failed;
 });
-process.exitCode = await main(process.argv.slice(2));
+process.stderr.on('error', () => {});
+process.exitCode = (await main(process.argv.slice(2))) || process.exitCode;

@@ -1,7 +1,7 @@
 /** From what an admin types to the device meant (contract 2): address, nodedev name, vendor:device, /dev node, network interface, in that order. */
-import { HostdevError } from '../errors.ts';
+import { ERRORS, HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type Address, canonicalAddress } from './address.ts';
+import { type Address, canonicalAddress, parseAddress } from './address.ts';
 import { type Inventory, type PciDevice, printable } from './inventory.ts';
 
 /**
@@ -75,19 +75,25 @@ function addressOfBlock(host: Host, name: string): Address | null {
   return path === undefined ? null : addressOfClass(host, 'block', path);
 }
 
-/** What a mistyped address may have meant: the same device on another bus, or the same bus. */
+/** An address as people mistype it: zeros or the function left out, a colon for the dot, a function that cannot be. */
+const LIKE_ADDRESS = /^(?:pci_)?(?:[0-9a-f]{4,8}[:_])?([0-9a-f]{1,2})[:_]([0-9a-f]{1,2})(?:[.:_]([0-9a-f]))?$/i;
+
+/** What a mistyped address may have meant: the devices that share most of it. */
 function nearest(inventory: Inventory, word: string): string {
-  const address = canonicalAddress(word);
-  const tail = address?.slice(address.indexOf(':') + 1);
-  const near = inventory.devices.filter(
-    (d) =>
-      tail !== undefined && (d.address.endsWith(tail.slice(2)) || d.address.slice(0, -4) === address?.slice(0, -4)),
-  );
-  const list = near
+  const typed = LIKE_ADDRESS.exec(word)
+    ?.slice(1)
+    .map((t) => Number.parseInt(t ?? '', 16));
+  if (typed === undefined) return ERRORS.HOSTDEV_DEVICE_ABSENT.hint;
+  // The bus says most, the function least; less than the bus, or slot and function, is no likeness.
+  const likeness = ({ address }: PciDevice): number => {
+    const p = parseAddress(address);
+    return (p?.bus === typed[0] ? 4 : 0) + (p?.slot === typed[1] ? 2 : 0) + (p?.func === typed[2] ? 1 : 0);
+  };
+  const best = Math.max(3, ...inventory.devices.map(likeness));
+  const list = inventory.devices
+    .filter((d) => likeness(d) === best)
     .slice(0, 4)
     .map((d) => d.address)
     .join(', ');
-  return list === ''
-    ? "Run 'hostdev list' for the devices of this host."
-    : `Did you mean ${list}? 'hostdev list' shows all.`;
+  return list === '' ? ERRORS.HOSTDEV_DEVICE_ABSENT.hint : `Did you mean ${list}? 'hostdev list' shows all.`;
 }
