@@ -3,7 +3,7 @@
  * a test holds docs/reference/errors.md against this table.
  */
 
-/** What a process of ours may exit with; several that apply are resolved by {@link worstExit}. */
+/** What a process of ours may exit with (contract 5). */
 export const EXIT = {
   done: 0,
   failed: 1,
@@ -169,23 +169,3 @@ export const isSysError = (e: unknown): e is SysError =>
 
 /** True when `e` is a system error with one of these errno names ('ENOENT', …). */
 export const isErrno = (e: unknown, ...names: string[]): boolean => isSysError(e) && names.includes(e.code);
-
-/** The order in which exit codes win when several apply to one command (contract 5). */
-const PRECEDENCE = [
-  EXIT.internal,
-  EXIT.interrupted,
-  EXIT.undoIncomplete,
-  EXIT.usage,
-  EXIT.absent,
-  EXIT.notPermitted,
-  EXIT.timedOut,
-  EXIT.refused,
-  EXIT.no,
-  EXIT.unreachable,
-  EXIT.failed,
-];
-
-/** Of several exit codes the one to exit with: 2, 4, 6, 5, 3, 1 in that order (contract 5). */
-export function worstExit(codes: readonly number[]): number {
-  return PRECEDENCE.find((c) => codes.includes(c)) ?? EXIT.done;
-}

@@ -52,10 +52,7 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
 
 async function operate(host: Host, operation: string, domain: DomainDevices, options: HookOptions): Promise<object> {
   if (operation === 'prepare') return prepareDomain(host, domain, options.allowed, options);
-  if (operation === 'start') {
-    checkStart(host, domain);
-    return {};
-  }
+  if (operation === 'start') return checkStart(host, domain);
   const released = await releaseDomain(host, domain, options);
   return {
     ...released,

@@ -91,12 +91,12 @@ function bootVga(host: Host, d: PciDevice): boolean | null {
   return text === '1' ? true : text === '0' ? false : null;
 }
 
-/** "Intel Corporation 82576 Virtual Function"; null when pci.ids knows neither. */
+/** As lspci words it: "Intel Corporation 82576 Virtual Function", "Intel Corporation Device 0d57"; null when pci.ids knows neither. */
 export function fullName(names: PciNames, d: PciDevice): string | null {
   if (d.vendor_id === null || d.product_id === null) return null;
   const vendor = names.vendor(d.vendor_id);
   const device = names.device(d.vendor_id, d.product_id);
-  return vendor === null && device === null ? null : `${vendor ?? d.vendor_id} ${device ?? `device ${d.product_id}`}`;
+  return vendor === null && device === null ? null : `${vendor ?? d.vendor_id} ${device ?? `Device ${d.product_id}`}`;
 }
 
 /** All IOMMU groups with their blockers; `iommu` says why there are none. */

@@ -36,7 +36,7 @@ export async function unbindDevices(
   const run = async (work: Work, recovered: string[]): Promise<UnbindResult> => {
     const ways: Way[] = [];
     for (const device of devices) ways.push(await wayBack(work, device, toHost));
-    const refusals = ways.flatMap((w) => refusalsOf(host, w));
+    const refusals = ways.flatMap((w) => refusalsOf(host, w, options));
     const plan = planOf(work, ways, refusals);
     refuse(refusals);
     if (options.dryRun) return { changed: false, plan, warnings: recovered };
@@ -72,11 +72,11 @@ async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<
   return { device, binding, now };
 }
 
-function refusalsOf(host: Host, { device, binding, now }: Way): Refusal[] {
+function refusalsOf(host: Host, { device, binding, now }: Way, { allowed }: ActionOptions): Refusal[] {
   const { address } = device;
   const refusals: Refusal[] = [];
   const claim = binding?.claims.find((c) => c.owner.startsWith('domain:'));
-  if (claim !== undefined)
+  if (claim !== undefined && !allowed.has('other-owner'))
     refusals.push({
       guard: 'other-owner',
       address,

@@ -37,8 +37,7 @@ export async function planBind(
   allowed: ReadonlySet<Guard>,
 ): Promise<BindPlan> {
   const { host } = work;
-  let lists: ModuleLists | null = null;
-  const readLists = (): ModuleLists => (lists ??= readModuleLists(host));
+  const readLists = once(() => readModuleLists(host));
   const denylistOff = host.read(host.module('vfio_pci', 'parameters/disable_denylist')) === 'Y';
   const plan: BindPlan = { devices: [], refusals: [], warnings: [] };
   for (const { device, wanted } of requests) {
@@ -48,7 +47,7 @@ export async function planBind(
     if (now.driver === target.driver) continue;
     const binding = readBinding(host, device.address);
     const foreign = binding === null ? undefined : claimedBy(binding, owner);
-    if (foreign !== undefined)
+    if (foreign !== undefined && !allowed.has('other-owner'))
       plan.refusals.push({
         guard: 'other-owner',
         address: device.address,
@@ -70,6 +69,15 @@ export async function planBind(
     plan.devices.push({ device: current, target, move, binding });
   }
   return plan;
+}
+
+/** modules.alias is a megabyte: read when the first device needs it, and once. */
+function once(read: () => ModuleLists): () => ModuleLists {
+  let lists: ModuleLists | null = null;
+  return () => {
+    lists ??= read();
+    return lists;
+  };
 }
 
 export const ownerText = (c: Claim): string =>

@@ -104,7 +104,20 @@ async function run(argv: string[]): Promise<Answer> {
   const ownValues = Object.fromEntries(
     Object.keys(command.own ?? {}).map((k) => [k, values[k] as string | boolean | undefined]),
   );
-  return (await command.load())({ words: own, own: ownValues, json: values.json === true, options, host });
+  const answer = await (await command.load())({
+    words: own,
+    own: ownValues,
+    json: values.json === true,
+    options,
+    host,
+  });
+  return options.dryRun && command.changes ? dryRunAnswer(answer, host) : answer;
+}
+
+/** A dry run shows the plan to anybody, but its exit code is the real run's, which needs root. */
+function dryRunAnswer(answer: Answer, host: Host): Answer {
+  if (!host.isReal || process.geteuid?.() === 0) return answer;
+  return { ...answer, exit: EXIT.notPermitted, warnings: [...(answer.warnings ?? []), 'the real run needs root'] };
 }
 
 /** Looked at here, because below a root that is not there everything would merely be absent. */

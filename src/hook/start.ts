@@ -9,8 +9,8 @@ import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import { checkIommu, checkViability, findDevices } from './check.ts';
 
-/** Raises the cause when a device is not on a VFIO driver or a group is not viable; changes nothing. */
-export function checkStart(host: Host, domain: DomainDevices): void {
+/** Raises the cause when a device is not on a VFIO driver or a group is not viable; changes nothing. Returns the addresses that were checked. */
+export function checkStart(host: Host, domain: DomainDevices): { checked: string[] } {
   const inventory = scanInventory(host);
   const devices = findDevices(inventory, domain);
   checkIommu(
@@ -27,4 +27,5 @@ export function checkStart(host: Host, domain: DomainDevices): void {
     });
   }
   checkViability(host, inventory, domain);
+  return { checked: devices.map(({ device }) => device.address) };
 }

@@ -43,7 +43,6 @@ function document(ran: Ran): object {
   return ran.json;
 }
 
-const INTEGER = expect.any(Number);
 const TEXT = expect.any(String);
 
 describe('JSON', () => {
@@ -487,11 +486,4 @@ describe('without the addon', () => {
     }
     expect(host.hash()).toBe(before);
   });
-});
-
-test('numbers are numbers', () => {
-  for (const d of run('list', '-j').json.devices) {
-    for (const n of [d.iommu_group, d.numa_node, d.sriov_totalvfs, d.sriov_numvfs])
-      if (n !== null) expect(n).toEqual(INTEGER);
-  }
 });
