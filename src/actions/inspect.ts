@@ -50,14 +50,20 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
   const inventory = scanInventory(host);
   const found = resolveDevice(host, inventory, word);
   const warnings = inventory.warnings.filter((w) => w.includes(found.address));
+  const read = (attribute: string): string | null => {
+    try {
+      return host.read(host.device(found.address, attribute));
+    } catch (e) {
+      warnings.push(`${attribute} is not known: ${(e as Error).message}`);
+      return null;
+    }
+  };
   const device: ShownDevice = {
     ...found,
     driver_override: null,
     variant_driver: null,
-    reset_methods: (host.read(host.device(found.address, 'reset_method')) ?? '')
-      .split(/\s+/)
-      .filter((m) => /^[a-z_]{1,32}$/.test(m)),
-    boot_vga: bootVga(host, found),
+    reset_methods: (read('reset_method') ?? '').split(/\s+/).filter((m) => /^[a-z_]{1,32}$/.test(m)),
+    boot_vga: bootVga(read('boot_vga')),
     name: fullName(readNames(host), found),
   };
   try {
@@ -86,10 +92,7 @@ async function readLocked(host: Host, device: ShownDevice, warnings: string[]): 
   }
 }
 
-function bootVga(host: Host, d: PciDevice): boolean | null {
-  const text = host.read(host.device(d.address, 'boot_vga'));
-  return text === '1' ? true : text === '0' ? false : null;
-}
+const bootVga = (text: string | null): boolean | null => (text === '1' ? true : text === '0' ? false : null);
 
 /** As lspci words it: "Intel Corporation 82576 Virtual Function", "Intel Corporation Device 0d57"; null when pci.ids knows neither. */
 export function fullName(names: PciNames, d: PciDevice): string | null {

@@ -78,5 +78,5 @@ export function judge(
 /** What to do about a refusal, in one line. */
 export const refusalHint = (r: Refusal): string =>
   GUARDS[r.guard].allowable
-    ? `To go on all the same: --allow=${r.guard}`
-    : 'This guard cannot be lifted; end what stands in the way.';
+    ? `--allow=${r.guard} binds it all the same.`
+    : 'End what stands in the way; this guard cannot be lifted.';

@@ -2,18 +2,19 @@ import { bindDevices } from '../actions/bind.ts';
 import type { PrintedPlan } from '../actions/plan.ts';
 import { unbindDevices } from '../actions/unbind.ts';
 import type { Answer, Invocation } from './command.ts';
+import { plain } from './table.ts';
 
 /** `hostdev bind DEV… [--driver NAME|auto]` */
 export async function bind({ host, words, own, options }: Invocation): Promise<Answer> {
   const driver = typeof own.driver === 'string' && own.driver !== 'auto' ? own.driver : null;
   const { warnings, ...json } = await bindDevices(host, words, driver, options);
-  return { json, text: changeText(json, options.dryRun, 'on a VFIO driver already'), warnings };
+  return { json, text: plain(changeText(json, options.dryRun, 'on a VFIO driver already')), warnings };
 }
 
 /** `hostdev unbind DEV… [--to-host]` */
 export async function unbind({ host, words, own, options }: Invocation): Promise<Answer> {
   const { warnings, ...json } = await unbindDevices(host, words, own['to-host'] === true, options);
-  return { json, text: changeText(json, options.dryRun, 'where it was already'), warnings };
+  return { json, text: plain(changeText(json, options.dryRun, 'where it was already')), warnings };
 }
 
 /** A dry run shows the writes; a real one what has become of each device. */

@@ -1,7 +1,9 @@
 import { HOOK_OPERATIONS, runHook } from '../actions/hookRun.ts';
 import { EXIT, HostdevError } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
+import { asHostdevError } from './fault.ts';
 import { readInput } from './input.ts';
+import { plain } from './table.ts';
 
 const DEADLINE_MS: Record<string, number> = { prepare: 30_000, start: 5_000 };
 const OTHER_MS = 30_000;
@@ -24,14 +26,14 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
     );
     return silent;
   } catch (e) {
+    const err = asHostdevError(e);
     const text =
-      e instanceof HostdevError
-        ? `${e.message}${e.hint ? `. ${e.hint}` : ''}`
-        : `a fault of hostdev: ${(e as Error).stack ?? e}`;
+      err.code === 'HOSTDEV_INTERNAL'
+        ? `a fault of hostdev: ${(e as Error).stack ?? e}`
+        : `${err.message}${err.hint ? `. ${err.hint}` : ''}`;
     // libvirt appends stderr to its own error: one line, with the cause and the way out.
-    process.stderr.write(`hostdev: ${text.replace(/\s*\n\s*/g, ' ')}\n`);
-    const exit = operation === 'release' ? EXIT.done : e instanceof HostdevError ? e.exit : EXIT.internal;
-    return { ...silent, exit };
+    process.stderr.write(`hostdev: ${plain(text.replace(/\s*\n\s*/g, ' '))}\n`);
+    return { ...silent, exit: operation === 'release' ? EXIT.done : err.exit };
   }
 }
 

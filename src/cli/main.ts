@@ -6,10 +6,12 @@
 import { statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { Guard } from '../binding/guards.ts';
-import { ERRORS, EXIT, HostdevError, isErrno } from '../errors.ts';
+import { ERRORS, EXIT, HostdevError } from '../errors.ts';
 import { Host } from '../host/host.ts';
 import type { Answer, Command } from './command.ts';
 import { COMMANDS } from './commands.ts';
+import { asHostdevError } from './fault.ts';
+import { plain } from './table.ts';
 
 const GLOBALS = {
   root: { type: 'string' },
@@ -31,7 +33,7 @@ async function main(argv: string[]): Promise<number> {
   const json = wantsJson(argv) && !isHookRun(argv);
   try {
     const answer = await run(argv);
-    for (const w of answer.warnings ?? []) process.stderr.write(`hostdev: ${w}\n`);
+    for (const w of answer.warnings ?? []) process.stderr.write(`hostdev: ${plain(w)}\n`);
     if (json) print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
     else process.stdout.write(answer.text);
     return answer.exit ?? EXIT.done;
@@ -40,23 +42,19 @@ async function main(argv: string[]): Promise<number> {
   }
 }
 
-const print = (document: object): boolean => process.stdout.write(`${JSON.stringify(document)}\n`);
+/** JSON itself leaves DEL and the C1 controls as they are, and to some terminals they are commands. */
+const print = (document: object): boolean =>
+  process.stdout.write(
+    `${JSON.stringify(document).replace(/[\x7f-\x9f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`)}\n`,
+  );
 
 /** Errors too are one JSON document on stdout; people read stderr. */
 function report(e: unknown, json: boolean): number {
-  const err = e instanceof HostdevError ? e : asFault(e);
-  process.stderr.write(`hostdev: ${err.message}\n${err.hint ? `To go on: ${err.hint}\n` : ''}`);
+  const err = asHostdevError(e);
+  process.stderr.write(`hostdev: ${plain(err.message)}\n${err.hint ? `To go on: ${plain(err.hint)}\n` : ''}`);
   if (err.code === 'HOSTDEV_INTERNAL' && e instanceof Error) process.stderr.write(`${e.stack}\n`);
   if (json) print({ schema: 1, error: { code: err.code, message: err.message, hint: err.hint }, ...err.data });
   return ERRORS[err.code].exit;
-}
-
-function asFault(e: unknown): HostdevError {
-  const message = e instanceof Error ? e.message : String(e);
-  if (isErrno(e, 'EACCES', 'EPERM')) return new HostdevError('HOSTDEV_NOT_PERMITTED', message, { cause: e });
-  if (isErrno(e, 'ETIMEDOUT')) return new HostdevError('HOSTDEV_TIMEOUT', message, { cause: e });
-  if (e instanceof Error && 'syscall' in e) return new HostdevError('HOSTDEV_SYSFS', message, { cause: e });
-  return new HostdevError('HOSTDEV_INTERNAL', message, { cause: e });
 }
 
 /** Known before the words are understood, so that even their error is JSON. */

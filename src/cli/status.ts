@@ -1,7 +1,7 @@
 import { readStatus } from '../actions/status.ts';
 import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
-import { colours, table } from './table.ts';
+import { colours, plain, table } from './table.ts';
 
 /** `hostdev status`: exit 3 when something is not as the books say. */
 export async function status({ host }: Invocation): Promise<Answer> {
@@ -9,8 +9,8 @@ export async function status({ host }: Invocation): Promise<Answer> {
   const { bad, warn } = colours(process.stdout);
   const rows = s.bindings.map((b) => [
     b.address,
-    b.claims.map((c) => c.name ?? c.owner).join(', ') || '-',
-    b.driver ?? '-',
+    plain(b.claims.map((c) => c.name ?? c.owner).join(', ') || '-'),
+    plain(b.driver ?? '-'),
     b.before.driver ?? '-',
     b.drift === null ? '' : bad(b.drift),
   ]);

@@ -57,7 +57,7 @@ export function checkViability(host: Host, inventory: Inventory, domain: DomainD
     'HOSTDEV_GROUP_NOT_VIABLE',
     `IOMMU group ${groups.join(', ')} is not viable for domain ${domain.name}: ${peers}`,
     {
-      hint: blockers.map((b) => wayOut(inventory, b)).join(' '),
+      hint: sentence(blockers.map((b) => wayOut(inventory, b)).join('; and ')),
       data: { blockers },
     },
   );
@@ -83,11 +83,13 @@ function viability(host: Host, inventory: Inventory, domain: DomainDevices): { b
   return { blockers, groups: blocked };
 }
 
+const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+
 function wayOut(inventory: Inventory, blocker: Blocker): string {
   const device = inventory.byAddress.get(blocker.address);
   if (device && isBridge(device))
-    return `Unbind the bridge's driver: echo ${blocker.address} > /sys/bus/pci/drivers/${blocker.driver}/unbind`;
-  return `Add to the domain: ${unassignedXml(blocker.address)}`;
+    return `unbind the bridge's driver: echo ${blocker.address} > /sys/bus/pci/drivers/${blocker.driver}/unbind`;
+  return `add to the domain: ${unassignedXml(blocker.address)}`;
 }
 
 /** The element that makes libvirt take a group's peer away from the host without showing it to the guest (libvirt 6.0.0). */

@@ -50,7 +50,7 @@ export function scanInventory(host: Host): Inventory {
       warnings.push(`${host.devices}: ignored the entry ${printable(r.address)}: it is no PCI address`);
       continue;
     }
-    const device = readDevice(r, address, warnings);
+    const device = readDevice(host, r, address, warnings);
     if (vdpa && device.dev_type === 'type-VF' && hasVdpa(host, address)) device.dev_type = 'vdpa';
     devices.push(device);
     byAddress.set(address, device);
@@ -65,7 +65,7 @@ const failureText = (f: RawFailure): string => `Failed to read ${f.path}: ${f.co
 export const printable = (text: string): string =>
   JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text).replace(/[\x7f-\x9f]/g, '?');
 
-function readDevice(r: RawDevice, address: Address, warnings: string[]): PciDevice {
+function readDevice(host: Host, r: RawDevice, address: Address, warnings: string[]): PciDevice {
   const bad = (what: string, text: string): null => {
     warnings.push(`${address}: ignored ${what} ${printable(text)}: not what the kernel writes there`);
     return null;
@@ -75,7 +75,14 @@ function readDevice(r: RawDevice, address: Address, warnings: string[]): PciDevi
     const t = text.trim();
     return /^-?\d{1,7}$/.test(t) ? Number(t) : bad(what, text);
   };
-  const ids = readIds(r, bad);
+  const ids = readIds(r, bad, (name) => {
+    try {
+      return host.read(host.device(address, name));
+    } catch (e) {
+      warnings.push(`Failed to read ${host.device(address, name)}: ${(e as Error).message}`);
+      return null;
+    }
+  });
   const numa = number('numa_node', r.numaNode);
   const physfn = r.physfn === null ? null : (canonicalAddress(r.physfn) ?? bad('physfn', r.physfn));
   const totalVfs = number('sriov_totalvfs', r.totalVfs);
@@ -105,7 +112,14 @@ type Ids = Pick<PciDevice, 'vendor_id' | 'product_id' | 'class' | 'subsystem_ven
 const MODALIAS =
   /^pci:v0{4}([0-9A-F]{4})d0{4}([0-9A-F]{4})sv0{4}([0-9A-F]{4})sd0{4}([0-9A-F]{4})bc([0-9A-F]{2})sc([0-9A-F]{2})i([0-9A-F]{2})\n?$/;
 
-function readIds(r: RawDevice, bad: (what: string, text: string) => null): Ids {
+/** The files that say the same one by one. */
+const ID_FILES = ['vendor', 'device', 'class', 'subsystem_vendor', 'subsystem_device'];
+
+function readIds(
+  r: RawDevice,
+  bad: (what: string, text: string) => null,
+  read: (attribute: string) => string | null,
+): Ids {
   const m = r.modalias === null ? null : MODALIAS.exec(r.modalias);
   if (m) {
     const [, v, d, sv, sd, bc, sc, i] = m.map((t) => t.toLowerCase());
@@ -117,13 +131,14 @@ function readIds(r: RawDevice, bad: (what: string, text: string) => null): Ids {
       subsystem_device_id: sd ?? null,
     };
   }
-  if (r.modalias !== null) bad('modalias', r.modalias);
+  // An empty modalias was seen by the scan, which then read the files.
+  if (r.modalias) bad('modalias', r.modalias);
   const hex = (what: string, text: string | null | undefined, digits: number): string | null => {
     if (text === null || text === undefined) return null;
     const h = /^0x([0-9a-f]+)\n?$/i.exec(text)?.[1];
     return h !== undefined && h.length === digits ? h.toLowerCase() : bad(what, text);
   };
-  const [vendor, device, cls, subVendor, subDevice] = r.ids ?? [];
+  const [vendor, device, cls, subVendor, subDevice] = r.ids ?? ID_FILES.map(read);
   return {
     vendor_id: hex('vendor', vendor, 4),
     product_id: hex('device', device, 4),

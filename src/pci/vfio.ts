@@ -41,7 +41,7 @@ export function groupBlockers(
   for (const d of members) {
     const driver = driverOf(d);
     if (driver === null || NEUTRAL_DRIVERS.has(driver) || isVfio(d, driver)) continue;
-    const what = d.class?.startsWith('06') ? 'the bridge is bound to' : 'is on the host driver';
+    const what = d.class?.startsWith('06') ? 'is a bridge, bound to' : 'is on the host driver';
     blockers.push({ address: d.address, driver, reason: `${what} ${driver}` });
   }
   return blockers;

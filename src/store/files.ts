@@ -4,6 +4,7 @@
  */
 import {
   closeSync,
+  existsSync,
   fchmodSync,
   fsyncSync,
   mkdirSync,
@@ -12,6 +13,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -20,7 +22,8 @@ import { HostdevError, isErrno, isSysError } from '../errors.ts';
 /** More than any file of ours ever holds (a transaction of 4,096 devices); what is larger was not written by us. */
 const MAX_BYTES = 4 * 1024 * 1024;
 
-function storeError(doing: string, file: string, e: unknown): HostdevError {
+/** An errno met on our own state, in our words. */
+export function storeError(doing: string, file: string, e: unknown): HostdevError {
   const why = isSysError(e) ? e.code : String(e);
   if (isErrno(e, 'EACCES', 'EPERM')) {
     return new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to ${doing} ${file}: ${why}`, { cause: e });
@@ -39,10 +42,13 @@ function storeError(doing: string, file: string, e: unknown): HostdevError {
 
 /** Makes a folder of ours (mode 0700: the books name what root may undo). Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
 export function makeFolder(folder: string, mode = 0o700): void {
+  // Parent by parent: mkdirSync's own recursion answers ENOENT on a read-only file system (node 20).
   try {
-    mkdirSync(folder, { recursive: true, mode });
+    if (!existsSync(dirname(folder))) makeFolder(dirname(folder), mode);
+    mkdirSync(folder, { mode });
   } catch (e) {
-    throw storeError('make', folder, e);
+    if (isErrno(e, 'EEXIST') && statSync(folder).isDirectory()) return;
+    throw e instanceof HostdevError ? e : storeError('make', folder, e);
   }
 }
 
@@ -91,7 +97,7 @@ export function writeJson(file: string, value: unknown): void {
   replaceFile(file, `${JSON.stringify(value, null, 1)}\n`);
 }
 
-/** The JSON value of a file, null when it is absent. Raises HOSTDEV_STORE_CORRUPT naming the file when it is no JSON. */
+/** The JSON value of a file, null when it is absent. Raises HOSTDEV_STORE_CORRUPT naming the file when it is no JSON, or JSON's own null. */
 export function readJson(file: string): unknown {
   let text: string;
   try {
@@ -101,11 +107,14 @@ export function readJson(file: string): unknown {
     throw storeError('read', file, e);
   }
   if (text.length > MAX_BYTES) throw corrupt(file, `is larger than ${MAX_BYTES} bytes`);
+  let value: unknown;
   try {
-    return JSON.parse(text) as unknown;
+    value = JSON.parse(text);
   } catch (e) {
     throw corrupt(file, `is no JSON (${(e as Error).message})`);
   }
+  if (value === null) throw corrupt(file, 'holds nothing');
+  return value;
 }
 
 /** The error for a state file whose content is not ours: names the file and keeps it. */

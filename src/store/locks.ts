@@ -4,9 +4,9 @@
  * libvirt call: virsh start holds the domain's job while its hook waits.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { HostdevError } from '../errors.ts';
+import { HostdevError, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { makeFolder } from './files.ts';
+import { makeFolder, storeError } from './files.ts';
 
 /** Time left until a fixed moment; every wait of one command counts against the same one. */
 export class Deadline {
@@ -44,10 +44,18 @@ export async function takeLocks(host: Host, names: readonly string[], deadline: 
   return release;
 }
 
+function tryLock(host: Host, file: string): number | null {
+  try {
+    return host.native.tryLock(file, false);
+  } catch (e) {
+    throw isSysError(e) ? storeError('lock', file, e) : e;
+  }
+}
+
 async function takeLock(host: Host, name: string, deadline: Deadline): Promise<number> {
   const file = `${host.lockDir}/${name}`;
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
-    const fd = host.native.tryLock(file, false);
+    const fd = tryLock(host, file);
     if (fd !== null) return fd;
     if (deadline.left === 0) {
       throw new HostdevError('HOSTDEV_TIMEOUT', `Another hostdev still holds ${file}`, {

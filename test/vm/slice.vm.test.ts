@@ -232,7 +232,7 @@ describe('refusals', () => {
     const r = await virsh(vm(), ['start', 'peer']);
     expect(r.code).not.toBe(0);
     expect(r.stderr).toContain('0000:26:02.0 is on the host driver e1000');
-    expect(r.stderr).toContain('0000:25:00.0 the bridge is bound to shpchp');
+    expect(r.stderr).toContain('0000:25:00.0 is a bridge, bound to shpchp');
     expect(r.stderr).toContain(
       "<source><address domain='0x0000' bus='0x26' slot='0x02' function='0x0'/></source><address type='unassigned'/>",
     );
@@ -393,8 +393,9 @@ describe('what it shows is what is there', () => {
         .split('\n')
         .map((l) => [l.split(' ')[0], l.replace(/^\S+ [^:]+: /, '').replace(/ \((rev|prog-if).*$/, '')]),
     );
-    for (const d of documents) if (d.name !== null) expect(d.name, d.address).toBe(names.get(d.address));
-    expect(documents.filter((d) => d.name !== null).length).toBeGreaterThan(50);
+    // What pci.ids knows nothing of, lspci calls "Device vvvv:dddd".
+    for (const d of documents)
+      expect(d.name ?? `Device ${d.vendor_id}:${d.product_id}`, d.address).toBe(names.get(d.address));
     const variant = JSON.parse(await vm().ok(`hostdev show -j ${VF}`)).device.variant_driver;
     expect(variant).toBe('tb_igbvf_vfio_pci');
   }, 300_000);
