@@ -135,8 +135,9 @@ struct Child {
   if (lock.ok()) {
     int got = flock(lock.get(), LOCK_EX);
     while (got != 0 && errno == EINTR) got = flock(lock.get(), LOCK_EX);
-    // dup2 clears close-on-exec: node keeps the lock until it ends, without knowing of it.
-    locked = got == 0 && dup2(lock.get(), kLockFd) == kLockFd;
+    // Without close-on-exec node keeps the lock until it ends, without knowing of it. The lock may have that number already, and then dup2
+    // does nothing at all.
+    locked = got == 0 && dup2(lock.get(), kLockFd) == kLockFd && fcntl(kLockFd, F_SETFD, 0) == 0;
   }
   struct sigaction by_default {};
   by_default.sa_handler = SIG_DFL;
@@ -223,6 +224,8 @@ int start_node(const Call& call, const HookConf& conf, const std::string& xml) {
     return refuse(call, "no memory or descriptors (" + error_text(errno) + ")");
   }
   const Fd errors_in(errors[0]);
+  // What node leaves in the background may hold the other end: what is there is read, its end is not waited for.
+  fcntl(errors_in.get(), F_SETFL, O_NONBLOCK);
   Fd errors_out(errors[1]);
   const Fd status_in(status[0]);
   Fd status_out(status[1]);

@@ -65,8 +65,11 @@ export type Tree = {
 
 export const RELEASE = '6.12.0-static';
 
+/** In memory where that can be: tens of thousands of small files wait long for a busy disk. */
+const WHERE = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
+
 export class StaticHost {
-  readonly root = mkdtempSync(join(tmpdir(), 'hostdev-static-'));
+  readonly root = mkdtempSync(join(WHERE, 'hostdev-static-'));
 
   constructor(tree?: Tree) {
     if (tree) writeTree(this, tree);

@@ -1,0 +1,211 @@
+/** The addon against ordinary trees, and against its stand-in on plain fs. */
+import { execFileSync, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { FsReader } from '../../src/addon/fsReader.ts';
+import { loadNative } from '../../src/addon/load.ts';
+
+const addon = loadNative();
+const fs = new FsReader();
+let root: string;
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'hostdev-addon-'));
+});
+afterEach(() => rmSync(root, { recursive: true, force: true }));
+
+const put = (path: string, text: string | Buffer): void => {
+  mkdirSync(dirname(join(root, path)), { recursive: true });
+  writeFileSync(join(root, path), text);
+};
+const link = (path: string, target: string): void => {
+  mkdirSync(dirname(join(root, path)), { recursive: true });
+  symlinkSync(target, join(root, path));
+};
+const DEVICES = 'sys/bus/pci/devices';
+const REAL = 'sys/devices/pci0000:00';
+/** A device as the kernel lays it out: a link on the bus to a folder of attributes. */
+const device = (address: string, files: Record<string, string | Buffer>, links: Record<string, string> = {}): void => {
+  link(`${DEVICES}/${address}`, `../../../devices/pci0000:00/${address}`);
+  mkdirSync(join(root, REAL, address), { recursive: true });
+  for (const [n, t] of Object.entries(files)) put(`${REAL}/${address}/${n}`, t);
+  for (const [n, t] of Object.entries(links)) link(`${REAL}/${address}/${n}`, t);
+};
+
+test('this is the addon', () => expect(addon.kind).toBe('addon'));
+
+test('a PF, its VF, and a device without a modalias', () => {
+  device(
+    '0000:21:00.0',
+    { modalias: 'pci:v1', numa_node: '0\n', sriov_totalvfs: '7\n' },
+    { driver: '../../../bus/pci/drivers/igb', iommu_group: '../../../kernel/iommu_groups/3' },
+  );
+  device(
+    '0000:21:10.0',
+    { modalias: 'pci:v2', numa_node: '-1\n', sriov_totalvfs: '9\n' },
+    { physfn: '../0000:21:00.0' },
+  );
+  device('10000:01:00.0', { vendor: '0x8086\n', device: '0x1\n' });
+  expect(addon.scanDevices(root)).toEqual({
+    failures: [],
+    devices: [
+      {
+        address: '0000:21:00.0',
+        modalias: 'pci:v1',
+        ids: null,
+        numaNode: '0\n',
+        driver: 'igb',
+        iommuGroup: '3',
+        physfn: null,
+        totalVfs: '7\n',
+      },
+      {
+        address: '0000:21:10.0',
+        modalias: 'pci:v2',
+        ids: null,
+        numaNode: '-1\n',
+        driver: null,
+        iommuGroup: null,
+        physfn: '0000:21:00.0',
+        totalVfs: null,
+      },
+      {
+        address: '10000:01:00.0',
+        modalias: null,
+        ids: ['0x8086\n', '0x1\n', null, null, null],
+        numaNode: null,
+        driver: null,
+        iommuGroup: null,
+        physfn: null,
+        totalVfs: null,
+      },
+    ],
+  });
+});
+
+test('hostile entries: dangling, a loop, a plain folder, huge, binary, a FIFO, an attribute that is a link or a folder', () => {
+  link(`${DEVICES}/0000:00:00.0`, '../../../devices/gone');
+  link(`${DEVICES}/0000:00:01.0`, '0000:00:01.0');
+  mkdirSync(join(root, DEVICES, '0000:00:02.0'));
+  device('0000:00:03.0', { modalias: Buffer.alloc(1024 * 1024, 0xfe), numa_node: '' });
+  device('0000:00:04.0', {});
+  execFileSync('mkfifo', [join(root, REAL, '0000:00:04.0/modalias')]);
+  link(`${REAL}/0000:00:04.0/numa_node`, '/etc/hostname');
+  mkdirSync(join(root, REAL, '0000:00:04.0/sriov_totalvfs'));
+  const { devices, failures } = addon.scanDevices(root);
+  expect(devices.map((d) => d.address)).toEqual(['0000:00:02.0', '0000:00:03.0', '0000:00:04.0']);
+  expect(devices[1]?.modalias).toBe('\xfe'.repeat(4096));
+  expect(devices[2]).toMatchObject({ numaNode: null, totalVfs: null });
+  expect(failures.map((f) => `${f.code} ${f.path}`)).toEqual([
+    `ELOOP ${DEVICES}/0000:00:01.0`,
+    `ELOOP ${DEVICES}/0000:00:04.0/numa_node`,
+    `EISDIR ${DEVICES}/0000:00:04.0/sriov_totalvfs`,
+  ]);
+});
+
+test('links stay inside the root', () => {
+  put('etc/inside', 'yes');
+  link('absolute', '/etc/inside');
+  link('dots', '../../../../../etc/inside');
+  link('out', '/proc/self/status');
+  for (const native of [addon, fs]) {
+    expect(native.readFile(root, 'absolute', 10)).toBe('yes');
+    expect(native.readFile(root, 'dots', 10)).toBe('yes');
+    expect(() => native.readFile(root, 'out', 10)).toThrow(expect.objectContaining({ code: 'ENOENT', path: 'out' }));
+    expect(native.readLink(root, 'absolute')).toBe('/etc/inside');
+  }
+});
+
+test('errors have the fields of fs errors, with the path below the root', () => {
+  put('big', 'x'.repeat(11));
+  put('full', 'x'.repeat(10));
+  for (const native of [addon, fs]) {
+    expect(native.readFile(root, 'full', 10)).toHaveLength(10);
+    expect(() => native.readFile(root, 'big', 10)).toThrow(
+      expect.objectContaining({ code: 'EFBIG', errno: -27, syscall: 'read', path: 'big' }),
+    );
+    expect(() => native.readDir(root, 'gone')).toThrow(
+      expect.objectContaining({ code: 'ENOENT', errno: -2, path: 'gone' }),
+    );
+    expect(() => native.readLink(root, 'big')).toThrow(expect.objectContaining({ path: 'big' }));
+  }
+});
+
+test('the addon and its stand-in see the same (property)', () => {
+  const text = fc.option(fc.string({ maxLength: 40, unit: 'binary-ascii' }), { nil: undefined });
+  const name = fc.constantFrom('igb', '../x', '/', 'a/b/c', '');
+  const shape = fc.record({
+    modalias: text,
+    numa_node: text,
+    vendor: text,
+    sriov_totalvfs: text,
+    driver: fc.option(name, { nil: undefined }),
+    physfn: fc.option(name, { nil: undefined }),
+  });
+  fc.assert(
+    fc.property(fc.array(shape, { maxLength: 5 }), (shapes) => {
+      rmSync(root, { recursive: true });
+      mkdirSync(root);
+      shapes.forEach(({ driver, physfn, ...files }, i) => {
+        const links = Object.fromEntries(Object.entries({ driver, physfn }).filter(([, v]) => v)) as Record<
+          string,
+          string
+        >;
+        device(
+          `0000:00:0${i}.0`,
+          Object.fromEntries(Object.entries(files).filter(([, v]) => v !== undefined)) as Record<string, string>,
+          links,
+        );
+        put(`sys/kernel/iommu_groups/${i}/type`, 'DMA\n');
+        link(`sys/kernel/iommu_groups/${i}/devices/0000:00:0${i}.0`, '../x');
+      });
+      expect(fs.scanDevices(root)).toEqual(addon.scanDevices(root));
+      expect(fs.scanGroups(root)).toEqual(addon.scanGroups(root));
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test('no tree at all is an empty answer; no root is an error', () => {
+  expect(addon.scanDevices(root)).toEqual({ devices: [], failures: [] });
+  expect(addon.scanGroups(root)).toEqual({ groups: [], failures: [] });
+  expect(() => addon.scanDevices(join(root, 'gone'))).toThrow(expect.objectContaining({ code: 'ENOENT' }));
+});
+
+describe('locks', () => {
+  test('held by us, by another process, and free when that one dies', async () => {
+    const file = join(root, 'lock');
+    const fd = addon.tryLock(file, false);
+    expect(fd).not.toBeNull();
+    expect(addon.tryLock(file, false)).toBeNull();
+    addon.unlock(fd ?? -1);
+    const other = spawn('flock', [file, 'sh', '-c', 'echo ready; exec sleep 20']);
+    await new Promise((r) => other.stdout.once('data', r));
+    expect(addon.tryLock(file, false)).toBeNull();
+    execFileSync('pkill', ['-KILL', '-P', String(other.pid)]);
+    other.kill('SIGKILL');
+    await new Promise((r) => other.once('close', r));
+    expect(addon.tryLock(file, false)).not.toBeNull();
+  });
+
+  test('not through a link, not without its folder', () => {
+    link('l', 'target');
+    expect(() => addon.tryLock(join(root, 'l'), false)).toThrow(expect.objectContaining({ code: 'ELOOP' }));
+    expect(() => addon.tryLock(join(root, 'gone/l'), false)).toThrow(expect.objectContaining({ code: 'ENOENT' }));
+  });
+});
+
+test('holders: this process, by a file that it has open', () => {
+  put('held', '');
+  const path = join(root, 'held');
+  expect(addon.holders('/', [path]).holders).toEqual([]);
+  const fd = openSync(path, 'r');
+  try {
+    for (const native of [addon, fs])
+      expect(native.holders('/', [path, '/nowhere']).holders).toMatchObject([{ pid: process.pid, path }]);
+  } finally {
+    closeSync(fd);
+  }
+});
