@@ -1,5 +1,5 @@
-// The addon's one table of functions. JavaScript validates (src/host), this trusts its arguments' types and turns every
-// Failure into an Error with the fields that node's own fs errors have.
+// The addon's one table of functions. JavaScript validates (src/host), this trusts its arguments' types and
+// turns every Failure into an Error with the fields that node's own fs errors have.
 #include <fcntl.h>
 #include <napi.h>
 
@@ -26,7 +26,8 @@ const char* error_name(int error) {
   const std::string code = error_name(f.error);
   // strerrordesc_np is strerror without its shared buffer.
   const char* text = strerrordesc_np(f.error);
-  auto error = Napi::Error::New(env, code + ": " + (text == nullptr ? "unknown error" : text) + ", " + f.syscall + " '" + f.path + "'");
+  auto error = Napi::Error::New(
+      env, code + ": " + (text == nullptr ? "unknown error" : text) + ", " + f.syscall + " '" + f.path + "'");
   error.Set("code", Napi::String::New(env, code));
   error.Set("errno", Napi::Number::New(env, -f.error));
   error.Set("syscall", Napi::String::New(env, f.syscall));
@@ -71,7 +72,8 @@ Napi::Array failures_array(Napi::Env env, const std::vector<Failure>& failures) 
   return array;
 }
 
-// The keys are made once for a scan: with 4,000 devices, making them for each costs more than reading the attributes.
+// The keys are made once for a scan: with 4,000 devices, making them for each costs more than reading the
+// attributes.
 Napi::Object device_object(Napi::Env env, const RawDevice& d, const std::vector<Napi::Value>& keys) {
   auto object = Napi::Object::New(env);
   Napi::Value ids = env.Null();
@@ -80,10 +82,10 @@ Napi::Object device_object(Napi::Env env, const RawDevice& d, const std::vector<
     for (uint32_t i = 0; i < d.ids.size(); ++i) array.Set(i, text_or_null(env, d.ids[i]));
     ids = array;
   }
-  const std::vector<Napi::Value> values = {latin1(env, d.address),          text_or_null(env, d.modalias),
-                                           ids,                             text_or_null(env, d.numa_node),
-                                           text_or_null(env, d.driver),     text_or_null(env, d.iommu_group),
-                                           text_or_null(env, d.physfn),     text_or_null(env, d.total_vfs)};
+  const std::vector<Napi::Value> values = {
+      latin1(env, d.address),         text_or_null(env, d.modalias), ids,
+      text_or_null(env, d.numa_node), text_or_null(env, d.driver),   text_or_null(env, d.iommu_group),
+      text_or_null(env, d.physfn),    text_or_null(env, d.total_vfs)};
   for (size_t i = 0; i < keys.size(); ++i) object.Set(keys[i], values[i]);
   return object;
 }
@@ -95,7 +97,8 @@ Napi::Value ScanDevices(const Napi::CallbackInfo& info) {
   std::vector<Failure> failures;
   scan_devices(root.get(), devices, failures);
   std::vector<Napi::Value> keys;
-  for (const char* key : {"address", "modalias", "ids", "numaNode", "driver", "iommuGroup", "physfn", "totalVfs"}) {
+  for (const char* key :
+       {"address", "modalias", "ids", "numaNode", "driver", "iommuGroup", "physfn", "totalVfs"}) {
     keys.push_back(Napi::String::New(env, key));
   }
   auto array = Napi::Array::New(env, devices.size());
@@ -197,7 +200,8 @@ Napi::Value Holders(const Napi::CallbackInfo& info) {
 
 Napi::Value TryLock(const Napi::CallbackInfo& info) {
   Fd fd;
-  if (const auto failure = try_lock(text_argument(info, 0), info[1].As<Napi::Boolean>().Value(), fd)) raise(info.Env(), failure);
+  if (const auto failure = try_lock(text_argument(info, 0), info[1].As<Napi::Boolean>().Value(), fd))
+    raise(info.Env(), failure);
   if (!fd.ok()) return info.Env().Null();
   return Napi::Number::New(info.Env(), fd.release());
 }

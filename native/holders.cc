@@ -21,13 +21,15 @@ std::string command_of(int proc, const std::string& pid) {
   if (!fd.ok() || read_all(fd.get(), path, 64, true, text)) return "?";
   while (!text.empty() && text.back() == '\n') text.pop_back();
   // A process names itself: what could move a terminal or break a line does not get through.
-  std::replace_if(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c > 0x7e; }, '?');
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c > 0x7e; }, '?');
   return text;
 }
 
 }  // namespace
 
-Failure find_holders(int root, const std::unordered_set<std::string>& targets, std::vector<Holder>& out, int& unreadable) {
+Failure find_holders(int root, const std::unordered_set<std::string>& targets, std::vector<Holder>& out,
+                     int& unreadable) {
   Fd proc;
   std::vector<std::string> pids;
   auto failure = open_in_root(root, "proc", O_RDONLY | O_DIRECTORY, proc);
@@ -48,7 +50,8 @@ Failure find_holders(int root, const std::unordered_set<std::string>& targets, s
     for (const auto& number : numbers) {
       if (read_link_at(fds.get(), number.c_str(), folder, target)) continue;
       if (targets.count(target) == 0 || !seen.insert(target).second) continue;
-      out.push_back({static_cast<int>(strtol(pid.c_str(), nullptr, 10)), command_of(proc.get(), pid), target});
+      out.push_back(
+          {static_cast<int>(strtol(pid.c_str(), nullptr, 10)), command_of(proc.get(), pid), target});
     }
   }
   std::sort(out.begin(), out.end(), [](const Holder& a, const Holder& b) { return a.pid < b.pid; });

@@ -15,8 +15,9 @@ struct Holder {
   std::string path;
 };
 
-// Processes below `root` with a descriptor whose link text is one of `targets`; one row a process and target. A process that ends
-// meanwhile is left out, one that may not be looked into is counted in `unreadable`.
-Failure find_holders(int root, const std::unordered_set<std::string>& targets, std::vector<Holder>& out, int& unreadable);
+// Processes below `root` with a descriptor whose link text is one of `targets`; one row a process and target.
+// A process that ends meanwhile is left out, one that may not be looked into is counted in `unreadable`.
+Failure find_holders(int root, const std::unordered_set<std::string>& targets, std::vector<Holder>& out,
+                     int& unreadable);
 
 }  // namespace hostdev

@@ -37,9 +37,11 @@ namespace {
 
 constexpr size_t kMaxXml = size_t{16} * 1024 * 1024;
 constexpr size_t kMaxStderr = 8192;
-// Where node finds the domain's lock held open; any number above the standard three and below what node opens itself would do.
+// Where node finds the domain's lock held open; any number above the standard three and below what node opens
+// itself would do.
 constexpr int kLockFd = 9;
-// Of the deadline: node is told the first share, asked to stop (it undoes) at the second, and left behind at the end.
+// Of the deadline: node is told the first share, asked to stop (it undoes) at the second, and left behind at
+// the end.
 constexpr double kNodeShare = 0.85;
 constexpr double kStopShare = 0.95;
 constexpr int kExecFailed = 127;
@@ -61,7 +63,8 @@ double now() {
 }
 
 std::string printable(std::string text) {
-  std::replace_if(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
   return text;
 }
 
@@ -74,7 +77,8 @@ void say(const std::string& text) {
   }
 }
 
-// The one line that virsh shows, and the exit code: a guest is stopped only where libvirt can still stop it cleanly.
+// The one line that virsh shows, and the exit code: a guest is stopped only where libvirt can still stop it
+// cleanly.
 int refuse(const Call& call, const std::string& why) {
   if (!call.may_fail()) return 0;
   say("hostdev: " + call.operation + " of domain '" + printable(call.name) + "' was stopped: " + why + "\n");
@@ -94,10 +98,13 @@ bool has_bindings(const HookConf& conf) {
   Fd dir(open((state_dir(conf) + "/bindings").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   std::vector<std::string> names;
   if (!dir.ok() || read_names(dir.get(), {}, names)) return false;
-  return std::any_of(names.begin(), names.end(), [](const std::string& n) { return n.size() > 5 && n.compare(n.size() - 5, 5, ".json") == 0; });
+  return std::any_of(names.begin(), names.end(), [](const std::string& n) {
+    return n.size() > 5 && n.compare(n.size() - 5, 5, ".json") == 0;
+  });
 }
 
-// The lock's file, its folders made. Not to be had (a read-only /run) is no reason to stop here: node says it better.
+// The lock's file, its folders made. Not to be had (a read-only /run) is no reason to stop here: node says it
+// better.
 Fd open_domain_lock(const HookConf& conf, const std::string& uuid) {
   if (uuid.empty()) return {};
   const std::string state = state_dir(conf);
@@ -135,8 +142,8 @@ struct Child {
   if (lock.ok()) {
     int got = flock(lock.get(), LOCK_EX);
     while (got != 0 && errno == EINTR) got = flock(lock.get(), LOCK_EX);
-    // Without close-on-exec node keeps the lock until it ends, without knowing of it. The lock may have that number already, and then dup2
-    // does nothing at all.
+    // Without close-on-exec node keeps the lock until it ends, without knowing of it. The lock may have that
+    // number already, and then dup2 does nothing at all.
     locked = got == 0 && dup2(lock.get(), kLockFd) == kLockFd && fcntl(kLockFd, F_SETFD, 0) == 0;
   }
   struct sigaction by_default {};
@@ -144,15 +151,15 @@ struct Child {
   sigaction(SIGPIPE, &by_default, nullptr);
   const double left = child.deadline - (now() - child.started);
   const std::string ms = std::to_string(static_cast<long>(std::max(0.0, left * kNodeShare * 1000)));
-  const std::string held = "HOSTDEV_HOOK_UUID=" + child.uuid;
   std::vector<std::string> words = {child.conf.node, child.conf.cli};
   if (child.conf.root != "/") words.insert(words.end(), {"--root", child.conf.root});
-  words.insert(words.end(), {"hook", "run", "--deadline-ms", ms, "--", child.call.name, child.call.operation, child.call.sub_operation, child.call.extra});
+  words.insert(words.end(), {"hook", "run", "--deadline-ms", ms, "--", child.call.name, child.call.operation,
+                             child.call.sub_operation, child.call.extra});
   std::vector<char*> argv;
   argv.reserve(words.size() + 1);
   for (auto& w : words) argv.push_back(w.data());
   argv.push_back(nullptr);
-  if (locked) putenv(const_cast<char*>(held.c_str()));  // NOLINT(cppcoreguidelines-pro-type-const-cast): execve reads it only
+  if (locked) setenv("HOSTDEV_HOOK_UUID", child.uuid.c_str(), 1);
   execv(argv[0], argv.data());
   fail_in_child(child);
 }
@@ -169,7 +176,8 @@ struct Outcome {
   std::string errors;
 };
 
-// Waits until the child has ended or `until` has come; collects what it says. Never waits for a child that cannot die.
+// Waits until the child has ended or `until` has come; collects what it says. Never waits for a child that
+// cannot die.
 void await_child(int pidfd, int errors, int status, double until, Outcome& out) {
   while (!out.ended) {
     std::array<pollfd, 3> fds = {{{pidfd, POLLIN, 0}, {errors, POLLIN, 0}, {status, POLLIN, 0}}};
@@ -186,10 +194,12 @@ void await_child(int pidfd, int errors, int status, double until, Outcome& out) 
       if (n == 0) errors = -1;
     }
     if (fds[2].revents != 0) {
-      if (read(status, &out.exec_error, sizeof out.exec_error) != static_cast<ssize_t>(sizeof out.exec_error)) status = -1;
+      if (read(status, &out.exec_error, sizeof out.exec_error) != static_cast<ssize_t>(sizeof out.exec_error))
+        status = -1;
     }
     if (fds[0].revents != 0) {
-      out.ended = waitid(P_PIDFD, static_cast<id_t>(pidfd), &out.info, WEXITED | WNOHANG) == 0 && out.info.si_pid != 0;
+      out.ended = waitid(P_PIDFD, static_cast<id_t>(pidfd), &out.info, WEXITED | WNOHANG) == 0 &&
+                  out.info.si_pid != 0;
       for (ssize_t n = 1; errors >= 0 && n > 0;) {
         n = read(errors, chunk.data(), chunk.size());
         if (n > 0) keep_tail(out.errors, chunk.data(), static_cast<size_t>(n));
@@ -200,16 +210,25 @@ void await_child(int pidfd, int errors, int status, double until, Outcome& out) 
 
 int judge(const Call& call, const HookConf& conf, const Outcome& out) {
   if (out.exec_error != 0) {
-    return refuse(call, conf.node + " could not be started (" + error_text(out.exec_error) + "); install nodejs again, or run 'hostdev hook remove'");
+    return refuse(call, conf.node + " could not be started (" + error_text(out.exec_error) +
+                            "); install nodejs again, or run 'hostdev hook remove'");
   }
-  if (!out.ended) return refuse(call, "no answer within " + std::to_string(static_cast<int>(call.operation == "start" ? conf.start_deadline : conf.prepare_deadline)) + " s; 'hostdev status' says what is left");
+  if (!out.ended) {
+    const double patience = call.operation == "start" ? conf.start_deadline : conf.prepare_deadline;
+    return refuse(call, "no answer within " + std::to_string(static_cast<int>(patience)) +
+                            " s; 'hostdev status' says what is left");
+  }
   if (out.info.si_code != CLD_EXITED) {
-    return refuse(call, conf.node + " was killed by signal " + std::to_string(out.info.si_status) + " (out of memory?); 'hostdev status' says what is left");
+    return refuse(call, conf.node + " was killed by signal " + std::to_string(out.info.si_status) +
+                            " (out of memory?); 'hostdev status' says what is left");
   }
   if (out.info.si_status == 0 || !call.may_fail()) return 0;
   std::string text = out.errors;
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-  if (text.empty()) return refuse(call, conf.node + " ended with exit code " + std::to_string(out.info.si_status) + " and said nothing");
+  if (text.empty()) {
+    return refuse(call, conf.node + " ended with exit code " + std::to_string(out.info.si_status) +
+                            " and said nothing");
+  }
   say(text + "\n");
   return 1;
 }
@@ -219,17 +238,21 @@ int start_node(const Call& call, const HookConf& conf, const std::string& xml) {
   std::array<int, 2> errors = {-1, -1};
   std::array<int, 2> status = {-1, -1};
   const Fd memory(memfd_create("domain.xml", MFD_CLOEXEC));
-  if (!memory.ok() || write(memory.get(), xml.data(), xml.size()) != static_cast<ssize_t>(xml.size()) || lseek(memory.get(), 0, SEEK_SET) != 0 ||
-      pipe2(errors.data(), O_CLOEXEC) != 0 || pipe2(status.data(), O_CLOEXEC) != 0) {
+  if (!memory.ok() || write(memory.get(), xml.data(), xml.size()) != static_cast<ssize_t>(xml.size()) ||
+      lseek(memory.get(), 0, SEEK_SET) != 0 || pipe2(errors.data(), O_CLOEXEC) != 0 ||
+      pipe2(status.data(), O_CLOEXEC) != 0) {
     return refuse(call, "no memory or descriptors (" + error_text(errno) + ")");
   }
   const Fd errors_in(errors[0]);
-  // What node leaves in the background may hold the other end: what is there is read, its end is not waited for.
+  // What node leaves in the background may hold the other end: what is there is read, its end is not waited
+  // for.
   fcntl(errors_in.get(), F_SETFL, O_NONBLOCK);
   Fd errors_out(errors[1]);
   const Fd status_in(status[0]);
   Fd status_out(status[1]);
-  const double patience = call.operation == "prepare" ? conf.prepare_deadline : call.operation == "start" ? conf.start_deadline : conf.other_deadline;
+  const double patience = call.operation == "prepare" ? conf.prepare_deadline
+                          : call.operation == "start" ? conf.start_deadline
+                                                      : conf.other_deadline;
   // A release goes on after libvirt was answered, and then has as long as a prepare.
   const Child child = {call,
                        conf,
@@ -246,7 +269,8 @@ int start_node(const Call& call, const HookConf& conf, const std::string& xml) {
   status_out.reset();
   const Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0U)));
   Outcome out;
-  await_child(pidfd.get(), errors_in.get(), status_in.get(), started + patience * (call.may_fail() ? kStopShare : 1), out);
+  await_child(pidfd.get(), errors_in.get(), status_in.get(),
+              started + patience * (call.may_fail() ? kStopShare : 1), out);
   if (!out.ended && call.may_fail()) {
     kill(pid, SIGTERM);
     await_child(pidfd.get(), errors_in.get(), status_in.get(), started + patience, out);
@@ -285,15 +309,16 @@ int run_hook(int argc, char** argv) {
   sigaction(SIGPIPE, &ignore, nullptr);
   std::string xml;
   if (!read_stdin(xml)) return may_take_devices(xml) ? refuse(call, "its XML is larger than 16 MiB") : 0;
-  // Without an entry in the books a release has nothing to give back; with one, it may concern a device that the XML no longer lists.
+  // Without an entry in the books a release has nothing to give back; with one, it may concern a device that
+  // the XML no longer lists.
   if (call.may_fail() && !may_take_devices(xml)) return 0;
   const auto conf = read_hook_conf(conf_file);
   if (!call.may_fail() && !has_bindings(conf)) return 0;
   if (!conf.found || conf.node.empty() || conf.cli.empty()) {
-    return refuse(call, conf.file + (conf.found ? " names no node= and cli=" : " is not there") + "; run 'hostdev hook install'");
+    return refuse(call, conf.file + (conf.found ? " names no node= and cli=" : " is not there") +
+                            "; run 'hostdev hook install'");
   }
   return start_node(call, conf, xml);
 }
 
 }  // namespace hostdev
-

@@ -60,7 +60,8 @@ HookConf read_hook_conf(const std::string& file) {
     const size_t end = text.find('\n', at) == std::string::npos ? text.size() : text.find('\n', at);
     const std::string line = text.substr(at, end - at);
     const size_t equals = line.find('=');
-    if (equals != std::string::npos && line[0] != '#') set(conf, line.substr(0, equals), line.substr(equals + 1));
+    if (equals != std::string::npos && line[0] != '#')
+      set(conf, line.substr(0, equals), line.substr(equals + 1));
     at = end + 1;
   }
   return conf;

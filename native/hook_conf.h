@@ -1,4 +1,5 @@
-// hostdev.conf beside the installed hook: what it starts, and how long it waits. Written by `hostdev hook install`.
+// hostdev.conf beside the installed hook: what it starts, and how long it waits. Written by `hostdev hook
+// install`.
 #pragma once
 
 #include <string>
@@ -17,7 +18,8 @@ struct HookConf {
   double other_deadline = 2;
 };
 
-// Reads `file`, or, when empty, hostdev.conf in the folder above the one that holds this executable, else in that folder itself.
+// Reads `file`, or, when empty, hostdev.conf in the folder above the one that holds this executable, else in
+// that folder itself.
 HookConf read_hook_conf(const std::string& file);
 
 }  // namespace hostdev

@@ -36,14 +36,16 @@ bool element_with_type(std::string_view xml, std::string_view name) {
 }  // namespace
 
 bool may_take_devices(std::string_view xml) {
-  return xml.find("<hostdev") != kNone || element_with_type(xml, "<interface") || element_with_type(xml, "<disk");
+  return xml.find("<hostdev") != kNone || element_with_type(xml, "<interface") ||
+         element_with_type(xml, "<disk");
 }
 
 std::string domain_uuid(std::string_view xml) {
   constexpr std::string_view kOpen = "<uuid>";
   constexpr size_t kLength = 36;
   const size_t p = xml.find(kOpen);
-  if (p == kNone || p + kOpen.size() + kLength >= xml.size() || xml[p + kOpen.size() + kLength] != '<') return {};
+  if (p == kNone || p + kOpen.size() + kLength >= xml.size() || xml[p + kOpen.size() + kLength] != '<')
+    return {};
   std::string uuid(xml.substr(p + kOpen.size(), kLength));
   for (size_t i = 0; i < kLength; ++i) {
     char& c = uuid[i];

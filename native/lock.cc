@@ -20,7 +20,8 @@ Failure try_lock(const std::string& file, bool shared, Fd& out) {
     // An admin may have cleaned the folder between open and flock: then this is a lock on nothing.
     struct stat held {};
     struct stat named {};
-    if (fstat(fd.get(), &held) == 0 && stat(file.c_str(), &named) == 0 && held.st_ino == named.st_ino && held.st_dev == named.st_dev) {
+    if (fstat(fd.get(), &held) == 0 && stat(file.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
+        held.st_dev == named.st_dev) {
       out = std::move(fd);
       return {};
     }

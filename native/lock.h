@@ -7,8 +7,9 @@
 
 namespace hostdev {
 
-// Takes the lock without waiting. `out` holds nothing when another process has it. The file is made when missing (0600), never followed
-// through a link, and never removed: removing one that another process waits on would give the same lock to two.
+// Takes the lock without waiting. `out` holds nothing when another process has it. The file is made when
+// missing (0600), never followed through a link, and never removed: removing one that another process waits
+// on would give the same lock to two.
 Failure try_lock(const std::string& file, bool shared, Fd& out);
 
 }  // namespace hostdev

@@ -1,5 +1,6 @@
-// One executable, several programs: the helper that writes to sysfs, and the hook that libvirt starts. A copy installed as libvirt's hook is
-// known by its name, because libvirt gives it the hook's four words and nothing else.
+// One executable, several programs: the helper that writes to sysfs, and the hook that libvirt starts. A copy
+// installed as libvirt's hook is known by its name, because libvirt gives it the hook's four words and
+// nothing else.
 #include <unistd.h>
 
 #include <cstring>
@@ -10,7 +11,8 @@
 namespace {
 
 // `hostdev hook install` knows this executable by its usage text.
-constexpr char kUsage[] = "usage: hostdev-native hook [--conf FILE] NAME OPERATION SUBOPERATION EXTRA | hostdev-native write\n";
+constexpr char kUsage[] =
+    "usage: hostdev-native hook [--conf FILE] NAME OPERATION SUBOPERATION EXTRA | hostdev-native write\n";
 
 bool is_hook_name(const char* argv0) {
   const char* slash = strrchr(argv0, '/');

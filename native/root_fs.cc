@@ -59,7 +59,8 @@ Failure read_all(int fd, const std::string& path, size_t max, bool truncate, std
     }
     if (n == 0) break;
     out.append(chunk.data(), static_cast<size_t>(n));
-    // An attribute of sysfs is whole after a short read; asking for its end again would make the kernel print it again.
+    // An attribute of sysfs is whole after a short read; asking for its end again would make the kernel print
+    // it again.
     if (truncate && static_cast<size_t>(n) < want) break;
   }
   if (out.size() > max) return {EFBIG, "read", path};

@@ -1,5 +1,5 @@
-// Accesses to files below a root that no symbolic link can lead out of: a simulated host, or one unpacked from somebody's
-// dump, may hold links to /etc. Every function returns 0 or fills in a Failure; none throws.
+// Accesses to files below a root that no symbolic link can lead out of: a simulated host, or one unpacked
+// from somebody's dump, may hold links to /etc. Every function returns 0 or fills in a Failure; none throws.
 #pragma once
 
 #include <string>
@@ -27,7 +27,8 @@ Failure open_in_root(int root, const std::string& path, int flags, Fd& out);
 // At most `max` bytes; EFBIG when there are more and `truncate` is not asked for.
 Failure read_all(int fd, const std::string& path, size_t max, bool truncate, std::string& out);
 
-// Text of a link; `at` is a folder's descriptor and `name` one component below it, or empty when `at` is the link.
+// Text of a link; `at` is a folder's descriptor and `name` one component below it, or empty when `at` is the
+// link.
 Failure read_link_at(int at, const char* name, const std::string& path, std::string& out);
 
 // Names in a folder, unsorted, without . and ..

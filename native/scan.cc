@@ -16,8 +16,8 @@ bool is_absent(int error) {
   return error == ENOENT || error == ENOTDIR || error == ENODEV || error == ENXIO;
 }
 
-// The text of an attribute in a device's folder. Plain openat is enough for one component: an attribute is never a link
-// on sysfs, and O_NOFOLLOW refuses one on anything else.
+// The text of an attribute in a device's folder. Plain openat is enough for one component: an attribute is
+// never a link on sysfs, and O_NOFOLLOW refuses one on anything else.
 Text read_attribute(int dir, const std::string& folder, const char* name, std::vector<Failure>& failures) {
   const Fd fd(openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!fd.ok()) {
@@ -72,7 +72,8 @@ bool before(const std::string& a, const std::string& b) {
   return a.size() != b.size() ? a.size() < b.size() : a < b;
 }
 
-bool names_in(int root, const std::string& folder, std::vector<std::string>& names, std::vector<Failure>& failures) {
+bool names_in(int root, const std::string& folder, std::vector<std::string>& names,
+              std::vector<Failure>& failures) {
   Fd dir;
   auto failure = open_in_root(root, folder, O_RDONLY | O_DIRECTORY, dir);
   if (!failure) failure = read_names(dir.get(), folder, names);

@@ -1,6 +1,6 @@
-// The scan of PCI devices and IOMMU groups. It reads nothing that takes a device's lock (uevent, driver_override and
-// sriov_numvfs do in many kernels, and behind a hung unbind they never answer) and never `config`, which goes to the
-// device and may wake it.
+// The scan of PCI devices and IOMMU groups. It reads nothing that takes a device's lock (uevent,
+// driver_override and sriov_numvfs do in many kernels, and behind a hung unbind they never answer) and never
+// `config`, which goes to the device and may wake it.
 #pragma once
 
 #include <optional>
@@ -32,7 +32,8 @@ struct RawGroup {
   std::vector<std::string> devices;
 };
 
-// Devices sorted by address; `failures` are attributes that could not be read. A device that vanishes meanwhile is left out.
+// Devices sorted by address; `failures` are attributes that could not be read. A device that vanishes
+// meanwhile is left out.
 void scan_devices(int root, std::vector<RawDevice>& devices, std::vector<Failure>& failures);
 
 // Groups sorted by number.

@@ -80,7 +80,8 @@ Answer read_page(const std::string& path) {
   Fd fd;
   Answer answer;
   if (const auto failure = open_in_root(kRoot, path, O_RDONLY, fd)) return {failure.error, Call::kOpen, {}};
-  if (const auto failure = read_all(fd.get(), path, kPage, true, answer.bytes)) return {failure.error, Call::kRead, {}};
+  if (const auto failure = read_all(fd.get(), path, kPage, true, answer.bytes))
+    return {failure.error, Call::kRead, {}};
   return answer;
 }
 
@@ -133,7 +134,8 @@ int run_writer() {
     constexpr size_t kFixed = 4 + 1 + 2;
     if (size < kFixed || size > request.size()) return 2;
     if (!read_fully(request.data(), size)) return 0;
-    const size_t path_size = static_cast<unsigned char>(request[5]) | static_cast<size_t>(static_cast<unsigned char>(request[6])) << 8U;
+    const size_t path_size = static_cast<unsigned char>(request[5]) |
+                             static_cast<size_t>(static_cast<unsigned char>(request[6])) << 8U;
     if (kFixed + path_size > size) return 2;
     const std::string path(request.data() + kFixed, path_size);
     const std::string value(request.data() + kFixed + path_size, size - kFixed - path_size);

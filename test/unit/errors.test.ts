@@ -23,36 +23,41 @@ const MEANING: Record<keyof typeof EXIT, string> = {
 const MADE =
   '<!-- Made from src/errors.ts by test/unit/errors.test.ts; to change it: UPDATE_DOCS=1 npx vitest run errors -->';
 
-const row = (...cells: (string | number)[]): string =>
-  `| ${cells.map((c) => `${c}`.replaceAll('|', '\\|').replaceAll('<', '\\<')).join(' | ')} |\n`;
+type Cells = (string | number)[];
+
+/** A table as biome formats one; a number is set to the right. */
+function table(head: string[], rows: Cells[]): string {
+  const text = [head, ...rows].map((r) => r.map((c) => `${c}`.replaceAll('|', '\\|').replaceAll('<', '\\<')));
+  const isRight = head.map((_, i) => typeof rows[0]?.[i] === 'number');
+  const width = head.map((_, i) => Math.max(3, ...text.map((r) => r[i]?.length ?? 0)));
+  const pad = (cell: string, i: number): string =>
+    isRight[i] ? cell.padStart(width[i] ?? 0) : cell.padEnd(width[i] ?? 0);
+  const rule = width.map((w, i) => (isRight[i] ? `${'-'.repeat(w - 1)}:` : '-'.repeat(w)));
+  const lines = text.map((r, n) => (n === 0 ? r.map((c, i) => c.padEnd(width[i] ?? 0)) : r.map(pad)));
+  return [...lines.slice(0, 1), rule, ...lines.slice(1)].map((r) => `| ${r.join(' | ')} |\n`).join('');
+}
 
 function errorsPage(): string {
-  const rows = Object.entries(ERRORS).map(([code, e]) => row(`\`${code}\``, e.exit, e.text, e.hint || '–'));
+  const rows = Object.entries(ERRORS).map(([code, e]) => [`\`${code}\``, e.exit, e.text, e.hint || '–']);
   return [
     `# Errors\n\n${MADE}\n\n`,
-    'Every error has one of these codes. With `-j` it is `{"schema":1,"error":{"code","message","hint"}}` on stdout; the message ',
-    'names the device, the file and the errno, the hint says what to do next and is often more exact than the one here. ',
-    'The exit codes are explained in [exit-codes.md](exit-codes.md).\n\n',
-    row('Code', 'Exit', 'What it means', 'What to do'),
-    row('---', '---:', '---', '---'),
-    ...rows,
+    'Every error has one of these codes. With `-j` it is `{"schema":1,"error":{"code","message","hint"}}` on stdout;\n',
+    'the message names the device, the file and the errno, the hint says what to do next and is often more exact than\n',
+    'the one here. The exit codes are explained in [exit-codes.md](exit-codes.md).\n\n',
+    table(['Code', 'Exit', 'What it means', 'What to do'], rows),
   ].join('');
 }
 
 function exitCodesPage(): string {
   const rows = (Object.keys(EXIT) as (keyof typeof EXIT)[]).map((name) => {
-    const codes = Object.entries(ERRORS)
-      .filter(([, e]) => e.exit === EXIT[name])
-      .map(([code]) => `\`${code}\``);
-    return row(EXIT[name], MEANING[name], codes.join(', ') || '–');
+    const codes = Object.entries(ERRORS).filter(([, e]) => e.exit === EXIT[name]);
+    return [EXIT[name], MEANING[name], codes.map(([code]) => `\`${code}\``).join(', ') || '–'];
   });
   return [
     `# Exit codes\n\n${MADE}\n\n`,
-    row('Exit', 'Meaning', 'Errors'),
-    row('---:', '---', '---'),
-    ...rows,
-    '\nWhen several apply, the first of 2, 4, 6, 5, 3, 1 is given. An empty list is 0. A dry run exits as the real run would, as far as\n',
-    'that can be known without writing. Of the hook only `prepare` and `start` exit with anything but 0.\n',
+    table(['Exit', 'Meaning', 'Errors'], rows),
+    '\nWhen several apply, the first of 2, 4, 6, 5, 3, 1 is given. An empty list is 0. A dry run exits as the real run\n',
+    'would, as far as that can be known without writing. Of the hook only `prepare` and `start` exit with anything but 0.\n',
   ].join('');
 }
 
