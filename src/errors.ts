@@ -24,11 +24,6 @@ type ErrorRow = { exit: number; text: string; hint: string };
 /** Every code we raise: what it means in general, the exit code, and the way out when the raiser gives no better one. */
 export const ERRORS = {
   HOSTDEV_USAGE: { exit: EXIT.usage, text: 'The command line is not understood.', hint: "Run 'hostdev --help'." },
-  HOSTDEV_ADDRESS_INVALID: {
-    exit: EXIT.usage,
-    text: 'A word is no PCI address.',
-    hint: 'Write it as 0000:01:00.0, 01:00.0 or pci_0000_01_00_0.',
-  },
   HOSTDEV_DEVICE_ABSENT: {
     exit: EXIT.absent,
     text: 'No device of this host goes by that name.',

@@ -78,10 +78,7 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
 async function readLocked(host: Host, device: ShownDevice, warnings: string[]): Promise<void> {
   const override = host.device(device.address, 'driver_override');
   try {
-    const text =
-      host.native.kind === 'fs'
-        ? (host.read(override) ?? '')
-        : await observing(host, { deadlineMs: READ_MS }, (w) => w.writer.read(override, READ_MS));
+    const text = await observing(host, { deadlineMs: READ_MS }, (w) => w.writer.read(override, READ_MS));
     const line = text.split('\n', 1)[0] ?? '';
     if (!/^[\x20-\x7e]*$/.test(line)) warnings.push(`${override}: ignored ${printable(line)}`);
     else device.driver_override = line === '' || line === '(null)' ? null : line;

@@ -100,8 +100,17 @@ export class FsReader implements NativeBinding {
     throw missing();
   }
 
-  openWriter(): KernelWriter {
-    throw missing();
+  /** Reads without the helper's deadline; nothing is written. */
+  openWriter(root: string): KernelWriter {
+    const refuse = async (): Promise<never> => {
+      throw missing();
+    };
+    return {
+      read: async (path) => this.#text(root, path, PAGE, true),
+      write: refuse,
+      restoreFile: refuse,
+      close: () => {},
+    };
   }
 
   #text(root: string, path: string, max: number, truncate: boolean): string {

@@ -19,6 +19,8 @@ export type PlannedDevice = { device: PciDevice; target: DriverModule; move: Jou
 export type BindPlan = {
   /** The devices that will change; one that is on its driver already is not among them. */
   devices: PlannedDevice[];
+  /** On their driver already, and in the books without a claim (a return that failed): they get one. */
+  adopted: Binding[];
   refusals: Refusal[];
   warnings: string[];
 };
@@ -39,13 +41,16 @@ export async function planBind(
   const { host } = work;
   const readLists = once(() => readModuleLists(host));
   const denylistOff = host.read(host.module('vfio_pci', 'parameters/disable_denylist')) === 'Y';
-  const plan: BindPlan = { devices: [], refusals: [], warnings: [] };
+  const plan: BindPlan = { devices: [], adopted: [], refusals: [], warnings: [] };
   for (const { device, wanted } of requests) {
     const target = chooseDriver(host, device, wanted, readLists);
     const now = await observe(work, device.address);
     if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
-    if (now.driver === target.driver) continue;
     const binding = readBinding(host, device.address);
+    if (now.driver === target.driver) {
+      if (binding !== null && binding.claims.length === 0) plan.adopted.push(binding);
+      continue;
+    }
     const foreign = binding === null ? undefined : claimedBy(binding, owner);
     if (foreign !== undefined && !allowed.has('other-owner'))
       plan.refusals.push({
@@ -120,6 +125,7 @@ export async function executeBind(
   }
   const commit = (): void => {
     for (const d of plan.devices) writeBinding(work.host, afterBind(d, claim));
+    for (const b of plan.adopted) writeBinding(work.host, { ...withClaims(b, [claim]), note: null });
     for (const b of also) writeBinding(work.host, b);
   };
   if (moves.length === 0) commit();

@@ -34,7 +34,7 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
     to: before,
   });
   const keep = (reason: string): Returned => {
-    writeBinding(host, { ...withClaims(binding, []), note: reason });
+    writeBinding(host, ended(binding, reason));
     return result('kept', reason);
   };
   const now = device === undefined ? null : await observe(work, address);
@@ -60,9 +60,20 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
     to: before,
     override_bytes: now.overrideBytes,
   };
-  writeBinding(host, { ...withClaims(binding, []), note: 'being given back' });
-  await runMoves(work, 'give-back', binding.owner ?? 'admin', [move], () => removeBinding(host, address));
+  writeBinding(host, ended(binding, 'its return was begun'));
+  try {
+    await runMoves(work, 'give-back', binding.owner ?? 'admin', [move], () => removeBinding(host, address));
+  } catch (e) {
+    writeBinding(host, ended(binding, (e as Error).message));
+    throw e;
+  }
   return result('given-back');
+}
+
+/** A guest's claim ends with the guest, whether the device came back or not; the admin's stays until it did. */
+function ended(binding: Binding, note: string): Binding {
+  const claims = binding.claims.filter((c) => !c.owner.startsWith('domain:'));
+  return { ...withClaims(binding, claims), note: claims.length > 0 ? null : note };
 }
 
 /** True when driver and override are as we left them, or as libvirt leaves a managed device: on VFIO, on the host driver, or on none, the override cleared. */

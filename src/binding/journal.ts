@@ -5,7 +5,7 @@
  * by the same code, whichever were done.
  */
 
-import type { Host } from '../host/host.ts';
+import { DRIVER_NAME, type Host } from '../host/host.ts';
 import { canonicalAddress } from '../pci/address.ts';
 import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
 import type { DeviceState, Move } from './move.ts';
@@ -68,7 +68,7 @@ const isText = (v: unknown): v is string => typeof v === 'string' && v.length <=
 const isTextOrNull = (v: unknown): v is string | null => v === null || isText(v);
 
 /** A name that is put into a sysfs path or attribute when the file is acted on. */
-const isDriver = (v: unknown): v is string | null => v === null || (isText(v) && /^[\w.+:-]{1,64}$/.test(v));
+const isDriver = (v: unknown): v is string | null => v === null || (isText(v) && DRIVER_NAME.test(v));
 
 export function isState(v: unknown): v is DeviceState {
   return isObject(v) && isDriver(v.driver) && isTextOrNull(v.override) && !(v.override ?? '').includes('\n');

@@ -61,7 +61,7 @@ export async function changing<T>(
   const work = openWork(host, options);
   let unlock = (): void => {};
   try {
-    unlock = await takeLocks(host, groupLocks(groups), work.deadline);
+    unlock = await takeLocks(host, groupLocks(groups), work.deadline, options.signal);
     const { done, left } = await recover(work, inventory, groups);
     if (left.length > 0) {
       throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, {

@@ -112,8 +112,15 @@ async function run(argv: string[]): Promise<Answer> {
   return options.dryRun && command.changes ? dryRunAnswer(answer, host) : answer;
 }
 
-/** A dry run shows the plan to anybody, but its exit code is the real run's, which needs root. */
+/** A dry run shows the plan to anybody, but its exit code is the real run's, which needs the addon, and on the machine itself root. */
 function dryRunAnswer(answer: Answer, host: Host): Answer {
+  if (host.native.kind === 'fs') {
+    return {
+      ...answer,
+      exit: EXIT.failed,
+      warnings: [...(answer.warnings ?? []), 'the real run would refuse: hostdev.node is missing'],
+    };
+  }
   if (!host.isReal || process.geteuid?.() === 0) return answer;
   return { ...answer, exit: EXIT.notPermitted, warnings: [...(answer.warnings ?? []), 'the real run needs root'] };
 }

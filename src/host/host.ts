@@ -12,6 +12,12 @@ const PAGE = 4096;
 /** Absence of a file or device, however the kernel words it: a removed device's open attribute answers ENODEV or ENXIO. */
 const ABSENT = ['ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO'];
 
+/**
+ * A driver's name as sysfs shows it: a folder name, and kernel drivers do have spaces in theirs ("MTD PCI"). Anything else is not put into a path or an
+ * attribute.
+ */
+export const DRIVER_NAME = /^(?!\.{1,2}$)[\x20-\x2e\x30-\x7e]{1,64}$/;
+
 export class Host {
   /** Absolute path of the root that everything hangs below; `/` on a real host. */
   readonly root: string;

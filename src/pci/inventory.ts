@@ -1,6 +1,6 @@
 /** The PCI devices of a host as the kernel shows them now. Pure reading: nothing here takes a device's lock, so it answers while an unbind hangs. */
 import type { RawDevice, RawFailure } from '../addon/native.ts';
-import type { Host } from '../host/host.ts';
+import { DRIVER_NAME, type Host } from '../host/host.ts';
 import { type Address, canonicalAddress } from './address.ts';
 
 export type DevType = 'type-PCI' | 'type-PF' | 'type-VF' | 'vdpa';
@@ -33,9 +33,6 @@ export type Inventory = {
   /** What could not be read or made no sense, one line each, for stderr. */
   warnings: string[];
 };
-
-/** A driver name as the kernel allows one in a sysfs folder name; anything else is not passed on to a path. */
-const DRIVER_NAME = /^[\w.+:-]{1,64}$/;
 
 /** Scans the host's PCI devices, in order of address. An absent sys/bus/pci is an empty inventory. */
 export function scanInventory(host: Host): Inventory {

@@ -29,14 +29,19 @@ const LONGEST_WAIT_MS = 50;
  * Takes the locks `names` in the order given and returns what gives them up. Raises HOSTDEV_TIMEOUT, naming the lock, when one is still held at the
  * deadline (those already taken are given up), HOSTDEV_NOT_PERMITTED or HOSTDEV_STORE when the folder can't be made.
  */
-export async function takeLocks(host: Host, names: readonly string[], deadline: Deadline): Promise<() => void> {
+export async function takeLocks(
+  host: Host,
+  names: readonly string[],
+  deadline: Deadline,
+  signal?: AbortSignal,
+): Promise<() => void> {
   makeFolder(host.lockDir);
   const held: number[] = [];
   const release = (): void => {
     for (const fd of held.splice(0).reverse()) host.native.unlock(fd);
   };
   try {
-    for (const name of names) held.push(await takeLock(host, name, deadline));
+    for (const name of names) held.push(await takeLock(host, name, deadline, signal));
   } catch (e) {
     release();
     throw e;
@@ -52,11 +57,13 @@ function tryLock(host: Host, file: string): number | null {
   }
 }
 
-async function takeLock(host: Host, name: string, deadline: Deadline): Promise<number> {
+async function takeLock(host: Host, name: string, deadline: Deadline, signal?: AbortSignal): Promise<number> {
   const file = `${host.lockDir}/${name}`;
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
     const fd = tryLock(host, file);
     if (fd !== null) return fd;
+    if (signal?.aborted)
+      throw new HostdevError('HOSTDEV_INTERRUPTED', `Interrupted while waiting for ${file}; nothing was changed`);
     if (deadline.left === 0) {
       throw new HostdevError('HOSTDEV_TIMEOUT', `Another hostdev still holds ${file}`, {
         hint: `See who: fuser -v ${file}`,

@@ -477,13 +477,18 @@ describe('without the addon', () => {
     const before = host.hash();
     for (const args of [
       ['bind', VF],
-      ['bind', '-n', VF],
       ['unbind', '--to-host', '04:00.0'],
     ]) {
       const ran = plain(...args, '-j');
       expect({ exit: ran.exit, code: ran.json.error?.code }).toEqual({ exit: 1, code: 'HOSTDEV_NATIVE_MISSING' });
       expect(ran.err).toContain('hostdev.node is missing');
     }
+    const planned = plain('bind', '-n', VF, '-j');
+    expect({ exit: planned.exit, steps: planned.json.plan?.steps?.length }).toMatchObject({
+      exit: 1,
+      steps: expect.any(Number),
+    });
+    expect(planned.err).toContain('hostdev.node is missing');
     expect(host.hash()).toBe(before);
   });
 });
