@@ -1,0 +1,97 @@
+/** In the emulated machine, on a real kernel: `list` and `bind` against driverctl, virsh and lspci, as whole processes. */
+import { createVfs, installHostdev } from '../vm/guest.ts';
+import { startMachine } from '../vm/machine.ts';
+import { type Figure, markdown, median } from './measure.ts';
+
+const VF = '0000:21:10.0';
+const LIST_RUNS = 9;
+const BIND_RUNS = 7;
+
+/** A loop in bash: EPOCHREALTIME costs no process. Each command in turn; what puts the device back is not timed. */
+const script = (runs: number, rows: [what: string, command: string, back: string][]): string => `
+  for ((i = 0; i <= ${runs}; i++)); do
+${rows
+  .map(
+    ([what, command, back]) => `    a=$EPOCHREALTIME; ${command} > /dev/null 2>&1; r=$?; b=$EPOCHREALTIME
+    [ $r = 0 ] || { echo "${what}: exit $r" >&2; exit 1; }
+    [ $i = 0 ] || echo "${what}|$(( (\${b/./} - \${a/./}) ))"
+    { ${back || ':'}; } > /dev/null 2>&1`,
+  )
+  .join('\n')}
+  done`;
+
+function parse(stdout: string): Figure[] {
+  const figures = new Map<string, Figure>();
+  for (const line of stdout.trim().split('\n')) {
+    const [what = '', us = ''] = line.split('|');
+    const f = figures.get(what) ?? { what, ms: [] };
+    f.ms.push(Number(us) / 1000);
+    figures.set(what, f);
+  }
+  return [...figures.values()];
+}
+
+function table(title: string, figures: Figure[]): string {
+  const start = median(figures.find((f) => f.what === 'node -e 0') ?? { what: '', ms: [] });
+  const peers = figures.filter((f) => !/^(node|hostdev)/.test(f.what)).map((f) => ({ what: f.what, ms: median(f) }));
+  const fastest = peers.sort((a, b) => a.ms - b.ms)[0];
+  const remark = (f: Figure): string => {
+    if (!f.what.startsWith('hostdev') || fastest === undefined) return '';
+    const above = median(f) - start;
+    return `${above.toFixed(0)} ms above a bare node: ${(above / fastest.ms).toFixed(2)} x ${fastest.what}`;
+  };
+  return [`### ${title}`, '', markdown(figures, remark), ''].join('\n');
+}
+
+/** Boots a machine and returns the markdown of both tables. */
+export async function benchMachine(): Promise<string> {
+  const m = await startMachine({ profile: 'intel', name: 'bench' });
+  try {
+    await installHostdev(m);
+    await createVfs(m, '0000:21:00.0', 4);
+    await m.ok(
+      `systemctl is-system-running --wait; modprobe vfio-pci; virsh nodedev-list > /dev/null; until [ -e /sys/bus/pci/devices/${VF}/driver ]; do sleep 0.2; done`,
+    );
+    const run = async (text: string): Promise<Figure[]> => {
+      const r = await m.sh(text, { timeoutMs: 580_000 });
+      if (r.code !== 0) throw new Error(r.stderr);
+      return parse(r.stdout);
+    };
+    const count = await m.ok('ls /sys/bus/pci/devices | wc -l');
+    const list = await run(
+      script(LIST_RUNS, [
+        ['node -e 0', 'node -e 0', ''],
+        ['hostdev list -j', 'hostdev list -j', ''],
+        ['hostdev list', 'hostdev list', ''],
+        ['lspci -nnk', 'lspci -nnk', ''],
+        ['driverctl list-devices', 'driverctl list-devices', ''],
+        ['virsh nodedev-list --cap pci', 'virsh nodedev-list --cap pci', ''],
+      ]),
+    );
+    const name = `pci_${VF.replace(/[:.]/g, '_')}`;
+    const bind = await run(
+      script(BIND_RUNS, [
+        ['node -e 0', 'node -e 0', ''],
+        ['hostdev bind --driver vfio-pci', `hostdev bind --driver vfio-pci ${VF}`, `hostdev unbind ${VF}`],
+        ['hostdev bind', `hostdev bind ${VF}`, `hostdev unbind ${VF}`],
+        [
+          'driverctl --nosave set-override vfio-pci',
+          `driverctl --nosave set-override ${VF} vfio-pci`,
+          `driverctl --nosave unset-override ${VF}`,
+        ],
+        ['virsh nodedev-detach', `virsh nodedev-detach ${name}`, `virsh nodedev-reattach ${name}`],
+      ]),
+    );
+    const goal = 'To reach: hostdev above a bare node no slower than the fastest of the others.';
+    return [
+      table(`\`list\` of ${count} functions in the emulated machine`, list),
+      goal,
+      '',
+      table('`bind` of one VF in the emulated machine', bind),
+      goal,
+      '',
+    ].join('\n');
+  } finally {
+    await m.stop();
+  }
+}
