@@ -13,6 +13,7 @@
         'native/addon.cc',
         'native/root_fs.cc',
         'native/scan.cc',
+        'native/helper.cc',
         'native/holders.cc',
         'native/lock.cc',
       ],

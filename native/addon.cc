@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <unordered_set>
 
+#include "helper.h"
 #include "holders.h"
 #include "lock.h"
 #include "root_fs.h"
@@ -211,6 +213,34 @@ Napi::Value Unlock(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value OpenHelper(const Napi::CallbackInfo& info) {
+  auto helper = std::make_unique<Helper>(text_argument(info, 0), text_argument(info, 1));
+  // The finalizer is the owner from here on: it runs when JavaScript has dropped the handle.
+  return Napi::External<Helper>::New(info.Env(), helper.release(),
+                                     [](Napi::Env, Helper* h) { const std::unique_ptr<Helper> owned(h); });
+}
+
+Napi::Value AskHelper(const Napi::CallbackInfo& info) {
+  auto* helper = info[0].As<Napi::External<Helper>>().Data();
+  const auto bytes = [&](size_t index) {
+    size_t size = 0;
+    napi_get_value_string_latin1(info.Env(), info[index], nullptr, 0, &size);
+    std::string text(size, '\0');
+    napi_get_value_string_latin1(info.Env(), info[index], text.data(), size + 1, &size);
+    return text;
+  };
+  std::string answer;
+  const auto failure = helper->request(text_argument(info, 1)[0], bytes(2), bytes(3),
+                                       info[4].As<Napi::Number>().DoubleValue(), answer);
+  if (failure) raise(info.Env(), failure);
+  return latin1(info.Env(), answer);
+}
+
+Napi::Value CloseHelper(const Napi::CallbackInfo& info) {
+  info[0].As<Napi::External<Helper>>().Data()->close();
+  return info.Env().Undefined();
+}
+
 }  // namespace
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
@@ -221,6 +251,9 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("readDir", Napi::Function::New<ReadDir>(env));
   exports.Set("holders", Napi::Function::New<Holders>(env));
   exports.Set("tryLock", Napi::Function::New<TryLock>(env));
+  exports.Set("openHelper", Napi::Function::New<OpenHelper>(env));
+  exports.Set("askHelper", Napi::Function::New<AskHelper>(env));
+  exports.Set("closeHelper", Napi::Function::New<CloseHelper>(env));
   exports.Set("unlock", Napi::Function::New<Unlock>(env));
   return exports;
 }

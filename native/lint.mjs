@@ -15,6 +15,12 @@ function lint(tool, args) {
 }
 
 lint('clang-format', ['--dry-run', '-Werror', ...files.filter((f) => /\.(cc|h)$/.test(f))]);
-const includes = ['-Inative', '-isystem', 'node_modules/node-addon-api', '-isystem', join(dirname(dirname(process.execPath)), 'include/node')];
+const includes = [
+  '-Inative',
+  '-isystem',
+  'node_modules/node-addon-api',
+  '-isystem',
+  join(dirname(dirname(process.execPath)), 'include/node'),
+];
 const defines = ['-DNAPI_VERSION=8', '-DNODE_ADDON_API_CPP_EXCEPTIONS', '-DNODE_ADDON_API_DISABLE_DEPRECATED'];
 lint('clang-tidy', ['--quiet', ...sources, '--', '-std=c++20', ...includes, ...defines]);

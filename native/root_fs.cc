@@ -3,9 +3,11 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -50,6 +52,11 @@ Failure read_all(int fd, const std::string& path, size_t max, bool truncate, std
   std::array<char, 65536> chunk;
   // One byte more than allowed tells a file that is exactly full from one that is too large.
   const size_t limit = truncate ? max : max + 1;
+  // pci.ids and modules.alias are a megabyte each: grown bit by bit, they would be copied twice over.
+  struct stat status {};
+  if (limit > chunk.size() && fstat(fd, &status) == 0 && status.st_size > 0) {
+    out.reserve(std::min(limit, static_cast<size_t>(status.st_size) + 1));
+  }
   while (out.size() < limit) {
     const size_t want = limit - out.size() < chunk.size() ? limit - out.size() : chunk.size();
     const ssize_t n = read(fd, chunk.data(), want);

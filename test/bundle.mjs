@@ -1,20 +1,30 @@
-/**
- * Bundles the CLI into dist/: one file and a few chunks that are loaded when a command needs them. Not for size: node loads one module in about a
- * millisecond, and the hook and `list` are judged by their start.
- */
-import { chmodSync, rmSync } from 'node:fs';
+/** Bundles the CLI into dist/: one CommonJS file, and the XML library beside it for the hook alone. Why so: docs/decisions/0005-bundle.md. */
+import { chmodSync, rmSync, writeFileSync } from 'node:fs';
 import { build } from 'esbuild';
 
 rmSync('dist', { recursive: true, force: true });
-await build({
-  entryPoints: { hostdev: 'src/cli/main.ts' },
+const common = {
   outdir: 'dist',
   bundle: true,
-  splitting: true,
   platform: 'node',
-  format: 'esm',
+  format: 'cjs',
   target: 'node20',
   legalComments: 'linked',
-  chunkNames: '[name]-[hash]',
+};
+await build({
+  ...common,
+  entryPoints: { hostdev: 'src/cli/main.ts' },
+  define: { 'import.meta.dirname': '__dirname' },
+  // A real import() would load node's loader of ES modules.
+  supported: { 'dynamic-import': false },
+  plugins: [
+    {
+      name: 'xmldom beside',
+      setup: (b) => b.onResolve({ filter: /^@xmldom\/xmldom$/ }, () => ({ path: './xmldom.js', external: true })),
+    },
+  ],
 });
+await build({ ...common, entryPoints: { xmldom: '@xmldom/xmldom' } });
+// The package's own says "module".
+writeFileSync('dist/package.json', '{"type":"commonjs"}\n');
 chmodSync('dist/hostdev.js', 0o755);

@@ -1,4 +1,4 @@
-/** `list`, `show`, `group list`, `group show`: what the kernel says, typed. */
+/** `show`, `group list`, `group show`: what the kernel says, typed. */
 
 import { readModuleLists, variantDriver } from '../binding/driverChoice.ts';
 import { observing } from '../binding/session.ts';
@@ -6,34 +6,10 @@ import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type PciDevice, printable, scanInventory } from '../pci/inventory.ts';
-import { PciNames } from '../pci/names.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/vfio.ts';
+import { fullName, readNames } from './list.ts';
 import type { Warned } from './options.ts';
-
-/** pci.ids is about 1.5 MB. */
-const MAX_IDS_BYTES = 16 * 1024 * 1024;
-
-/** Names of vendors, devices and classes; a host without pci.ids has none. */
-export function readNames(host: Host): PciNames {
-  for (const path of host.pciIds) {
-    try {
-      const text = host.read(path, MAX_IDS_BYTES);
-      if (text !== null) return new PciNames(text);
-    } catch {
-      // Names are a comfort: an unreadable list is no reason to fail.
-    }
-  }
-  return new PciNames('');
-}
-
-export type Listed = Warned & { devices: PciDevice[] };
-
-/** All PCI functions, in order of address. */
-export function listDevices(host: Host): Listed {
-  const { devices, warnings } = scanInventory(host);
-  return { devices, warnings };
-}
 
 export type ShownDevice = PciDevice & {
   driver_override: string | null;
@@ -90,14 +66,6 @@ async function readLocked(host: Host, device: ShownDevice, warnings: string[]): 
 }
 
 const bootVga = (text: string | null): boolean | null => (text === '1' ? true : text === '0' ? false : null);
-
-/** As lspci words it: "Intel Corporation 82576 Virtual Function", "Intel Corporation Device 0d57"; null when pci.ids knows neither. */
-export function fullName(names: PciNames, d: PciDevice): string | null {
-  if (d.vendor_id === null || d.product_id === null) return null;
-  const vendor = names.vendor(d.vendor_id);
-  const device = names.device(d.vendor_id, d.product_id);
-  return vendor === null && device === null ? null : `${vendor ?? d.vendor_id} ${device ?? `Device ${d.product_id}`}`;
-}
 
 /** All IOMMU groups with their blockers; `iommu` says why there are none. */
 export function listGroups(host: Host): Warned & { groups: Group[] } {

@@ -1,21 +1,19 @@
 /** Finds and loads the native part. Without it, reading goes on through plain fs and everything that writes refuses. */
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { FsReader } from './fsReader.ts';
-import { HelperWriter } from './helperWriter.ts';
+import { type HelperAddon, HelperWriter } from './helperWriter.ts';
 import type { NativeBinding } from './native.ts';
 
 /** What the addon's module table exports: the interface without the parts that are TypeScript. */
-type Addon = Omit<NativeBinding, 'kind' | 'openWriter' | 'loadModule'>;
+type Addon = Omit<NativeBinding, 'kind' | 'openWriter' | 'loadModule'> & HelperAddon;
 
 /** The folder that holds hostdev.node and hostdev-native: as built, or as packaged; null when neither is there. */
 function nativeDir(): string | null {
   const forced = process.env.HOSTDEV_NATIVE_DIR;
   if (forced !== undefined) return existsSync(join(forced, 'hostdev.node')) ? forced : null;
   // The bundle lies in dist/, the sources in src/addon/: the package's top is one or two folders up.
-  for (let top = dirname(fileURLToPath(import.meta.url)), i = 0; i < 3; top = dirname(top), i += 1) {
+  for (let top = import.meta.dirname, i = 0; i < 3; top = dirname(top), i += 1) {
     for (const dir of ['build/Release', `prebuilds/linux-${process.arch}`]) {
       if (existsSync(join(top, dir, 'hostdev.node'))) return join(top, dir);
     }
@@ -32,10 +30,13 @@ export function loadNative(): NativeBinding {
   if (dir === null) return new FsReader();
   let addon: Addon;
   try {
-    addon = createRequire(import.meta.url)(join(dir, 'hostdev.node')) as Addon;
+    // What require() does with an addon, without the half of node:module that it loads first.
+    const module = { exports: {} };
+    process.dlopen(module, join(dir, 'hostdev.node'));
+    addon = module.exports as Addon;
   } catch {
     // Built for another node or libc: as good as missing, and said by whatever needs it.
     return new FsReader();
   }
-  return { ...addon, kind: 'addon', openWriter: (root) => new HelperWriter(join(dir, 'hostdev-native'), root) };
+  return { ...addon, kind: 'addon', openWriter: (root) => new HelperWriter(addon, join(dir, 'hostdev-native'), root) };
 }

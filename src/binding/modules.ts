@@ -1,5 +1,4 @@
 /** Kernel modules and the PCI drivers they register: names, and loading without a shell. */
-import { spawn } from 'node:child_process';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Deadline } from '../store/locks.ts';
@@ -91,7 +90,8 @@ export async function loadHostModule(host: Host, modalias: string, deadline: Dea
 const MODPROBE_PATH = '/usr/sbin:/sbin:/usr/bin:/bin';
 
 /** A module's init probes devices and so may hang like a bind: past the deadline it is left to its fate. */
-function modprobe(module: string, deadline: Deadline): Promise<{ code: number | null; text: string }> {
+async function modprobe(module: string, deadline: Deadline): Promise<{ code: number | null; text: string }> {
+  const { spawn } = await import('node:child_process');
   return new Promise((resolve, reject) => {
     const child = spawn('modprobe', ['-b', '--', module], {
       stdio: ['ignore', 'ignore', 'pipe'],

@@ -3,6 +3,7 @@ import { EXIT, HostdevError } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { asHostdevError } from './fault.ts';
 import { readInput } from './input.ts';
+import { err } from './output.ts';
 import { plain } from './table.ts';
 
 const DEADLINE_MS: Record<string, number> = { prepare: 30_000, start: 5_000 };
@@ -26,14 +27,14 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
     );
     return silent;
   } catch (e) {
-    const err = asHostdevError(e);
+    const { code, message, hint, exit } = asHostdevError(e);
     const text =
-      err.code === 'HOSTDEV_INTERNAL'
+      code === 'HOSTDEV_INTERNAL'
         ? `a fault of hostdev: ${(e as Error).stack ?? e}`
-        : `${err.message}${err.hint ? `. ${err.hint}` : ''}`;
+        : `${message}${hint ? `. ${hint}` : ''}`;
     // libvirt appends stderr to its own error: one line, with the cause and the way out.
-    process.stderr.write(`hostdev: ${plain(text.replace(/\s*\n\s*/g, ' '))}\n`);
-    return { ...silent, exit: operation === 'release' ? EXIT.done : err.exit };
+    err(`hostdev: ${plain(text.replace(/\s*\n\s*/g, ' '))}\n`);
+    return { ...silent, exit: operation === 'release' ? EXIT.done : exit };
   }
 }
 

@@ -1,4 +1,4 @@
-import { fullName, listDevices, readNames } from '../actions/inspect.ts';
+import { fullName, listDevices, readNames } from '../actions/list.ts';
 import type { Answer, Invocation } from './command.ts';
 import { table } from './table.ts';
 

@@ -4,13 +4,16 @@
  * decided here alone. node:util's parseArgs instead of a CLI library: loading one costs more than a whole `list` (docs/decisions/0006-cli.md).
  */
 import { statSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { loadNative } from '../addon/load.ts';
 import type { Guard } from '../binding/guards.ts';
 import { ERRORS, EXIT, HostdevError } from '../errors.ts';
 import { Host } from '../host/host.ts';
 import type { Answer, Command } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { asHostdevError } from './fault.ts';
+import { err, out } from './output.ts';
 import { plain } from './table.ts';
 
 const GLOBALS = {
@@ -30,12 +33,13 @@ const COMMAND_MS = 30_000;
 
 async function main(argv: string[]): Promise<number> {
   // libvirt takes what the hook prints for the domain's XML: not even an error may be there.
-  const json = wantsJson(argv) && !isHookRun(argv);
+  const named = findCommand(argv);
+  const json = wantsJson(argv) && named.command?.name !== 'hook run';
   try {
-    const answer = await run(argv);
-    for (const w of answer.warnings ?? []) process.stderr.write(`hostdev: ${plain(w)}\n`);
+    const answer = await run(argv, named);
+    for (const w of answer.warnings ?? []) err(`hostdev: ${plain(w)}\n`);
     if (json) print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
-    else process.stdout.write(answer.text);
+    else out(answer.text);
     return answer.exit ?? EXIT.done;
   } catch (e) {
     return report(e, json);
@@ -43,18 +47,16 @@ async function main(argv: string[]): Promise<number> {
 }
 
 /** JSON itself leaves DEL and the C1 controls as they are, and to some terminals they are commands. */
-const print = (document: object): boolean =>
-  process.stdout.write(
-    `${JSON.stringify(document).replace(/[\x7f-\x9f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`)}\n`,
-  );
+const print = (document: object): void =>
+  out(`${JSON.stringify(document).replace(/[\x7f-\x9f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`)}\n`);
 
 /** Errors too are one JSON document on stdout; people read stderr. */
 function report(e: unknown, json: boolean): number {
-  const err = asHostdevError(e);
-  process.stderr.write(`hostdev: ${plain(err.message)}\n${err.hint ? `To go on: ${plain(err.hint)}\n` : ''}`);
-  if (err.code === 'HOSTDEV_INTERNAL' && e instanceof Error) process.stderr.write(`${e.stack}\n`);
-  if (json) print({ schema: 1, error: { code: err.code, message: err.message, hint: err.hint }, ...err.data });
-  return ERRORS[err.code].exit;
+  const { code, message, hint, data } = asHostdevError(e);
+  err(`hostdev: ${plain(message)}\n${hint ? `To go on: ${plain(hint)}\n` : ''}`);
+  if (code === 'HOSTDEV_INTERNAL' && e instanceof Error) err(`${e.stack}\n`);
+  if (json) print({ schema: 1, error: { code, message, hint }, ...data });
+  return ERRORS[code].exit;
 }
 
 /** Known before the words are understood, so that even their error is JSON. */
@@ -63,10 +65,10 @@ function wantsJson(argv: string[]): boolean {
   return (end < 0 ? argv : argv.slice(0, end)).some((a) => a === '--json' || /^-[nh]*j[njh]*$/.test(a));
 }
 
-const isHookRun = (argv: string[]): boolean => findCommand(argv)?.command?.name === 'hook run';
+type Named = { command: Command | null; words: string[] };
 
 /** The leading words, global options among them skipped, that name a command. */
-function findCommand(argv: string[]): { command: Command | null; words: string[] } {
+function findCommand(argv: string[]): Named {
   const { positionals } = parseArgs({ args: argv, options: GLOBALS, allowPositionals: true, strict: false });
   const [first = '', second = ''] = positionals;
   const command =
@@ -74,8 +76,7 @@ function findCommand(argv: string[]): { command: Command | null; words: string[]
   return { command, words: positionals };
 }
 
-async function run(argv: string[]): Promise<Answer> {
-  const { command, words } = findCommand(argv);
+async function run(argv: string[], { command, words }: Named): Promise<Answer> {
   if (command === null) {
     const global = parse(argv, null);
     if (global.values.version) return { json: { version: await version() }, text: `hostdev ${await version()}\n` };
@@ -89,7 +90,6 @@ async function run(argv: string[]): Promise<Answer> {
   const own = positionals.slice(command.name.split(' ').length);
   const allowed = await guards(values.allow);
   checkWords(command, own);
-  const { loadNative } = await import('../addon/load.ts');
   const host = new Host(rootFolder(values.root), loadNative());
   const interrupt = command.changes || command.name === 'hook run' ? interruptible() : null;
   const options = {
@@ -238,8 +238,7 @@ function interruptible(): AbortController {
 function progress(): (step: { kind: string; address: string }) => void {
   const from = performance.now();
   return (step) => {
-    if (process.stderr.isTTY && performance.now() - from > 1000)
-      process.stderr.write(`hostdev: ${step.address}: ${step.kind} done\n`);
+    if (performance.now() - from > 1000 && process.stderr.isTTY) err(`hostdev: ${step.address}: ${step.kind} done\n`);
   };
 }
 
@@ -252,7 +251,7 @@ async function version(): Promise<string> {
   const { readFileSync } = await import('node:fs');
   for (const up of ['../package.json', '../../package.json']) {
     try {
-      const { name, version: v } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')) as {
+      const { name, version: v } = JSON.parse(readFileSync(join(import.meta.dirname, up), 'utf8')) as {
         name: string;
         version: string;
       };
@@ -264,11 +263,7 @@ async function version(): Promise<string> {
   return 'unknown';
 }
 
-// A reader that goes away (| head) is no fault: there is nobody left to tell. A full disk is one.
-process.stdout.on('error', (e: NodeJS.ErrnoException) => {
-  if (e.code === 'EPIPE') return;
-  process.stderr.write(`hostdev: Failed to write to stdout: ${e.code}\n`);
-  process.exitCode = EXIT.failed;
+// No await at the top: the bundle is CommonJS (test/bundle.mjs). main raises nothing.
+main(process.argv.slice(2)).then((exit) => {
+  process.exitCode = exit || process.exitCode;
 });
-process.stderr.on('error', () => {});
-process.exitCode = (await main(process.argv.slice(2))) || process.exitCode;

@@ -1,4 +1,5 @@
-import { readNames, showDevice } from '../actions/inspect.ts';
+import { showDevice } from '../actions/inspect.ts';
+import { readNames } from '../actions/list.ts';
 import type { Answer, Invocation } from './command.ts';
 import { pairs } from './table.ts';
 

@@ -45,6 +45,11 @@ export function canonicalAddress(text: string): Address | null {
   return p && formatAddress(p);
 }
 
+const CANONICAL = /^(?:[0-9a-f]{4}|[1-9a-f][0-9a-f]{4,7}):[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/;
+
+/** True for the canonical text of an address, as sysfs writes it; a scan of thousands asks this twice a device. */
+export const isAddress = (text: string): boolean => text.length <= MAX_LENGTH && CANONICAL.test(text);
+
 /** libvirt's node device name of a canonical address: `0000:01:00.0` gives `pci_0000_01_00_0`. */
 export const nodedevName = (address: Address): string => `pci_${address.replace(/[:.]/g, '_')}`;
 

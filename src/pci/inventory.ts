@@ -1,7 +1,7 @@
 /** The PCI devices of a host as the kernel shows them now. Pure reading: nothing here takes a device's lock, so it answers while an unbind hangs. */
 import type { RawDevice, RawFailure } from '../addon/native.ts';
 import { DRIVER_NAME, type Host } from '../host/host.ts';
-import { type Address, canonicalAddress } from './address.ts';
+import { type Address, isAddress } from './address.ts';
 
 export type DevType = 'type-PCI' | 'type-PF' | 'type-VF' | 'vdpa';
 
@@ -41,13 +41,15 @@ export function scanInventory(host: Host): Inventory {
   const vdpa = host.list(host.module('vdpa')) !== null;
   const devices: PciDevice[] = [];
   const byAddress = new Map<Address, PciDevice>();
+  // Thousands of VFs share one modalias.
+  const idsOf = new Map<string, Ids>();
   for (const r of raw.devices) {
-    const address = canonicalAddress(r.address);
-    if (address !== r.address) {
-      warnings.push(`${host.devices}: ignored the entry ${printable(r.address)}: it is no PCI address`);
+    const { address } = r;
+    if (!isAddress(address)) {
+      warnings.push(`${host.devices}: ignored the entry ${printable(address)}: it is no PCI address`);
       continue;
     }
-    const device = readDevice(host, r, address, warnings);
+    const device = readDevice(host, r, idsOf, warnings);
     if (vdpa && device.dev_type === 'type-VF' && hasVdpa(host, address)) device.dev_type = 'vdpa';
     devices.push(device);
     byAddress.set(address, device);
@@ -62,7 +64,8 @@ const failureText = (f: RawFailure): string => `Failed to read ${f.path}: ${f.co
 export const printable = (text: string): string =>
   JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text).replace(/[\x7f-\x9f]/g, '?');
 
-function readDevice(host: Host, r: RawDevice, address: Address, warnings: string[]): PciDevice {
+function readDevice(host: Host, r: RawDevice, idsOf: Map<string, Ids>, warnings: string[]): PciDevice {
+  const { address } = r;
   const bad = (what: string, text: string): null => {
     warnings.push(`${address}: ignored ${what} ${printable(text)}: not what the kernel writes there`);
     return null;
@@ -72,16 +75,17 @@ function readDevice(host: Host, r: RawDevice, address: Address, warnings: string
     const t = text.trim();
     return /^-?\d{1,7}$/.test(t) ? Number(t) : bad(what, text);
   };
-  const ids = readIds(r, bad, (name) => {
+  const readId = (name: string): string | null => {
     try {
       return host.read(host.device(address, name));
     } catch (e) {
       warnings.push(`Failed to read ${host.device(address, name)}: ${(e as Error).message}`);
       return null;
     }
-  });
+  };
+  const ids = modaliasIds(r.modalias, idsOf) ?? fileIds(r, bad, readId);
   const numa = number('numa_node', r.numaNode);
-  const physfn = r.physfn === null ? null : (canonicalAddress(r.physfn) ?? bad('physfn', r.physfn));
+  const physfn = r.physfn === null ? null : isAddress(r.physfn) ? r.physfn : bad('physfn', r.physfn);
   const totalVfs = number('sriov_totalvfs', r.totalVfs);
   const isPf = physfn === null && totalVfs !== null && totalVfs > 0;
   return {
@@ -112,22 +116,29 @@ const MODALIAS =
 /** The files that say the same one by one. */
 const ID_FILES = ['vendor', 'device', 'class', 'subsystem_vendor', 'subsystem_device'];
 
-function readIds(
+function modaliasIds(modalias: string | null, known: Map<string, Ids>): Ids | null {
+  if (modalias === null) return null;
+  const before = known.get(modalias);
+  if (before) return before;
+  const m = MODALIAS.exec(modalias);
+  if (!m) return null;
+  const [, v, d, sv, sd, bc, sc, i] = m.map((t) => t.toLowerCase());
+  const ids = {
+    vendor_id: v ?? null,
+    product_id: d ?? null,
+    class: `${bc}${sc}${i}`,
+    subsystem_vendor_id: sv ?? null,
+    subsystem_device_id: sd ?? null,
+  };
+  known.set(modalias, ids);
+  return ids;
+}
+
+function fileIds(
   r: RawDevice,
   bad: (what: string, text: string) => null,
   read: (attribute: string) => string | null,
 ): Ids {
-  const m = r.modalias === null ? null : MODALIAS.exec(r.modalias);
-  if (m) {
-    const [, v, d, sv, sd, bc, sc, i] = m.map((t) => t.toLowerCase());
-    return {
-      vendor_id: v ?? null,
-      product_id: d ?? null,
-      class: `${bc}${sc}${i}`,
-      subsystem_vendor_id: sv ?? null,
-      subsystem_device_id: sd ?? null,
-    };
-  }
   // An empty modalias was seen by the scan, which then read the files.
   if (r.modalias) bad('modalias', r.modalias);
   const hex = (what: string, text: string | null | undefined, digits: number): string | null => {

@@ -29,10 +29,13 @@ type Entry = { name: string | null; text: string };
 
 /** The first entry of `text` at `key` (with its line start), up to where `next` finds another of the same level. */
 function find(text: string, key: string, next: RegExp): Entry | null {
-  const at = text.indexOf(key);
-  if (at < 0) return null;
-  next.lastIndex = at + key.length;
-  const body = text.slice(at + key.length, next.exec(text)?.index ?? text.length);
+  // The first line has no line end before it, and to put one there would copy the whole text.
+  const first = text.startsWith(key.slice(1));
+  const at = first ? -1 : text.indexOf(key);
+  if (at < 0 && !first) return null;
+  const from = at + key.length;
+  next.lastIndex = from;
+  const body = text.slice(from, next.exec(text)?.index ?? text.length);
   const end = body.indexOf('\n');
   const line = body.slice(0, Math.min(end < 0 ? body.length : end, MAX_NAME * 2));
   const name = line.replace(UNSAFE, '').trim().slice(0, MAX_NAME);
@@ -49,7 +52,7 @@ export class PciNames {
 
   /** `text` is the file as latin1 or UTF-8 text; an empty one where there is no file. */
   constructor(text: string) {
-    this.#text = `\n${text.slice(0, MAX_TEXT)}`;
+    this.#text = text.slice(0, MAX_TEXT);
   }
 
   /** The vendor's name: `8086` gives `Intel Corporation`. */

@@ -1,0 +1,37 @@
+/** `list`, and the names that it and `show` print. Apart from the rest, because `list` is judged by its start: nothing of binding/ is loaded for it. */
+import type { Host } from '../host/host.ts';
+import { type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { PciNames } from '../pci/names.ts';
+import type { Warned } from './options.ts';
+
+/** pci.ids is about 1.5 MB. */
+const MAX_IDS_BYTES = 16 * 1024 * 1024;
+
+/** Names of vendors, devices and classes; a host without pci.ids has none. */
+export function readNames(host: Host): PciNames {
+  for (const path of host.pciIds) {
+    try {
+      const text = host.read(path, MAX_IDS_BYTES);
+      if (text !== null) return new PciNames(text);
+    } catch {
+      // Names are a comfort: an unreadable list is no reason to fail.
+    }
+  }
+  return new PciNames('');
+}
+
+export type Listed = Warned & { devices: PciDevice[] };
+
+/** All PCI functions, in order of address. */
+export function listDevices(host: Host): Listed {
+  const { devices, warnings } = scanInventory(host);
+  return { devices, warnings };
+}
+
+/** As lspci words it: "Intel Corporation 82576 Virtual Function", "Intel Corporation Device 0d57"; null when pci.ids knows neither. */
+export function fullName(names: PciNames, d: PciDevice): string | null {
+  if (d.vendor_id === null || d.product_id === null) return null;
+  const vendor = names.vendor(d.vendor_id);
+  const device = names.device(d.vendor_id, d.product_id);
+  return vendor === null && device === null ? null : `${vendor ?? d.vendor_id} ${device ?? `Device ${d.product_id}`}`;
+}
