@@ -18,13 +18,13 @@
         'native/lock.cc',
       ],
       'include_dirs': ["<!(node -p \"require('node-addon-api').include_dir\")"],
-      'defines': ['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS', 'NODE_ADDON_API_DISABLE_DEPRECATED'],
+      'defines': ['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS_ALL', 'NODE_ADDON_API_DISABLE_DEPRECATED'],
       'ldflags': ['-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL'],
     },
     {
       'target_name': 'hostdev-native',
       'type': 'executable',
-      'sources': ['native/main.cc', 'native/writer.cc', 'native/hook.cc', 'native/hook_xml.cc', 'native/hook_conf.cc', 'native/root_fs.cc'],
+      'sources': ['native/main.cc', 'native/writer.cc', 'native/hook.cc', 'native/hook_child.cc', 'native/hook_stdin.cc', 'native/hook_xml.cc', 'native/hook_conf.cc', 'native/root_fs.cc'],
       'cflags_cc': ['-fno-rtti'],
       'ldflags': ['-static', '-s'],
       # node-gyp links -lnode into executables where it finds one.

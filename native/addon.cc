@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <unordered_set>
@@ -27,9 +28,11 @@ const char* error_name(int error) {
 [[noreturn]] void raise(Napi::Env env, const Failure& f) {
   const std::string code = error_name(f.error);
   // strerrordesc_np is strerror without its shared buffer.
-  const char* text = strerrordesc_np(f.error);
-  auto error = Napi::Error::New(
-      env, code + ": " + (text == nullptr ? "unknown error" : text) + ", " + f.syscall + " '" + f.path + "'");
+  const char* known = strerrordesc_np(f.error);
+  std::string text = known == nullptr ? "unknown error" : known;
+  // As node words it, which differs from glibc in little else.
+  if (text[0] >= 'A' && text[0] <= 'Z') text[0] = static_cast<char>(text[0] - 'A' + 'a');
+  auto error = Napi::Error::New(env, code + ": " + text + ", " + f.syscall + " '" + f.path + "'");
   error.Set("code", Napi::String::New(env, code));
   error.Set("errno", Napi::Number::New(env, -f.error));
   error.Set("syscall", Napi::String::New(env, f.syscall));
@@ -158,6 +161,8 @@ Napi::Value ReadLink(const Napi::CallbackInfo& info) {
   std::string text;
   auto failure = open_in_root(root.get(), path, O_PATH | O_NOFOLLOW, fd);
   if (!failure) failure = read_link_at(fd.get(), "", path, text);
+  // What readlinkat(2) says of the descriptor of something that is no link; by its name it would be EINVAL.
+  if (fd.ok() && failure.error == ENOENT) failure.error = EINVAL;
   if (failure) raise(info.Env(), failure);
   return latin1(info.Env(), text);
 }

@@ -22,6 +22,8 @@ constexpr std::array<const char*, 6> kCalls = {"", "openat2", "write", "read", "
 constexpr size_t kHead = 4;
 constexpr size_t kFixed = 4 + 4 + 1;
 constexpr size_t kLargestAnswer = 65536;
+// native/writer.cc, kLargestRequest: a helper that is sent more ends.
+constexpr size_t kLargestRequest = 8192;
 
 double now_ms() {
   timespec t{};
@@ -52,8 +54,17 @@ std::string frame(uint32_t id, char operation, const std::string& path, const st
 
 struct SpawnActions {
   posix_spawn_file_actions_t actions{};
-  SpawnActions() { posix_spawn_file_actions_init(&actions); }
-  ~SpawnActions() { posix_spawn_file_actions_destroy(&actions); }
+  posix_spawnattr_t attributes{};
+  SpawnActions() {
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    // Before it ignores signals itself: Ctrl-C is the terminal's whole group's.
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+  }
+  ~SpawnActions() {
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+  }
   SpawnActions(const SpawnActions&) = delete;
   SpawnActions& operator=(const SpawnActions&) = delete;
 };
@@ -66,10 +77,10 @@ Failure Helper::start() {
   if (!folder.ok()) return {errno, "open", root_};
   std::array<int, 2> in = {-1, -1};
   std::array<int, 2> back = {-1, -1};
-  if (pipe2(in.data(), O_CLOEXEC) != 0) return {errno, "pipe2", executable_};
+  if (pipe2(in.data(), O_CLOEXEC) != 0) return {errno, "posix_spawn", executable_};
   const Fd in_read(in[0]);
   Fd in_write(in[1]);
-  if (pipe2(back.data(), O_CLOEXEC) != 0) return {errno, "pipe2", executable_};
+  if (pipe2(back.data(), O_CLOEXEC) != 0) return {errno, "posix_spawn", executable_};
   Fd back_read(back[0]);
   const Fd back_write(back[1]);
   // dup2 in the child onto a number that is in use here as something else would lose that: what goes to 0..3
@@ -77,6 +88,8 @@ Failure Helper::start() {
   const Fd in_high(fcntl(in_read.get(), F_DUPFD_CLOEXEC, 10));
   const Fd back_high(fcntl(back_write.get(), F_DUPFD_CLOEXEC, 10));
   const Fd folder_high(fcntl(folder.get(), F_DUPFD_CLOEXEC, 10));
+  // Otherwise it would have our stdin and stdout.
+  if (!in_high.ok() || !back_high.ok() || !folder_high.ok()) return {errno, "posix_spawn", executable_};
   SpawnActions spawn;
   auto* actions = &spawn.actions;
   posix_spawn_file_actions_adddup2(actions, in_high.get(), STDIN_FILENO);
@@ -88,7 +101,8 @@ Failure Helper::start() {
   const std::array<char*, 3> argv = {name.data(), word.data(), nullptr};
   const std::array<char*, 1> env = {nullptr};
   pid_t pid = 0;
-  const int error = posix_spawn(&pid, executable_.c_str(), actions, nullptr, argv.data(), env.data());
+  const int error =
+      posix_spawn(&pid, executable_.c_str(), actions, &spawn.attributes, argv.data(), env.data());
   if (error != 0) return {error, "posix_spawn", executable_};
   pids_.push_back(pid);
   input_ = std::move(in_write);
@@ -116,16 +130,26 @@ Failure Helper::lost(int error, char operation, const std::string& path) {
 
 Failure Helper::request(char operation, const std::string& path, const std::string& value, double deadline_ms,
                         std::string& answer) {
-  if (!input_.ok()) {
-    if (auto failure = start()) return failure;
-  }
   const double until = now_ms() + deadline_ms;
+  const char* what = operation == 'R' ? "read" : "write";
+  // Not begun: no reason to give up a helper that is well, nor to leave open whether it was done.
+  if (!(deadline_ms > 0)) return {ETIMEDOUT, what, path};
   const uint32_t id = ++last_id_;
   const std::string question = frame(id, operation, path, value);
-  // A request is smaller than a pipe's buffer and the one before it was answered: this does not block. node
-  // ignores SIGPIPE.
-  if (write(input_.get(), question.data(), question.size()) != static_cast<ssize_t>(question.size()))
-    return lost(EPIPE, operation, path);
+  if (question.size() > kHead + kLargestRequest) return {E2BIG, what, path};
+  // Two tries: one that was killed while it had nothing to do costs no request.
+  for (int tries = 2; tries > 0; --tries) {
+    if (!input_.ok()) {
+      if (auto failure = start()) return failure;
+    }
+    // A request is smaller than a pipe's buffer and the one before it was answered: this does not block. node
+    // ignores SIGPIPE.
+    const ssize_t sent = write(input_.get(), question.data(), question.size());
+    if (sent == static_cast<ssize_t>(question.size())) break;
+    close();
+    if (sent >= 0) break;
+  }
+  if (!input_.ok()) return {EPIPE, what, path};
   std::string got;
   for (;;) {
     if (got.size() >= kHead) {

@@ -14,11 +14,13 @@ bool is_number(const std::string& name) {
   return !name.empty() && name.size() < 10 && name.find_first_not_of("0123456789") == std::string::npos;
 }
 
-std::string command_of(int proc, const std::string& pid) {
-  const std::string path = pid + "/comm";
-  const Fd fd(openat(proc, path.c_str(), O_RDONLY | O_CLOEXEC));
+std::string command_of(int root, const std::string& process) {
+  const std::string path = process + "/comm";
+  Fd fd;
   std::string text;
-  if (!fd.ok() || read_all(fd.get(), path, 64, true, text)) return "?";
+  // O_NONBLOCK: a FIFO in somebody's tree must not hold us for ever.
+  if (open_in_root(root, path, O_RDONLY | O_NONBLOCK, fd) || read_all(fd.get(), path, 64, true, text))
+    return "?";
   while (!text.empty() && text.back() == '\n') text.pop_back();
   // A process names itself: what could move a terminal or break a line does not get through.
   std::replace_if(
@@ -37,11 +39,12 @@ Failure find_holders(int root, const std::unordered_set<std::string>& targets, s
   if (failure) return failure.error == ENOENT ? Failure{} : failure;
   for (const auto& pid : pids) {
     if (!is_number(pid)) continue;
-    const std::string folder = pid + "/fd";
-    const Fd fds(openat(proc.get(), folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const std::string process = "proc/" + pid;
+    const std::string folder = process + "/fd";
+    Fd fds;
     std::vector<std::string> numbers;
-    if (!fds.ok()) {
-      if (errno == EACCES || errno == EPERM) ++unreadable;
+    if (const auto closed = open_in_root(root, folder, O_RDONLY | O_DIRECTORY, fds)) {
+      if (closed.error == EACCES || closed.error == EPERM) ++unreadable;
       continue;
     }
     if (read_names(fds.get(), folder, numbers)) continue;
@@ -50,11 +53,12 @@ Failure find_holders(int root, const std::unordered_set<std::string>& targets, s
     for (const auto& number : numbers) {
       if (read_link_at(fds.get(), number.c_str(), folder, target)) continue;
       if (targets.count(target) == 0 || !seen.insert(target).second) continue;
-      out.push_back(
-          {static_cast<int>(strtol(pid.c_str(), nullptr, 10)), command_of(proc.get(), pid), target});
+      out.push_back({static_cast<int>(strtol(pid.c_str(), nullptr, 10)), command_of(root, process), target});
     }
   }
-  std::sort(out.begin(), out.end(), [](const Holder& a, const Holder& b) { return a.pid < b.pid; });
+  std::sort(out.begin(), out.end(), [](const Holder& a, const Holder& b) {
+    return a.pid != b.pid ? a.pid < b.pid : a.path < b.path;
+  });
   return {};
 }
 

@@ -31,6 +31,12 @@ void seconds(const std::string& value, double& out) {
   if (end != value.c_str() && *end == '\0' && v > 0 && v < 86400) out = v;
 }
 
+std::string trimmed(const std::string& text) {
+  constexpr auto kBlank = " \t\r";
+  const size_t from = text.find_first_not_of(kBlank);
+  return from == std::string::npos ? "" : text.substr(from, text.find_last_not_of(kBlank) + 1 - from);
+}
+
 void set(HookConf& conf, const std::string& key, const std::string& value) {
   if (key == "node") conf.node = value;
   if (key == "cli") conf.cli = value;
@@ -49,7 +55,12 @@ HookConf read_hook_conf(const std::string& file) {
   if (file.empty()) {
     std::array<char, 4096> self;
     const ssize_t n = readlink("/proc/self/exe", self.data(), self.size());
-    const std::string folder = folder_of(std::string(self.data(), n > 0 ? static_cast<size_t>(n) : 0));
+    if (n <= 0) {
+      // Without /proc nobody knows where this lies; the current folder is anybody's.
+      conf.file = "hostdev.conf";
+      return conf;
+    }
+    const std::string folder = folder_of(std::string(self.data(), static_cast<size_t>(n)));
     conf.file = folder_of(folder) + "/hostdev.conf";
     conf.found = read_conf_text(conf.file, text);
     if (!conf.found) conf.found = read_conf_text(folder + "/hostdev.conf", text);
@@ -60,8 +71,9 @@ HookConf read_hook_conf(const std::string& file) {
     const size_t end = text.find('\n', at) == std::string::npos ? text.size() : text.find('\n', at);
     const std::string line = text.substr(at, end - at);
     const size_t equals = line.find('=');
-    if (equals != std::string::npos && line[0] != '#')
-      set(conf, line.substr(0, equals), line.substr(equals + 1));
+    if (equals != std::string::npos && line[0] != '#') {
+      set(conf, trimmed(line.substr(0, equals)), trimmed(line.substr(equals + 1)));
+    }
     at = end + 1;
   }
   return conf;

@@ -10,25 +10,41 @@ bool is_space(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-// True when the start tag at `at` (just after the element's name) has type= one of the three.
-bool has_type(std::string_view xml, size_t at) {
-  const size_t end = xml.find('>', at);
-  const auto tag = xml.substr(at, end == kNone ? kNone : end - at);
+// Where the start tag that goes on at `at` ends; a '>' in quotes is not its end.
+size_t tag_end(std::string_view xml, size_t at) {
+  char quote = 0;
+  for (; at < xml.size(); ++at) {
+    const char c = xml[at];
+    if (quote != 0) {
+      if (c == quote) quote = 0;
+    } else if (c == '\'' || c == '"') {
+      quote = c;
+    } else if (c == '>') {
+      return at;
+    }
+  }
+  return xml.size();
+}
+
+// The value of the attribute `type` in the rest of a start tag, empty when it has none.
+std::string_view type_in(std::string_view tag) {
   for (size_t p = tag.find("type"); p != kNone; p = tag.find("type", p + 1)) {
     if (p == 0 || !is_space(tag[p - 1])) continue;
     size_t v = p + 4;
     while (v < tag.size() && (is_space(tag[v]) || tag[v] == '=')) ++v;
     if (v >= tag.size() || (tag[v] != '\'' && tag[v] != '"')) continue;
     const size_t close = tag.find(tag[v], v + 1);
-    const auto value = tag.substr(v + 1, close == kNone ? kNone : close - v - 1);
-    if (value == "hostdev" || value == "nvme" || value == "network") return true;
+    return tag.substr(v + 1, close == kNone ? kNone : close - v - 1);
   }
-  return false;
+  return {};
 }
 
-bool element_with_type(std::string_view xml, std::string_view name) {
+// True when an element whose start tag begins with `name` has one of two types.
+bool has_element(std::string_view xml, std::string_view name, std::string_view type, std::string_view other) {
   for (size_t p = xml.find(name); p != kNone; p = xml.find(name, p + 1)) {
-    if (has_type(xml, p + name.size())) return true;
+    const size_t at = p + name.size();
+    const auto found = type_in(xml.substr(at, tag_end(xml, at) - at));
+    if (!found.empty() && (found == type || found == other)) return true;
   }
   return false;
 }
@@ -36,8 +52,9 @@ bool element_with_type(std::string_view xml, std::string_view name) {
 }  // namespace
 
 bool may_take_devices(std::string_view xml) {
-  return xml.find("<hostdev") != kNone || element_with_type(xml, "<interface") ||
-         element_with_type(xml, "<disk");
+  // A disk of type network is Ceph or iSCSI: none of ours, and in many guests.
+  return xml.find("<hostdev") != kNone || has_element(xml, "<interface", "hostdev", "network") ||
+         has_element(xml, "<disk", "nvme", "nvme");
 }
 
 std::string domain_uuid(std::string_view xml) {

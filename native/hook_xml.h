@@ -8,8 +8,8 @@
 
 namespace hostdev {
 
-// True when the domain may take host devices: a <hostdev>, or an <interface> or <disk> of type hostdev, nvme
-// or (its pool may have host devices) network.
+// True when the domain may take host devices: a <hostdev>, an <interface> of type hostdev or (its pool may
+// have host devices) network, or a <disk> of type nvme.
 bool may_take_devices(std::string_view xml);
 
 // The text of the first <uuid>, lower case, empty when it is none. Only <name> stands before it, and there

@@ -5,8 +5,10 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
-const files = readdirSync('native').map((n) => join('native', n));
-const sources = files.filter((f) => f.endsWith('.cc'));
+const files = readdirSync('native')
+  .filter((n) => /\.(cc|h)$/.test(n))
+  .map((n) => join('native', n));
+const headers = join(dirname(dirname(process.execPath)), 'include/node');
 
 function lint(tool, args) {
   const { status, error } = spawnSync(tool, args, { stdio: ['ignore', 'inherit', 'inherit'] });
@@ -14,13 +16,13 @@ function lint(tool, args) {
   if (status !== 0) process.exit(1);
 }
 
-lint('clang-format', ['--dry-run', '-Werror', ...files.filter((f) => /\.(cc|h)$/.test(f))]);
-const includes = [
+lint('clang-format', ['--dry-run', '-Werror', ...files]);
+lint('clang-tidy', [
+  '--quiet',
+  ...files.filter((f) => f.endsWith('.cc')),
+  '--',
+  '-std=c++20',
   '-Inative',
-  '-isystem',
-  'node_modules/node-addon-api',
-  '-isystem',
-  join(dirname(dirname(process.execPath)), 'include/node'),
-];
-const defines = ['-DNAPI_VERSION=8', '-DNODE_ADDON_API_CPP_EXCEPTIONS', '-DNODE_ADDON_API_DISABLE_DEPRECATED'];
-lint('clang-tidy', ['--quiet', ...sources, '--', '-std=c++20', ...includes, ...defines]);
+  ...['node_modules/node-addon-api', headers].flatMap((d) => ['-isystem', d]),
+  ...['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS_ALL', 'NODE_ADDON_API_DISABLE_DEPRECATED'].map((d) => `-D${d}`),
+]);

@@ -23,7 +23,10 @@ bool is_hook_name(const char* argv0) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 0 && is_hook_name(argv[0])) return hostdev::run_hook(argc - 1, argv + 1);
+  // Four words are the hook under any name: libvirt runs 50-hostdev, 90-hostdev~ and .90-hostdev.new too, and
+  // an exit code of 2 would kill the guest that `started` or `reconnect` is about.
+  constexpr int kHookWords = 5;
+  if (argc == kHookWords || (argc > 0 && is_hook_name(argv[0]))) return hostdev::run_hook(argc - 1, argv + 1);
   if (argc == 2 && strcmp(argv[1], "write") == 0) return hostdev::run_writer();
   if (argc > 1 && strcmp(argv[1], "hook") == 0) return hostdev::run_hook(argc - 2, argv + 2);
   (void)!write(STDERR_FILENO, static_cast<const char*>(kUsage), sizeof kUsage - 1);

@@ -42,6 +42,8 @@ Failure open_root(const std::string& root, Fd& out) {
 }
 
 Failure open_in_root(int root, const std::string& path, int flags, Fd& out) {
+  // The kernel would take what is before the NUL for the whole of it: another file.
+  if (path.find('\0') != std::string::npos) return {EINVAL, "openat2", path};
   out = Fd(openat2_call(root, path.c_str(), static_cast<uint64_t>(flags)));
   if (!out.ok()) return {errno, "openat2", path};
   return {};

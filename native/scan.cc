@@ -44,6 +44,11 @@ Text read_link_name(int dir, const std::string& folder, const char* name, std::v
   return target.substr(target.rfind('/') + 1);
 }
 
+bool is_gone(int root, const std::string& folder) {
+  Fd dir;
+  return is_absent(open_in_root(root, folder, O_PATH | O_DIRECTORY, dir).error);
+}
+
 // One descriptor a device: kernfs walks every component of a path anew, which costs more than all the reads.
 bool read_device(int root, const std::string& address, RawDevice& out, std::vector<Failure>& failures) {
   const std::string folder = "sys/bus/pci/devices/" + address;
@@ -59,12 +64,14 @@ bool read_device(int root, const std::string& address, RawDevice& out, std::vect
       out.ids.push_back(read_attribute(dir.get(), folder, name, failures));
     }
   }
-  out.numa_node = read_attribute(dir.get(), folder, "numa_node", failures);
   out.driver = read_link_name(dir.get(), folder, "driver", failures);
   out.iommu_group = read_link_name(dir.get(), folder, "iommu_group", failures);
   out.physfn = read_link_name(dir.get(), folder, "physfn", failures);
   if (!out.physfn) out.total_vfs = read_attribute(dir.get(), folder, "sriov_totalvfs", failures);
-  return true;
+  out.numa_node = read_attribute(dir.get(), folder, "numa_node", failures);
+  // The first and the last were there: so was the device, all the time. Otherwise it may have been removed
+  // meanwhile, and what was read of it is the half of nothing.
+  return (out.modalias && out.numa_node) || !is_gone(root, folder);
 }
 
 // Domains may have more than four digits: shorter texts come first, equal ones in order of text.
@@ -82,14 +89,23 @@ bool names_in(int root, const std::string& folder, std::vector<std::string>& nam
   return false;
 }
 
-Text read_text(int root, const std::string& path, std::vector<Failure>& failures) {
-  Fd fd;
-  std::string text;
-  auto failure = open_in_root(root, path, O_RDONLY | O_NONBLOCK, fd);
-  if (!failure) failure = read_all(fd.get(), path, kPage, true, text);
-  if (!failure) return text;
-  if (!is_absent(failure.error)) failures.push_back(failure);
-  return std::nullopt;
+bool read_group(int root, const std::string& id, RawGroup& out, std::vector<Failure>& failures) {
+  const std::string folder = "sys/kernel/iommu_groups/" + id;
+  Fd dir;
+  if (const auto failure = open_in_root(root, folder, O_PATH | O_DIRECTORY, dir)) {
+    if (!is_absent(failure.error)) failures.push_back(failure);
+    return false;
+  }
+  out.id = id;
+  out.type = read_attribute(dir.get(), folder, "type", failures);
+  out.reserved_regions = read_attribute(dir.get(), folder, "reserved_regions", failures);
+  const Fd devices(openat(dir.get(), "devices", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  auto failure = devices.ok() ? read_names(devices.get(), folder + "/devices", out.devices)
+                              : Failure{errno, "openat", folder + "/devices"};
+  if (failure && !is_absent(failure.error)) failures.push_back(std::move(failure));
+  std::sort(out.devices.begin(), out.devices.end(), before);
+  // A group ends with its last device.
+  return !out.devices.empty() || !is_gone(root, folder);
 }
 
 }  // namespace
@@ -110,14 +126,8 @@ void scan_groups(int root, std::vector<RawGroup>& groups, std::vector<Failure>& 
   if (!names_in(root, "sys/kernel/iommu_groups", names, failures)) return;
   std::sort(names.begin(), names.end(), before);
   for (const auto& name : names) {
-    const std::string folder = "sys/kernel/iommu_groups/" + name;
     RawGroup group;
-    group.id = name;
-    group.type = read_text(root, folder + "/type", failures);
-    group.reserved_regions = read_text(root, folder + "/reserved_regions", failures);
-    names_in(root, folder + "/devices", group.devices, failures);
-    std::sort(group.devices.begin(), group.devices.end(), before);
-    groups.push_back(std::move(group));
+    if (read_group(root, name, group, failures)) groups.push_back(std::move(group));
   }
 }
 

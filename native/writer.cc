@@ -67,7 +67,8 @@ void append_u32(std::string& to, uint32_t v) {
 // Exactly one write(2): sysfs acts on each call, and a second one with the rest would be a second order.
 Answer write_once(const std::string& path, const std::string& value) {
   Fd fd;
-  if (const auto failure = open_in_root(kRoot, path, O_WRONLY, fd)) return {failure.error, Call::kOpen, {}};
+  if (const auto failure = open_in_root(kRoot, path, O_WRONLY | O_NOCTTY, fd))
+    return {failure.error, Call::kOpen, {}};
   const ssize_t n = write(fd.get(), value.data(), value.size());
   if (n < 0) return {errno, Call::kWrite, {}};
   if (static_cast<size_t>(n) != value.size()) return {EIO, Call::kWrite, {}};
@@ -79,23 +80,29 @@ Answer write_once(const std::string& path, const std::string& value) {
 Answer read_page(const std::string& path) {
   Fd fd;
   Answer answer;
-  if (const auto failure = open_in_root(kRoot, path, O_RDONLY, fd)) return {failure.error, Call::kOpen, {}};
-  if (const auto failure = read_all(fd.get(), path, kPage, true, answer.bytes))
+  if (const auto failure = open_in_root(kRoot, path, O_RDONLY | O_NOCTTY, fd))
+    return {failure.error, Call::kOpen, {}};
+  // One byte more than a page: what is cut off would be put back cut off.
+  if (const auto failure = read_all(fd.get(), path, kPage + 1, true, answer.bytes))
     return {failure.error, Call::kRead, {}};
+  if (answer.bytes.size() > kPage) return {EFBIG, Call::kRead, {}};
   return answer;
 }
 
 // For a tree that is no sysfs: there nothing but rewriting the file brings its bytes back.
 Answer restore_file(const std::string& path, const std::string& value) {
   Fd fd;
-  if (const auto failure = open_in_root(kRoot, path, O_WRONLY, fd)) return {failure.error, Call::kOpen, {}};
+  if (const auto failure = open_in_root(kRoot, path, O_WRONLY | O_NOCTTY, fd))
+    return {failure.error, Call::kOpen, {}};
   struct statfs fs {};
   if (fstatfs(fd.get(), &fs) != 0) return {errno, Call::kTruncate, {}};
   if (fs.f_type == SYSFS_MAGIC) return {EPERM, Call::kTruncate, {}};
   if (ftruncate(fd.get(), 0) != 0) return {errno, Call::kTruncate, {}};
   const ssize_t n = pwrite(fd.get(), value.data(), value.size(), 0);
   if (n < 0) return {errno, Call::kWrite, {}};
-  return {static_cast<size_t>(n) == value.size() ? 0 : EIO, Call::kWrite, {}};
+  if (static_cast<size_t>(n) != value.size()) return {EIO, Call::kWrite, {}};
+  if (close(fd.release()) != 0) return {errno, Call::kClose, {}};
+  return {};
 }
 
 Answer serve(char operation, const std::string& path, const std::string& value) {
@@ -123,6 +130,8 @@ void ignore_signals() {
 int run_writer() {
   ignore_signals();
   setsid();
+  // One that is left behind must not keep a file system from being unmounted.
+  (void)!chdir("/");
   syscall(SYS_close_range, static_cast<unsigned>(kRoot + 1), ~0U, 0U);
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (null >= 0) dup2(null, STDERR_FILENO);

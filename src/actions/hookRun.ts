@@ -12,6 +12,7 @@ import { domainOwner } from '../hook/check.ts';
 import { prepareDomain } from '../hook/prepare.ts';
 import { releaseDomain } from '../hook/release.ts';
 import { checkStart } from '../hook/start.ts';
+import { now } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import { makeFolder } from '../store/files.ts';
 import { Deadline, takeLocks } from '../store/locks.ts';
@@ -33,12 +34,12 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
   if (!HOOK_OPERATIONS.includes(call.operation)) return {};
   const domain = readDomainDevices(decodeXml(call.xml, `domain ${call.name}`), `domain ${call.name}`);
   if (call.operation !== 'release' && domain.devices.length === 0) return {};
-  const started = performance.now();
+  const started = now();
   const unlock = await lockDomain(host, domain, options);
   try {
     const result = await operate(host, call.operation, domain, {
       ...options,
-      deadlineMs: options.deadlineMs - (performance.now() - started),
+      deadlineMs: options.deadlineMs - (now() - started),
     });
     log(host, { domain: domain.name, uuid: domain.uuid, operation: call.operation, ...result });
     return result;

@@ -18,7 +18,7 @@ export class FsReader implements NativeBinding {
       const folder = `sys/bus/pci/devices/${address}`;
       if (this.#quiet(() => this.readDir(root, folder), folder, failures) === null) continue;
       const read = (name: string): string | null =>
-        this.#quiet(() => this.#text(root, `${folder}/${name}`, PAGE, true), `${folder}/${name}`, failures);
+        this.#quiet(() => this.#attribute(root, `${folder}/${name}`), `${folder}/${name}`, failures);
       const link = (name: string): string | null =>
         this.#quiet(() => lastPart(this.readLink(root, `${folder}/${name}`)), `${folder}/${name}`, failures);
       const modalias = read('modalias');
@@ -44,7 +44,7 @@ export class FsReader implements NativeBinding {
     const groups = this.#names(root, 'sys/kernel/iommu_groups', failures).map((id) => {
       const folder = `sys/kernel/iommu_groups/${id}`;
       const read = (name: string): string | null =>
-        this.#quiet(() => this.#text(root, `${folder}/${name}`, PAGE, true), `${folder}/${name}`, failures);
+        this.#quiet(() => this.#attribute(root, `${folder}/${name}`), `${folder}/${name}`, failures);
       return {
         id,
         type: read('type'),
@@ -70,7 +70,7 @@ export class FsReader implements NativeBinding {
   holders(root: string, targets: string[]): { holders: Holder[]; unreadable: number } {
     const holders: Holder[] = [];
     let unreadable = 0;
-    for (const pid of this.readDir(root, 'proc').filter((n) => /^\d{1,9}$/.test(n))) {
+    for (const pid of this.#names(root, 'proc', []).filter((n) => /^\d{1,9}$/.test(n))) {
       try {
         const seen = new Set<string>();
         for (const fd of this.readDir(root, `proc/${pid}/fd`)) {
@@ -79,7 +79,7 @@ export class FsReader implements NativeBinding {
             seen.add(target);
             holders.push({
               pid: Number(pid),
-              command: this.#text(root, `proc/${pid}/comm`, 64, true).trim(),
+              command: this.#command(root, pid),
               path: target,
             });
           }
@@ -90,6 +90,12 @@ export class FsReader implements NativeBinding {
       }
     }
     return { holders, unreadable };
+  }
+
+  /** A process names itself: what could move a terminal or break a line does not get through. */
+  #command(root: string, pid: string): string {
+    const text = this.#quiet(() => this.#text(root, `proc/${pid}/comm`, 64, true), '', []);
+    return text === null ? '?' : text.replace(/\n+$/, '').replace(/[^ -~]/g, '?');
   }
 
   tryLock(): number | null {
@@ -113,9 +119,15 @@ export class FsReader implements NativeBinding {
     };
   }
 
-  #text(root: string, path: string, max: number, truncate: boolean): string {
+  /** An attribute is never a link on sysfs; one on anything else is refused. */
+  #attribute(root: string, path: string): string {
+    return this.#text(root, path, PAGE, true, constants.O_NOFOLLOW);
+  }
+
+  #text(root: string, path: string, max: number, truncate: boolean, flags = 0): string {
     return relative(path, () => {
-      const fd = openSync(this.#inRoot(root, path, true), constants.O_RDONLY | constants.O_NONBLOCK);
+      const at = this.#inRoot(root, path, flags !== constants.O_NOFOLLOW);
+      const fd = openSync(at, constants.O_RDONLY | constants.O_NONBLOCK | flags);
       try {
         const parts: Buffer[] = [];
         for (let size = 0; ; ) {

@@ -3,6 +3,7 @@
  * behind (not even SIGKILL ends a write in D state) and the next request starts another; the pipes and the clock are the addon's (native/helper.h). A request blocks
  * this thread for its deadline at most: a command has nothing else to do meanwhile, and what hangs is another process.
  */
+import { HostdevError, isSysError } from '../errors.ts';
 import type { KernelWriter } from './native.ts';
 
 /** The addon's part of it. Raises Errors with code, errno, syscall and path; ETIMEDOUT past the deadline, EPIPE when the helper died. */
@@ -22,18 +23,32 @@ export class HelperWriter implements KernelWriter {
   }
 
   async write(path: string, value: string, deadlineMs: number): Promise<void> {
-    this.#addon.askHelper(this.#helper, 'W', path, value, deadlineMs);
+    await this.#ask('W', path, value, deadlineMs);
   }
 
-  async read(path: string, deadlineMs: number): Promise<string> {
-    return this.#addon.askHelper(this.#helper, 'R', path, '', deadlineMs);
+  read(path: string, deadlineMs: number): Promise<string> {
+    return this.#ask('R', path, '', deadlineMs);
   }
 
   async restoreFile(path: string, bytes: string, deadlineMs: number): Promise<void> {
-    this.#addon.askHelper(this.#helper, 'F', path, bytes, deadlineMs);
+    await this.#ask('F', path, bytes, deadlineMs);
   }
 
   close(): void {
     this.#addon.closeHelper(this.#helper);
+  }
+
+  async #ask(operation: string, path: string, value: string, deadlineMs: number): Promise<string> {
+    try {
+      return this.#addon.askHelper(this.#helper, operation, path, value, deadlineMs);
+    } catch (e) {
+      // Not of the file that was asked for: its ENOENT would read as "no such attribute".
+      if (isSysError(e) && e.syscall === 'posix_spawn')
+        throw new HostdevError('HOSTDEV_NATIVE_MISSING', `Failed to start ${e.path}: ${e.code}`, { cause: e });
+      throw e;
+    } finally {
+      // One turn of the event loop after each: awaits alone never come to it, and a signal's handler runs only there.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
   }
 }

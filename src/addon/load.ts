@@ -1,6 +1,6 @@
 /** Finds and loads the native part. Without it, reading goes on through plain fs and everything that writes refuses. */
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { FsReader } from './fsReader.ts';
 import { type HelperAddon, HelperWriter } from './helperWriter.ts';
 import type { NativeBinding } from './native.ts';
@@ -11,7 +11,8 @@ type Addon = Omit<NativeBinding, 'kind' | 'openWriter' | 'loadModule'> & HelperA
 /** The folder that holds hostdev.node and hostdev-native: as built, or as packaged; null when neither is there. */
 function nativeDir(): string | null {
   const forced = process.env.HOSTDEV_NATIVE_DIR;
-  if (forced !== undefined) return existsSync(join(forced, 'hostdev.node')) ? forced : null;
+  // An empty value is no folder; resolved it would be the current one, which is anybody's.
+  if (forced !== undefined) return forced !== '' && existsSync(join(forced, 'hostdev.node')) ? resolve(forced) : null;
   // The bundle lies in dist/, the sources in src/addon/: the package's top is one or two folders up.
   for (let top = import.meta.dirname, i = 0; i < 3; top = dirname(top), i += 1) {
     for (const dir of ['build/Release', `prebuilds/linux-${process.arch}`]) {

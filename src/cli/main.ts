@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { loadNative } from '../addon/load.ts';
 import type { Guard } from '../binding/guards.ts';
 import { ERRORS, EXIT, HostdevError } from '../errors.ts';
+import { now } from '../host/clock.ts';
 import { Host } from '../host/host.ts';
 import type { Answer, Command } from './command.ts';
 import { COMMANDS } from './commands.ts';
@@ -236,9 +237,9 @@ function interruptible(): AbortController {
 
 /** After a second of work, a line for each step on a terminal. */
 function progress(): (step: { kind: string; address: string }) => void {
-  const from = performance.now();
+  const from = now();
   return (step) => {
-    if (performance.now() - from > 1000 && process.stderr.isTTY) err(`hostdev: ${step.address}: ${step.kind} done\n`);
+    if (now() - from > 1000 && process.stderr.isTTY) err(`hostdev: ${step.address}: ${step.kind} done\n`);
   };
 }
 

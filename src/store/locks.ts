@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HostdevError, isSysError } from '../errors.ts';
+import { now } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import { makeFolder, storeError } from './files.ts';
 
@@ -13,12 +14,12 @@ export class Deadline {
   readonly at: number;
 
   constructor(ms: number) {
-    this.at = performance.now() + ms;
+    this.at = now() + ms;
   }
 
   /** Milliseconds left, 0 when it has passed. */
   get left(): number {
-    return Math.max(0, this.at - performance.now());
+    return Math.max(0, this.at - now());
   }
 }
 

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { FsReader } from '../../src/addon/fsReader.ts';
-import { loadNative } from '../../src/addon/load.ts';
+import { loadNative, nativeExecutable } from '../../src/addon/load.ts';
 
 const addon = loadNative();
 const fs = new FsReader();
@@ -98,10 +98,13 @@ test('hostile entries: dangling, a loop, a plain folder, huge, binary, a FIFO, a
   expect(devices.map((d) => d.address)).toEqual(['0000:00:02.0', '0000:00:03.0', '0000:00:04.0']);
   expect(devices[1]?.modalias).toBe('\xfe'.repeat(4096));
   expect(devices[2]).toMatchObject({ numaNode: null, totalVfs: null });
+  const where = (l: typeof failures) => l.map((f) => `${f.code} ${f.path}`).sort();
+  const other = fs.scanDevices(root);
+  expect([other.devices, where(other.failures)]).toEqual([devices, where(failures)]);
   expect(failures.map((f) => `${f.code} ${f.path}`)).toEqual([
     `ELOOP ${DEVICES}/0000:00:01.0`,
-    `ELOOP ${DEVICES}/0000:00:04.0/numa_node`,
     `EISDIR ${DEVICES}/0000:00:04.0/sriov_totalvfs`,
+    `ELOOP ${DEVICES}/0000:00:04.0/numa_node`,
   ]);
 });
 
@@ -129,8 +132,14 @@ test('errors have the fields of fs errors, with the path below the root', () => 
     expect(() => native.readDir(root, 'gone')).toThrow(
       expect.objectContaining({ code: 'ENOENT', errno: -2, path: 'gone' }),
     );
-    expect(() => native.readLink(root, 'big')).toThrow(expect.objectContaining({ path: 'big' }));
+    expect(() => native.readLink(root, 'big')).toThrow(expect.objectContaining({ code: 'EINVAL', path: 'big' }));
   }
+});
+
+test('a message reads as node words it; what follows a NUL is not cut off', () => {
+  put('a', 'x');
+  expect(() => addon.readFile(root, 'gone', 10)).toThrow("ENOENT: no such file or directory, openat2 'gone'");
+  expect(() => addon.readFile(root, 'a\0b', 10)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
 });
 
 test('the addon and its stand-in see the same (property)', () => {
@@ -207,5 +216,55 @@ test('holders: this process, by a file that it has open', () => {
       expect(native.holders('/', [path, '/nowhere']).holders).toMatchObject([{ pid: process.pid, path }]);
   } finally {
     closeSync(fd);
+  }
+});
+
+test('holders of a simulated host: numerically, names made harmless, no link leads out', () => {
+  const target = '/dev/vfio/12';
+  for (const pid of ['9', '10', '11']) link(`proc/${pid}/fd/3`, target);
+  put('proc/9/comm', 'qemu\x1b[2J\nx\n');
+  link('proc/12', '/proc/self');
+  link('proc/13/fd', '/proc/self/fd');
+  const empty = mkdtempSync(join(tmpdir(), 'hostdev-addon-'));
+  for (const native of [addon, fs]) {
+    expect(native.holders(root, [target, '/dev/null'])).toEqual({
+      holders: [
+        { pid: 9, command: 'qemu?[2J?x', path: target },
+        { pid: 10, command: '?', path: target },
+        { pid: 11, command: '?', path: target },
+      ],
+      unreadable: 0,
+    });
+    expect(native.holders(empty, [target])).toEqual({ holders: [], unreadable: 0 });
+  }
+  rmSync(empty, { recursive: true });
+});
+
+test('a FIFO in a simulated host holds nothing up', () => {
+  link('proc/9/fd/3', '/dev/vfio/12');
+  mkdirSync(join(root, DEVICES, '0000:00:00.0'), { recursive: true });
+  for (const fifo of ['proc/9/comm', 'fifo', `${DEVICES}/0000:00:00.0/modalias`])
+    execFileSync('mkfifo', [join(root, fifo)]);
+  // In a process of its own: one that is held up here could not even be timed out.
+  const script = `const m = { exports: {} };
+    process.dlopen(m, process.argv[1]);
+    const root = process.argv[2];
+    console.log(JSON.stringify([m.exports.holders(root, ['/dev/vfio/12']).holders, m.exports.readFile(root, 'fifo', 9)]));
+    m.exports.scanDevices(root);`;
+  const file = join(dirname(nativeExecutable()), 'hostdev.node');
+  const text = execFileSync(process.execPath, ['-e', script, file, root], { encoding: 'utf8', timeout: 5000 });
+  expect(JSON.parse(text)).toEqual([[{ pid: 9, command: '', path: '/dev/vfio/12' }], '']);
+});
+
+test('an empty HOSTDEV_NATIVE_DIR is no folder, the current one least of all', () => {
+  const before = process.cwd();
+  symlinkSync(join(dirname(nativeExecutable()), 'hostdev.node'), join(root, 'hostdev.node'));
+  process.chdir(root);
+  process.env.HOSTDEV_NATIVE_DIR = '';
+  try {
+    expect(loadNative().kind).toBe('fs');
+  } finally {
+    delete process.env.HOSTDEV_NATIVE_DIR;
+    process.chdir(before);
   }
 });

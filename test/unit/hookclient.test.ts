@@ -90,6 +90,11 @@ describe('only prepare and start fail, and say why in one line', () => {
   const WAYS: [string, () => void, RegExp][] = [
     ['node refuses', () => install('echo "hostdev: some cause" >&2; exit 5'), /^hostdev: some cause\n$/],
     ['node ends without a word', () => install('exit 70'), /exit code 70 and said nothing/],
+    [
+      'node ends as it does of a fault of its own',
+      () => install('printf "Error: x\\n    at y\\n\\nNode.js v20\\n" >&2; exit 1'),
+      /^Error: x\n(.*\n)*hostdev: (prepare|start) of domain 'a' was stopped: .*node ended with exit code 1: see above\n$/,
+    ],
     ['node is killed', () => install('kill -9 $$'), /killed by signal 9/],
     [
       'node is missing',
@@ -132,7 +137,7 @@ describe('only prepare and start fail, and say why in one line', () => {
         const r = call(operation);
         expect([r.status, r.stdout]).toEqual([1, '']);
         expect(r.stderr).toMatch(text);
-        expect(r.stderr.trim().split('\n')).toHaveLength(1);
+        expect(r.stderr.trim().split('\n').at(-1)).toMatch(/^hostdev: /);
       }
       for (const operation of OTHERS) {
         const r = call(operation);
@@ -163,6 +168,9 @@ describe('node is started only for domains that may take host devices', () => {
     expect(
       started(inDevices("<disk type='file'/><interface type='bridge' x=\"network\"/><interface\n  type = 'user'/>")),
     ).toBe(false);
+    // Ceph and iSCSI: in many guests, and nothing of the host's.
+    expect(started(inDevices("<disk type='network' device='disk'/>"))).toBe(false);
+    expect(started(inDevices("<interface x='>' type='user'/>"))).toBe(false);
     expect(started(Buffer.from("hostdev nvme network type='hostdev'"))).toBe(false);
     expect(started(Buffer.alloc(0))).toBe(false);
   });
@@ -173,6 +181,7 @@ describe('node is started only for domains that may take host devices', () => {
       '<disk device="disk" type="nvme"/>',
       "<interface type='hostdev'/>",
       '<interface\n\ttype="network">',
+      "<interface x='>' type='network'>",
     ]) {
       expect(started(inDevices(xml)), xml).toBe(true);
     }
@@ -184,6 +193,16 @@ describe('node is started only for domains that may take host devices', () => {
     const r = call('prepare', huge);
     expect(r.status).toBe(1);
     expect(r.stderr).toContain('larger than 16 MiB');
+  });
+
+  test('what takes devices is looked for beyond 16 MiB too, where tags lie across the pieces', () => {
+    install('exit 0');
+    for (const size of [17 * 2 ** 20, 16 * 2 ** 20 - 30, 18 * 2 ** 20 - 3]) {
+      const blank = Buffer.alloc(size, ' ');
+      const taking = call('prepare', Buffer.concat([blank, Buffer.from("<hostdev mode='x'/>"), blank]));
+      expect([size, taking.status]).toEqual([size, 1]);
+      expect(call('prepare', Buffer.concat([blank, Buffer.from('<devices/>'), blank])).status).toBe(0);
+    }
   });
 
   test('a release without books does not start it', () => {
@@ -224,6 +243,133 @@ describe('deadlines', () => {
     expect(loadNative().tryLock(out(`root/run/hostdev/lock/domain-${UUID_A}`), false)).toBeNull();
     const next = timed('prepare');
     expect([next.status, next.stderr]).toEqual([0, '']);
+  });
+});
+
+describe('stdin', () => {
+  test('a pipe that does not block and is empty yet is not the end of the XML', () => {
+    install(`touch ${out('ran')}`);
+    const late = `import os, subprocess, sys, time
+r, w = os.pipe()
+os.set_blocking(r, False)
+p = subprocess.Popen([sys.argv[1], 'a', 'prepare', 'begin', '-'], stdin=r)
+os.close(r)
+time.sleep(0.1)
+os.write(w, sys.argv[2].encode())
+os.close(w)
+sys.exit(p.wait())`;
+    expect(spawnSync('python3', ['-c', late, hook(), Buffer.from(XML).toString()]).status).toBe(0);
+    expect(existsSync(out('ran'))).toBe(true);
+  });
+
+  test('one that does not end costs no more than the deadline', async () => {
+    install('exit 0', 'start_deadline=0.3');
+    const wait = async (xml: Uint8Array): Promise<[number | null, string]> => {
+      const child = spawn(hook(), ['a', 'start', 'begin', '-'], { stdio: ['pipe', 'pipe', 'pipe'], timeout: 3000 });
+      child.stdin.write(xml);
+      let text = '';
+      child.stderr.on('data', (d) => {
+        text += d;
+      });
+      const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
+      child.stdin.destroy();
+      return [code, text];
+    };
+    expect(await wait(XML)).toEqual([1, expect.stringContaining('its XML did not come to an end')]);
+    expect(await wait(BARE)).toEqual([0, '']);
+  });
+
+  test('closed descriptors and inherited ones: node gets its own three and the lock', () => {
+    install(`ls -l /proc/$$/fd > ${out('fds')}`);
+    writeFileSync(out('libvirts'), '');
+    writeFileSync(out('xml'), XML);
+    const sh = `exec 5<${out('libvirts')} 8<&5 9<&5 17<&5; exec ${hook()} a prepare begin - <${out('xml')} >&- 2>&-`;
+    expect(spawnSync('bash', ['-c', sh]).status).toBe(0);
+    expect(seen('fds')).not.toContain('libvirts');
+    expect(seen('fds')).toContain(`domain-${UUID_A}`);
+  });
+});
+
+test('under any name it is the hook: moved in the order, a backup copy, half installed', () => {
+  install('echo no >&2; exit 1');
+  for (const name of ['50-hostdev', '90-hostdev~', '.90-hostdev.12.new', 'write']) {
+    const other = join(top, 'hooks/qemu.d', name);
+    copyFileSync(hook(), other);
+    expect(spawnSync(other, ['a', 'prepare', 'begin', '-'], { input: XML }).status, name).toBe(1);
+    expect(spawnSync(other, ['a', 'started', 'begin', '-'], { input: XML }).status, name).toBe(0);
+  }
+});
+
+test('the conf as a person may write it', () => {
+  install(`echo "$7" > ${out('ms')}`);
+  const conf = join(top, 'hooks/hostdev.conf');
+  writeFileSync(conf, `${readFileSync(conf, 'utf8')} prepare_deadline = 60 \n`.replaceAll('\n', '\r\n'));
+  expect(call('prepare').status).toBe(0);
+  expect(Number(seen('ms'))).toBeGreaterThan(40_000);
+});
+
+test('what libvirt blocks or ignores, node gets as usual, and the hook learns its exit code', () => {
+  const signals = `import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD})
+os.execv(sys.argv[1], sys.argv[1:])`;
+  install(`grep -E '^Sig(Blk|Ign)' /proc/self/status > ${out('signals')}; echo 'hostdev: no' >&2; exit 1`);
+  const from = performance.now();
+  const r = spawnSync('python3', ['-c', signals, hook(), 'a', 'prepare', 'begin', '-'], { input: XML });
+  expect([r.status, r.stderr.toString()]).toEqual([1, 'hostdev: no\n']);
+  expect(performance.now() - from).toBeLessThan(5000);
+  const masks = [...(seen('signals') ?? '').matchAll(/Sig\w+:\s*([0-9a-f]+)/g)].map((m) => BigInt(`0x${m[1]}`));
+  // SIGPIPE 13, SIGALRM 14, SIGTERM 15, SIGCHLD 17.
+  expect(masks.map((m) => m & 0b1_0111_0000_0000_0000n)).toEqual([0n, 0n]);
+});
+
+test('a release that node did not get to stands in the log', () => {
+  install('exit 0');
+  book();
+  rmSync(out('node'));
+  expect(run(['say "hi"\n', 'release', 'end', '-']).status).toBe(0);
+  install('exit 70');
+  expect(call('release').status).toBe(0);
+  const lines = seen('root/run/hostdev/hook.log')?.trim().split('\n') ?? [];
+  expect(lines.map((l) => JSON.parse(l))).toMatchObject([
+    { domain: 'say "hi"?', operation: 'release', error: expect.stringContaining('could not be started') },
+    { domain: 'a', operation: 'release', error: expect.stringContaining('exit code 70') },
+  ]);
+});
+
+describe('the lock of a guest', () => {
+  const held = (): number => {
+    mkdirSync(out('root/run/hostdev/lock'), { recursive: true });
+    return loadNative().tryLock(out(`root/run/hostdev/lock/domain-${UUID_A}`), false) ?? -1;
+  };
+
+  test('held past the deadline: prepare says so, and does not blame node', () => {
+    install(`touch ${out('ran')}`, 'prepare_deadline=0.5');
+    const fd = held();
+    const r = call('prepare');
+    loadNative().unlock(fd);
+    expect([r.status, existsSync(out('ran'))]).toEqual([1, false]);
+    expect(r.stderr).toMatch(/an earlier call for this guest still has its lock after 0\.5 s/);
+  });
+
+  test('a release does not wait for it for ever: node is started without it and logs', async () => {
+    install(`echo "[$HOSTDEV_HOOK_UUID]" > ${out('uuid')}`, 'prepare_deadline=0.4\nother_deadline=0.1');
+    book();
+    const fd = held();
+    expect(call('release').status).toBe(0);
+    expect(seen('uuid')).toBeNull();
+    while (!seen('uuid')?.endsWith('\n')) await new Promise((r) => setTimeout(r, 20));
+    loadNative().unlock(fd);
+    expect(seen('uuid')).toBe('[]\n');
+  });
+
+  test('node stopped at the deadline is not called killed', () => {
+    install('exec sleep 5', 'prepare_deadline=0.4');
+    const r = call('prepare');
+    expect([r.status, r.stderr]).toEqual([1, expect.stringContaining('no answer within 0.4 s')]);
+    install('trap "echo hostdev: undone >&2; exit 1" TERM; sleep 5 & wait', 'prepare_deadline=0.6');
+    expect(call('prepare').stderr).toBe('hostdev: undone\n');
   });
 });
 

@@ -11,7 +11,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { buildSync } from 'esbuild';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { loadNative, nativeExecutable } from '../../src/addon/load.ts';
 import type { KernelWriter } from '../../src/addon/native.ts';
@@ -93,6 +94,41 @@ test('a helper that is killed is EPIPE for its request and replaced for the next
   expect(await writer.read('a', MS)).toBe('x');
 });
 
+test('one that is killed while it has nothing to do costs no request', async () => {
+  writeFileSync(join(root, 'a'), 'x');
+  await writer.read('a', MS);
+  process.kill(Number(helpers()[0]), 'SIGKILL');
+  while (helpers().length > 0) await new Promise((r) => setTimeout(r, 5));
+  expect(await writer.read('a', MS)).toBe('x');
+});
+
+test('one write(2) whatever is in the value; a page is read, more is refused and not cut off', async () => {
+  const at = join(root, 'fifo');
+  execFileSync('mkfifo', [at]);
+  const value = `a\nb\0\xff${'x'.repeat(4000)}`;
+  // Packets: each write(2) is one, and a reader gets one at a time.
+  const packets = `import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK)
+print('ready', flush=True)
+import select
+select.select([fd], [], [])
+first = os.read(fd, 65536)
+print(len(first), flush=True)`;
+  const reader = spawn('python3', ['-c', packets, at]);
+  let said = '';
+  reader.stdout.on('data', (d) => {
+    said += d;
+  });
+  while (said === '') await new Promise((r) => setTimeout(r, 5));
+  await writer.write('fifo', value, MS);
+  await new Promise((r) => reader.once('close', r));
+  expect(said).toBe(`ready\n${value.length}\n`);
+  writeFileSync(join(root, 'page'), 'x'.repeat(4096));
+  writeFileSync(join(root, 'more'), 'x'.repeat(4097));
+  expect(await writer.read('page', MS)).toHaveLength(4096);
+  await expect(writer.read('more', MS)).rejects.toMatchObject({ code: 'EFBIG', syscall: 'read' });
+});
+
 test('the helper has our pipes and the root, nothing else; Ctrl-C does not reach it; it ends with us', async () => {
   writeFileSync(join(root, 'a'), 'x');
   await writer.read('a', MS);
@@ -118,4 +154,68 @@ test('a parent that speaks another protocol is shown the door', () => {
   expect(serve([1, 0, 0, 0, 7])).toBe(2);
   expect(serve([8, 0, 0, 0, 1, 0, 0, 0, 87, 9, 0, 65])).toBe(2);
   expect(serve([])).toBe(0);
+});
+
+test('what was not begun: a deadline that has passed, too large a request; the helper stays', async () => {
+  writeFileSync(join(root, 'a'), 'x');
+  await writer.read('a', MS);
+  const before = helpers();
+  for (const none of [0, -1, Number.NaN])
+    await expect(writer.write('a', 'y', none)).rejects.toMatchObject({
+      code: 'ETIMEDOUT',
+      syscall: 'write',
+      path: 'a',
+    });
+  await expect(writer.write('a', 'y'.repeat(8192), MS)).rejects.toMatchObject({ code: 'E2BIG', path: 'a' });
+  expect(await writer.read('a', Number.POSITIVE_INFINITY)).toBe('x');
+  expect(helpers()).toEqual(before);
+});
+
+test('a missing program is named, and is not taken for a missing attribute', async () => {
+  const top = join(root, 'native');
+  mkdirSync(top);
+  symlinkSync(join(dirname(nativeExecutable()), 'hostdev.node'), join(top, 'hostdev.node'));
+  process.env.HOSTDEV_NATIVE_DIR = top;
+  try {
+    await expect(loadNative().openWriter(root).read('a', MS)).rejects.toMatchObject({
+      code: 'HOSTDEV_NATIVE_MISSING',
+      message: expect.stringContaining(join(top, 'hostdev-native')),
+    });
+  } finally {
+    delete process.env.HOSTDEV_NATIVE_DIR;
+  }
+});
+
+test('a helper that nobody closed does not keep the program from ending, and ends with it', () => {
+  writeFileSync(join(root, 'a'), 'x');
+  const script = join(root, 'forgetful.mjs');
+  buildSync({
+    stdin: {
+      contents: `import { loadNative } from './src/addon/load.ts';
+        loadNative().openWriter(process.argv[2]).read('a', 1000).then(console.log);`,
+      resolveDir: process.cwd(),
+    },
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    outfile: script,
+  });
+  const env = { ...process.env, HOSTDEV_NATIVE_DIR: dirname(nativeExecutable()) };
+  const r = spawnSync(process.execPath, [script, root], { encoding: 'utf8', timeout: 5000, env });
+  expect([r.status, r.stdout]).toEqual([0, 'x\n']);
+});
+
+test('a signal is heard between two requests', async () => {
+  writeFileSync(join(root, 'a'), 'x');
+  await writer.read('a', MS);
+  let heard = 0;
+  const listen = (): void => {
+    heard += 1;
+  };
+  process.on('SIGUSR2', listen);
+  process.kill(process.pid, 'SIGUSR2');
+  await writer.read('a', MS);
+  await writer.read('a', MS);
+  process.off('SIGUSR2', listen);
+  expect(heard).toBe(1);
 });
