@@ -79,7 +79,8 @@ export function installHook(
   if (dryRun) return { changed: true, path: at.executable, notes };
   // The conf first: a hook without it would refuse every guest with host devices.
   replaceFile(at.conf, conf, { mode: 0o644, durable: true, folderMode: 0o755 });
-  replaceFile(at.executable, binary, { mode: 0o755, durable: true, folderMode: 0o755 });
+  // libvirt runs every executable in qemu.d, half-written ones too.
+  replaceFile(at.executable, binary, { mode: 0o755, durable: true, folderMode: 0o755, scratch: dirname(at.conf) });
   return { changed: true, path: at.executable, notes };
 }
 

@@ -16,7 +16,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
 
 /** More than any file of ours ever holds (a transaction of 4,096 devices); what is larger was not written by us. */
@@ -52,14 +52,14 @@ export function makeFolder(folder: string, mode = 0o700): void {
   }
 }
 
-/** Replaces `file` by `bytes` in one step (write beside it, rename). `durable` syncs file and folder for what must outlive a power cut. */
+/** Replaces `file` by `bytes` in one step (write beside it, or in `scratch` on the same file system; rename). `durable` syncs file and folder for what must outlive a power cut. */
 export function replaceFile(
   file: string,
   bytes: string | Uint8Array,
-  { mode = 0o600, durable = false, folderMode = 0o700 } = {},
+  { mode = 0o600, durable = false, folderMode = 0o700, scratch = dirname(file) } = {},
 ): void {
   makeFolder(dirname(file), folderMode);
-  const fresh = `${file}.${process.pid}.new`;
+  const fresh = join(scratch, `${basename(file)}.${process.pid}.new`);
   try {
     const fd = openSync(fresh, 'wx', mode);
     try {
@@ -76,7 +76,7 @@ export function replaceFile(
     // EEXIST is a leftover of a killed process that had our pid: ours to take over, nobody else writes this name.
     rmSync(fresh, { force: true });
     if (isErrno(e, 'EEXIST')) {
-      replaceFile(file, bytes, { mode, durable, folderMode });
+      replaceFile(file, bytes, { mode, durable, folderMode, scratch });
       return;
     }
     throw storeError('write', file, e);
