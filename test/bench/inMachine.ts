@@ -1,7 +1,7 @@
 /** In the emulated machine, on a real kernel: `list` and `bind` against driverctl, virsh and lspci, as whole processes. */
 import { createVfs, installHostdev } from '../vm/guest.ts';
 import { startMachine } from '../vm/machine.ts';
-import { type Figure, markdown, median } from './measure.ts';
+import { above, type Figure, markdown, median } from './measure.ts';
 
 const VF = '0000:21:10.0';
 const LIST_RUNS = 9;
@@ -32,13 +32,13 @@ function parse(stdout: string): Figure[] {
 }
 
 function table(title: string, figures: Figure[]): string {
-  const start = median(figures.find((f) => f.what === 'node -e 0') ?? { what: '', ms: [] });
+  const start = figures.find((f) => f.what === 'node -e 0');
   const peers = figures.filter((f) => !/^(node|hostdev)/.test(f.what)).map((f) => ({ what: f.what, ms: median(f) }));
   const fastest = peers.sort((a, b) => a.ms - b.ms)[0];
   const remark = (f: Figure): string => {
     if (!f.what.startsWith('hostdev') || fastest === undefined) return '';
-    const above = median(f) - start;
-    return `${above.toFixed(0)} ms above a bare node: ${(above / fastest.ms).toFixed(2)} x ${fastest.what}`;
+    const ms = median(above(f, start));
+    return `${ms.toFixed(0)} ms above a bare node: ${(ms / fastest.ms).toFixed(2)} x ${fastest.what}`;
   };
   return [`### ${title}`, '', markdown(figures, remark), ''].join('\n');
 }
@@ -82,8 +82,13 @@ export async function benchMachine(): Promise<string> {
         ['virsh nodedev-detach', `virsh nodedev-detach ${name}`, `virsh nodedev-reattach ${name}`],
       ]),
     );
+    const versions = await m.ok(
+      `echo "Linux $(uname -r), node $(node -p process.versions.node), $(lspci --version), driverctl $(dpkg-query -Wf '\${Version}' driverctl), libvirt $(virsh --version)"`,
+    );
     const goal = 'To reach: hostdev above a bare node no slower than the fastest of the others.';
     return [
+      `In it: ${versions}; ${m.boot.accel.toUpperCase()}.`,
+      '',
       table(`\`list\` of ${count} functions in the emulated machine`, list),
       goal,
       '',

@@ -10,6 +10,12 @@ export function median(f: Figure): number {
   return sorted[sorted.length >> 1] ?? Number.NaN;
 }
 
+/** What `f` took above `floor`, round by round: where the machine is slow for a while, both are, and the difference stays. */
+export const above = (f: Figure, floor: Figure | undefined): Figure => ({
+  what: f.what,
+  ms: f.ms.map((ms, round) => ms - (floor?.ms[round] ?? Number.NaN)),
+});
+
 /** Runs each command `runs` times, in turn, as a whole process with its output thrown away; the first round is not counted. */
 export function timeCommands(commands: Record<string, string[]>, runs: number): Figure[] {
   const figures = Object.keys(commands).map((what): Figure => ({ what, ms: [] }));
@@ -26,8 +32,8 @@ export function timeCommands(commands: Record<string, string[]>, runs: number): 
   return figures;
 }
 
-/** The same for functions. */
-export function timeFunctions(functions: Record<string, () => void>, runs: number): Figure[] {
+/** The same for functions; `between` is what is measured in turn with them by other means. */
+export function timeFunctions(functions: Record<string, () => void>, runs: number, between: () => void): Figure[] {
   const figures = Object.keys(functions).map((what): Figure => ({ what, ms: [] }));
   for (let run = 0; run <= runs; run += 1) {
     for (const f of figures) {
@@ -35,6 +41,7 @@ export function timeFunctions(functions: Record<string, () => void>, runs: numbe
       functions[f.what]?.();
       if (run > 0) f.ms.push(performance.now() - from);
     }
+    if (run > 0) between();
   }
   return figures;
 }
