@@ -17,9 +17,12 @@ namespace hostdev {
 
 class Helper {
  public:
-  // `executable` serves the folder `root`; it is started by the first request.
+  // `executable` serves the folder `root`. It is started at once, so that it is there when the first request
+  // is; if that fails, the request tries again and says why.
   Helper(std::string executable, std::string root)
-      : executable_(std::move(executable)), root_(std::move(root)) {}
+      : executable_(std::move(executable)), root_(std::move(root)) {
+    (void)start();
+  }
 
   // One request and its answer; blocks for at most `deadline_ms`. After ETIMEDOUT and EPIPE what was asked
   // for may still happen, and the next request starts another process.

@@ -1,9 +1,12 @@
 /**
  * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `engine` what the other commands add, `hook` what only the
  * hook does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
- * above is loaded when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
+ * above is loaded when a command asks for it by import(). src/launch.ts loads them, with the bytecode that src/warm.ts makes at the end.
+ * Why: docs/decisions/0005-bundle.md.
  */
-import { chmodSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { build } from 'esbuild';
 
@@ -40,6 +43,8 @@ const options = (name) => ({
 });
 
 rmSync('dist', { recursive: true, force: true });
+mkdirSync('dist');
+const layerFiles = {};
 for (const [name, files] of LAYERS) {
   // First which modules it takes, then with all of them exported, for the layers above.
   const all = (list) => ({
@@ -49,13 +54,31 @@ for (const [name, files] of LAYERS) {
   const first = await build({ ...options(name), stdin: all(files), metafile: true, write: false });
   const modules = Object.keys(first.metafile.inputs).filter((f) => f.startsWith('src/'));
   for (const f of modules) layerOf.set(f, name);
-  await build({
+  const made = await build({
     ...options(name),
     stdin: all(modules.length > 0 ? modules : files),
-    outfile: join('dist', `${name}.js`),
-    banner: name === 'hostdev' ? { js: '#!/usr/bin/env node' } : {},
+    // The launcher reads it as Latin-1, which V8 keeps as it is.
+    charset: 'ascii',
+    write: false,
   });
+  const text = made.outputFiles[0].text.replace(/^#!.*/, '');
+  layerFiles[name] = `${name}-${createHash('sha256').update(text).digest('hex').slice(0, 12)}`;
+  writeFileSync(join('dist', `${layerFiles[name]}.js`), text);
 }
+for (const [source, out] of [
+  ['src/launch.ts', 'hostdev.js'],
+  ['src/warm.ts', 'warm.js'],
+])
+  await build({
+    ...options(''),
+    plugins: [],
+    entryPoints: [source],
+    outfile: join('dist', out),
+    define: { LAYER_FILES: JSON.stringify(layerFiles) },
+    banner: { js: '#!/usr/bin/env node' },
+  });
 // The package's own says "module".
 writeFileSync('dist/package.json', '{"type":"commonjs"}\n');
 chmodSync('dist/hostdev.js', 0o755);
+const warm = spawnSync(process.execPath, ['dist/warm.js'], { stdio: 'inherit' });
+if (warm.status !== 0) throw new Error('dist/warm.js failed');

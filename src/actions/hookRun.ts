@@ -15,14 +15,15 @@ import { checkStart } from '../hook/start.ts';
 import { now } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import { makeFolder } from '../store/files.ts';
-import { Deadline, takeLocks } from '../store/locks.ts';
+import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
 
 export type HookCall = { name: string; operation: string; xml: Uint8Array };
 
 export type HookOptions = {
   deadlineMs: number;
-  signal?: AbortSignal;
-  allowed: ReadonlySet<Guard> /** UUID whose lock the hook client holds for us already. */;
+  signal?: Stop;
+  allowed: ReadonlySet<Guard>;
+  /** UUID whose lock the hook client holds for us already. */
   lockedUuid: string | null;
 };
 
@@ -35,8 +36,9 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
   const domain = readDomainDevices(decodeXml(call.xml, `domain ${call.name}`), `domain ${call.name}`);
   if (call.operation !== 'release' && domain.devices.length === 0) return {};
   const started = now();
-  const unlock = await lockDomain(host, domain, options);
+  let unlock = (): void => {};
   try {
+    unlock = await lockDomain(host, domain, options);
     const result = await operate(host, call.operation, domain, {
       ...options,
       deadlineMs: options.deadlineMs - (now() - started),

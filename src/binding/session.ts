@@ -2,7 +2,7 @@
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Inventory } from '../pci/inventory.ts';
-import { Deadline, takeLocks } from '../store/locks.ts';
+import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
 import { groupLocks } from './bind.ts';
 import { recover } from './recover.ts';
 import type { Work } from './transaction.ts';
@@ -10,7 +10,7 @@ import type { Work } from './transaction.ts';
 export type SessionOptions = {
   /** Time for everything, waits for locks included, in ms. */
   deadlineMs: number;
-  signal?: AbortSignal;
+  signal?: Stop;
   onStep?: NonNullable<Work['onStep']>;
 };
 

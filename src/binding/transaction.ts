@@ -7,13 +7,13 @@
  * - A write may hang in D state for ever: each has a deadline, and a device that did not answer is `pending`, not failed: it is left alone by the undo.
  * - Undo goes in reverse, starts from what is observed, keeps the first error and reports what it could not put back.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { KernelWriter } from '../addon/native.ts';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { sleep } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { Deadline } from '../store/locks.ts';
+import { Deadline, type Stop } from '../store/locks.ts';
 import {
   type JournalEntry,
   type JournalKind,
@@ -32,7 +32,7 @@ export type Work = {
   /** Time an undo gets even when the deadline has passed, in ms. */
   undoMs: number;
   /** Set on Ctrl-C or SIGTERM: the transaction stops before its next write and undoes. */
-  signal?: AbortSignal;
+  signal?: Stop;
   /** Told of each write that was made and verified. */
   onStep?: (step: Step) => void;
 };

@@ -97,7 +97,7 @@ async function run(argv: string[], { command, words }: Named): Promise<Answer> {
     deadlineMs: COMMAND_MS,
     dryRun: values['dry-run'] === true,
     allowed,
-    ...(interrupt ? { signal: interrupt.signal } : {}),
+    ...(interrupt ? { signal: interrupt } : {}),
     ...(command.changes ? { onStep: progress() } : {}),
   };
   const ownValues = Object.fromEntries(
@@ -229,10 +229,13 @@ async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
 }
 
 /** Ctrl-C and SIGTERM stop a transaction before its next write, and it undoes; a second one changes nothing about that. */
-function interruptible(): AbortController {
-  const controller = new AbortController();
-  for (const s of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(s, () => controller.abort());
-  return controller;
+function interruptible(): { aborted: boolean } {
+  const stop = { aborted: false };
+  for (const s of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(s, () => {
+      stop.aborted = true;
+    });
+  return stop;
 }
 
 /** After a second of work, a line for each step on a terminal. */
