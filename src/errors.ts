@@ -106,6 +106,11 @@ export const ERRORS = {
     text: 'Something did not answer before the deadline.',
     hint: 'See which process holds the device; the state is observed anew next time.',
   },
+  HOSTDEV_STUCK: {
+    exit: EXIT.timedOut,
+    text: 'The device hangs in the kernel from an earlier access and is left alone until that returns.',
+    hint: "End what holds the device; 'hostdev status' shows when it is free. If nothing ends the hang, only a reboot does.",
+  },
   HOSTDEV_NATIVE_MISSING: {
     exit: EXIT.failed,
     text: 'The native part (hostdev.node, hostdev-native) is missing, and nothing is written without it.',

@@ -2,6 +2,7 @@
 import { closeSync, constants, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Holder, KernelWriter, NativeBinding, RawFailure, RawGroups, RawScan } from './native.ts';
+import { processRuns } from './process.ts';
 
 const PAGE = 4096;
 const MAX_LINKS = 40;
@@ -105,6 +106,8 @@ export class FsReader implements NativeBinding {
   unlock(): void {
     throw missing();
   }
+
+  processRuns = processRuns;
 
   /** Reads without the helper's deadline; nothing is written. */
   openWriter(root: string): KernelWriter {

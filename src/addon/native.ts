@@ -59,13 +59,15 @@ export interface NativeBinding {
   unlock(fd: number): void;
   /** Only a model has it: its modprobe. A real host's modules are loaded by modprobe itself, and only on the real root. */
   loadModule?(module: string): void;
+  /** True while the helper of that name (KernelWriter) is still at its access. */
+  processRuns(name: string): boolean;
   /** Starts the process that does the accesses that may hang. */
   openWriter(root: string): KernelWriter;
 }
 
 /**
- * Accesses that take a device's lock and so may hang for ever, each with a deadline in ms. A write or read past its deadline rejects with
- * code 'ETIMEDOUT'; the helper process behind it is left to its fate and the next call starts a new one.
+ * Accesses that take a device's lock and so may hang for ever, each with a deadline in ms; those asked for together go on together. One past its
+ * deadline rejects with code 'ETIMEDOUT' and `helper`: the name of the process that may still do it, null when nothing was begun.
  */
 export interface KernelWriter {
   /** One open(O_WRONLY, no create, no truncate) + one write(2) of `value` + close. */

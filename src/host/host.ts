@@ -93,6 +93,10 @@ export class Host {
     return `${this.stateDir}/journal`;
   }
 
+  get quarantineDir(): string {
+    return `${this.stateDir}/quarantine`;
+  }
+
   get lockDir(): string {
     return `${this.stateDir}/lock`;
   }
