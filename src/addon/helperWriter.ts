@@ -34,6 +34,10 @@ export class HelperWriter implements KernelWriter {
     await this.#ask('F', path, bytes, deadlineMs);
   }
 
+  async claimed(path: string, deadlineMs: number): Promise<boolean> {
+    return (await this.#ask('X', path, '', deadlineMs)) === '1';
+  }
+
   close(): void {
     this.#addon.closeHelper(this.#helper);
   }
