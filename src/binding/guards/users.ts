@@ -4,6 +4,7 @@ import type { PciDevice } from '../../pci/inventory.ts';
 import type { Use } from '../guards.ts';
 
 const NAMED = 4;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 export function handedOn(look: Look, { address }: Pick<PciDevice, 'address'>): Use[] {
   const uses: Use[] = [];
@@ -28,7 +29,8 @@ function mediatedDevices(look: Look, address: string): string[] {
   const types = 'mdev_supported_types';
   return look
     .names(host.device(address, types))
-    .flatMap((type) => look.names(host.device(address, `${types}/${type}/devices`)));
+    .flatMap((type) => look.names(host.device(address, `${types}/${type}/devices`)))
+    .filter((n) => UUID.test(n));
 }
 
 /** drivers/vdpa/vdpa.c names them vdpa<N> unless the admin does; the parent is the function or an auxiliary device of it (mlx5_core.vnet.0). */
