@@ -118,6 +118,8 @@ export class FsReader implements NativeBinding {
       read: async (path) => this.#text(root, path, PAGE, true),
       write: refuse,
       restoreFile: refuse,
+      // Opening a disk is no plain reading: it may hang, and there is no helper to hang in its place.
+      claimed: refuse,
       close: () => {},
     };
   }

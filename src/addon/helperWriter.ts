@@ -61,6 +61,10 @@ export class HelperWriter implements KernelWriter {
     await this.#ask('F', path, bytes, deadlineMs);
   }
 
+  async claimed(path: string, deadlineMs: number): Promise<boolean> {
+    return (await this.#ask('X', path, '', deadlineMs)) === '1';
+  }
+
   close(): void {
     for (const helper of [...this.#idle.splice(0), ...this.#busy.keys()]) this.#addon.closeHelper(helper);
   }

@@ -51,7 +51,7 @@ export interface NativeBinding {
   readLink(root: string, path: string): string;
   /** Names in a folder, sorted, without . and .. */
   readDir(root: string, path: string): string[];
-  /** Processes of proc/[pid]/fd below `root` that hold one of `targets` (absolute link texts, e.g. "/dev/vfio/12"). Processes that vanish or may not be read are skipped; `unreadable` counts the latter. */
+  /** Processes of proc/[pid]/fd below `root` that hold one of `targets` (absolute link texts, e.g. "/dev/vfio/12"). Processes that vanish or may not be read are skipped; `unreadable` counts the latter, and those that a second was not enough for. */
   holders(root: string, targets: string[]): { holders: Holder[]; unreadable: number };
   /** flock(2) on an absolute path, created 0600 if missing (O_NOFOLLOW|O_CLOEXEC), never waiting: the held descriptor, or null when another holds it. */
   tryLock(file: string, shared: boolean): number | null;
@@ -76,5 +76,10 @@ export interface KernelWriter {
   read(path: string, deadlineMs: number): Promise<string>;
   /** Truncates and rewrites a regular file that is not on sysfs (a static tree of a test): EPERM on sysfs. */
   restoreFile(path: string, bytes: string, deadlineMs: number): Promise<void>;
+  /**
+   * True when somebody has a block device (`path` of its node) for himself alone: opened with O_EXCL for a moment (block/bdev.c), which mounts, swap, dm, md,
+   * zfs and careful processes do for as long as they use it. False for what is no block device or has no medium.
+   */
+  claimed(path: string, deadlineMs: number): Promise<boolean>;
   close(): void;
 }

@@ -50,6 +50,11 @@ export class Host {
   readonly routes = 'proc/net/route';
   readonly routes6 = 'proc/net/ipv6_route';
   readonly addresses6 = 'proc/net/if_inet6';
+  /** The local IPv4 addresses, without their interfaces. */
+  readonly localAddresses = 'proc/net/fib_trie';
+  readonly iomem = 'proc/iomem';
+  /** Every character device by its number, each a link to its device: what a function's drivers offer to user space, whatever they are. */
+  readonly charDevices = 'sys/dev/char';
   readonly cmdline = 'proc/cmdline';
   readonly acpiTables = 'sys/firmware/acpi/tables';
   /** Where distributions keep pci.ids. */
@@ -73,6 +78,16 @@ export class Host {
 
   classLink(kind: 'net' | 'block' | 'iommu' | 'drm' | 'vtconsole', name?: string): string {
     return name === undefined ? `sys/class/${kind}` : `sys/class/${kind}/${name}`;
+  }
+
+  /** A node of devtmpfs, e.g. "nvme0n1". */
+  node(name: string): string {
+    return `dev/${name}`;
+  }
+
+  /** Where the proprietary nvidia driver says which /dev/nvidia<N> a GPU is. */
+  nvidiaGpu(address: string): string {
+    return `proc/driver/nvidia/gpus/${address}/information`;
   }
 
   /** `lib/modules/<release>/<file>` of the running kernel, or of /run/booted-system where a distribution keeps none there (NixOS). */

@@ -51,6 +51,8 @@ export class KernelModel implements NativeBinding {
   /** Every write that reached the kernel, in order: "path=value". */
   readonly writes: string[] = [];
   openBy: Holder[] = [];
+  /** Nodes that somebody has for himself alone ("dev/nvme0n1"). */
+  claimed: string[] = [];
   fault: Fault = () => null;
   /** Writes that hang and the device whose lock each holds, until {@link release}. */
   readonly #hung = new Map<string, { address: string; path: string; value: string }>();
@@ -156,6 +158,7 @@ export class KernelModel implements NativeBinding {
       restoreFile: async (path) => {
         throw this.#error('EPERM', 'ftruncate', path);
       },
+      claimed: async (path) => this.claimed.includes(path),
       close: () => {},
     };
   }
