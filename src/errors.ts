@@ -44,6 +44,11 @@ export const ERRORS = {
     text: 'The books hold no binding for this device: hostdev did not bind it.',
     hint: 'Give --to-host to bring it to its host driver all the same.',
   },
+  HOSTDEV_JOURNAL_ABSENT: {
+    exit: EXIT.absent,
+    text: 'The journal has no entry of that name.',
+    hint: "Run 'hostdev journal list'.",
+  },
   HOSTDEV_FILE_ABSENT: { exit: EXIT.absent, text: 'The file is not there.', hint: 'Check the path.' },
   HOSTDEV_SYSFS: {
     exit: EXIT.failed,

@@ -1,7 +1,7 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
 import { ownerText, refuse } from '../binding/bind.ts';
 import { type Binding, readBinding, removeBinding } from '../binding/books.ts';
-import { giveBack, type Returned } from '../binding/giveBack.ts';
+import { giveBackTogether } from '../binding/giveBack.ts';
 import { judge, type Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { loadHostModule } from '../binding/modules.ts';
@@ -41,9 +41,7 @@ export async function unbindDevices(
     refuse(refusals);
     if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...guarded] };
     const warnings = [...recovered, ...guarded];
-    let changed = false;
-    for (const way of ways) changed = (await goBack(work, way, warnings)) || changed;
-    return { changed, plan, warnings };
+    return { changed: await goBack(work, ways, toHost, warnings), plan, warnings };
   };
   return options.dryRun
     ? observing(host, options, (work) => run(work, []))
@@ -126,16 +124,20 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
   };
 }
 
-/** True when something changed. */
-async function goBack(work: Work, way: Way, warnings: string[]): Promise<boolean> {
-  if (way.binding === null) return toHostDriver(work, way, warnings);
-  const back: Returned = await giveBack(work, way.device, way.binding);
-  if (back.outcome === 'kept') {
-    throw new HostdevError('HOSTDEV_IN_USE', `${back.address} stays as it is: ${back.reason}`, {
-      hint: `'hostdev unbind --to-host ${back.address}' after looking at it.`,
+/** What the books hold goes back together or not at all; with --to-host also what somebody has changed since. True when something changed. */
+async function goBack(work: Work, ways: readonly Way[], toHost: boolean, warnings: string[]): Promise<boolean> {
+  const ours = ways.flatMap(({ device, binding }) => (binding === null ? [] : [{ device, binding }]));
+  const back = await giveBackTogether(work, ours);
+  const kept = back.filter((b) => b.outcome === 'kept');
+  const [first] = kept;
+  if (first !== undefined && !toHost)
+    throw new HostdevError('HOSTDEV_IN_USE', kept.map((k) => `${k.address} stays as it is: ${k.reason}`).join('; '), {
+      hint: `'hostdev unbind --to-host ${first.address}' after looking at it.`,
     });
-  }
-  return back.outcome === 'given-back';
+  let changed = kept.length === 0 && back.some((b) => b.outcome === 'given-back');
+  for (const way of ways)
+    if (way.binding === null || kept.length > 0) changed = (await toHostDriver(work, way, warnings)) || changed;
+  return changed;
 }
 
 /** Never bound by us: the override goes, the kernel matches anew, with the module that its modalias names. */

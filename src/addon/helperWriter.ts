@@ -21,7 +21,7 @@ export type HelperAddon = {
 };
 
 type Request = {
-  operation: 'W' | 'R' | 'F';
+  operation: 'W' | 'R' | 'F' | 'X';
   path: string;
   value: string;
   until: number;
@@ -81,7 +81,7 @@ export class HelperWriter implements KernelWriter {
     while (this.#waiting.length > 0 && this.#busy.size < MOST_HELPERS) {
       const request = this.#waiting.shift() as Request;
       // Not begun: no reason to leave open whether it was done.
-      if (request.until <= now()) request.reject(timedOut(request, null));
+      if (!(request.until > now())) request.reject(timedOut(request, null));
       else this.#hand(this.#idle.pop() ?? this.#addon.openHelper(this.#executable, this.#root), request);
     }
   }

@@ -12,6 +12,7 @@ import { ERRORS, EXIT, HostdevError, isErrno, isSysError } from '../errors.ts';
 import { sleep } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import { holdersOf, holderText } from '../pci/holders.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline, type Stop } from '../store/locks.ts';
 import {
@@ -24,7 +25,6 @@ import {
 } from './journal.ts';
 import { type DeviceState, describeState, type Move, type Step, sameState, stepsOf } from './move.ts';
 import { quarantine, refuseStuck } from './quarantine.ts';
-import { holdersOf } from './usage.ts';
 
 /** What one command works with: the helper that writes, its time, and how it is stopped. */
 export type Work = {
@@ -99,10 +99,7 @@ export async function runMoves(
   try {
     for (const batch of batchesOf(stepsOf(host, moves))) {
       if (work.signal?.aborted)
-        throw new HostdevError(
-          'HOSTDEV_INTERRUPTED',
-          `Interrupted before ${batch[0]?.path}; everything was put back`,
-        );
+        throw new HostdevError('HOSTDEV_INTERRUPTED', `Interrupted before ${batch[0]?.path}; everything was put back`);
       const failures = await performBatch(work, batch);
       if (failures.size > 0) throw [...failures.values()][0];
     }
@@ -300,13 +297,21 @@ async function write(work: Work, address: Address, path: string, value: string):
   }
 }
 
+/** Links only: whatever else is asked of the device would hang as well. */
+function holderLines(host: Host, address: Address): string[] {
+  const group = Number(host.linkName(host.device(address, 'iommu_group')) ?? Number.NaN);
+  const driver = host.linkName(host.device(address, 'driver'));
+  const iommu_group = Number.isInteger(group) ? group : null;
+  return holdersOf(host, { address, driver, iommu_group }).map(holderText);
+}
+
 /** An access that failed, in our words. One that hangs puts the device into quarantine, with who holds it. */
 function accessError({ host }: Work, address: Address, doing: string, e: unknown): HostdevError {
   if (e instanceof HostdevError) return e;
   const name = isSysError(e) ? e.code : String(e);
   if (isSysError(e) && e.code === 'ETIMEDOUT') {
     const helper = 'helper' in e && typeof e.helper === 'string' ? e.helper : null;
-    const holders = holdersOf(host, address);
+    const holders = holderLines(host, address);
     if (helper !== null) quarantine(host, { address, path: e.path ?? '', helper, holders });
     const by = holders.length > 0 ? `held by ${holders.join(', ')}` : 'the device is held';
     return new HostdevError('HOSTDEV_TIMEOUT', `${doing}: no answer before the deadline, ${by}`, { cause: e });
