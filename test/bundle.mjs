@@ -12,7 +12,13 @@ import { build } from 'esbuild';
 
 const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
-  ['engine', ['bind', 'group', 'help', 'show', 'status'].map((n) => `src/cli/${n}.ts`).concat('src/binding/guards.ts')],
+  [
+    'engine',
+    [
+      ...['bind', 'group', 'help', 'journal', 'show', 'status'].map((n) => `src/cli/${n}.ts`),
+      ...['guards', 'quarantine'].map((n) => `src/binding/${n}.ts`),
+    ],
+  ],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];
@@ -53,6 +59,11 @@ for (const [name, files] of LAYERS) {
   });
   const first = await build({ ...options(name), stdin: all(files), metafile: true, write: false });
   const modules = Object.keys(first.metafile.inputs).filter((f) => f.startsWith('src/'));
+  const heavy = modules.filter(
+    (f) => name === 'hostdev' && /^src\/(binding|hook|domain|store|config|spec|pool)\//.test(f),
+  );
+  if (heavy.length > 0)
+    throw new Error(`the layer of list would have ${heavy.join(', ')}: name a layer for it in LAYERS`);
   for (const f of modules) layerOf.set(f, name);
   const made = await build({
     ...options(name),

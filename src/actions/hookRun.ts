@@ -4,6 +4,7 @@
  */
 import { appendFileSync, renameSync, statSync } from 'node:fs';
 import type { Guard } from '../binding/guards.ts';
+import { now } from '../clock.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { decodeXml } from '../domain/xml.ts';
@@ -12,7 +13,6 @@ import { domainOwner } from '../hook/check.ts';
 import { prepareDomain } from '../hook/prepare.ts';
 import { releaseDomain } from '../hook/release.ts';
 import { checkStart } from '../hook/start.ts';
-import { now } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import { makeFolder } from '../store/files.ts';
 import { Deadline, type Stop, takeLocks } from '../store/locks.ts';

@@ -4,8 +4,9 @@
  * state) and the next request starts another; its process id goes with the error, so that the books can tell when the hang is over. The pipes are
  * the addon's (native/helper.h). This thread waits in slices, between which signals are heard.
  */
+
+import { now } from '../clock.ts';
 import { HostdevError, isSysError } from '../errors.ts';
-import { now } from '../host/clock.ts';
 import type { KernelWriter } from './native.ts';
 import { processName } from './process.ts';
 

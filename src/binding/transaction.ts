@@ -8,8 +8,8 @@
  * - Undo goes in reverse, starts from what is observed, keeps the first error and reports what it could not put back.
  */
 import type { KernelWriter } from '../addon/native.ts';
+import { sleep } from '../clock.ts';
 import { ERRORS, EXIT, HostdevError, isErrno, isSysError } from '../errors.ts';
-import { sleep } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { holdersOf, holderText } from '../pci/holders.ts';

@@ -3,8 +3,9 @@
  * a domain's lock, then groups ascending, then `books` for the milliseconds around a file change. No lock that a hook may wait on is ever held across a
  * libvirt call: virsh start holds the domain's job while its hook waits.
  */
+
+import { now, sleep } from '../clock.ts';
 import { HostdevError, isSysError } from '../errors.ts';
-import { now, sleep } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import { makeFolder, storeError } from './files.ts';
 

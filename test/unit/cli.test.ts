@@ -128,6 +128,7 @@ describe('JSON', () => {
       iommu: { on: true, units: [], reason: null },
       bindings: [],
       journal: [],
+      stuck: [],
     });
   });
 
