@@ -42,7 +42,7 @@ export async function unbindDevices(
     if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...guarded] };
     const warnings = [...recovered, ...guarded];
     let changed = false;
-    for (const way of ways) changed = (await goBack(work, way, warnings)) || changed;
+    for (const way of ways) changed = (await goBack(work, way, options.allowed.has('in-use'), warnings)) || changed;
     return { changed, plan, warnings };
   };
   return options.dryRun
@@ -127,9 +127,9 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
 }
 
 /** True when something changed. */
-async function goBack(work: Work, way: Way, warnings: string[]): Promise<boolean> {
+async function goBack(work: Work, way: Way, evenIfHeld: boolean, warnings: string[]): Promise<boolean> {
   if (way.binding === null) return toHostDriver(work, way, warnings);
-  const back: Returned = await giveBack(work, way.device, way.binding);
+  const back: Returned = await giveBack(work, way.device, way.binding, evenIfHeld);
   if (back.outcome === 'kept') {
     throw new HostdevError('HOSTDEV_IN_USE', `${back.address} stays as it is: ${back.reason}`, {
       hint: `'hostdev unbind --to-host ${back.address}' after looking at it.`,

@@ -23,8 +23,14 @@ export type Returned = {
 /**
  * Gives one device back whose last claim is gone. The caller holds its group's lock. What stands in the way is an outcome, not an error;
  * raised is only what {@link runMoves} raises when the change itself fails (then the device is on VFIO again and the books say so).
+ * `evenIfHeld` is an admin's --allow=in-use: the kernel then asks the holder to let go and waits for it, until our deadline.
  */
-export async function giveBack(work: Work, device: PciDevice | undefined, binding: Binding): Promise<Returned> {
+export async function giveBack(
+  work: Work,
+  device: PciDevice | undefined,
+  binding: Binding,
+  evenIfHeld = false,
+): Promise<Returned> {
   const { host } = work;
   const { address, before } = binding;
   const result = (outcome: Returned['outcome'], reason: string | null = null): Returned => ({
@@ -47,7 +53,8 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
     return result('already');
   }
   const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
-  if (holder !== undefined) return keep(`process ${holder.pid} (${holder.command}) holds ${holder.path}`);
+  if (holder !== undefined && !evenIfHeld)
+    return keep(`process ${holder.pid} (${holder.command}) holds ${holder.path}`);
   if (!asLeft(host, binding, now))
     return keep(
       `somebody else put it on ${describeState(now)}; hostdev had left it on ${describeState(binding.after ?? before)}`,
