@@ -8,7 +8,7 @@ import { isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
 import type { Address } from '../pci/address.ts';
-import { holderText } from '../pci/holders.ts';
+import { holdersOf, holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { hostNodes, isRdmaNode, vfioNodes } from '../pci/nodes.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
@@ -58,6 +58,20 @@ export async function readUsages(work: Reading, devices: readonly PciDevice[]): 
     usage.unmeasured.push(...list.flatMap((vf) => usages.get(vf.address)?.unmeasured ?? []));
   }
   return usages;
+}
+
+/**
+ * What uses a device now, one line each, for a device on which a write hangs (`device.driver` as it was before the write): mounts, interfaces, displays, what was handed
+ * on, and every process that holds it. Takes no device's lock, opens no disk and never raises.
+ */
+export function usesNow(host: Host, device: PciDevice): string[] {
+  try {
+    const { look, uses, vfio } = see(new Tables(host), device);
+    const held = heldUses(holdersOf(host, device));
+    return [...uses, ...(vfio ? [] : displayUses(look, device, [])), ...held].map((u) => u.reason);
+  } catch {
+    return [];
+  }
 }
 
 /** The uses that the trees show, and the nodes by which the device may be held. */

@@ -4,7 +4,9 @@ import { bindDevices } from '../../src/actions/bind.ts';
 import { runHook } from '../../src/actions/hookRun.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import type { Allowance, Guard } from '../../src/binding/guards.ts';
+import { usesNow } from '../../src/binding/usage.ts';
 import { holdersOf } from '../../src/pci/holders.ts';
+import type { PciDevice } from '../../src/pci/inventory.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B } from '../mock/hosts.ts';
 
 const NVME = '0000:22:00.0';
@@ -180,6 +182,13 @@ test('holdersOf names who has a device, on whichever driver, and never raises', 
     { pid: 6, command: 'c', path: '/dev/vfio/31' },
   ];
   expect(holdersOf(sim.host, device).map((h) => h.pid)).toEqual([4, 5]);
+  mounted('/srv');
+  const full = { ...device, class: '010802', sriov_numvfs: null } as PciDevice;
+  expect(usesNow(sim.host, full)).toEqual([
+    'nvme0n1 is mounted on /srv',
+    'process 4 (a) has /dev/nvme0n1 open',
+    'process 5 (b) has /dev/vfio/30 open',
+  ]);
   sim.kernel.holders = () => {
     throw new Error('no proc');
   };
