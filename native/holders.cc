@@ -12,7 +12,8 @@ namespace hostdev {
 
 namespace {
 
-// Who asks is on the way to an answer with a deadline of its own, and one process may have a million files open.
+// Who asks is on the way to an answer with a deadline of its own, and one process may have a million files
+// open.
 constexpr double kBudgetSeconds = 1;
 
 bool is_number(const std::string& name) {

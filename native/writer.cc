@@ -106,8 +106,8 @@ Answer restore_file(const std::string& path, const std::string& value) {
   return {};
 }
 
-// Whether somebody has a block device for himself: "1" or "0". What is no block device is looked at first, by a
-// descriptor that opens nothing: opening a FIFO or a tape has effects.
+// Whether somebody has a block device for himself: "1" or "0". What is no block device is looked at first, by
+// a descriptor that opens nothing: opening a FIFO or a tape has effects.
 Answer ask_claimed(const std::string& path) {
   Fd fd;
   if (const auto failure = open_in_root(kRoot, path, O_PATH, fd)) return {failure.error, Call::kOpen, {}};

@@ -3,7 +3,7 @@
  * libvirt cannot undo a guest's end.
  */
 import { appendFileSync, renameSync, statSync } from 'node:fs';
-import type { Guard } from '../binding/guards.ts';
+import type { Allowance, Guard } from '../binding/guards.ts';
 import { now } from '../clock.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
@@ -23,6 +23,8 @@ export type HookOptions = {
   deadlineMs: number;
   signal?: Stop;
   allowed: ReadonlySet<Guard>;
+  /** `[[allow]]` of hostdev.toml. */
+  allowances?: readonly Allowance[];
   /** UUID whose lock the hook client holds for us already. */
   lockedUuid: string | null;
 };
@@ -54,7 +56,7 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
 }
 
 async function operate(host: Host, operation: string, domain: DomainDevices, options: HookOptions): Promise<object> {
-  if (operation === 'prepare') return prepareDomain(host, domain, options.allowed, options);
+  if (operation === 'prepare') return prepareDomain(host, domain, options.allowed, options, options.allowances);
   if (operation === 'start') return checkStart(host, domain);
   const released = await releaseDomain(host, domain, options);
   return {

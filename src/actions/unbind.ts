@@ -41,7 +41,7 @@ export async function unbindDevices(
     refuse(refusals);
     if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...guarded] };
     const warnings = [...recovered, ...guarded];
-    return { changed: await goBack(work, ways, toHost, warnings), plan, warnings };
+    return { changed: await goBack(work, ways, toHost, options, warnings), plan, warnings };
   };
   return options.dryRun
     ? observing(host, options, (work) => run(work, []))
@@ -125,9 +125,15 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
 }
 
 /** What the books hold goes back together or not at all; with --to-host also what somebody has changed since. True when something changed. */
-async function goBack(work: Work, ways: readonly Way[], toHost: boolean, warnings: string[]): Promise<boolean> {
+async function goBack(
+  work: Work,
+  ways: readonly Way[],
+  toHost: boolean,
+  { allowed }: ActionOptions,
+  warnings: string[],
+): Promise<boolean> {
   const ours = ways.flatMap(({ device, binding }) => (binding === null ? [] : [{ device, binding }]));
-  const back = await giveBackTogether(work, ours);
+  const back = await giveBackTogether(work, ours, allowed.has('in-use'));
   const kept = back.filter((b) => b.outcome === 'kept');
   const [first] = kept;
   if (first !== undefined && !toHost)

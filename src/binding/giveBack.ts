@@ -28,18 +28,22 @@ type Way = Returned & { binding: Binding; move: JournalMove | null };
  * raised is only what {@link runMoves} raises when the change itself fails (then the device is on VFIO again and the books say so).
  */
 export async function giveBack(work: Work, device: PciDevice | undefined, binding: Binding): Promise<Returned> {
-  const way = await wayBack(work, device, binding);
+  const way = await wayBack(work, device, binding, false);
   await goBack(work, [way]);
   return returned(way);
 }
 
-/** {@link giveBack} of several as one transaction: if one cannot go, none does, and the first that is `kept` says why. */
+/**
+ * {@link giveBack} of several as one transaction: if one cannot go, none does, and what is `kept` says why. `evenIfHeld` is an admin's --allow=in-use: the
+ * kernel then asks the holder to let go and waits for it, until our deadline.
+ */
 export async function giveBackTogether(
   work: Work,
   list: readonly { device: PciDevice | undefined; binding: Binding }[],
+  evenIfHeld: boolean,
 ): Promise<Returned[]> {
   const ways: Way[] = [];
-  for (const { device, binding } of list) ways.push(await wayBack(work, device, binding));
+  for (const { device, binding } of list) ways.push(await wayBack(work, device, binding, evenIfHeld));
   if (!ways.some((w) => w.outcome === 'kept')) await goBack(work, ways);
   return ways.map(returned);
 }
@@ -47,7 +51,7 @@ export async function giveBackTogether(
 const returned = ({ address, outcome, reason, to }: Way): Returned => ({ address, outcome, reason, to });
 
 /** What is to be done for one device: a move, or an outcome that needs none. */
-async function wayBack(work: Work, device: PciDevice | undefined, binding: Binding): Promise<Way> {
+async function wayBack(work: Work, device: PciDevice | undefined, binding: Binding, evenIfHeld: boolean): Promise<Way> {
   const { host } = work;
   const { address, before } = binding;
   const way = (outcome: Returned['outcome'], reason: string | null, move: JournalMove | null = null): Way => ({
@@ -62,7 +66,7 @@ async function wayBack(work: Work, device: PciDevice | undefined, binding: Bindi
   if (device === undefined || now === null) return way('gone', 'the device is no longer there');
   if (sameState(now, before)) return way('already', null);
   const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
-  if (holder !== undefined) return way('kept', holderText(holder));
+  if (holder !== undefined && !evenIfHeld) return way('kept', holderText(holder));
   if (!asLeft(host, binding, now)) {
     const left = describeState(binding.after ?? before);
     return way('kept', `somebody else put it on ${describeState(now)}; hostdev had left it on ${left}`);

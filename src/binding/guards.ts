@@ -101,6 +101,15 @@ export type Guard = keyof typeof GUARDS;
 
 export type Refusal = { guard: Guard; address: string; reason: string };
 
+/** Refusals that no allowance lifts although their guard has one; not a key of theirs, because what is printed of a refusal is a contract. */
+const FIRM = new WeakSet<Refusal>();
+
+/** Marks a refusal as one that stands whatever is allowed, so that no hint promises otherwise. */
+export function firm(refusal: Refusal): Refusal {
+  FIRM.add(refusal);
+  return refusal;
+}
+
 export const isGuard = (word: string): word is Guard => Object.hasOwn(GUARDS, word);
 
 /** Something found that a guard stands for. */
@@ -140,7 +149,8 @@ export function judge(j: Judged, allowed: ReadonlySet<Guard>): { refusals: Refus
     const lifted = allowed.has(guard) && GUARDS[guard].allowable && use.firm !== true;
     const refuses = effect === 'refuses' || (effect === 'refuses if vital' && use.vital === true);
     if (effect === '-') continue;
-    if (refuses && !lifted) refusals.push({ guard, address, reason });
+    const refusal = { guard, address, reason };
+    if (refuses && !lifted) refusals.push(use.firm ? firm(refusal) : refusal);
     else warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);
   }
   return { refusals, warnings };
@@ -171,10 +181,10 @@ export function refusalHint(refusals: readonly Refusal[]): string {
   const guards = [...new Set(refusals.map((r) => r.guard))];
   const [first] = guards;
   if (first === undefined) return '';
-  if (!guards.every((g) => GUARDS[g].allowable)) return `${GUARDS[first].hint} No allowance lifts this.`;
-  // VFs in use are not to be lifted either; who reads it is told by the guard's own text.
+  if (refusals.some((r) => FIRM.has(r) || !GUARDS[r.guard].allowable))
+    return `${GUARDS[first].hint} No allowance lifts this.`;
   return `${GUARDS[first].hint} To go on all the same: ${guards.map((g) => `--allow=${g}`).join(' ')}.`;
 }
 
-/** An `[[allow]]` of hostdev.toml: `device` as an admin names one (contract 2), `domain` a name or a UUID, null for every domain. */
-export type Allowance = { device: string; guard: Guard; domain: string | null };
+/** An `[[allow]]` of hostdev.toml: the address of a device, the guard, and a domain's name, its UUID, or "*" for every domain. */
+export type Allowance = { device: string; guard: string; domain: string };

@@ -2,19 +2,20 @@
  * What the host itself uses devices for: the facts that the guards judge. Read before anything is planned, for all devices of a plan at once; "not measured" is
  * a fact too, because a guard that could not look must not say yes.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Holder, KernelWriter } from '../addon/native.ts';
 import { isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
 import type { Address } from '../pci/address.ts';
-import { holderText } from '../pci/holders.ts';
+import { holdersOf, holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { hostNodes, isRdmaNode, vfioNodes } from '../pci/nodes.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import type { Deadline } from '../store/locks.ts';
+import { Deadline } from '../store/locks.ts';
 import { claimUse, diskUses } from './guards/disk.ts';
 import { displayUses } from './guards/display.ts';
-import { networkUses } from './guards/network.ts';
+import { lacksInterface, networkUses } from './guards/network.ts';
 import { handedOn } from './guards/users.ts';
 import { vfsOf, vfUses } from './guards/vfs.ts';
 import type { Usage, Use } from './guards.ts';
@@ -35,6 +36,7 @@ type Seen = { device: PciDevice; look: Look; vfio: boolean; nodes: string[]; use
  */
 export async function readUsages(work: Reading, devices: readonly PciDevice[]): Promise<Map<Address, Usage>> {
   const { host } = work;
+  await awaitInterfaces(work, devices);
   const tables = new Tables(host);
   const vfs = new Map(devices.map((d) => [d.address, vfsOf(host, d)]));
   const all = new Map([...[...vfs.values()].flat(), ...devices].map((d) => [d.address, d]));
@@ -45,7 +47,7 @@ export async function readUsages(work: Reading, devices: readonly PciDevice[]): 
     const held = holders.filter((h) => s.nodes.includes(h.path));
     const drawing = held.filter((h) => h.path.startsWith('/dev/dri/'));
     if (!s.vfio) s.uses.push(...displayUses(s.look, s.device, drawing));
-    s.uses.push(...held.map((h): Use => ({ guard: isRdmaNode(h.path) ? 'rdma' : 'in-use', reason: holderText(h) })));
+    s.uses.push(...heldUses(held));
     for (const disk of s.unexplained) await askClaim(work, s, disk);
     usages.set(s.device.address, { uses: s.uses, unmeasured: s.look.unmeasured });
   }
@@ -56,6 +58,20 @@ export async function readUsages(work: Reading, devices: readonly PciDevice[]): 
     usage.unmeasured.push(...list.flatMap((vf) => usages.get(vf.address)?.unmeasured ?? []));
   }
   return usages;
+}
+
+/**
+ * What uses a device now, one line each, for a device on which a write hangs (`device.driver` as it was before the write): mounts, interfaces, displays, what was handed
+ * on, and every process that holds it. Takes no device's lock, opens no disk and never raises.
+ */
+export function usesNow(host: Host, device: PciDevice): string[] {
+  try {
+    const { look, uses, vfio } = see(new Tables(host), device);
+    const held = heldUses(holdersOf(host, device));
+    return [...uses, ...(vfio ? [] : displayUses(look, device, [])), ...held].map((u) => u.reason);
+  } catch {
+    return [];
+  }
 }
 
 /** The uses that the trees show, and the nodes by which the device may be held. */
@@ -69,6 +85,29 @@ function see(tables: Tables, device: PciDevice): Seen {
   const { uses, unexplained } = diskUses(look, device);
   seen.uses.push(...uses, ...networkUses(look, device), ...handedOn(look, device));
   return { ...seen, unexplained, nodes: hostNodes(tables, device) };
+}
+
+/** Of thirty processes that draw on a display, so many are named. */
+const NAMED_HOLDERS = 8;
+
+function heldUses(held: readonly Holder[]): Use[] {
+  return (['in-use', 'rdma'] as const).flatMap((guard) => {
+    const list = held.filter((h) => isRdmaNode(h.path) === (guard === 'rdma'));
+    const uses: Use[] = list.slice(0, NAMED_HOLDERS).map((h) => ({ guard, reason: holderText(h) }));
+    const more = list.length - uses.length;
+    return more > 0 ? [...uses, { guard, reason: `and so have ${more} more` }] : uses;
+  });
+}
+
+/** How long a driver may take to make its interface: its link is there before probe() has ended, and udev probes a fresh VF at its leisure. */
+const PROBE_MS = 1000;
+
+/** Waits for the interfaces of functions that a driver has only just taken, so that "none is to be seen" means that there is none. */
+async function awaitInterfaces({ host, deadline }: Reading, devices: readonly PciDevice[]): Promise<void> {
+  if (!host.isReal) return;
+  const until = new Deadline(Math.min(PROBE_MS, deadline.left));
+  const late = (d: PciDevice): boolean => lacksInterface(host, d) && !isVfioDriver(host, d.address, d.driver);
+  while (until.left > 0 && devices.some(late)) await sleep(20);
 }
 
 /** One walk through proc/[pid]/fd for all devices: it is the dearest look of all. */

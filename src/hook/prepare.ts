@@ -8,7 +8,7 @@
 import { liftedFor } from '../binding/allowances.ts';
 import { addClaim, type BindRequest, executeBind, ownerText, planBind, refuse } from '../binding/bind.ts';
 import { type Binding, type Claim, newBinding, readBinding, withClaims } from '../binding/books.ts';
-import { type Allowance, type Guard, judge, type Refusal } from '../binding/guards.ts';
+import { type Allowance, firm, type Guard, judge, type Refusal } from '../binding/guards.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import { observe, onVfio, type Work } from '../binding/transaction.ts';
 import { readUsages, vfioNodes } from '../binding/usage.ts';
@@ -85,25 +85,27 @@ export async function planPrepare(
   const { host } = work;
   const { owner } = claim;
   const requests: BindRequest[] = [];
+  const unmoved: Unmoved[] = [];
   const plan: Omit<PreparePlan, 'bind'> = { bindings: [], refusals: [], warnings: [], managed: [], leftAlone: [] };
   for (const { listed, device } of devices) {
     const binding = readBinding(host, device.address);
-    const lifted = liftedFor(host, device, allowances, claim);
-    plan.refusals.push(...heldByOther(host, device, binding, owner));
+    const lifted = new Set([...allowed, ...liftedFor(allowances, device.address, claim)]);
+    const held = heldByOther(host, device, binding, owner);
+    plan.refusals.push(...held);
     if (listed.managed) {
       plan.managed.push(device.address);
       plan.bindings.push(await managedBinding(work, device, binding, { ...claim, managed: true }));
-      const verdict = await judgeManaged(work, device, new Set([...allowed, ...lifted]));
-      plan.refusals.push(...verdict.refusals);
-      plan.warnings.push(...verdict.warnings);
+      unmoved.push({ device, layer: 'managed', lifted });
     } else if (onVfio(host, device.address)) {
       plan.leftAlone.push(device.address);
+      if (held.length === 0) unmoved.push({ device, layer: 'hook', lifted });
       // In the books by somebody's claim: ours is added, so that the last one out gives it back. Not in the books: it was so before us.
       if (binding !== null && binding.owner !== 'admin' && binding.owner !== 'boot') {
         plan.bindings.push({ ...withClaims(binding, addClaim(binding.claims, claim)), note: null });
       }
     } else requests.push({ device, wanted: listed.model, allowed: lifted });
   }
+  await judgeUnmoved(work, unmoved, plan);
   const bind = await planBind(work, requests, owner, allowed);
   // A foreign claim on a device that nobody holds is a guest that it was unplugged from: ours is added to it, and no guard of this layer is against it.
   const refusals = [...plan.refusals, ...bind.refusals];
@@ -115,13 +117,9 @@ function heldByOther(host: Host, device: PciDevice, binding: Binding | null, own
   if (other === undefined) return [];
   const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
   if (holder === undefined) return [];
-  return [
-    {
-      guard: 'in-use',
-      address: device.address,
-      reason: `it belongs to ${ownerText(other)}; process ${holder.pid} (${holder.command}) holds ${holder.path}`,
-    },
-  ];
+  // Whatever is allowed: taking a device from a running guest is nobody's wish.
+  const reason = `it belongs to ${ownerText(other)}; process ${holder.pid} (${holder.command}) holds ${holder.path}`;
+  return [firm({ guard: 'in-use', address: device.address, reason })];
 }
 
 async function managedBinding(work: Work, device: PciDevice, binding: Binding | null, claim: Claim): Promise<Binding> {
@@ -133,15 +131,26 @@ async function managedBinding(work: Work, device: PciDevice, binding: Binding | 
   return { ...withClaims(binding, addClaim(binding.claims, claim)), note: null };
 }
 
-async function judgeManaged(
+/** A device that is not moved here, and the guards it is to pass: libvirt moves it (managed), or it is on VFIO and may be held by somebody. */
+type Unmoved = { device: PciDevice; layer: 'managed' | 'hook'; lifted: ReadonlySet<Guard> };
+
+async function judgeUnmoved(
   work: Work,
-  device: PciDevice,
-  allowed: ReadonlySet<Guard>,
-): Promise<ReturnType<typeof judge>> {
+  unmoved: readonly Unmoved[],
+  plan: Pick<PreparePlan, 'refusals' | 'warnings'>,
+): Promise<void> {
   const { host } = work;
   const denylistOff = true; // libvirt's own choice of driver is not known here; the kernel's refusal is libvirt's to report
-  const usage = (await readUsages(work, [device])).get(device.address) ?? { uses: [], unmeasured: [] };
-  return judge({ device, usage, target: null, denylistOff, real: host.isReal, layer: 'managed' }, allowed);
+  const usages = await readUsages(
+    work,
+    unmoved.map((u) => u.device),
+  );
+  for (const { device, layer, lifted } of unmoved) {
+    const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
+    const verdict = judge({ device, usage, target: null, denylistOff, real: host.isReal, layer }, lifted);
+    plan.refusals.push(...verdict.refusals);
+    plan.warnings.push(...verdict.warnings);
+  }
 }
 
 /**

@@ -1,16 +1,18 @@
 /** Who draws on a display: consoles (drivers/tty/vt), and the firmware's frame buffer in proc/iomem, which a driverless GPU still shows. */
 import type { Look } from './look.ts';
 
-/** Consoles that draw on a frame buffer now, e.g. "vtcon1"; null where the kernel shows no consoles at all. */
-export function drawingConsoles(look: Look): string[] | null {
+/** Consoles that draw now, e.g. "vtcon1": on a frame buffer, or in the text mode of the display that the firmware booted. */
+export type Consoles = { frameBuffer: string[]; text: string[] };
+
+/** Null where the kernel shows no consoles at all. Names by drivers/video/fbdev/core/fbcon.c and drivers/video/console/vgacon.c ("dummy device" draws nothing). */
+export function drawingConsoles(look: Look): Consoles | null {
   const { host } = look;
   const names = look.names(host.classLink('vtconsole'));
   if (names.length === 0) return null;
-  return names.filter(
-    (c) =>
-      look.attribute(host.classLink('vtconsole', `${c}/bind`))?.trim() === '1' &&
-      /frame buffer/.test(look.attribute(host.classLink('vtconsole', `${c}/name`)) ?? ''),
-  );
+  const bound = names.filter((c) => look.attribute(host.classLink('vtconsole', `${c}/bind`))?.trim() === '1');
+  const called = (re: RegExp): string[] =>
+    bound.filter((c) => re.test(look.attribute(host.classLink('vtconsole', `${c}/name`)) ?? ''));
+  return { frameBuffer: called(/frame buffer/), text: called(/VGA|EGA|MDA|CGA/) };
 }
 
 /** Names of resources that are a frame buffer of the firmware's: drivers/firmware/sysfb_simplefb.c, drivers/video/fbdev/{efifb,simplefb,vesafb}.c, drivers/gpu/drm/sysfb. */

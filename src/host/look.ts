@@ -9,10 +9,13 @@ const MAX_TABLE = 4 * 1024 * 1024;
 
 type Cached<T> = { value: T | null; problem: string | null };
 
+const NO_LINES: readonly string[] = [];
+
 /** What was read of the kernel's tables, each at its first use: one moment, for one plan. */
 export class Tables {
   readonly host: Host;
   readonly #texts = new Map<string, Cached<string>>();
+  readonly #lines = new Map<string, Cached<readonly string[]>>();
   readonly #lists = new Map<string, Cached<string[]>>();
   readonly #made = new Map<unknown, unknown>();
 
@@ -28,6 +31,16 @@ export class Tables {
 
   text(path: string): Cached<string> {
     return cached(this.#texts, path, () => this.host.read(path, MAX_TABLE));
+  }
+
+  lines(path: string): Cached<readonly string[]> {
+    let entry = this.#lines.get(path);
+    if (entry === undefined) {
+      const { value, problem } = this.text(path);
+      entry = { value: value === null ? null : value.split('\n'), problem };
+      this.#lines.set(path, entry);
+    }
+    return entry;
   }
 
   names(path: string): Cached<string[]> {
@@ -63,17 +76,17 @@ export class Look {
   }
 
   /** The lines of a table that every kernel has: absent is not measured too. */
-  mustLines(path: string): string[] {
-    const { value, problem } = this.tables.text(path);
+  mustLines(path: string): readonly string[] {
+    const { value, problem } = this.tables.lines(path);
     if (value === null) this.miss(problem ?? `${path}: ENOENT`);
-    return value === null ? [] : value.split('\n');
+    return value ?? NO_LINES;
   }
 
   /** The lines of a table that a kernel may do without (no IPv6, no VT): absent is empty. */
-  mayLines(path: string): string[] {
-    const { value, problem } = this.tables.text(path);
+  mayLines(path: string): readonly string[] {
+    const { value, problem } = this.tables.lines(path);
     if (problem !== null) this.miss(problem);
-    return value === null ? [] : value.split('\n');
+    return value ?? NO_LINES;
   }
 
   /** Names in a folder; none when it is absent. */

@@ -13,10 +13,17 @@ export type Upper = { name: string; isPart: boolean };
 export type Traffic = { isDefault: boolean; address: string | null };
 
 /** The interfaces below a PCI function, through whatever lies between (virtio3/net/eth0). */
-export const interfacesOf = (look: Look, address: string): string[] =>
-  look
-    .names(look.host.classLink('net'))
-    .filter((n) => linkText(look.host, look.host.classLink('net', n)).includes(`/${address}/`));
+export const interfacesOf = (look: Look, address: string): string[] => {
+  look.names(look.host.classLink('net')); // notes what the snapshot below passes over
+  return look.tables
+    .once(interfacePaths)
+    .filter((i) => i.path.includes(`/${address}/`))
+    .map((i) => i.name);
+};
+
+/** Every interface with the path of its device, once per plan. */
+const interfacePaths = (host: Host): { name: string; path: string }[] =>
+  listOf(host, host.classLink('net')).map((name) => ({ name, path: linkText(host, host.classLink('net', name)) }));
 
 /**
  * How a function shows its interfaces in its own folder: 'none' when its driver made no folder for any, 'elsewhere' when the folder is there and empty: the

@@ -11,7 +11,7 @@ export type { Holder } from '../addon/native.ts';
 /**
  * The processes that hold nodes of a device, one entry a process and node, by pid: what is held is VFIO's node or whatever its host driver made (disk, DRM,
  * sound, RDMA, nvidia …). One walk through proc/[pid]/fd, which ends by itself after a second; takes no device's lock, so it answers
- * while a write on the device hangs. Never raises: who names holders is telling of an error already.
+ * while a write on the device hangs. `driver` is the one that it had before the write: its nodes outlive its link. Never raises: who names holders is telling of an error already.
  */
 export function holdersOf(host: Host, device: Noded): Holder[] {
   try {

@@ -29,8 +29,8 @@ export function hostNodes(tables: Tables, device: Noded): string[] {
         .map((n) => `/dev/${n}`),
     );
   }
-  for (const name of tables.names(host.classLink('drm')).value ?? [])
-    if (linkText(host, host.classLink('drm', name)).includes(`/${address}/`)) nodes.push(`/dev/dri/${name}`);
+  for (const { path, name } of tables.once(drmDevices))
+    if (path.includes(`/${address}/`)) nodes.push(`/dev/dri/${name}`);
   for (const card of folder('sound').filter((n) => /^card\d+$/.test(n)))
     nodes.push(
       ...folder(`sound/${card}`)
@@ -58,17 +58,15 @@ function blockNodes(tables: Tables, address: string): string[] {
   return layer.stack(address).flatMap((d) => layer.nodes(d.name));
 }
 
+/** Every DRM node and connector, once per plan. */
+const drmDevices = (host: Host): { path: string; name: string }[] =>
+  listOf(host, host.classLink('drm')).map((name) => ({ name, path: linkText(host, host.classLink('drm', name)) }));
+
 type CharDevice = { path: string; node: string };
 
 /** All character devices, once per plan: "189:5" is a link to ../../devices/…/usb1/1-2. */
 function charDevices(host: Host): CharDevice[] {
-  let numbers: string[];
-  try {
-    numbers = host.list(host.charDevices) ?? [];
-  } catch {
-    numbers = [];
-  }
-  return numbers.flatMap((number) => {
+  return listOf(host, host.charDevices).flatMap((number) => {
     const path = linkText(host, `${host.charDevices}/${number}`);
     const name = path.slice(path.lastIndexOf('/') + 1);
     return path === '' ? [] : [{ path, node: nodeOf(number, name) }];
@@ -114,6 +112,14 @@ function nvidiaNodes(host: Host, address: string): string[] {
   const minor = /^Device Minor:\s*(\d{1,3})\s*$/m.exec(text ?? '')?.[1];
   const minors = minor === undefined ? Array.from({ length: 32 }, (_, i) => i) : [minor];
   return minors.map((n) => `/dev/nvidia${n}`);
+}
+
+function listOf(host: Host, path: string): string[] {
+  try {
+    return host.list(path) ?? [];
+  } catch {
+    return [];
+  }
 }
 
 function linkText(host: Host, path: string): string {

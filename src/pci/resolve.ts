@@ -39,16 +39,11 @@ function candidates(host: Host, inventory: Inventory, word: string): PciDevice[]
     const [, vendor, product] = ids.map((t) => t.toLowerCase());
     return inventory.devices.filter((d) => d.vendor_id === vendor && d.product_id === product);
   }
-  return pick(addressOfNode(host, word));
-}
-
-/** The function behind a /dev node or a network interface; null for a word that is neither, or is not there. */
-export function addressOfNode(host: Host, word: string): Address | null {
   const node = /^\/dev\/(?:dri\/)?([\w.+-]{1,64})$/.exec(word)?.[1];
-  if (node !== undefined) return addressOfBlock(host, node) ?? addressOfClass(host, 'drm', node);
+  if (node !== undefined) return pick(addressOfBlock(host, node) ?? addressOfClass(host, 'drm', node));
   // IFNAMSIZ is 16 with its NUL; dots alone would be a path.
-  if (/^[^/\s]{1,15}$/.test(word) && !/^\.+$/.test(word)) return addressOfClass(host, 'net', word);
-  return null;
+  if (/^[^/\s]{1,15}$/.test(word) && !/^\.+$/.test(word)) return pick(addressOfClass(host, 'net', word));
+  return [];
 }
 
 /** The PCI function that a class device hangs below, through whatever lies between (virtio, nvme, scsi, usb …). */

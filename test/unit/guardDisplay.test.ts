@@ -40,6 +40,20 @@ const ROWS: Row[] = [
   ],
   [
     'display',
+    'the console of text mode, with no driver at all',
+    {
+      driverless: true,
+      device: { ...GPU, attributes: { boot_vga: '1\n' } },
+      files: {
+        'sys/class/vtconsole/vtcon0/bind': '1\n',
+        'sys/class/vtconsole/vtcon0/name': '(S) VGA+\n',
+      },
+    },
+    /boot display, and vtcon0 draws/,
+    true,
+  ],
+  [
+    'display',
     "the firmware's frame buffer below a BAR",
     {
       driverless: true,

@@ -30,6 +30,15 @@ const ROWS: Row[] = [
     /vDPA device vdpa7/,
   ],
   [
+    'vdpa',
+    'a vDPA device that the admin named',
+    {
+      files: { [`${AT}/mlx5_core.vnet.2/web/uevent`]: '', 'sys/module/vdpa/refcnt': '1\n' },
+      links: { [`${AT}/mlx5_core.vnet.2/web/subsystem`]: '../../../../../bus/vdpa' },
+    },
+    /vDPA device web$/,
+  ],
+  [
     'rdma',
     'a process on its RDMA device',
     {

@@ -2,7 +2,7 @@
 
 import type { Holder } from '../../addon/native.ts';
 import { bootFrameBuffers, drawingConsoles } from '../../host/display.ts';
-import type { Look } from '../../host/look.ts';
+import { type Look, plain } from '../../host/look.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
 import type { Use } from '../guards.ts';
 
@@ -27,17 +27,21 @@ export function displayUses(
     uses.push({ guard: 'display', reason, vital });
   };
   const consoles = drawingConsoles(look);
-  const draws = consoles !== null && consoles.length > 0;
-  if (device.driver !== null) {
+  const inText = (consoles?.text.length ?? 0) > 0;
+  const onBuffer = (consoles?.frameBuffer.length ?? 0) > 0;
+  const names = plain([...(consoles?.frameBuffer ?? []), ...(consoles?.text ?? [])].join(', '));
+  // Text mode needs no driver: it is the display that the firmware booted.
+  if (boot && inText) say(`it is the boot display, and ${names} draws the console on it`, true);
+  else if (device.driver !== null) {
     const first = look.names(host.device(device.address, 'graphics')).includes('fb0');
-    if (boot && consoles === null)
+    if (boot && onBuffer) say(`it is the boot display, and ${names} draws the console on it`, true);
+    else if (first && onBuffer) say(`${names} draws the console on its fb0`, true);
+    else if (boot && consoles === null)
       say('it is the boot display (whether a console draws on it is not to be seen)', false);
-    else if (boot && draws) say(`it is the boot display, and ${consoles.join(', ')} draws the console on it`, true);
-    else if (first && draws) say(`${consoles.join(', ')} draws the console on its fb0`, true);
-    if (boot)
-      for (const h of drawing) say(`it is the boot display, and process ${h.pid} (${h.command}) draws on it`, false);
   }
+  if (boot)
+    for (const h of drawing) say(`it is the boot display, and process ${h.pid} (${h.command}) draws on it`, false);
   const buffers = bootFrameBuffers(look, device.address);
-  if (buffers.length > 0) say(`the firmware's frame buffer (${buffers.join(', ')}) lies on it`, draws);
+  if (buffers.length > 0) say(`the firmware's frame buffer (${buffers.join(', ')}) lies on it`, onBuffer);
   return uses;
 }

@@ -1,4 +1,5 @@
 /** The network interfaces of a function and what the host does over them, directly and through everything stacked on them. */
+import type { Host } from '../../host/host.ts';
 import { type Look, plain } from '../../host/look.ts';
 import { interfaceFolder, interfacesOf, trafficOf, uppersOf } from '../../host/networkLayer.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
@@ -7,6 +8,13 @@ import type { Use } from '../guards.ts';
 /** Drivers of network functions that make no interface: what uses the device is then a process. */
 const NO_INTERFACE = new Set(['uio_pci_generic', 'igb_uio', 'pci-stub', 'pciback']);
 
+/** True for a network function whose host driver shows no interface, neither here nor elsewhere. */
+export const lacksInterface = (host: Host, device: Pick<PciDevice, 'address' | 'class' | 'driver'>): boolean =>
+  device.class?.startsWith('02') === true &&
+  device.driver !== null &&
+  !NO_INTERFACE.has(device.driver) &&
+  interfaceFolder(host, device.address) === 'none';
+
 export function networkUses(look: Look, device: Pick<PciDevice, 'address' | 'class' | 'driver'>): Use[] {
   const names = interfacesOf(look, device.address);
   const uses = names.flatMap((n) => interfaceUses(look, n));
@@ -14,7 +22,7 @@ export function networkUses(look: Look, device: Pick<PciDevice, 'address' | 'cla
     const folder = interfaceFolder(look.host, device.address);
     if (folder === 'elsewhere')
       uses.push({ guard: 'network', reason: 'its network interface was given to another network namespace' });
-    else if (folder === 'none' && device.class?.startsWith('02') && !NO_INTERFACE.has(device.driver ?? ''))
+    else if (lacksInterface(look.host, device))
       look.miss(`the network interface that ${plain(device.driver ?? 'its driver')} has on it: none is to be seen`);
   }
   return uses;

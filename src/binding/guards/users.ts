@@ -33,30 +33,37 @@ function mediatedDevices(look: Look, address: string): string[] {
     .filter((n) => UUID.test(n));
 }
 
-/** drivers/vdpa/vdpa.c names them vdpa<N> unless the admin does; the parent is the function or an auxiliary device of it (mlx5_core.vnet.0). */
+/**
+ * drivers/vdpa/vdpa.c calls a device vdpa<N> unless the admin named it; the parent is the function or an auxiliary device of it (mlx5_core.vnet.0). Told by name or by
+ * the bus that it is on: its attributes take its lock.
+ */
 function vdpaDevices(look: Look, address: string): string[] {
   const { host } = look;
-  const parents = ['', ...look.names(host.device(address)).filter((n) => /^[\w-]+\.(vnet|vdpa)\.\d+$/.test(n))];
-  return parents.flatMap((p) =>
+  const loaded = look.names(host.module('vdpa')).length > 0;
+  const isVdpa = (path: string, name: string): boolean =>
+    /^vdpa\d+$/.test(name) || (loaded && linkName(look, host.device(address, `${path}/subsystem`)) === 'vdpa');
+  const auxiliary = look.names(host.device(address)).filter((n) => /^[\w-]+\.(vnet|vdpa)\.\d+$/.test(n));
+  return ['', ...auxiliary].flatMap((parent) =>
     look
-      .names(p === '' ? host.device(address) : host.device(address, p))
-      .filter(
-        (n) =>
-          /^vdpa\d+$/.test(n) ||
-          (p !== '' && look.attribute(host.device(address, `${p}/${n}/driver_override`)) !== null),
-      )
-      .map((n) => described(look, address, p === '' ? n : `${p}/${n}`)),
+      .names(parent === '' ? host.device(address) : host.device(address, parent))
+      .map((name) => ({ name, path: parent === '' ? name : `${parent}/${name}` }))
+      .filter(({ name, path }) => isVdpa(path, name))
+      .map(({ path }) => described(look, address, path)),
   );
 }
 
 /** "vdpa0 (vhost_vdpa)": the driver on its bus says whether a guest or the host itself uses it. */
 function described(look: Look, address: string, path: string): string {
-  let driver: string | null = null;
-  try {
-    driver = look.host.linkName(look.host.device(address, `${path}/driver`));
-  } catch (e) {
-    look.miss((e as Error).message);
-  }
+  const driver = linkName(look, look.host.device(address, `${path}/driver`));
   const name = path.slice(path.lastIndexOf('/') + 1);
   return driver === null ? name : `${name} (${driver})`;
+}
+
+/** The last part of a link; null for what is absent or no link. */
+function linkName(look: Look, path: string): string | null {
+  try {
+    return look.host.linkName(path);
+  } catch {
+    return null;
+  }
 }
