@@ -38,7 +38,12 @@ function inRoot(host: Host, path: string): { at: string; stats: Stats } | null {
     links += 1;
     if (links > MAX_LINKS) return null;
     const target = readlinkSync(here);
-    todo = [...normalize(join(target.startsWith('/') ? '/' : `/${done.join('/')}`, target)).split('/').filter(Boolean), ...rest];
+    todo = [
+      ...normalize(join(target.startsWith('/') ? '/' : `/${done.join('/')}`, target))
+        .split('/')
+        .filter(Boolean),
+      ...rest,
+    ];
     done = [];
   }
   return { at: host.absolute(done.join('/')), stats };

@@ -20,7 +20,13 @@ export type Directive = {
 
 export type Directives = { directives: Directive[]; unmeasured: string[] };
 
-const FOLDERS = ['etc/modprobe.d', 'run/modprobe.d', 'usr/local/lib/modprobe.d', 'usr/lib/modprobe.d', 'lib/modprobe.d'];
+const FOLDERS = [
+  'etc/modprobe.d',
+  'run/modprobe.d',
+  'usr/local/lib/modprobe.d',
+  'usr/lib/modprobe.d',
+  'lib/modprobe.d',
+];
 
 /** Files whose lines are `module [options]`: what Debian loads at boot and in the initramfs. */
 export const MODULE_LISTS = ['etc/modules', 'etc/initramfs-tools/modules'];
@@ -51,8 +57,10 @@ export function readDirectives(host: Host): Directives {
   }
   const all: Directive[] = [];
   const sorted = [...files.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, file]) => file);
-  if (sorted.length > MAX_FILES) unmeasured.push(`${sorted.length - MAX_FILES} files of modprobe.d: only ${MAX_FILES} are read`);
-  for (const file of sorted.slice(0, MAX_FILES)) all.push(...confLines(file, read(() => host.read(file, MAX_FILE)) ?? ''));
+  if (sorted.length > MAX_FILES)
+    unmeasured.push(`${sorted.length - MAX_FILES} files of modprobe.d: only ${MAX_FILES} are read`);
+  for (const file of sorted.slice(0, MAX_FILES))
+    all.push(...confLines(file, read(() => host.read(file, MAX_FILE)) ?? ''));
   for (const file of MODULE_LISTS) all.push(...listLines(file, read(() => host.read(file, MAX_FILE)) ?? ''));
   all.push(...cmdlineWords(host.cmdline, read(() => host.read(host.cmdline)) ?? ''));
   return { directives: all.slice(0, MAX_DIRECTIVES), unmeasured };
@@ -83,7 +91,9 @@ function listLines(file: string, text: string): Directive[] {
   return text.split('\n').flatMap((raw, i): Directive[] => {
     const [module = '', ...rest] = raw.trim().split(/\s+/);
     if (!MODULE.test(module) || rest.length === 0) return [];
-    return [{ kind: 'options', module: underscored(module), rest: rest.join(' '), file, line: i + 1, text: raw.trim() }];
+    return [
+      { kind: 'options', module: underscored(module), rest: rest.join(' '), file, line: i + 1, text: raw.trim() },
+    ];
   });
 }
 

@@ -39,7 +39,10 @@ export function processesNamed(host: Host, commands: readonly string[]): Process
       {
         pid,
         command,
-        startedMs: startTime(quiet(() => host.read(host.process(pid, 'stat'), MAX_STATUS)), bootMs),
+        startedMs: startTime(
+          quiet(() => host.read(host.process(pid, 'stat'), MAX_STATUS)),
+          bootMs,
+        ),
         memlock: memlock(limits),
         mayRaiseLimits: caps === undefined ? null : ((BigInt(`0x${caps}`) >> CAP_SYS_RESOURCE) & 1n) === 1n,
       },

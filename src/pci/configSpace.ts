@@ -17,15 +17,15 @@ export type PcieType =
   | 'reserved';
 
 const PCIE_TYPES: Readonly<Record<number, PcieType>> = {
-  0x0: 'endpoint',
-  0x1: 'legacy-endpoint',
-  0x4: 'root-port',
-  0x5: 'upstream-port',
-  0x6: 'downstream-port',
-  0x7: 'pcie-to-pci-bridge',
-  0x8: 'pci-to-pcie-bridge',
-  0x9: 'root-complex-endpoint',
-  0xa: 'root-complex-event-collector',
+  0: 'endpoint',
+  1: 'legacy-endpoint',
+  4: 'root-port',
+  5: 'upstream-port',
+  6: 'downstream-port',
+  7: 'pcie-to-pci-bridge',
+  8: 'pci-to-pcie-bridge',
+  9: 'root-complex-endpoint',
+  10: 'root-complex-event-collector',
 };
 
 /** The two registers of the ACS capability. */
@@ -144,7 +144,9 @@ function findAcs(view: DataView, space: ConfigSpace): Acs | null {
  * switched on and are off (a bit that the capability does not list counts as wired on). Quirks of the kernel (drivers/pci/quirks.c pci_dev_acs_enabled) may hold a
  * function isolated all the same: then the group shows it.
  */
-export function lackedAcs(c: ConfigSpace): { kind: 'none' } | { kind: 'conventional' | 'no-capability' } | { kind: 'bits'; bits: AcsBit[] } {
+export function lackedAcs(
+  c: ConfigSpace,
+): { kind: 'none' } | { kind: 'conventional' | 'no-capability' } | { kind: 'bits'; bits: AcsBit[] } {
   switch (c.pcie) {
     case null:
     case 'pcie-to-pci-bridge':

@@ -13,7 +13,9 @@ const MAY_IMPORT: Record<string, string[]> = {
   // Addresses only: a domain knows no sysfs.
   domain: ['pci'],
   hook: ['addon', 'host', 'store', 'pci', 'binding', 'domain'],
-  actions: ['addon', 'host', 'store', 'pci', 'binding', 'domain', 'hook'],
+  // Judges facts, changes nothing.
+  doctor: ['addon', 'host', 'store', 'pci', 'binding'],
+  actions: ['addon', 'host', 'store', 'pci', 'binding', 'domain', 'hook', 'doctor'],
   cli: ['addon', 'host', 'actions', 'binding'],
 };
 
