@@ -35,6 +35,13 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./group.ts')).groupShow,
   },
   {
+    name: 'group why',
+    args: ONE_DEVICE,
+    words: [1, 1],
+    text: 'why its group is as it is, and what keeps it from a guest (exit 3)',
+    load: async () => (await import('./groupWhy.ts')).groupWhy,
+  },
+  {
     name: 'bind',
     args: DEVICES,
     words: [1, MANY],
@@ -58,6 +65,13 @@ export const COMMANDS: readonly Command[] = [
     words: [0, 0],
     text: 'what hostdev bound, for whom, and what drifted (exit 3)',
     load: async () => (await import('./status.ts')).status,
+  },
+  {
+    name: 'doctor',
+    args: '',
+    words: [0, 0],
+    text: 'what on this host stands in the way of passthrough, and the line to change (exit 3: an error)',
+    load: async () => (await import('./doctor.ts')).doctor,
   },
   {
     name: 'hook run',

@@ -26,10 +26,26 @@ const WORD = /^[\w.,:=@/+-]{1,256}$/;
 
 const key = (word: string): string => word.split('=', 1)[0] ?? word;
 
-/** The words of a command line with the change made. */
+/** Options whose value is a list by commas (drivers/iommu/intel/iommu.c, arch/x86/kernel/pci-dma.c): the other values stay. */
+const LISTS = new Set(['intel_iommu', 'iommu']);
+
+/** The words of a command line with the change made, each in the place of the word that it replaces. */
 function changed(words: readonly string[], { add = [], remove = [] }: CmdlineChange): string[] {
-  const kept = words.filter((w) => !remove.includes(w) && !add.some((a) => key(a) === key(w) && a !== w));
-  return [...kept, ...add.filter((a) => !kept.includes(a))];
+  const left = new Set(add);
+  const kept = words.flatMap((w) => {
+    const wanted = add.find((a) => key(a) === key(w));
+    if (wanted === undefined) return remove.includes(w) ? [] : [w];
+    // Said twice is once too often: the first place is kept.
+    if (!left.delete(wanted)) return [];
+    if (!LISTS.has(key(w)) || w === wanted) return [wanted];
+    const value = wanted.slice(key(wanted).length + 1);
+    const others = w
+      .slice(key(w).length + 1)
+      .split(',')
+      .filter((v) => !['', 'on', 'off', value].includes(v));
+    return [`${key(wanted)}=${[value, ...others].join(',')}`];
+  });
+  return [...kept, ...left];
 }
 
 /** Lines for GRUB, systemd-boot and cloud-init that change the kernel command line. */
@@ -47,7 +63,7 @@ const GRUB_LINE = /^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(["']?)
 function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
   const main = look.text(GRUB);
   const bls = main !== null && /^\s*GRUB_ENABLE_BLSCFG=["']?true/m.test(main);
-  const then = bls
+  const after = bls
     ? `grubby --update-kernel=ALL${argument('args', change.add)}${argument('remove-args', change.remove)}`
     : 'update-grub (Debian, Ubuntu) or grub2-mkconfig -o /boot/grub2/grub.cfg, then reboot';
   const files = [
@@ -62,19 +78,16 @@ function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
   // What is to go may stand in several lines; what is to come goes into the one that counts last.
   const target = lines.findLast((l) => l.variable === 'GRUB_CMDLINE_LINUX_DEFAULT') ?? lines.at(-1);
   for (const l of lines) {
-    const mine = { add: l === target ? change.add : [], remove: change.remove };
-    const stale = change.add.filter((a) => l.words.some((w) => key(w) === key(a) && w !== a));
-    const words = changed(l.words, {
-      add: mine.add.length > 0 ? mine.add : [],
-      remove: [...mine.remove, ...l.words.filter((w) => l !== target && stale.some((a) => key(a) === key(w)))],
-    });
+    // Elsewhere a word of the same key would come after ours, or before it: it goes.
+    const same = l === target ? [] : l.words.filter((w) => change.add.some((a) => key(a) === key(w)));
+    const words = changed(l.words, { add: l === target ? change.add : [], remove: [...change.remove, ...same] });
     if (words.join(' ') === l.words.join(' ')) continue;
     fixes.push({
       tool: 'grub',
       where: `/${l.file}:${l.line}`,
       line: `${l.head}"${words.join(' ')}"`,
       present: true,
-      then,
+      after,
     });
   }
   if (fixes.length > 0 || (change.add.length === 0 && main !== null)) return fixes;
@@ -88,7 +101,7 @@ function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
           ? `GRUB_CMDLINE_LINUX_DEFAULT="${change.add.join(' ')}"`
           : `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${change.add.join(' ')}"`,
       present: main !== null,
-      then,
+      after,
     },
   ];
 }
@@ -110,14 +123,14 @@ function assignments(file: string, text: string): Assignment[] {
 }
 
 function systemdBootFix(look: Look, change: Required<CmdlineChange>): Fix[] {
-  const then = 'kernel-install add-all (systemd 255), or reinstall the kernel package; then reboot';
+  const after = 'kernel-install add-all (systemd 255), or reinstall the kernel package; then reboot';
   const text = look.text(KERNEL_CMDLINE);
   if (text !== null) {
     const words = text.split(/\s+/).filter(Boolean);
     const line = changed(words, change).join(' ');
     return line === words.join(' ')
       ? []
-      : [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}:1`, line, present: true, then }];
+      : [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}:1`, line, present: true, after }];
   }
   const entries = look.has(GRUB) ? [] : loaderEntries(look, change);
   if (entries.length > 0 || change.add.length === 0) return entries;
@@ -125,7 +138,7 @@ function systemdBootFix(look: Look, change: Required<CmdlineChange>): Fix[] {
     look.cmdline.filter((w) => !/^(?:BOOT_IMAGE|initrd)=/.test(w)),
     change,
   );
-  return [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}`, line: now.join(' '), present: false, then }];
+  return [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}`, line: now.join(' '), present: false, after }];
 }
 
 /** `options` lines of the entries that systemd-boot reads; files of a type 1 boot loader entry (BOOT.md of systemd). */
@@ -151,7 +164,7 @@ function loaderEntries(look: Look, change: Required<CmdlineChange>): Fix[] {
             where: `/${file}:${i + 1}`,
             line: `options ${line.join(' ')}`,
             present: true,
-            then: 'reboot',
+            after: 'reboot',
           },
         ];
       }),
@@ -176,12 +189,12 @@ function cloudCmdline(look: Look, change: Required<CmdlineChange>): Fix[] {
   return [cloud(look, [...files, `runcmd: [${steps.join(', ')}]`], 'deploy the machine again, or reboot after runcmd')];
 }
 
-const cloud = (look: Look, lines: readonly string[], then: string): Fix => ({
+const cloud = (look: Look, lines: readonly string[], after: string): Fix => ({
   tool: 'cloud-init',
   where: 'user-data (Juju: model-config cloudinit-userdata)',
   line: lines.join('\n'),
   present: look.has(CLOUD),
-  then,
+  after,
 });
 
 /** A line for modprobe.d, and the same for cloud-init. */
@@ -192,7 +205,7 @@ export function modprobeFix(look: Look, line: string, file = 'hostdev.conf'): Fi
       where: `/${MODPROBE}/${file}`,
       line,
       present: look.has(MODPROBE),
-      then: `${REBUILD}; then reload the module or reboot`,
+      after: `${REBUILD}; then reload the module or reboot`,
     },
     cloud(
       look,
@@ -210,21 +223,21 @@ export function loadFix(look: Look, modules: readonly string[]): Fix[] {
       where: `/${MODULES_LOAD}/hostdev.conf`,
       line: modules.join('\n'),
       present: look.has(MODULES_LOAD),
-      then: 'systemctl restart systemd-modules-load',
+      after: 'systemctl restart systemd-modules-load',
     },
     {
       tool: 'initramfs-tools',
       where: `/${INITRAMFS_TOOLS}`,
       line: modules.join('\n'),
       present: look.has(INITRAMFS_TOOLS),
-      then: 'update-initramfs -u',
+      after: 'update-initramfs -u',
     },
     {
       tool: 'dracut',
       where: `/${DRACUT}/90-hostdev.conf`,
       line: `force_drivers+=" ${modules.join(' ')} "`,
       present: look.has(DRACUT),
-      then: 'dracut -f',
+      after: 'dracut -f',
     },
     cloud(
       look,
@@ -246,7 +259,7 @@ export function removeLine(where: { file: string; line: number; text: string }):
     where: `/${where.file}:${where.line}`,
     line: `# ${where.text}`,
     present: true,
-    then: tool === 'file' ? 'reboot' : `${REBUILD}; then reboot`,
+    after: tool === 'file' ? 'reboot' : `${REBUILD}; then reboot`,
   };
 }
 
@@ -260,14 +273,14 @@ export const firmwareFix = (line: string): Fix => ({
   where: 'firmware settings',
   line,
   present: true,
-  then: 'power the machine off and on',
+  after: 'power the machine off and on',
 });
 
 /** A command to run. */
-export const commandFix = (line: string, then: string | null = null): Fix => ({
+export const commandFix = (line: string, after: string | null = null): Fix => ({
   tool: 'shell',
   where: 'as root',
   line,
   present: true,
-  then,
+  after,
 });

@@ -1,8 +1,7 @@
 /** The IOMMU in firmware and kernel, and the remapping of interrupts. */
 import { dmarSaysRemapping, interruptRemapping, unsafeInterruptsAllowed } from '../host/interrupts.ts';
 import { iommuState } from '../host/iommu.ts';
-import { groupMembers } from '../pci/inventory.ts';
-import { reservedRegions } from '../pci/vfio.ts';
+import { groupMembers, reservedRegions } from '../pci/vfio.ts';
 import { cmdlineFix, commandFix, firmwareFix, modprobeFix } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, type Fix, finding } from './table.ts';
@@ -35,6 +34,8 @@ function checkOff(look: Look): Finding[] {
   const tables = look.quiet(`/${host.acpiTables}`, () => host.list(host.acpiTables));
   const found = (Object.keys(TABLES) as (keyof typeof TABLES)[]).filter((t) => tables?.includes(t));
   const off = words.filter((w) => OFF.test(w));
+  // Where the kernel was built without INTEL_IOMMU_DEFAULT_ON, taking the "off" away is not enough.
+  const add = found.includes('DMAR') ? ['intel_iommu=on'] : [];
   const groups = look.quiet('IOMMU groups', () => host.list(host.iommuGroups)) ?? [];
   if (groups.length > 0)
     return [
@@ -42,10 +43,7 @@ function checkOff(look: Look): Finding[] {
         'iommu-noiommu',
         `/${host.iommuGroups}`,
         "vfio's enable_unsafe_noiommu_mode is on: its groups protect nothing, and libvirt looks for others",
-        [
-          ...modprobeFix(look, 'options vfio enable_unsafe_noiommu_mode=0'),
-          ...cmdlineFix(look, { add: ['intel_iommu=on'] }),
-        ],
+        [...modprobeFix(look, 'options vfio enable_unsafe_noiommu_mode=0'), ...cmdlineFix(look, { add })],
       ),
     ];
   if (off.length > 0)
@@ -54,7 +52,7 @@ function checkOff(look: Look): Finding[] {
         'iommu-cmdline',
         `/${host.cmdline}`,
         `the kernel command line says ${off.join(' ')}`,
-        cmdlineFix(look, { remove: off }),
+        cmdlineFix(look, { add, remove: off }),
       ),
     ];
   if (tables === null) look.missed(`/${host.acpiTables}`, 'not there: firmware tables are not measured');
@@ -70,7 +68,6 @@ function checkOff(look: Look): Finding[] {
       ),
     ];
   const names = found.map((t) => `${t} (${TABLES[t]})`).join(', ');
-  const add = found.includes('DMAR') ? ['intel_iommu=on'] : [];
   return [
     finding(
       'iommu-kernel',
@@ -120,7 +117,7 @@ function checkRemapping(look: Look): Finding[] {
       // The last resort, and it says what it costs.
       ...modprobeFix(look, 'options vfio_iommu_type1 allow_unsafe_interrupts=1').map((f) => ({
         ...f,
-        then: `${f.then}. Only where every guest with a device is trusted: it could raise any interrupt of the host`,
+        after: `${f.after}. Only where every guest with a device is trusted: it could raise any interrupt of the host`,
       })),
     ]),
   ];
@@ -143,7 +140,7 @@ function remappingFix(look: Look, words: string[]): Fix[] {
         where: "this machine's own domain XML, on its host",
         line: "<iommu model='intel'><driver intremap='on'/></iommu>",
         present: true,
-        then: 'stop and start this machine',
+        after: 'stop and start this machine',
       },
     ];
   return [firmwareFix('Interrupt Remapping: Enabled; x2APIC opt-out: Disabled')];
@@ -209,7 +206,7 @@ function checkTranslatedHost(look: Look): Finding[] {
 function checkWords(look: Look): Finding[] {
   const words = look.cmdline;
   const found: Finding[] = [];
-  const useless = words.filter((w) => w === 'amd_iommu=on' || w === 'iommu=on');
+  const useless: string[] = words.filter((w) => w === 'amd_iommu=on' || w === 'iommu=on');
   const units = look.names(look.host.classLink('iommu'));
   if (units.some((u) => u.startsWith('ivhd'))) useless.push(...words.filter((w) => /^intel_iommu=/.test(w)));
   for (const word of new Set(useless)) {

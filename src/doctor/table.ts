@@ -197,7 +197,7 @@ export type Fix = {
   /** True when this host has the tool: its file or folder is there. */
   present: boolean;
   /** What makes it take effect. */
-  then: string | null;
+  after: string | null;
 };
 
 export type Finding = {

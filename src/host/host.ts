@@ -64,6 +64,9 @@ export class Host {
     return `proc/${pid}/${file}`;
   }
 
+  /** Where libvirt looks for hooks; NixOS builds it with the second one. A host has one of them. */
+  readonly hookFolders = ['etc/libvirt/hooks', 'var/lib/libvirt/hooks'];
+
   /** Where distributions keep pci.ids. */
   readonly pciIds = ['usr/share/misc/pci.ids', 'usr/share/hwdata/pci.ids'];
 
