@@ -8,7 +8,7 @@ import { type Address, compareAddresses } from '../pci/address.ts';
 import { acsBitName, type ConfigSpace, type NoConfig, parseConfig } from '../pci/configSpace.ts';
 import { explainGroup, type Join } from '../pci/grouping.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
-import { bridgesAbove, sameBus } from '../pci/path.ts';
+import { bridgesAbove } from '../pci/path.ts';
 import { groupBlockers, groupMembers, isVfioDriver, type ReservedRegion, reservedRegions } from '../pci/vfio.ts';
 import { isVirtioIommu } from './iommu.ts';
 import type { Look } from './look.ts';
@@ -194,7 +194,7 @@ export function peers(look: Look, d: PciDevice): { peers: Peer[]; causes: Cause[
     const loses = p === undefined ? '' : losses(p);
     const change =
       device !== undefined && isBridge(device)
-        ? `unbind it, the host does not need it: echo ${b.address} > ${host.absolute(host.driver(b.driver, 'unbind'))}`
+        ? `take its driver away, which serves ${device.class?.startsWith('0604') ? 'hot plug behind it only' : 'the host something'}: echo ${b.address} > ${host.absolute(host.driver(b.driver, 'unbind'))}`
         : `give it to the same guest, or take it from the host: hostdev bind ${b.address}${loses === '' ? '' : ` (the host loses ${loses})`}`;
     causes.push(because('peer-driver', b.address, `${b.address} ${b.reason}`, change));
   }
@@ -262,8 +262,8 @@ export function groupCauses(look: Look, d: PciDevice): Cause[] {
     }))
     .sort((a, b) => compareAddresses(a.address, b.address));
   for (const { address, config } of facts) {
-    if ('unmeasured' in config) look.missed(look.host.device(address, 'config'), config.unmeasured);
-    else if (config.fault !== null) look.missed(look.host.device(address, 'config'), config.fault);
+    if ('unmeasured' in config) look.missed(`/${look.host.device(address, 'config')}`, config.unmeasured);
+    else if (config.fault !== null) look.missed(`/${look.host.device(address, 'config')}`, config.fault);
   }
   return explainGroup(facts).map((j) => joinCause(j));
 }
@@ -335,11 +335,10 @@ export function resetScope(look: Look, d: PciDevice): { reset: Reset; causes: Ca
         .slice(0, 16);
   if (methods === null || isBridge(d) || methods.some((m) => LOCAL.has(m)))
     return { reset: { methods, scope: [] }, causes: [] };
+  // A root bus has no bridge that could reset it.
   const above = bridgesAbove(host, d.address)[0];
   const scope = look.inventory.devices
-    .filter(
-      (o) => o.address !== d.address && (sameBus(o.address, d.address) || isBelow(look, o.address, d.address, above)),
-    )
+    .filter((o) => above !== undefined && o.address !== d.address && bridgesAbove(host, o.address).includes(above))
     .map((o) => o.address);
   const hit = scope.length === 0 ? 'nothing else is on its bus' : `that hits ${scope.join(', ')} too`;
   const causes =
@@ -372,11 +371,4 @@ export function resetScope(look: Look, d: PciDevice): { reset: Reset; causes: Ca
             ),
           ];
   return { reset: { methods, scope }, causes };
-}
-
-/** True for what hangs below a function on the device's bus: a bus reset goes through. */
-function isBelow(look: Look, other: Address, device: Address, above: Address | undefined): boolean {
-  if (above === undefined) return false;
-  const path = bridgesAbove(look.host, other);
-  return path.includes(above) && other !== device;
 }

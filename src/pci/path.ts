@@ -23,10 +23,3 @@ export function sameSlot(a: Address, b: Address): boolean {
   const q = parseAddress(b);
   return p !== null && q !== null && p.domain === q.domain && p.bus === q.bus && p.slot === q.slot;
 }
-
-/** True when two functions are on the same bus. */
-export function sameBus(a: Address, b: Address): boolean {
-  const p = parseAddress(a);
-  const q = parseAddress(b);
-  return p !== null && q !== null && p.domain === q.domain && p.bus === q.bus;
-}
