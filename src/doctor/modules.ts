@@ -4,6 +4,7 @@ import { type ModuleLists, readModuleLists } from '../binding/driverChoice.ts';
 import { chooseVariant, type Modalias, parseModalias } from '../binding/variant.ts';
 import { type Directive, optionIds, readDirectives } from '../host/modprobe.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
 import { commandFix, loadFix, modprobeFix, removeDirective } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, finding } from './table.ts';
@@ -84,7 +85,8 @@ function blockers(directives: readonly Directive[], module: string): Directive[]
   return directives.filter(
     (d) =>
       d.module === module &&
-      (d.kind === 'blacklist' || (d.kind === 'install' && /^(?:\/usr)?\/?(?:bin\/)?(?:false|true|:)\b/.test(d.rest))),
+      (d.kind === 'blacklist' ||
+        (d.kind === 'install' && /^(?:(?:\/usr)?\/bin\/)?(?:false|true|:)(?:\s|$)/.test(d.rest))),
   );
 }
 
@@ -182,9 +184,7 @@ function checkIds(look: Look, directives: readonly Directive[]): Finding[] {
         ),
       ]),
     ];
-    const elsewhere = devices.filter(
-      (p) => p.driver !== stub && look.host.list(look.host.device(p.address, 'vfio-dev')) === null,
-    );
+    const elsewhere = devices.filter((p) => p.driver !== stub && !isVfioDriver(look.host, p.address, p.driver));
     if (elsewhere.length > 0)
       found.push(
         finding(

@@ -62,7 +62,7 @@ export function readDirectives(host: Host): Directives {
   for (const file of sorted.slice(0, MAX_FILES))
     all.push(...confLines(file, read(() => host.read(file, MAX_FILE)) ?? ''));
   for (const file of MODULE_LISTS) all.push(...listLines(file, read(() => host.read(file, MAX_FILE)) ?? ''));
-  all.push(...cmdlineWords(host.cmdline, read(() => host.read(host.cmdline)) ?? ''));
+  all.push(...cmdlineWords(host.cmdline, read(() => host.read(host.cmdline, MAX_FILE)) ?? ''));
   return { directives: all.slice(0, MAX_DIRECTIVES), unmeasured };
 }
 
