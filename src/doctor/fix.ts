@@ -90,21 +90,33 @@ function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
       after,
     });
   }
-  if (fixes.length > 0 || (change.add.length === 0 && main !== null)) return fixes;
-  if (change.add.length === 0) return [];
-  return [
-    {
-      tool: 'grub',
-      where: `/${GRUB}`,
-      line:
-        main === null
-          ? `GRUB_CMDLINE_LINUX_DEFAULT="${change.add.join(' ')}"`
-          : `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${change.add.join(' ')}"`,
-      present: main !== null,
-      after,
-    },
-  ];
+  if (fixes.length > 0 || main !== null)
+    return fixes.concat(
+      fixes.length > 0 || change.add.length === 0 || isSet(lines, change.add) ? [] : [appended(change.add, after)],
+    );
+  // Nobody knows what the file would say: what the kernel was started with, less what GRUB adds by itself.
+  const words = changed(
+    look.cmdline.filter((w) => !BY_LOADER.test(w) && !/^(?:root=.*|ro|rw)$/.test(w)),
+    change,
+  );
+  const line = `GRUB_CMDLINE_LINUX_DEFAULT="${words.filter((w) => WORD.test(w)).join(' ')}"`;
+  return [{ tool: 'grub', where: `/${GRUB}`, line, present: false, after }];
 }
+
+/** What a boot loader puts on the command line by itself. */
+const BY_LOADER = /^(?:BOOT_IMAGE|initrd)=/;
+
+const isSet = (lines: readonly Assignment[], words: readonly string[]): boolean =>
+  words.every((w) => lines.some((l) => l.words.includes(w)));
+
+/** For a file whose own line has expansions in it: one more line, at its end. */
+const appended = (words: readonly string[], after: string): Fix => ({
+  tool: 'grub',
+  where: `/${GRUB}`,
+  line: `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${words.join(' ')}"`,
+  present: true,
+  after,
+});
 
 const argument = (name: string, words: readonly string[]): string =>
   words.length === 0 ? '' : ` --${name}="${words.join(' ')}"`;
@@ -133,9 +145,9 @@ function systemdBootFix(look: Look, change: Required<CmdlineChange>): Fix[] {
       : [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}:1`, line, present: true, after }];
   }
   const entries = look.has(GRUB) ? [] : loaderEntries(look, change);
-  if (entries.length > 0 || change.add.length === 0) return entries;
+  if (entries.length > 0) return entries;
   const now = changed(
-    look.cmdline.filter((w) => !/^(?:BOOT_IMAGE|initrd)=/.test(w)),
+    look.cmdline.filter((w) => !BY_LOADER.test(w)),
     change,
   );
   return [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}`, line: now.join(' '), present: false, after }];
