@@ -1,17 +1,12 @@
 /** `group why DEV`: the reason behind a group, and what keeps the device from a guest. Reads only; config space of a group of several. */
+
+import type { Cause } from '../doctor/cause.ts';
+import { groupCauses } from '../doctor/groupReasons.ts';
 import { Look } from '../doctor/look.ts';
+import { type Peer, peers } from '../doctor/peers.ts';
+import { type Reset, resetScope } from '../doctor/reset.ts';
 import type { Unmeasured } from '../doctor/table.ts';
-import {
-  type Cause,
-  deviceCauses,
-  groupCauses,
-  hostCauses,
-  type Peer,
-  peers,
-  type Reset,
-  reserved,
-  resetScope,
-} from '../doctor/why.ts';
+import { deviceCauses, hostCauses, reserved } from '../doctor/why.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { scanInventory } from '../pci/inventory.ts';
@@ -26,6 +21,8 @@ export type Why = {
   assignable: boolean;
   /** Those that block first. */
   causes: Cause[];
+  /** What the device itself is to the host. */
+  device: Omit<Peer, 'address' | 'blocks'>;
   peers: Peer[];
   reset: Reset;
   reserved_regions: ReservedRegion[];
@@ -48,11 +45,13 @@ export function explainDevice(host: Host, word: string): Warned & { why: Why } {
     ...groupCauses(look, d),
     ...reset.causes,
   ].sort((a, b) => Number(b.blocks) - Number(a.blocks));
+  const { address: _, blocks: __, ...device } = group.self;
   const why = {
     address: d.address,
     iommu_group: d.iommu_group,
     assignable: !causes.some((c) => c.blocks),
     causes,
+    device,
     peers: group.peers,
     reset: reset.reset,
     reserved_regions: regions.regions,

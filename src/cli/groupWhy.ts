@@ -1,6 +1,6 @@
 import { explainDevice } from '../actions/groupWhy.ts';
+import { losses } from '../doctor/peers.ts';
 import { CAUSES } from '../doctor/table.ts';
-import { losses } from '../doctor/why.ts';
 import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours, plain, table } from './table.ts';
@@ -21,6 +21,7 @@ export function groupWhy({ host, words }: Invocation): Answer {
         .join('\n')
         .concat('\n'),
     ),
+    losses(w.device) === '' ? '' : `The host would lose ${plain(losses(w.device))}\n`,
     table(
       ['IN THE GROUP', 'DRIVER', 'BLOCKS', 'THE HOST WOULD LOSE'],
       w.peers.map((p) => [p.address, p.driver ?? '-', p.blocks ? 'yes' : 'no', plain(losses(p)) || '-']),

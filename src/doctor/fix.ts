@@ -57,8 +57,8 @@ export function cmdlineFix(look: Look, change: CmdlineChange): Fix[] {
   return [...grubFix(look, clean), ...systemdBootFix(look, clean), ...cloudCmdline(look, clean)];
 }
 
-/** A shell assignment without expansions: what GRUB's file usually holds. */
-const GRUB_LINE = /^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(["']?)([^"'`$\\]*)\3\s*(?:#.*)?$/;
+/** A shell assignment without commands and quotes in it: what GRUB's files usually hold. A variable, its own above all, is one of the words. */
+const GRUB_LINE = /^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(["']?)((?:[^"'`$\\]|\$\w)*)\3\s*(?:#.*)?$/;
 
 function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
   const main = look.text(GRUB);
@@ -90,10 +90,8 @@ function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
       after,
     });
   }
-  if (fixes.length > 0 || main !== null)
-    return fixes.concat(
-      fixes.length > 0 || change.add.length === 0 || isSet(lines, change.add) ? [] : [appended(change.add, after)],
-    );
+  if (fixes.length > 0) return fixes;
+  if (main !== null) return [nothingToChange(lines, change, after)];
   // Nobody knows what the file would say: what the kernel was started with, less what GRUB adds by itself.
   const words = changed(
     look.cmdline.filter((w) => !BY_LOADER.test(w) && !/^(?:root=.*|ro|rw)$/.test(w)),
@@ -106,17 +104,33 @@ function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
 /** What a boot loader puts on the command line by itself. */
 const BY_LOADER = /^(?:BOOT_IMAGE|initrd)=/;
 
-const isSet = (lines: readonly Assignment[], words: readonly string[]): boolean =>
-  words.every((w) => lines.some((l) => l.words.includes(w)));
-
-/** For a file whose own line has expansions in it: one more line, at its end. */
-const appended = (words: readonly string[], after: string): Fix => ({
-  tool: 'grub',
-  where: `/${GRUB}`,
-  line: `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${words.join(' ')}"`,
-  present: true,
-  after,
-});
+/** GRUB's files need no other line, and yet the kernel was not started so; or they hold none that can be given back changed. */
+function nothingToChange(lines: readonly Assignment[], { add }: Required<CmdlineChange>, after: string): Fix {
+  if (add.length === 0)
+    return {
+      ...commandFix(
+        'update-grub || grub2-mkconfig -o /boot/grub2/grub.cfg',
+        "GRUB's files do not have the word any more; then reboot",
+      ),
+      tool: 'grub',
+    };
+  const l = lines.find((o) => add.some((a) => o.words.includes(a)));
+  if (l !== undefined && add.every((a) => lines.some((o) => o.words.includes(a))))
+    return {
+      tool: 'grub',
+      where: `/${l.file}:${l.line}`,
+      line: `${l.head}"${l.words.join(' ')}"`,
+      present: true,
+      after: `the line is so already: ${after}`,
+    };
+  return {
+    tool: 'grub',
+    where: `/${GRUB}`,
+    line: `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${add.join(' ')}"`,
+    present: true,
+    after,
+  };
+}
 
 const argument = (name: string, words: readonly string[]): string =>
   words.length === 0 ? '' : ` --${name}="${words.join(' ')}"`;
@@ -128,8 +142,10 @@ function assignments(file: string, text: string): Assignment[] {
     .split('\n')
     .slice(0, 4096)
     .flatMap((raw, i): Assignment[] => {
-      const [, head, variable, , value] = raw.length > 8192 ? [] : (GRUB_LINE.exec(raw) ?? []);
+      const [, head, variable, quote, value] = raw.length > 8192 ? [] : (GRUB_LINE.exec(raw) ?? []);
       if (head === undefined || variable === undefined || value === undefined) return [];
+      // In other quotes than ours it would mean something else.
+      if (value.includes('$') && quote !== '"') return [];
       return [{ file, line: i + 1, head, variable, words: value.split(/\s+/).filter(Boolean) }];
     });
 }
@@ -140,9 +156,8 @@ function systemdBootFix(look: Look, change: Required<CmdlineChange>): Fix[] {
   if (text !== null) {
     const words = text.split(/\s+/).filter(Boolean);
     const line = changed(words, change).join(' ');
-    return line === words.join(' ')
-      ? []
-      : [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}:1`, line, present: true, after }];
+    const already = line === words.join(' ') ? 'the line is so already: ' : '';
+    return [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}:1`, line, present: true, after: `${already}${after}` }];
   }
   const entries = look.has(GRUB) ? [] : loaderEntries(look, change);
   if (entries.length > 0) return entries;

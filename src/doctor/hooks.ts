@@ -1,5 +1,5 @@
 /** Whether libvirt finds hostdev's hook and can start it, and what else it would start. What libvirt does: src/util/virhook.c, since 6.5 with qemu.d. */
-import { fileFacts, fileHead } from '../host/files.ts';
+import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import type { ProcessFacts } from '../host/processes.ts';
 import { commandFix } from './fix.ts';
 import { linesWith } from './leftovers.ts';
@@ -16,7 +16,6 @@ const STRAY =
   /^\.|^#.*#$|~$|\.(?:bak|old|orig|rej|save|swp|swo|tmp|disabled|off)\d*$|\.(?:dpkg|rpm|ucf)[-\w]*$|\.rpm(?:new|save|orig)$/;
 
 const HEAD = 256;
-const ELF = '\x7fELF';
 const PATH = ['usr/local/sbin', 'usr/local/bin', 'usr/sbin', 'usr/bin', 'sbin', 'bin'];
 
 /** The clock of processes ticks in 10 ms, btime in seconds. */

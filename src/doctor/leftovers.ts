@@ -2,7 +2,7 @@
 import { type Binding, readBooks } from '../binding/books.ts';
 import { observing } from '../binding/session.ts';
 import { isErrno } from '../errors.ts';
-import { fileFacts } from '../host/files.ts';
+import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import type { Address } from '../pci/address.ts';
 import { type PciDevice, printable } from '../pci/inventory.ts';
 import { commandFix, removeLine } from './fix.ts';
@@ -45,9 +45,13 @@ export function linesWith(look: Look, file: string, pattern: RegExp): { file: st
   });
 }
 
+/** Compiled programs lie beside scripts, and are large. */
+const isProgram = (look: Look, file: string): boolean =>
+  look.quiet(`/${file}`, () => fileHead(look.host, file, ELF.length))?.toString('latin1') === ELF;
+
 export function checkScripts(look: Look): Finding[] {
   const files = [...SCRIPTS, ...SCRIPT_FOLDERS.flatMap((f) => look.names(f).map((n) => `${f}/${n}`))];
-  const lines = files.flatMap((f) => linesWith(look, f, /\bnew_id\b/));
+  const lines = files.filter((f) => !isProgram(look, f)).flatMap((f) => linesWith(look, f, /\bnew_id\b/));
   return lines.slice(0, MAX_FINDINGS).map((l) => {
     const idle =
       SCRIPTS.includes(l.file) && look.quiet(`/${l.file}`, () => fileFacts(look.host, l.file))?.executable === false;
@@ -155,7 +159,13 @@ function boundById(look: Look, d: PciDevice): Finding[] {
 function isHeld(look: Look, d: PciDevice): boolean {
   const nodes = (look.host.list(look.host.device(d.address, 'vfio-dev')) ?? []).map((n) => `/dev/vfio/devices/${n}`);
   if (d.iommu_group !== null) nodes.push(`/dev/vfio/${d.iommu_group}`);
-  return (look.quiet('open files', () => look.host.native.holders(look.host.root, nodes))?.holders.length ?? 0) > 0;
+  const found = look.quiet('open files', () => look.host.native.holders(look.host.root, nodes));
+  if (found?.unreadable && found.holders.length === 0)
+    look.missed(
+      'open files',
+      `${found.unreadable} processes may not be looked at: whether a guest has a device needs root`,
+    );
+  return (found?.holders.length ?? 0) > 0;
 }
 
 function leftover(d: PciDevice, override: string): Finding {

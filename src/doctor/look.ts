@@ -47,12 +47,11 @@ export class Look {
     return text;
   }
 
-  /** Names in a folder, at most {@link MAX_ENTRIES}; empty when it is absent. */
-  names(path: string): string[] {
+  /** Names in a folder, so many at most; empty when it is absent. */
+  names(path: string, max = MAX_ENTRIES): string[] {
     const names = this.quiet(`/${path}`, () => this.host.list(path)) ?? [];
-    if (names.length > MAX_ENTRIES)
-      this.missed(`/${path}`, `it has ${names.length} entries: ${MAX_ENTRIES} were looked at`);
-    return names.slice(0, MAX_ENTRIES);
+    if (names.length > max) this.missed(`/${path}`, `it has ${names.length} entries: ${max} were looked at`);
+    return names.slice(0, max);
   }
 
   has(path: string): boolean {

@@ -1,6 +1,6 @@
 /** What `doctor` asks of ordinary files below the root: mode, times, the first bytes. Links are followed inside the root only. */
 import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, readSync, type Stats } from 'node:fs';
-import { dirname, join, normalize } from 'node:path';
+import { join, normalize } from 'node:path';
 import { isErrno } from '../errors.ts';
 import type { Host } from './host.ts';
 
@@ -12,6 +12,9 @@ export type FileFacts = {
   /** Milliseconds since the epoch: when content or mode last changed. */
   ctimeMs: number;
 };
+
+/** How a compiled program begins. */
+export const ELF = '\x7fELF';
 
 const MAX_LINKS = 16;
 const ABSENT = ['ENOENT', 'ENOTDIR', 'ELOOP'];
@@ -85,6 +88,3 @@ export function fileHead(host: Host, path: string, max: number): Buffer | null {
     throw e;
   }
 }
-
-/** Path of the folder that a path lies in, below the root. */
-export const folderOf = (path: string): string => dirname(path);

@@ -10,9 +10,12 @@ export type Remapping = { state: 'on' | 'off' | null; why: string };
 /** 4,096 interrupts on 512 CPUs are 24 MB: more is not read, and then not measured. */
 const MAX_INTERRUPTS = 32 * 1024 * 1024;
 
-/** Chips above a remapping domain carry a prefix: "IR-" on x86 (arch/x86/kernel/apic/msi.c), "ITS-" on Arm, whose ITS isolates by itself. */
-const REMAPPED = /\s(?:IR-|ITS-)/;
-const PLAIN = /\s(?:IO-APIC|PCI-MSIX?)[-\s]/;
+/**
+ * The chip stands behind the counts of the CPUs. Chips above a remapping domain carry a prefix: "IR-" on x86 (arch/x86/kernel/apic/msi.c), "ITS-" on Arm, whose ITS isolates
+ * by itself. What follows the chip is a driver's text, which could say anything.
+ */
+const REMAPPED = /^ *\d+:(?: +\d+)+ +(?:IR-|ITS-)/m;
+const PLAIN = /^ *\d+:(?: +\d+)+ +(?:IO-APIC|PCI-MSIX?)\b/m;
 
 /** Tells from the interrupt chips in proc/interrupts. */
 export function interruptRemapping(host: Host): Remapping {

@@ -29,7 +29,8 @@ const page = (): string =>
     ),
     '\n`hostdev group why DEV` says why the IOMMU group of a device is as it is and what keeps the device from a guest. It exits\n',
     'with 3 when a cause blocks, else with 0. With `-j` it prints `{"schema":1,"why":{"address","iommu_group","assignable",\n',
-    '"causes":[{"id","blocks","object","cause","change"}],"peers":[{"address","class","driver","blocks","netdevs","disks","displays"}],\n',
+    '"causes":[{"id","blocks","object","cause","change"}],"device":{"class","driver","netdevs","disks","displays"},\n',
+    '"peers":[{"address","class","driver","blocks","netdevs","disks","displays"}],\n',
     '"reset":{"methods","scope"},"reserved_regions":[{"start","end","type"}],"not_measured":[{"object","reason"}]}}`. The reasons for a\n',
     'group lie in config space, which is read for groups of several devices only, and needs root.\n\n',
     table(

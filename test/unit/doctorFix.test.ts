@@ -76,7 +76,26 @@ describe('GRUB', () => {
         line: 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT intel_iommu=on iommu=pt"',
       },
     ]);
-    expect(grub({ [GRUB]: 'GRUB_CMDLINE_LINUX="intel_iommu=on iommu=pt"\n' })).toEqual([]);
+    expect(grub({ [GRUB]: "GRUB_CMDLINE_LINUX_DEFAULT='$X'\n" })[0]?.where).toBe('/etc/default/grub');
+  });
+
+  test('a variable is a word of the line', () => {
+    expect(
+      grub(
+        { [GRUB]: 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT quiet"\n' },
+        { add: ['iommu=pt'], remove: ['quiet'] },
+      ),
+    ).toEqual([
+      { where: '/etc/default/grub:1', line: 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT iommu=pt"' },
+    ]);
+  });
+
+  test('files that are right already: only what makes them take effect is left', () => {
+    const [fix] = cmdlineFix(look({ [GRUB]: 'GRUB_CMDLINE_LINUX="intel_iommu=on iommu=pt"\n' }), ON);
+    expect(fix).toMatchObject({
+      where: '/etc/default/grub:1',
+      after: expect.stringContaining('so already: update-grub'),
+    });
   });
 
   test('words to take out, wherever they are', () => {
@@ -85,7 +104,9 @@ describe('GRUB', () => {
       { where: '/etc/default/grub:1', line: 'GRUB_CMDLINE_LINUX="a"' },
       { where: '/etc/default/grub:2', line: 'GRUB_CMDLINE_LINUX_DEFAULT="b"' },
     ]);
-    expect(grub({ [GRUB]: 'A=1\n' }, { remove: ['intremap=off'] })).toEqual([]);
+    expect(grub({ [GRUB]: 'A=1\n' }, { remove: ['intremap=off'] })).toEqual([
+      { where: 'as root', line: expect.stringMatching(/^update-grub/) },
+    ]);
   });
 
   test('no file: what the kernel was started with', () => {
@@ -112,7 +133,10 @@ describe('systemd-boot', () => {
     expect(boot({ 'etc/kernel/cmdline': 'root=/dev/sda1   quiet\n' })).toEqual([
       { where: '/etc/kernel/cmdline:1', line: 'root=/dev/sda1 quiet intel_iommu=on iommu=pt' },
     ]);
-    expect(boot({ 'etc/kernel/cmdline': 'iommu=pt intel_iommu=on\n' })).toEqual([]);
+    const [right] = cmdlineFix(look({ 'etc/kernel/cmdline': 'iommu=pt intel_iommu=on\n' }), ON).filter(
+      (f) => f.present,
+    );
+    expect(right?.after).toContain('so already');
   });
 
   test('without it, the options of each entry, or what the kernel was started with', () => {

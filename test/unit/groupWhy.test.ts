@@ -69,9 +69,16 @@ const audio: Device = {
 
 describe('alone in its group', () => {
   test('nothing blocks, nothing needs a reason, and config space is not read', () => {
-    const h = tree([{ address: GPU, ids: '10de:2204', group: 1, driver: 'nouveau' }]);
+    const h = tree([{ address: GPU, ids: '10de:2204', group: 1, driver: 'nouveau' }], { net: { eth5: GPU } });
     h.folder(`sys/bus/pci/devices/${GPU}/config`);
-    expect(why(h, GPU)).toMatchObject({ assignable: true, causes: [], peers: [], iommu_group: 1, not_measured: [] });
+    expect(why(h, GPU)).toMatchObject({
+      assignable: true,
+      causes: [],
+      device: { driver: 'nouveau', netdevs: ['eth5'] },
+      peers: [],
+      iommu_group: 1,
+      not_measured: [],
+    });
   });
 });
 
