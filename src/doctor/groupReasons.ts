@@ -77,7 +77,12 @@ function joinCause(j: Join): Cause {
         'give all functions of the slot to one guest',
       );
     case 'unmeasured':
-      return because('join-unmeasured', j.at, `${j.at}: ${j.unmeasured}`, 'run this as root');
+      return because(
+        'join-unmeasured',
+        j.at,
+        `${j.at}: ${j.unmeasured}`,
+        j.unmeasured?.includes('root') ? 'run this as root' : null,
+      );
     case 'unknown':
       return because(
         'join-unknown',
