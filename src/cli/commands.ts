@@ -35,6 +35,13 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./group.ts')).groupShow,
   },
   {
+    name: 'group why',
+    args: ONE_DEVICE,
+    words: [1, 1],
+    text: 'why its group is as it is, and what keeps it from a guest (exit 3)',
+    load: async () => (await import('./groupWhy.ts')).groupWhy,
+  },
+  {
     name: 'bind',
     args: DEVICES,
     words: [1, MANY],
@@ -86,6 +93,13 @@ export const COMMANDS: readonly Command[] = [
     text: 'bring their devices to where they were going',
     changes: true,
     load: async () => (await import('./journal.ts')).journalResume,
+  },
+  {
+    name: 'doctor',
+    args: '',
+    words: [0, 0],
+    text: 'what on this host stands in the way of passthrough, and the line to change (exit 3: an error)',
+    load: async () => (await import('./doctor.ts')).doctor,
   },
   {
     name: 'hook run',

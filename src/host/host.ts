@@ -57,6 +57,21 @@ export class Host {
   readonly charDevices = 'sys/dev/char';
   readonly cmdline = 'proc/cmdline';
   readonly acpiTables = 'sys/firmware/acpi/tables';
+  /** For `doctor` and `group why` only: what says whether interrupts are remapped, who draws on a display, what the boot locked, when a process began. */
+  readonly interrupts = 'proc/interrupts';
+  readonly iomem = 'proc/iomem';
+  readonly procStat = 'proc/stat';
+  readonly lockdown = 'sys/kernel/security/lockdown';
+  /** Four bytes of attributes, then 1 when secure boot is on (UEFI 2.10, 3.3). */
+  readonly secureBoot = 'sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c';
+
+  process(pid: number, file: 'comm' | 'stat' | 'status' | 'limits'): string {
+    return `proc/${pid}/${file}`;
+  }
+
+  /** Where libvirt looks for hooks; NixOS builds it with the second one. A host has one of them. */
+  readonly hookFolders = ['etc/libvirt/hooks', 'var/lib/libvirt/hooks'];
+
   /** Where distributions keep pci.ids. */
   readonly pciIds = ['usr/share/misc/pci.ids', 'usr/share/hwdata/pci.ids'];
 
@@ -128,6 +143,12 @@ export class Host {
     // No pattern: node interprets one the first time, and modules.alias has 20,000 lines to try it on.
     const text = this.#absentAsNull(() => this.native.readFile(this.root, path, max));
     return text?.endsWith('\n') ? text.slice(0, -1) : text;
+  }
+
+  /** Bytes of a file; null when it is absent. Raises the errno of anything else, EFBIG when there are more than `max`. */
+  readBytes(path: string, max = PAGE): Buffer | null {
+    const text = this.#absentAsNull(() => this.native.readFile(this.root, path, max));
+    return text === null ? null : Buffer.from(text, 'latin1');
   }
 
   /** Text of a symbolic link; null when it is absent. */

@@ -13,8 +13,10 @@ const MAY_IMPORT: Record<string, string[]> = {
   // Addresses only: a domain knows no sysfs.
   domain: ['pci'],
   hook: ['addon', 'host', 'store', 'pci', 'binding', 'domain'],
-  actions: ['addon', 'host', 'store', 'pci', 'binding', 'domain', 'hook'],
-  cli: ['addon', 'host', 'actions', 'binding'],
+  // Judges facts, changes nothing.
+  doctor: ['addon', 'host', 'store', 'pci', 'binding'],
+  actions: ['addon', 'host', 'store', 'pci', 'binding', 'domain', 'hook', 'doctor'],
+  cli: ['addon', 'host', 'actions', 'binding', 'doctor'],
 };
 
 const sources = readdirSync('src', { recursive: true, encoding: 'utf8' })

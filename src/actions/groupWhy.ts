@@ -1,0 +1,61 @@
+/** `group why DEV`: the reason behind a group, and what keeps the device from a guest. Reads only; config space of a group of several. */
+
+import type { Cause } from '../doctor/cause.ts';
+import { groupCauses } from '../doctor/groupReasons.ts';
+import { Look } from '../doctor/look.ts';
+import { type Peer, peers } from '../doctor/peers.ts';
+import { type Reset, resetScope } from '../doctor/reset.ts';
+import type { Unmeasured } from '../doctor/table.ts';
+import { deviceCauses, hostCauses, reserved } from '../doctor/why.ts';
+import type { Host } from '../host/host.ts';
+import type { Address } from '../pci/address.ts';
+import { scanInventory } from '../pci/inventory.ts';
+import { resolveDevice } from '../pci/resolve.ts';
+import type { ReservedRegion } from '../pci/vfio.ts';
+import type { Warned } from './options.ts';
+
+export type Why = {
+  address: Address;
+  iommu_group: number | null;
+  /** True when no cause blocks: bound to VFIO now, it could be given to a guest. */
+  assignable: boolean;
+  /** Those that block first. */
+  causes: Cause[];
+  /** What the device itself is to the host. */
+  device: Omit<Peer, 'address' | 'blocks'>;
+  peers: Peer[];
+  reset: Reset;
+  reserved_regions: ReservedRegion[];
+  not_measured: Unmeasured[];
+};
+
+/** Raises HOSTDEV_DEVICE_ABSENT and HOSTDEV_DEVICE_AMBIGUOUS. */
+export function explainDevice(host: Host, word: string): Warned & { why: Why } {
+  const inventory = scanInventory(host);
+  const d = resolveDevice(host, inventory, word);
+  const look = new Look(host, inventory);
+  const group = peers(look, d);
+  const regions = reserved(look, d);
+  const reset = resetScope(look, d);
+  const causes = [
+    ...hostCauses(look, d),
+    ...deviceCauses(look, d),
+    ...regions.causes,
+    ...group.causes,
+    ...groupCauses(look, d),
+    ...reset.causes,
+  ].sort((a, b) => Number(b.blocks) - Number(a.blocks));
+  const { address: _, blocks: __, ...device } = group.self;
+  const why = {
+    address: d.address,
+    iommu_group: d.iommu_group,
+    assignable: !causes.some((c) => c.blocks),
+    causes,
+    device,
+    peers: group.peers,
+    reset: reset.reset,
+    reserved_regions: regions.regions,
+    not_measured: look.unmeasured,
+  };
+  return { why, warnings: inventory.warnings.filter((w) => w.includes(d.address)) };
+}
