@@ -2,7 +2,7 @@
  * Network interfaces in the shapes that Nova gives its vnic types (nova/virt/libvirt/vif.py and designer.py, 2025.1): the elements, their order and
  * which of them go together.
  */
-import { type Passed, bootAndRom, driverElement, hostdevElement } from './fragments.ts';
+import { bootAndRom, driverElement, hostdevElement, type Passed } from './fragments.ts';
 import { addressElement, type XmlElement } from './write.ts';
 
 /**
