@@ -109,7 +109,7 @@ export const allDomains = (): SampleDomain[] => [
   ...Array.from({ length: 42 }, (_, n) => generated(n)),
 ];
 
-const escape = (text: string, pattern: RegExp): string =>
+const escaped = (text: string, pattern: RegExp): string =>
   text.replace(
     pattern,
     (c) =>
@@ -133,7 +133,7 @@ export function canonical(bytes: Uint8Array): string {
 
 function canonicalNode(node: Document | Node): string {
   if (node.nodeType === node.TEXT_NODE || node.nodeType === node.CDATA_SECTION_NODE)
-    return node.parentNode?.nodeType === node.DOCUMENT_NODE ? '' : escape(node.nodeValue ?? '', /[&<>\r]/g);
+    return node.parentNode?.nodeType === node.DOCUMENT_NODE ? '' : escaped(node.nodeValue ?? '', /[&<>\r]/g);
   if (node.nodeType === node.COMMENT_NODE) return `<!--${node.nodeValue}-->`;
   if (node.nodeType === node.PROCESSING_INSTRUCTION_NODE)
     return node.nodeName.toLowerCase() === 'xml' ? '' : `<?${`${node.nodeName} ${node.nodeValue ?? ''}`.trim()}?>`;
@@ -142,7 +142,7 @@ function canonicalNode(node: Document | Node): string {
   const attributes = [...element.attributes]
     .map((a) => ({ key: `${/^xmlns/.test(a.name) ? 0 : 1} ${a.namespaceURI ?? ''} ${a.name}`, a }))
     .sort((x, y) => (x.key < y.key ? -1 : 1))
-    .map(({ a }) => ` ${a.name}="${escape(a.value, /[&<"\t\n\r]/g)}"`)
+    .map(({ a }) => ` ${a.name}="${escaped(a.value, /[&<"\t\n\r]/g)}"`)
     .join('');
   let inner = '';
   for (let n = element.firstChild; n; n = n.nextSibling) inner += canonicalNode(n);

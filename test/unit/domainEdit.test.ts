@@ -188,9 +188,6 @@ describe('what is bad is refused with its place', () => {
     ['<network/>', /line 1, column 1: the root element is <network>/],
     ['<domain xmlns="urn:x"><name>x</name></domain>', /line 1, column 1: the root element/],
   ])('%j', (bad, message) => {
-    expect(
-      refusal(() => addDevices(bad, 'f.xml', [hostdev(A)])) || refusal(() => readDomainDevices(bad, 'f.xml')),
-    ).not.toBe('');
     expect(refusal(() => removeDevices(bad, 'f.xml', [A]))).toMatch(message);
   });
 
