@@ -1,5 +1,7 @@
 /** `group why DEV`: the reason behind a group, and what keeps the device from a guest. Reads only; config space of a group of several. */
 
+import { observing } from '../binding/session.ts';
+import { readUsages } from '../binding/usage.ts';
 import type { Cause } from '../doctor/cause.ts';
 import { groupCauses } from '../doctor/groupReasons.ts';
 import { Look } from '../doctor/look.ts';
@@ -11,7 +13,7 @@ import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
-import type { ReservedRegion } from '../pci/vfio.ts';
+import { groupMembers, type ReservedRegion } from '../pci/vfio.ts';
 import type { Warned } from './options.ts';
 
 export type Why = {
@@ -29,17 +31,22 @@ export type Why = {
   not_measured: Unmeasured[];
 };
 
+/** Time for looks that may hang, in ms. */
+const LOOK_MS = 3000;
+
 /** Raises HOSTDEV_DEVICE_ABSENT and HOSTDEV_DEVICE_AMBIGUOUS. */
-export function explainDevice(host: Host, word: string): Warned & { why: Why } {
+export async function explainDevice(host: Host, word: string): Promise<Warned & { why: Why }> {
   const inventory = scanInventory(host);
   const d = resolveDevice(host, inventory, word);
   const look = new Look(host, inventory);
-  const group = peers(look, d);
+  const members = d.iommu_group === null ? [d] : groupMembers(inventory, d.iommu_group);
+  const usages = await observing(host, { deadlineMs: LOOK_MS }, (work) => readUsages(work, members));
+  const group = peers(look, d, usages);
   const regions = reserved(look, d);
   const reset = resetScope(look, d);
   const causes = [
     ...hostCauses(look, d),
-    ...deviceCauses(look, d),
+    ...deviceCauses(look, d, usages.get(d.address) ?? null),
     ...regions.causes,
     ...group.causes,
     ...groupCauses(look, d),

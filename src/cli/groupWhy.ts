@@ -6,8 +6,8 @@ import type { Answer, Invocation } from './command.ts';
 import { colours, plain, table } from './table.ts';
 
 /** `hostdev group why DEV`: exit 3 when the device could not be given to a guest as things are. */
-export function groupWhy({ host, words }: Invocation): Answer {
-  const { why: w, warnings } = explainDevice(host, words[0] ?? '');
+export async function groupWhy({ host, words }: Invocation): Promise<Answer> {
+  const { why: w, warnings } = await explainDevice(host, words[0] ?? '');
   const { bad, good, warn } = colours(process.stdout);
   const place = w.iommu_group === null ? 'in no IOMMU group' : `in IOMMU group ${w.iommu_group}`;
   const lines = [

@@ -1,5 +1,5 @@
 /** The rest of a group: who keeps it from a guest, and what the host would lose with it. */
-import { readUsage } from '../binding/usage.ts';
+import type { Usage } from '../binding/guards.ts';
 import type { Address } from '../pci/address.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
@@ -18,7 +18,11 @@ export type Peer = {
 };
 
 /** The rest of the group: who blocks, and what the host would lose. */
-export function peers(look: Look, d: PciDevice): { self: Peer; peers: Peer[]; causes: Cause[] } {
+export function peers(
+  look: Look,
+  d: PciDevice,
+  usages: ReadonlyMap<Address, Usage>,
+): { self: Peer; peers: Peer[]; causes: Cause[] } {
   const { host } = look;
   const others =
     d.iommu_group === null ? [] : groupMembers(look.inventory, d.iommu_group).filter((p) => p.address !== d.address);
@@ -47,10 +51,9 @@ export function peers(look: Look, d: PciDevice): { self: Peer; peers: Peer[]; ca
     causes.push(because('peer-driver', b.address, `${b.address} ${b.reason}`, change));
   }
   for (const p of others.filter((o) => blockers.some((b) => b.address === o.address) && !isBridge(o))) {
-    const usage = look.quiet(p.address, () => readUsage(host, p, false));
-    for (const u of usage === null ? [] : [...usage.disks, ...usage.network, ...usage.display])
+    for (const { reason } of usages.get(p.address)?.uses ?? [])
       causes.push(
-        because('peer-host-use', p.address, u, 'let the host do without it, or put the device into another slot'),
+        because('peer-host-use', p.address, reason, 'let the host do without it, or put the device into another slot'),
       );
   }
   return { self: describe(d, false, everything), peers: list, causes };

@@ -1,7 +1,7 @@
 /** What keeps a device from a guest, the rest of its group aside: the host as a whole, the device itself, what the firmware keeps. */
 import { denylistAdvice, denylisted } from '../binding/denylist.ts';
 import { readModuleLists, variantDriver } from '../binding/driverChoice.ts';
-import { readUsage } from '../binding/usage.ts';
+import type { Guard, Usage } from '../binding/guards.ts';
 import { interruptRemapping, unsafeInterruptsAllowed } from '../host/interrupts.ts';
 import { iommuState } from '../host/iommu.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
@@ -68,8 +68,11 @@ export function hostCauses(look: Look, d: PciDevice): Cause[] {
   return causes;
 }
 
-/** The device itself. */
-export function deviceCauses(look: Look, d: PciDevice): Cause[] {
+/** What a process or a service holds, rather than the host itself. */
+const HELD: readonly Guard[] = ['in-use', 'rdma'];
+
+/** The device itself; `usage` is null when nobody could look. */
+export function deviceCauses(look: Look, d: PciDevice, usage: Usage | null): Cause[] {
   const { host } = look;
   const causes: Cause[] = [];
   if (isBridge(d))
@@ -87,27 +90,16 @@ export function deviceCauses(look: Look, d: PciDevice): Cause[] {
   if (family !== undefined && !denylistOff(look) && vfioDriver(look, d) === 'vfio-pci')
     causes.push(because('denylist', d.address, family, denylistAdvice()));
   const vfio = isVfioDriver(host, d.address, d.driver);
-  const usage = look.quiet(d.address, () => readUsage(host, d, vfio));
   if (usage === null) return causes;
   for (const u of usage.unmeasured) look.missed(d.address, u);
-  for (const u of [...usage.disks, ...usage.network, ...usage.display])
-    causes.push(
-      because(
-        'host-use',
-        d.address,
-        u,
-        'let the host do without it first; bind refuses until then (or --allow names the guard)',
-      ),
-    );
-  for (const h of usage.holders)
-    causes.push(
-      because(
-        'held',
-        d.address,
-        `process ${h.pid} (${h.command}) has ${h.path} open`,
-        vfio ? 'it belongs to a running guest: stop that first' : 'end that process',
-      ),
-    );
+  for (const { guard, reason } of usage.uses) {
+    const change = HELD.includes(guard)
+      ? vfio
+        ? 'it belongs to a running guest: stop that first'
+        : 'end that process'
+      : 'let the host do without it first; bind refuses until then (or --allow names the guard)';
+    if (guard !== 'vfs') causes.push(because(HELD.includes(guard) ? 'held' : 'host-use', d.address, reason, change));
+  }
   return causes;
 }
 

@@ -59,7 +59,6 @@ export class Host {
   readonly acpiTables = 'sys/firmware/acpi/tables';
   /** For `doctor` and `group why` only: what says whether interrupts are remapped, who draws on a display, what the boot locked, when a process began. */
   readonly interrupts = 'proc/interrupts';
-  readonly iomem = 'proc/iomem';
   readonly procStat = 'proc/stat';
   readonly lockdown = 'sys/kernel/security/lockdown';
   /** Four bytes of attributes, then 1 when secure boot is on (UEFI 2.10, 3.3). */

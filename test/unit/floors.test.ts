@@ -16,7 +16,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   // Judges facts, changes nothing.
   doctor: ['addon', 'host', 'store', 'pci', 'binding'],
   actions: ['addon', 'host', 'store', 'pci', 'binding', 'domain', 'hook', 'doctor'],
-  cli: ['addon', 'host', 'actions', 'binding', 'doctor'],
+  cli: ['addon', 'host', 'actions', 'binding', 'domain', 'doctor'],
 };
 
 const sources = readdirSync('src', { recursive: true, encoding: 'utf8' })

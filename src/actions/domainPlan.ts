@@ -1,0 +1,281 @@
+/** `domain plan`: a domain's XML with devices of this host in it, or without them again. Reads the host and changes nothing on it. */
+import { refuse } from '../binding/bind.ts';
+import type { Refusal } from '../binding/guards.ts';
+import { observing } from '../binding/session.ts';
+import { addDevices, domainType, readBootOrders, removeDevices } from '../domain/devices.ts';
+import { type Hostdev, hostdevElement, type Rom } from '../domain/fragments.ts';
+import { type DomainDevice, type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
+import { nicElement } from '../domain/nic.ts';
+import { formatXml, LIBVIRT_LAYOUT, type XmlElement } from '../domain/write.ts';
+import { decodeXml } from '../domain/xml.ts';
+import { HostdevError } from '../errors.ts';
+import { bridgeWayOut, sentence, viability } from '../hook/check.ts';
+import { planPrepare } from '../hook/prepare.ts';
+import type { Host } from '../host/host.ts';
+import { iommuState } from '../host/iommu.ts';
+import { type Address, canonicalAddress } from '../pci/address.ts';
+import { type Inventory, isBridge, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { resolveDevice } from '../pci/resolve.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
+import { type AskedNic, type BoundNic, bindNic } from './domainNic.ts';
+import type { ActionOptions, Warned } from './options.ts';
+
+export type DomainPlanRequest = {
+  /** Words of contract 2. */
+  add: readonly string[];
+  remove: readonly string[];
+  /** Null is libvirt's and Nova's usual 'yes'. */
+  managed: boolean | null;
+  model: string | null;
+  rom: Rom | null;
+  boot: number | null;
+  /** Null: as `<hostdev>`. */
+  nic: AskedNic | null;
+  unassignedPeers: boolean;
+};
+
+/** A device element for `virsh attach-device`, as a file of its own. */
+export type Fragment = { address: Address; kind: 'hostdev' | 'interface'; unassigned: boolean; xml: string };
+
+export type DomainPlan = Warned & {
+  domain: { name: string; uuid: string | null };
+  /** In the order in which they can be plugged in: peers that only leave the host come first. */
+  fragments: Fragment[];
+  removed: { address: Address; kind: DomainDevice['kind'] }[];
+  /** The whole domain, edited. */
+  xml: string;
+};
+
+type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: BoundNic | null };
+
+const BOM = [0xef, 0xbb, 0xbf];
+
+/**
+ * Plans the change of a domain's XML (`what` names the file). Raises HOSTDEV_XML, HOSTDEV_DEVICE_ABSENT or _AMBIGUOUS, HOSTDEV_GUARD for a bridge or a peer that
+ * the host needs, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_DOMAIN_UNFIT for what the domain has already or cannot take.
+ */
+export async function planDomain(
+  host: Host,
+  bytes: Uint8Array,
+  what: string,
+  request: DomainPlanRequest,
+  options: ActionOptions,
+): Promise<DomainPlan> {
+  const text = decodeXml(bytes, what);
+  const before = readDomainDevices(text, what);
+  const inventory = scanInventory(host);
+  const warnings = [...inventory.warnings];
+  const removed = request.remove.map((word) => listedDevice(host, inventory, before, word));
+  const rest = removeDevices(
+    text,
+    what,
+    removed.map((d) => d.address),
+  );
+  const domain = readDomainDevices(rest, what);
+  const named = namedDevices(host, inventory, domain, request);
+  if (named.length > 0) checkDomain(rest, what, request);
+  const added = named.map((device) => addedDevice(host, device, request, warnings));
+  added.push(...peersOf(host, inventory, domain, added, request, warnings));
+  await checkGuards(host, domain, added, options, warnings);
+  const xml = addDevices(
+    rest,
+    what,
+    added.map((a) => a.element),
+  );
+  // What we hand out is read once more as libvirt would read it.
+  readDomainDevices(xml, what);
+  return {
+    domain: { name: domain.name, uuid: domain.uuid },
+    fragments: added.map(fragment).sort((a, b) => Number(b.unassigned) - Number(a.unassigned)),
+    removed: removed.map(({ address, kind }) => ({ address, kind })),
+    xml: BOM.every((b, i) => bytes[i] === b) ? `\uFEFF${xml}` : xml,
+    warnings,
+  };
+}
+
+const fragment = ({ device, unassigned, element }: Added): Fragment => ({
+  address: device.address,
+  kind: element.name === 'hostdev' ? 'hostdev' : 'interface',
+  unassigned,
+  xml: `${formatXml(element, LIBVIRT_LAYOUT)}\n`,
+});
+
+/** A device that the domain takes; it need not be on this host any more when its address is given. */
+function listedDevice(host: Host, inventory: Inventory, domain: DomainDevices, word: string): DomainDevice {
+  const address = canonicalAddress(word) ?? resolveDevice(host, inventory, word).address;
+  const device = domain.devices.find((d) => d.address === address);
+  if (device) return device;
+  throw unfit(`Domain ${domain.name} does not take ${address}`, domainTakes(domain));
+}
+
+const domainTakes = (domain: DomainDevices): string =>
+  domain.devices.length === 0
+    ? 'It takes no PCI device.'
+    : `It takes ${domain.devices.map((d) => `${d.address} (${d.where})`).join(', ')}.`;
+
+const unfit = (message: string, hint: string): HostdevError =>
+  new HostdevError('HOSTDEV_DOMAIN_UNFIT', message, { hint });
+
+function namedDevices(
+  host: Host,
+  inventory: Inventory,
+  domain: DomainDevices,
+  { add }: DomainPlanRequest,
+): PciDevice[] {
+  const devices = new Map<Address, PciDevice>();
+  for (const word of add) {
+    const device = resolveDevice(host, inventory, word);
+    const listed = domain.devices.find((d) => d.address === device.address);
+    if (listed)
+      throw unfit(
+        `Domain ${domain.name} takes ${device.address} already: ${listed.where}`,
+        `Leave it out, or take it out first with --remove ${device.address}.`,
+      );
+    if (devices.has(device.address))
+      throw new HostdevError('HOSTDEV_USAGE', `${device.address} is named twice`, { hint: 'Name each device once.' });
+    if (isBridge(device)) refuseBridge(inventory, device);
+    devices.set(device.address, device);
+  }
+  return [...devices.values()];
+}
+
+function refuseBridge(inventory: Inventory, device: PciDevice): never {
+  const peers = inventory.devices.filter(
+    (d) => d.iommu_group !== null && d.iommu_group === device.iommu_group && !isBridge(d),
+  );
+  const behind = peers.length > 0 ? ` In its group: ${peers.map((d) => d.address).join(', ')}.` : '';
+  throw new HostdevError(
+    'HOSTDEV_GUARD',
+    `${device.address} is a bridge (class ${device.class}): VFIO does not take it`,
+    {
+      hint: `Name the devices behind it instead.${behind}`,
+    },
+  );
+}
+
+/** What the domain itself says about devices more. */
+function checkDomain(text: string, what: string, { boot }: DomainPlanRequest): void {
+  const type = domainType(text, what);
+  if (type !== null && !['kvm', 'qemu', 'test'].includes(type))
+    throw unfit(`The domain's type is '${type}': PCI devices go to guests of QEMU by VFIO`, 'Use type kvm or qemu.');
+  if (boot === null) return;
+  const { byOs, taken } = readBootOrders(text, what);
+  if (byOs)
+    throw unfit(
+      "The domain says <boot dev> in <os>: libvirt refuses a device's own <boot order> beside it",
+      'Take <boot dev> out of <os> and give its devices <boot order>, or leave --boot out.',
+    );
+  const by = taken.get(boot);
+  if (by !== undefined)
+    throw unfit(`Boot order ${boot} is taken by ${by}`, `Free is ${firstFree(taken)}; or change that one first.`);
+}
+
+function firstFree(taken: ReadonlyMap<number, string>): number {
+  let order = 1;
+  while (taken.has(order)) order += 1;
+  return order;
+}
+
+function addedDevice(host: Host, device: PciDevice, request: DomainPlanRequest, warnings: string[]): Added {
+  const { address, driver } = device;
+  const passed = {
+    address,
+    managed: request.managed ?? true,
+    model: request.model,
+    rom: request.rom,
+    boot: request.boot,
+  };
+  const { managed } = passed;
+  if (request.nic !== null) {
+    const nic = bindNic(host, device, request.nic);
+    return { device, unassigned: false, element: nicElement(nic, passed), managed, nic };
+  }
+  if (managed && driver !== null && driver !== 'vfio-pci' && isVfioDriver(host, address, driver))
+    warnings.push(`${address} is on ${driver}, which is VFIO's already: --managed no leaves it there`);
+  return { device, unassigned: false, element: hostdevElement({ ...passed, unassigned: false }), managed, nic: null };
+}
+
+/** A macvtap or vDPA interface leaves the function on its host driver. */
+const takesFunction = ({ nic }: Added): boolean => nic === null || nic.shape === 'direct' || nic.shape === 'physical';
+
+/** The peers that keep the added devices' groups from the guest, as devices that only leave the host. Raises HOSTDEV_GROUP_NOT_VIABLE. */
+function peersOf(
+  host: Host,
+  inventory: Inventory,
+  domain: DomainDevices,
+  added: readonly Added[],
+  request: DomainPlanRequest,
+  warnings: string[],
+): Added[] {
+  const taking = added.filter(takesFunction);
+  const addresses = taking.map((a) => a.device.address);
+  if (taking.some((a) => a.device.iommu_group === null)) {
+    const { on, reason } = iommuState(host);
+    warnings.push(on ? `${addresses.join(', ')}: not all are in an IOMMU group yet` : `no IOMMU here: ${reason}`);
+  }
+  const listed = new Set([...domain.devices.map((d) => d.address), ...addresses]);
+  const { blockers, groups } = viability(host, inventory, addresses, listed);
+  if (blockers.length === 0) return [];
+  const bridges = blockers.flatMap((b) => bridgeWayOut(inventory, b) ?? []);
+  if (bridges.length > 0 || !request.unassignedPeers) {
+    const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
+    const endpoints = blockers.filter((b) => bridgeWayOut(inventory, b) === null).map((b) => b.address);
+    const ways = [
+      ...(endpoints.length === 0 || request.unassignedPeers
+        ? []
+        : [
+            `give --unassigned-peers to take ${endpoints.join(', ')} from the host too, unseen by the guest, or name them with --device`,
+          ]),
+      ...bridges,
+    ];
+    throw new HostdevError(
+      'HOSTDEV_GROUP_NOT_VIABLE',
+      `IOMMU group ${groups.join(', ')} would not be viable: ${peers}`,
+      {
+        hint: `${sentence(ways.join('; and '))}.`,
+        data: { blockers },
+      },
+    );
+  }
+  const managed = request.managed ?? true;
+  return blockers.flatMap((b) => {
+    const device = inventory.byAddress.get(b.address);
+    const h: Hostdev = { address: b.address, managed, model: null, rom: null, boot: null, unassigned: true };
+    return device ? [{ device, unassigned: true, element: hostdevElement(h), managed, nic: null }] : [];
+  });
+}
+
+/**
+ * What the hook's guards would say. For a device that was named it is a warning: nothing is changed here, and the hook refuses in its time. A peer was not named, so
+ * one that the host needs is refused.
+ */
+async function checkGuards(
+  host: Host,
+  domain: DomainDevices,
+  added: readonly Added[],
+  options: ActionOptions,
+  warnings: string[],
+): Promise<void> {
+  const listed = added.filter(takesFunction).map(({ device, managed, unassigned }) => ({
+    device,
+    listed: { address: device.address, kind: 'hostdev' as const, managed, model: null, unassigned, where: '' },
+  }));
+  if (listed.length === 0) return;
+  const claim = { owner: `domain:${domain.uuid ?? NOBODY}` as const, name: domain.name, managed: false };
+  let refusals: Refusal[];
+  try {
+    const verdict = await observing(host, options, (work) => planPrepare(work, listed, claim, options.allowed));
+    refusals = verdict.refusals;
+    warnings.push(...verdict.warnings);
+  } catch (e) {
+    if (!(e instanceof HostdevError)) throw e;
+    warnings.push(`the guards were not asked: ${e.message}`);
+    return;
+  }
+  const peers = new Set(added.filter((a) => a.unassigned).map((a) => a.device.address));
+  refuse(refusals.filter((r) => peers.has(r.address)));
+  warnings.push(...refusals.map((r) => `${r.address}: ${r.reason}: the hook will refuse it (${r.guard})`));
+}
+
+/** As in hookTest.ts: a domain that was never defined has no UUID. */
+const NOBODY = '00000000-0000-0000-0000-000000000000';
