@@ -1,5 +1,5 @@
 /**
- * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `engine` what the other commands add, `hook` what only the
+ * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `input` the reading of files, `engine` what the other commands add, `hook` what only the
  * hook does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
  * above is loaded when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
  */
@@ -9,8 +9,10 @@ import { build } from 'esbuild';
 
 const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
+  ['input', ['src/cli/input.ts']],
   ['engine', ['bind', 'group', 'help', 'show', 'status'].map((n) => `src/cli/${n}.ts`).concat('src/binding/guards.ts')],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
+  ['simulate', ['src/cli/simulate.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];
 
