@@ -186,11 +186,6 @@ export const ERRORS = {
     text: 'VFs of one PF have different resource classes or traits, which cannot be reported to Placement.',
     hint: 'Give all VFs of a PF the same resource_class, traits and live_migratable.',
   },
-  HOSTDEV_PLACEMENT_SPLIT: {
-    exit: EXIT.no,
-    text: 'VFs of one PF have different tags, so that Nova could give none of them out through Placement.',
-    hint: 'Give all VFs of a PF the same tags, or set [filter_scheduler]pci_in_placement = false.',
-  },
   HOSTDEV_SCENARIO: {
     exit: EXIT.usage,
     text: 'The input is no scenario for simulate.',

@@ -141,13 +141,10 @@ export class PciTracker {
     this.#pools.assignProviders();
   }
 
-  /** Providers with what the filters leave of them for one request, in pool order: what Placement can be asked for. */
-  providersFor(request: PciRequest, place: GuestPlace = ANYWHERE): Map<string, number> {
-    const found = new Map<string, number>();
-    for (const { pool } of filterPools(this.#pools.list, request, place, null, freeNow)) {
-      if (pool.rp !== null) found.set(pool.rp, (found.get(pool.rp) ?? 0) + pool.free);
-    }
-    return found;
+  /** Providers whose devices tags split into several pools: Nova gives out none of them through Placement (nova.md 6.2, BUG D). */
+  splitProviders(): string[] {
+    const all = this.#pools.list.flatMap((p) => (p.rp === null ? [] : [p.rp]));
+    return [...new Set(all.filter((rp, i) => all.indexOf(rp) !== i))];
   }
 
   /** Nova's own check, by numbers alone; a pool that the requests before have emptied is not there for the next. */
