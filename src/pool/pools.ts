@@ -14,6 +14,8 @@ export type Tracked = {
   device: PoolDevice;
   tags: JsonObject;
   specIndex: number;
+  /** The tags of the specs as they are now, which those of a held device may lag behind; null when none names it any more. */
+  namedTags: JsonObject | null;
   status: DeviceStatus;
   consumer: string | null;
   parent: Tracked | null;

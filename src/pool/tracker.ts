@@ -34,6 +34,8 @@ export type DeviceMatch = {
 export type DeviceState = {
   device: PoolDevice;
   tags: JsonObject;
+  /** The tags of the specs as they are now: those of a held device stay until it is freed. Null when no spec names it any more. */
+  namedTags: JsonObject | null;
   status: DeviceStatus;
   consumer: string | null;
   burned: boolean;
@@ -75,9 +77,10 @@ export class PciTracker {
 
   /** All tracked devices, in order of address. */
   devices(): DeviceState[] {
-    return this.#tracked.map(({ device, tags, status, consumer, burned }) => ({
+    return this.#tracked.map(({ device, tags, namedTags, status, consumer, burned }) => ({
       device,
       tags,
+      namedTags,
       status,
       consumer,
       burned,
@@ -137,14 +140,16 @@ export class PciTracker {
 
   /** After a report to Placement: the provider of each device, or null. Pools take it as a key. */
   assignProviders(providerOf: (device: DeviceState) => string | null): void {
-    for (const t of this.#tracked) t.rp = providerOf(t);
+    for (const t of this.#tracked) t.rp = providerOf(t) ?? t.rp;
     this.#pools.assignProviders();
   }
 
   /** Providers whose devices tags split into several pools: Nova gives out none of them through Placement (nova.md 6.2, BUG D). */
   splitProviders(): string[] {
-    const all = this.#pools.list.flatMap((p) => (p.rp === null ? [] : [p.rp]));
-    return [...new Set(all.filter((rp, i) => all.indexOf(rp) !== i))];
+    const seen = new Set<string>();
+    const split = new Set<string>();
+    for (const { rp } of this.#pools.list) if (rp !== null) (seen.has(rp) ? split : seen).add(rp);
+    return [...split];
   }
 
   /** Nova's own check, by numbers alone; a pool that the requests before have emptied is not there for the next. */
@@ -293,6 +298,7 @@ export class PciTracker {
           note(`${t.device.address} is held by ${t.consumer} and no longer offered: it is kept until it is freed`),
         );
       t.later = found ?? 'gone';
+      t.namedTags = found?.tags ?? this.#matcher.match(t.device).tags;
     } else if (found !== null) this.#become(t, found);
     else {
       // The pool keeps what was in it under the old specs; nothing is tracked of it any more.
@@ -310,7 +316,7 @@ export class PciTracker {
     const wasPooled = t.pool !== null;
     const moves = wasPooled && !sameJson(poolKeys(t.device, t.tags), poolKeys(device, tags));
     if (moves) this.#pools.remove(t);
-    Object.assign(t, { device, tags, specIndex });
+    Object.assign(t, { device, tags, specIndex, namedTags: tags });
     if (moves) this.#pools.add(t);
     return isOther;
   }
@@ -320,6 +326,7 @@ export class PciTracker {
       device,
       tags,
       specIndex,
+      namedTags: tags,
       status: 'available',
       consumer: null,
       parent: null,
