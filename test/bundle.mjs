@@ -1,5 +1,5 @@
 /**
- * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `engine` what the other commands add, `hook` what only the
+ * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `input` the reading of files, `engine` what the other commands add, `hook` what only the
  * hook does, `doctor` what explains a host, `plan` what only `domain plan` does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
  * above is loaded when a command asks for it by import(). src/launch.ts loads them, with the bytecode that src/warm.ts makes at the end.
  * Why: docs/decisions/0005-bundle.md.
@@ -12,6 +12,7 @@ import { build } from 'esbuild';
 
 const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
+  ['input', ['src/cli/input.ts']],
   [
     'engine',
     [
@@ -22,6 +23,7 @@ const LAYERS = [
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['doctor', ['src/cli/doctor.ts', 'src/cli/groupWhy.ts']],
   ['plan', ['src/cli/domainPlan.ts']],
+  ['simulate', ['src/cli/simulate.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];
 

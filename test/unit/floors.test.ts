@@ -9,13 +9,17 @@ const MAY_IMPORT: Record<string, string[]> = {
   host: ['addon'],
   store: ['addon', 'host'],
   pci: ['addon', 'host', 'store'],
+  // Nova's grammar is text in, values out.
+  spec: [],
+  pool: ['spec', 'pci'],
+  placement: ['spec', 'pool'],
   binding: ['addon', 'host', 'store', 'pci'],
   // Addresses only: a domain knows no sysfs.
   domain: ['pci'],
   hook: ['addon', 'host', 'store', 'pci', 'binding', 'domain'],
   // Judges facts, changes nothing.
   doctor: ['addon', 'host', 'store', 'pci', 'binding'],
-  actions: ['addon', 'host', 'store', 'pci', 'binding', 'domain', 'hook', 'doctor'],
+  actions: ['addon', 'host', 'store', 'pci', 'spec', 'pool', 'placement', 'binding', 'domain', 'hook', 'doctor'],
   cli: ['addon', 'host', 'actions', 'binding', 'domain', 'doctor'],
 };
 
