@@ -84,6 +84,9 @@ describe('disk', () => {
       echo raid1 > level
       echo 1 > raid_disks
       cat /sys/class/block/${disk}/dev > new_dev
+      kib=$(($(cat /sys/class/block/${disk}/size) / 2))
+      echo $kib > dev-${disk}/size
+      echo $kib > component_size
       echo 0 > dev-${disk}/slot
       echo none > resync_start
       echo active > array_state
