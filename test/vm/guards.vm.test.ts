@@ -84,6 +84,9 @@ describe('disk', () => {
       echo raid1 > level
       echo 1 > raid_disks
       cat /sys/class/block/${disk}/dev > new_dev
+      kib=$(($(cat /sys/class/block/${disk}/size) / 2))
+      echo $kib > dev-${disk}/size
+      echo $kib > component_size
       echo 0 > dev-${disk}/slot
       echo none > resync_start
       echo active > array_state
@@ -278,6 +281,33 @@ test('a PF with VFs: idle ones are lifted by --allow=vfs, one in use by nothing'
 
 test('a bridge', async () => {
   await expectGuard(BRIDGE, 'bridge', /^it is a bridge \(class 0604/);
+});
+
+describe('carried out with the allowance', () => {
+  const there = async (address: string, guard: Guard) => {
+    expect((await vm().sh(`hostdev bind ${address}`)).code).toBe(5);
+    await vm().ok(`hostdev bind --allow=${guard} ${address}`);
+    expect(await driverOf(vm(), address)).toBe('vfio-pci');
+    await vm().ok(`hostdev unbind ${address}`);
+  };
+
+  test('a NIC with an address', async () => {
+    await vm().ok(`ip addr add 192.0.2.1/24 dev ${eth} && ip link set ${eth} up`);
+    await there(NIC, 'network');
+    expect(await driverOf(vm(), NIC)).toBe('e1000e');
+  });
+
+  test('a drive whose controller a process holds', async () => {
+    const release = await background(`sh -c 'exec sleep 1000 < /dev/${disk.replace(/n\d+$/, '')}'`);
+    await there(NVME, 'in-use');
+    await release();
+    expect(await driverOf(vm(), NVME)).toBe('nvme');
+  });
+
+  test('the display', async () => {
+    await there(DISPLAY, 'display');
+    expect(await driverOf(vm(), DISPLAY)).toBeNull();
+  });
 });
 
 test('what was refused was left alone, and what is free is bound and given back', async () => {
