@@ -3,9 +3,13 @@ import { refuse } from '../binding/bind.ts';
 import type { Refusal } from '../binding/guards.ts';
 import { observing } from '../binding/session.ts';
 import { addDevices, domainType, readBootOrders, removeDevices } from '../domain/devices.ts';
-import { type Hostdev, hostdevElement, type Rom } from '../domain/fragments.ts';
+import { readDomainFacts } from '../domain/domainFacts.ts';
+import { type Hostdev, hostdevElement, type Rom, SINCE } from '../domain/fragments.ts';
 import { type DomainDevice, type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
-import { nicElement } from '../domain/nic.ts';
+import { type Nic, nicElement } from '../domain/nic.ts';
+import { formatVersion, parseVersion, type Version, type Versions } from '../domain/version.ts';
+import { removeViommu, setViommu } from '../domain/viommuEdit.ts';
+import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../domain/viommuSuggest.ts';
 import { formatXml, LIBVIRT_LAYOUT, type XmlElement } from '../domain/write.ts';
 import { decodeXml } from '../domain/xml.ts';
 import { HostdevError } from '../errors.ts';
@@ -14,10 +18,10 @@ import { planPrepare } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
-import { type Inventory, isBridge, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { type Inventory, isBridge, type PciDevice, printable, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { type AskedNic, type BoundNic, bindNic } from './domainNic.ts';
+import { type AskedNic, bindNic } from './domainNic.ts';
 import type { ActionOptions, Warned } from './options.ts';
 
 export type DomainPlanRequest = {
@@ -32,6 +36,11 @@ export type DomainPlanRequest = {
   /** Null: as `<hostdev>`. */
   nic: AskedNic | null;
   unassignedPeers: boolean;
+  /** A wish of {@link VIOMMU_WISHES} or 'none', as typed; null leaves what is there. */
+  viommu: string | null;
+  /** Versions as typed; null: those of this host. */
+  libvirt: string | null;
+  qemu: string | null;
 };
 
 /** A device element for `virsh attach-device`, as a file of its own. */
@@ -42,11 +51,13 @@ export type DomainPlan = Warned & {
   /** In the order in which they can be plugged in: peers that only leave the host come first. */
   fragments: Fragment[];
   removed: { address: Address; kind: DomainDevice['kind'] }[];
+  /** What was put in, and why; null when none was asked for. */
+  viommu: { model: string; reasons: string[]; notes: string[] } | null;
   /** The whole domain, edited. */
   xml: string;
 };
 
-type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: BoundNic | null };
+type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: Nic | null };
 
 const BOM = [0xef, 0xbb, 0xbf];
 
@@ -61,6 +72,8 @@ export async function planDomain(
   request: DomainPlanRequest,
   options: ActionOptions,
 ): Promise<DomainPlan> {
+  const wish = readWish(request.viommu);
+  const versions = readVersions(request);
   const text = decodeXml(bytes, what);
   const before = readDomainDevices(text, what);
   const inventory = scanInventory(host);
@@ -74,23 +87,80 @@ export async function planDomain(
   const domain = readDomainDevices(rest, what);
   const named = namedDevices(host, inventory, domain, request);
   if (named.length > 0) checkDomain(rest, what, request);
+  if (named.length > 0) checkVersions(request, versions);
   const added = named.map((device) => addedDevice(host, device, request, warnings));
   added.push(...peersOf(host, inventory, domain, added, request, warnings));
+  if (added.some((a) => a.unassigned))
+    need(versions, SINCE.unassigned, "<address type='unassigned'/>", 'Name the peers.');
   await checkGuards(host, domain, added, options, warnings);
-  const xml = addDevices(
+  const withDevices = addDevices(
     rest,
     what,
     added.map((a) => a.element),
   );
+  const { xml, viommu } = withViommu(withDevices, what, versions, wish);
   // What we hand out is read once more as libvirt would read it.
   readDomainDevices(xml, what);
   return {
     domain: { name: domain.name, uuid: domain.uuid },
     fragments: added.map(fragment).sort((a, b) => Number(b.unassigned) - Number(a.unassigned)),
     removed: removed.map(({ address, kind }) => ({ address, kind })),
+    viommu,
     xml: BOM.every((b, i) => bytes[i] === b) ? `\uFEFF${xml}` : xml,
     warnings,
   };
+}
+
+function readWish(word: string | null): ViommuWish | 'none' | null {
+  if (word === null || word === 'none' || isViommuWish(word)) return word;
+  throw new HostdevError('HOSTDEV_USAGE', `--viommu ${printable(word)}: there is no such model`, {
+    hint: `There are: ${VIOMMU_WISHES.join(', ')}, none.`,
+  });
+}
+
+function readVersions(request: DomainPlanRequest): Versions {
+  const read = (name: 'libvirt' | 'qemu'): Version | null => {
+    const word = request[name];
+    const v = word === null ? null : parseVersion(word);
+    if (word !== null && v === null)
+      throw new HostdevError('HOSTDEV_USAGE', `--${name} ${printable(word)}: no version`, {
+        hint: 'For example 11.3.0.',
+      });
+    return v;
+  };
+  return { libvirt: read('libvirt'), qemu: read('qemu') };
+}
+
+/** Raises HOSTDEV_DOMAIN_UNFIT when libvirt is known and older than `since`: it would drop the thing without a word. */
+function need({ libvirt }: Versions, since: Version, thing: string, hint: string): void {
+  if (libvirt !== null && libvirt < since)
+    throw unfit(`${thing} needs libvirt ${formatVersion(since)}, and this is ${formatVersion(libvirt)}`, hint);
+}
+
+function checkVersions({ model, rom, nic }: DomainPlanRequest, versions: Versions): void {
+  if (model !== null)
+    need(
+      versions,
+      SINCE.model,
+      `<driver model='${model}'/>`,
+      "Leave --driver out; with --managed no 'hostdev bind --driver' does it.",
+    );
+  if (rom !== null && 'enabled' in rom) need(versions, SINCE.romEnabled, "<rom enabled='no'/>", 'Give --rom off.');
+  if (nic?.shape === 'vdpa') need(versions, SINCE.vdpa, "<interface type='vdpa'>", 'Give --vnic direct.');
+}
+
+function withViommu(
+  text: string,
+  what: string,
+  versions: Versions,
+  wish: ViommuWish | 'none' | null,
+): Pick<DomainPlan, 'xml' | 'viommu'> {
+  if (wish === null) return { xml: text, viommu: null };
+  if (wish === 'none') return { xml: removeViommu(text, what), viommu: null };
+  const s = suggestViommu(readDomainFacts(text, what), versions, null, wish);
+  if (s.kind === 'refusal')
+    throw unfit(`No vIOMMU ${wish} for this domain: ${s.reason} (${s.rule})`, sentence(`${s.fix}.`));
+  return { xml: setViommu(text, what, s), viommu: { model: s.model, reasons: s.reasons, notes: s.notes } };
 }
 
 const fragment = ({ device, unassigned, element }: Added): Fragment => ({
