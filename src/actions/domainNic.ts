@@ -1,4 +1,5 @@
 /** A network interface for a domain: what was asked for, joined with what this host knows of the function. */
+import { unfit } from '../domain/devices.ts';
 import { type Nic, type NicShape, VNICS } from '../domain/nic.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -70,9 +71,6 @@ function readProfile(word: string | undefined): string | null {
   if (word === undefined || /^[^\p{Cc}]{1,39}$/u.test(word)) return word ?? null;
   throw usage('--profile-id: not 1 to 39 characters', "libvirt's port profiles have no longer ids.");
 }
-
-const unfit = (message: string, hint: string): HostdevError =>
-  new HostdevError('HOSTDEV_DOMAIN_UNFIT', message, { hint });
 
 /** Base class 02: network controllers, InfiniBand's among them. An unknown class is the device's own matter. */
 const isNetwork = (d: PciDevice): boolean => d.class === null || d.class.startsWith('02');
