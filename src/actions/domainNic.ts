@@ -66,10 +66,10 @@ function readVlan(word: string | undefined): number | null {
   return Number(word) || null;
 }
 
-/** LIBVIRT_IFLA_VF_PORT_PROFILE_MAX, 40 with its NUL. */
+/** LIBVIRT_IFLA_VF_PORT_PROFILE_MAX is 40 with its NUL; virNetDevVPortProfileFormat writes it without escaping (9.0.0), so its own dump would be no XML. */
 function readProfile(word: string | undefined): string | null {
-  if (word === undefined || /^[^\p{Cc}]{1,39}$/u.test(word)) return word ?? null;
-  throw usage('--profile-id: not 1 to 39 characters', "libvirt's port profiles have no longer ids.");
+  if (word === undefined || /^[^\p{Cc}<>&'"]{1,39}$/u.test(word)) return word ?? null;
+  throw usage('--profile-id: not 1 to 39 characters without < > & or quotes', 'libvirt keeps no other ids.');
 }
 
 /** Base class 02: network controllers, InfiniBand's among them. An unknown class is the device's own matter. */
