@@ -1,37 +1,30 @@
 /** `domain plan`: a domain's XML with devices of this host in it, or without them again. Reads the host and changes nothing on it. */
-import { refuse } from '../binding/bind.ts';
-import type { Refusal } from '../binding/guards.ts';
-import { observing } from '../binding/session.ts';
-import { addDevices, domainType, readBootOrders, removeDevices } from '../domain/devices.ts';
-import { type Hostdev, hostdevElement, type Rom } from '../domain/fragments.ts';
+import { addDevices, domainType, readBootOrders, removeDevices, unfit } from '../domain/devices.ts';
+import { readDomainFacts } from '../domain/domainFacts.ts';
+import { SINCE } from '../domain/fragments.ts';
 import { type DomainDevice, type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
-import { nicElement } from '../domain/nic.ts';
-import { formatXml, LIBVIRT_LAYOUT, type XmlElement } from '../domain/write.ts';
+import { formatVersion, parseVersion, type Version, type Versions } from '../domain/version.ts';
+import { removeViommu, setViommu } from '../domain/viommuEdit.ts';
+import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../domain/viommuSuggest.ts';
+import { formatXml, LIBVIRT_LAYOUT } from '../domain/write.ts';
 import { decodeXml } from '../domain/xml.ts';
 import { HostdevError } from '../errors.ts';
-import { bridgeWayOut, sentence, viability } from '../hook/check.ts';
-import { planPrepare } from '../hook/prepare.ts';
+import { sentence } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
-import { iommuState } from '../host/iommu.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
-import { type Inventory, isBridge, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { type Inventory, printable, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
-import { isVfioDriver } from '../pci/vfio.ts';
-import { type AskedNic, type BoundNic, bindNic } from './domainNic.ts';
+import { type Added, addedDevice, checkGuards, namedDevices, peersOf, type TakeRequest } from './domainTake.ts';
 import type { ActionOptions, Warned } from './options.ts';
 
-export type DomainPlanRequest = {
-  /** Words of contract 2. */
-  add: readonly string[];
+export type DomainPlanRequest = TakeRequest & {
+  /** Words of contract 2, or addresses of what the domain takes. */
   remove: readonly string[];
-  /** Null is libvirt's and Nova's usual 'yes'. */
-  managed: boolean | null;
-  model: string | null;
-  rom: Rom | null;
-  boot: number | null;
-  /** Null: as `<hostdev>`. */
-  nic: AskedNic | null;
-  unassignedPeers: boolean;
+  /** A wish of {@link VIOMMU_WISHES} or 'none', as typed; null leaves what is there. */
+  viommu: string | null;
+  /** Versions as typed; null: those of this host. */
+  libvirt: string | null;
+  qemu: string | null;
 };
 
 /** A device element for `virsh attach-device`, as a file of its own. */
@@ -42,11 +35,11 @@ export type DomainPlan = Warned & {
   /** In the order in which they can be plugged in: peers that only leave the host come first. */
   fragments: Fragment[];
   removed: { address: Address; kind: DomainDevice['kind'] }[];
+  /** What was put in, and why; null when none was asked for. */
+  viommu: { model: string; reasons: string[]; notes: string[] } | null;
   /** The whole domain, edited. */
   xml: string;
 };
-
-type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: BoundNic | null };
 
 const BOM = [0xef, 0xbb, 0xbf];
 
@@ -61,6 +54,8 @@ export async function planDomain(
   request: DomainPlanRequest,
   options: ActionOptions,
 ): Promise<DomainPlan> {
+  const wish = readWish(request.viommu);
+  const versions = readVersions(request);
   const text = decodeXml(bytes, what);
   const before = readDomainDevices(text, what);
   const inventory = scanInventory(host);
@@ -74,23 +69,80 @@ export async function planDomain(
   const domain = readDomainDevices(rest, what);
   const named = namedDevices(host, inventory, domain, request);
   if (named.length > 0) checkDomain(rest, what, request);
+  if (named.length > 0) checkVersions(request, versions);
   const added = named.map((device) => addedDevice(host, device, request, warnings));
   added.push(...peersOf(host, inventory, domain, added, request, warnings));
+  if (added.some((a) => a.unassigned))
+    need(versions, SINCE.unassigned, "<address type='unassigned'/>", 'Name the peers.');
   await checkGuards(host, domain, added, options, warnings);
-  const xml = addDevices(
+  const withDevices = addDevices(
     rest,
     what,
     added.map((a) => a.element),
   );
+  const { xml, viommu } = withViommu(withDevices, what, versions, wish);
   // What we hand out is read once more as libvirt would read it.
   readDomainDevices(xml, what);
   return {
     domain: { name: domain.name, uuid: domain.uuid },
     fragments: added.map(fragment).sort((a, b) => Number(b.unassigned) - Number(a.unassigned)),
     removed: removed.map(({ address, kind }) => ({ address, kind })),
+    viommu,
     xml: BOM.every((b, i) => bytes[i] === b) ? `\uFEFF${xml}` : xml,
     warnings,
   };
+}
+
+function readWish(word: string | null): ViommuWish | 'none' | null {
+  if (word === null || word === 'none' || isViommuWish(word)) return word;
+  throw new HostdevError('HOSTDEV_USAGE', `--viommu ${printable(word)}: there is no such model`, {
+    hint: `There are: ${VIOMMU_WISHES.join(', ')}, none.`,
+  });
+}
+
+function readVersions(request: DomainPlanRequest): Versions {
+  const read = (name: 'libvirt' | 'qemu'): Version | null => {
+    const word = request[name];
+    const v = word === null ? null : parseVersion(word);
+    if (word !== null && v === null)
+      throw new HostdevError('HOSTDEV_USAGE', `--${name} ${printable(word)}: no version`, {
+        hint: 'For example 11.3.0.',
+      });
+    return v;
+  };
+  return { libvirt: read('libvirt'), qemu: read('qemu') };
+}
+
+/** Raises HOSTDEV_DOMAIN_UNFIT when libvirt is known and older than `since`: it would drop the thing without a word. */
+function need({ libvirt }: Versions, since: Version, thing: string, hint: string): void {
+  if (libvirt !== null && libvirt < since)
+    throw unfit(`${thing} needs libvirt ${formatVersion(since)}, and this is ${formatVersion(libvirt)}`, hint);
+}
+
+function checkVersions({ model, rom, nic }: DomainPlanRequest, versions: Versions): void {
+  if (model !== null)
+    need(
+      versions,
+      SINCE.model,
+      `<driver model='${model}'/>`,
+      "Leave --driver out; with --managed no 'hostdev bind --driver' does it.",
+    );
+  if (rom !== null && 'enabled' in rom) need(versions, SINCE.romEnabled, "<rom enabled='no'/>", 'Give --rom off.');
+  if (nic?.shape === 'vdpa') need(versions, SINCE.vdpa, "<interface type='vdpa'>", 'Give --vnic direct.');
+}
+
+function withViommu(
+  text: string,
+  what: string,
+  versions: Versions,
+  wish: ViommuWish | 'none' | null,
+): Pick<DomainPlan, 'xml' | 'viommu'> {
+  if (wish === null) return { xml: text, viommu: null };
+  if (wish === 'none') return { xml: removeViommu(text, what), viommu: null };
+  const s = suggestViommu(readDomainFacts(text, what), versions, null, wish);
+  if (s.kind === 'refusal')
+    throw unfit(`No vIOMMU ${wish} for this domain: ${s.reason} (${s.rule})`, sentence(`${s.fix}.`));
+  return { xml: setViommu(text, what, s), viommu: { model: s.model, reasons: s.reasons, notes: s.notes } };
 }
 
 const fragment = ({ device, unassigned, element }: Added): Fragment => ({
@@ -112,46 +164,6 @@ const domainTakes = (domain: DomainDevices): string =>
   domain.devices.length === 0
     ? 'It takes no PCI device.'
     : `It takes ${domain.devices.map((d) => `${d.address} (${d.where})`).join(', ')}.`;
-
-const unfit = (message: string, hint: string): HostdevError =>
-  new HostdevError('HOSTDEV_DOMAIN_UNFIT', message, { hint });
-
-function namedDevices(
-  host: Host,
-  inventory: Inventory,
-  domain: DomainDevices,
-  { add }: DomainPlanRequest,
-): PciDevice[] {
-  const devices = new Map<Address, PciDevice>();
-  for (const word of add) {
-    const device = resolveDevice(host, inventory, word);
-    const listed = domain.devices.find((d) => d.address === device.address);
-    if (listed)
-      throw unfit(
-        `Domain ${domain.name} takes ${device.address} already: ${listed.where}`,
-        `Leave it out, or take it out first with --remove ${device.address}.`,
-      );
-    if (devices.has(device.address))
-      throw new HostdevError('HOSTDEV_USAGE', `${device.address} is named twice`, { hint: 'Name each device once.' });
-    if (isBridge(device)) refuseBridge(inventory, device);
-    devices.set(device.address, device);
-  }
-  return [...devices.values()];
-}
-
-function refuseBridge(inventory: Inventory, device: PciDevice): never {
-  const peers = inventory.devices.filter(
-    (d) => d.iommu_group !== null && d.iommu_group === device.iommu_group && !isBridge(d),
-  );
-  const behind = peers.length > 0 ? ` In its group: ${peers.map((d) => d.address).join(', ')}.` : '';
-  throw new HostdevError(
-    'HOSTDEV_GUARD',
-    `${device.address} is a bridge (class ${device.class}): VFIO does not take it`,
-    {
-      hint: `Name the devices behind it instead.${behind}`,
-    },
-  );
-}
 
 /** What the domain itself says about devices more. */
 function checkDomain(text: string, what: string, { boot }: DomainPlanRequest): void {
@@ -175,107 +187,3 @@ function firstFree(taken: ReadonlyMap<number, string>): number {
   while (taken.has(order)) order += 1;
   return order;
 }
-
-function addedDevice(host: Host, device: PciDevice, request: DomainPlanRequest, warnings: string[]): Added {
-  const { address, driver } = device;
-  const passed = {
-    address,
-    managed: request.managed ?? true,
-    model: request.model,
-    rom: request.rom,
-    boot: request.boot,
-  };
-  const { managed } = passed;
-  if (request.nic !== null) {
-    const nic = bindNic(host, device, request.nic);
-    return { device, unassigned: false, element: nicElement(nic, passed), managed, nic };
-  }
-  if (managed && driver !== null && driver !== 'vfio-pci' && isVfioDriver(host, address, driver))
-    warnings.push(`${address} is on ${driver}, which is VFIO's already: --managed no leaves it there`);
-  return { device, unassigned: false, element: hostdevElement({ ...passed, unassigned: false }), managed, nic: null };
-}
-
-/** A macvtap or vDPA interface leaves the function on its host driver. */
-const takesFunction = ({ nic }: Added): boolean => nic === null || nic.shape === 'direct' || nic.shape === 'physical';
-
-/** The peers that keep the added devices' groups from the guest, as devices that only leave the host. Raises HOSTDEV_GROUP_NOT_VIABLE. */
-function peersOf(
-  host: Host,
-  inventory: Inventory,
-  domain: DomainDevices,
-  added: readonly Added[],
-  request: DomainPlanRequest,
-  warnings: string[],
-): Added[] {
-  const taking = added.filter(takesFunction);
-  const addresses = taking.map((a) => a.device.address);
-  if (taking.some((a) => a.device.iommu_group === null)) {
-    const { on, reason } = iommuState(host);
-    warnings.push(on ? `${addresses.join(', ')}: not all are in an IOMMU group yet` : `no IOMMU here: ${reason}`);
-  }
-  const listed = new Set([...domain.devices.map((d) => d.address), ...addresses]);
-  const { blockers, groups } = viability(host, inventory, addresses, listed);
-  if (blockers.length === 0) return [];
-  const bridges = blockers.flatMap((b) => bridgeWayOut(inventory, b) ?? []);
-  if (bridges.length > 0 || !request.unassignedPeers) {
-    const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
-    const endpoints = blockers.filter((b) => bridgeWayOut(inventory, b) === null).map((b) => b.address);
-    const ways = [
-      ...(endpoints.length === 0 || request.unassignedPeers
-        ? []
-        : [
-            `give --unassigned-peers to take ${endpoints.join(', ')} from the host too, unseen by the guest, or name them with --device`,
-          ]),
-      ...bridges,
-    ];
-    throw new HostdevError(
-      'HOSTDEV_GROUP_NOT_VIABLE',
-      `IOMMU group ${groups.join(', ')} would not be viable: ${peers}`,
-      {
-        hint: `${sentence(ways.join('; and '))}.`,
-        data: { blockers },
-      },
-    );
-  }
-  const managed = request.managed ?? true;
-  return blockers.flatMap((b) => {
-    const device = inventory.byAddress.get(b.address);
-    const h: Hostdev = { address: b.address, managed, model: null, rom: null, boot: null, unassigned: true };
-    return device ? [{ device, unassigned: true, element: hostdevElement(h), managed, nic: null }] : [];
-  });
-}
-
-/**
- * What the hook's guards would say. For a device that was named it is a warning: nothing is changed here, and the hook refuses in its time. A peer was not named, so
- * one that the host needs is refused.
- */
-async function checkGuards(
-  host: Host,
-  domain: DomainDevices,
-  added: readonly Added[],
-  options: ActionOptions,
-  warnings: string[],
-): Promise<void> {
-  const listed = added.filter(takesFunction).map(({ device, managed, unassigned }) => ({
-    device,
-    listed: { address: device.address, kind: 'hostdev' as const, managed, model: null, unassigned, where: '' },
-  }));
-  if (listed.length === 0) return;
-  const claim = { owner: `domain:${domain.uuid ?? NOBODY}` as const, name: domain.name, managed: false };
-  let refusals: Refusal[];
-  try {
-    const verdict = await observing(host, options, (work) => planPrepare(work, listed, claim, options.allowed));
-    refusals = verdict.refusals;
-    warnings.push(...verdict.warnings);
-  } catch (e) {
-    if (!(e instanceof HostdevError)) throw e;
-    warnings.push(`the guards were not asked: ${e.message}`);
-    return;
-  }
-  const peers = new Set(added.filter((a) => a.unassigned).map((a) => a.device.address));
-  refuse(refusals.filter((r) => peers.has(r.address)));
-  warnings.push(...refusals.map((r) => `${r.address}: ${r.reason}: the hook will refuse it (${r.guard})`));
-}
-
-/** As in hookTest.ts: a domain that was never defined has no UUID. */
-const NOBODY = '00000000-0000-0000-0000-000000000000';

@@ -7,6 +7,10 @@ import { child, children, readDomainDevices, sourceAddress } from './hostDevices
 import type { XmlElement } from './write.ts';
 import { readXmlSource, type XmlSource } from './xmlSource.ts';
 
+/** The error for a change that a domain or device cannot take; `hint` is the way out. */
+export const unfit = (message: string, hint: string): HostdevError =>
+  new HostdevError('HOSTDEV_DOMAIN_UNFIT', message, { hint });
+
 /** libvirt writes `<devices>` behind these; below them come `<seclabel>` and other tools' namespaces. */
 const BEFORE_DEVICES = ['clock', 'on_poweroff', 'on_reboot', 'on_crash', 'pm', 'features', 'cpu', 'os', 'vcpu', 'name'];
 
@@ -43,16 +47,14 @@ export function removeDevices(text: string, what: string, addresses: readonly Ad
   for (const address of addresses) {
     const device = taken.devices.find((d) => d.address === address);
     if (!device)
-      throw new HostdevError('HOSTDEV_DOMAIN_UNFIT', `Domain ${taken.name} does not take ${address}`, {
-        hint: "There is nothing to remove; 'hostdev hook test' lists what a domain takes.",
-      });
+      throw unfit(
+        `Domain ${taken.name} does not take ${address}`,
+        "There is nothing to remove; 'hostdev hook test' lists what a domain takes.",
+      );
     if (device.kind === 'nvme')
-      throw new HostdevError(
-        'HOSTDEV_DOMAIN_UNFIT',
+      throw unfit(
         `Domain ${taken.name} takes ${address} by ${device.where}, a disk`,
-        {
-          hint: 'Disks are not removed here: take the <disk> out with virsh edit.',
-        },
+        'Disks are not removed here: take the <disk> out with virsh edit.',
       );
   }
   let now = text;

@@ -1,5 +1,6 @@
 /** The elements by which a domain takes a PCI device whole: `<hostdev>`, and the options that `<hostdev>` and `<interface>` share. */
 import type { Address } from '../pci/address.ts';
+import { version } from './version.ts';
 import { addressElement, type XmlElement } from './write.ts';
 
 /** `<rom>`: shown or hidden as the device has it, replaced by a file, or left out altogether (libvirt 4.3.0). */
@@ -19,6 +20,14 @@ export type Hostdev = Passed & {
   /** Taken from the host, not shown to the guest (libvirt 6.0.0). */
   unassigned: boolean;
 };
+
+/** The libvirt from which each is known; an older one drops it silently, or refuses it when it validates. */
+export const SINCE = {
+  model: version('10.0.0'),
+  unassigned: version('6.0.0'),
+  romEnabled: version('4.3.0'),
+  vdpa: version('6.9.0'),
+} as const;
 
 const element = (name: string, attributes: Record<string, string | undefined>): XmlElement => ({ name, attributes });
 

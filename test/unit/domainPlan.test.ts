@@ -200,6 +200,7 @@ describe('refused, with the way out', () => {
     [['--vnic', 'direct', '--vlan', '7', '--profile-id', 'p']],
     [['--vnic', '802.1qbh']],
     [['--vnic', 'direct', '--profile-id', 'p'.repeat(40)]],
+    [['--vnic', 'direct', '--profile-id', "it's"]],
     [['--vnic', 'direct-physical', '--mac', '52:54:00:00:00:01']],
     [['--vnic', 'vdpa', '--vlan', '7']],
     [['--vnic', 'macvtap', '--managed', 'yes']],
