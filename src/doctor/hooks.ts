@@ -31,7 +31,11 @@ export function checkHooks(look: Look, own: OwnHook, libvirts: readonly ProcessF
   }
   const folder = host.hookFolders.find((f) => look.has(f)) ?? host.hookFolders[0] ?? '';
   const files = hookFiles(look, folder);
-  return [...ownHook(own), ...files.flatMap((f) => checkFile(look, f, own)), ...notSeen(files, libvirts, look)];
+  return [
+    ...ownHook(look, own, files),
+    ...files.flatMap((f) => checkFile(look, f, own)),
+    ...notSeen(files, libvirts, look),
+  ];
 }
 
 function hookFiles(look: Look, folder: string): HookFile[] {
@@ -43,14 +47,15 @@ function hookFiles(look: Look, folder: string): HookFile[] {
   });
 }
 
-function ownHook(own: OwnHook): Finding[] {
+function ownHook(look: Look, own: OwnHook, files: readonly HookFile[]): Finding[] {
+  const foreign = files.some((f) => look.host.absolute(f.path) === own.path);
   if (!own.installed)
     return [
       finding(
         'hook-missing',
         own.path,
-        `${own.path} is not there: devices with managed='no' are not bound for guests, and nothing is given back`,
-        [commandFix('hostdev hook install')],
+        `${own.path} is ${foreign ? "not hostdev's" : 'not there'}: devices with managed='no' are not bound for guests, and nothing is given back`,
+        [commandFix('hostdev hook install', foreign ? 'once that file is moved away' : null)],
       ),
     ];
   return own.problems.map((p) =>
@@ -62,7 +67,7 @@ function ownHook(own: OwnHook): Finding[] {
 
 function checkFile(look: Look, f: HookFile, own: OwnHook): Finding[] {
   const at = look.host.absolute(f.path);
-  if (at === own.path) return [];
+  if (own.installed && at === own.path) return [];
   const inFolder = f.path.includes('/qemu.d/');
   if (!f.executable) {
     return STRAY.test(f.name)
