@@ -21,7 +21,7 @@ const PATH = ['usr/local/sbin', 'usr/local/bin', 'usr/sbin', 'usr/bin', 'sbin', 
 /** The clock of processes ticks in 10 ms, btime in seconds. */
 const SLACK_MS = 2000;
 
-type HookFile = { path: string; name: string; executable: boolean; ctimeMs: number };
+export type HookFile = { path: string; name: string; executable: boolean; ctimeMs: number };
 
 export function checkHooks(look: Look, own: OwnHook, libvirts: readonly ProcessFacts[]): Finding[] {
   const { host } = look;
@@ -34,7 +34,7 @@ export function checkHooks(look: Look, own: OwnHook, libvirts: readonly ProcessF
   return [
     ...ownHook(look, own, files),
     ...files.flatMap((f) => checkFile(look, f, own)),
-    ...notSeen(files, libvirts, look),
+    ...notSeen(look, files, libvirts, folderBorn(look, folder)),
   ];
 }
 
@@ -140,8 +140,20 @@ const isProgram = (look: Look, path: string): boolean => {
   return facts?.isFile === true && facts.executable;
 };
 
-/** libvirt looks for a driver's hooks when it starts, and afterwards reads qemu.d anew at each call only if there was any. */
-function notSeen(files: readonly HookFile[], libvirts: readonly ProcessFacts[], look: Look): Finding[] {
+/** Since when there can have been a hook in qemu.d; null when that is not known. */
+const folderBorn = (look: Look, folder: string): number | null =>
+  look.quiet(`/${folder}/qemu.d`, () => fileFacts(look.host, `${folder}/qemu.d`))?.bornMs ?? null;
+
+/**
+ * libvirt looks for a driver's hooks when it starts, and afterwards reads qemu.d anew at each call only if there was any. A hook that is newer than libvirt may have
+ * replaced an older one, unless its folder is newer too.
+ */
+export function notSeen(
+  look: Look,
+  files: readonly HookFile[],
+  libvirts: readonly ProcessFacts[],
+  bornMs: number | null,
+): Finding[] {
   const runnable = files.filter((f) => f.executable);
   if (runnable.length === 0) return [];
   const first = Math.min(...runnable.map((f) => f.ctimeMs));
@@ -151,9 +163,10 @@ function notSeen(files: readonly HookFile[], libvirts: readonly ProcessFacts[], 
       return [];
     }
     if (first <= p.startedMs + SLACK_MS) return [];
+    const replaced = bornMs !== null && bornMs <= p.startedMs + SLACK_MS;
     return [
       finding(
-        'hook-not-seen',
+        replaced ? 'hook-maybe-not-seen' : 'hook-not-seen',
         `${p.command} (pid ${p.pid})`,
         `started ${new Date(p.startedMs).toISOString()}; the oldest hook file is of ${new Date(first).toISOString()}`,
         [commandFix(`systemctl restart ${p.command}`, 'running guests go on')],

@@ -90,6 +90,10 @@ export const FINDINGS = {
     severity: 'error',
     text: 'libvirt was started before its first qemu hook was installed, and so runs none.',
   },
+  'hook-maybe-not-seen': {
+    severity: 'warning',
+    text: 'Every qemu hook is newer than libvirt: replaced since, or the first one, which libvirt then does not know.',
+  },
   'hook-no-interpreter': {
     severity: 'error',
     text: 'An executable file among the qemu hooks cannot be started: every guest fails to start.',

@@ -5,7 +5,9 @@ import { type Diagnosis, diagnose } from '../../src/actions/doctor.ts';
 import { installHook } from '../../src/actions/hookInstall.ts';
 import { loadNative } from '../../src/addon/load.ts';
 import { newBinding, writeBinding } from '../../src/binding/books.ts';
+import { notSeen } from '../../src/doctor/hooks.ts';
 import { framebuffers } from '../../src/doctor/host.ts';
+import { Look } from '../../src/doctor/look.ts';
 import { FINDINGS, type Finding, type FindingId } from '../../src/doctor/table.ts';
 import { Host } from '../../src/host/host.ts';
 import { loadDump, RELEASE, StaticHost, type Tree, type TreeDevice } from '../mock/tree.ts';
@@ -506,6 +508,19 @@ describe('hooks', () => {
     const blind = await ill(h);
     expect(ids(blind)).toEqual([]);
     expect(blind.not_measured).toEqual([{ object: 'libvirtd (pid 123)', reason: 'when it was started' }]);
+  });
+
+  test('a hook that replaced an older one is no proof: its folder was there before libvirt', () => {
+    const look = new Look(new Host('/nowhere', loadNative()), { devices: [], byAddress: new Map(), warnings: [] });
+    const file = { path: `${D}/90-hostdev`, name: '90-hostdev', executable: true, ctimeMs: 5_000_000 };
+    const libvirt = { pid: 1, command: 'virtqemud', startedMs: 2_000_000, memlock: null, mayRaiseLimits: null };
+    const found = (bornMs: number | null, f = file) => notSeen(look, [f], [libvirt], bornMs).map((x) => x.id);
+    expect(found(1_000_000)).toEqual(['hook-maybe-not-seen']);
+    expect(found(4_000_000)).toEqual(['hook-not-seen']);
+    expect(found(null)).toEqual(['hook-not-seen']);
+    expect(found(null, { ...file, ctimeMs: 1_000_000 })).toEqual([]);
+    expect(found(null, { ...file, executable: false })).toEqual([]);
+    seen.add('hook-maybe-not-seen');
   });
 
   test('stray files, files without a mode, sub-folders', async () => {
