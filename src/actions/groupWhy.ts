@@ -9,7 +9,7 @@ import type { Unmeasured } from '../doctor/table.ts';
 import { deviceCauses, hostCauses, reserved } from '../doctor/why.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { scanInventory } from '../pci/inventory.ts';
+import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import type { ReservedRegion } from '../pci/vfio.ts';
 import type { Warned } from './options.ts';
@@ -29,20 +29,32 @@ export type Why = {
   not_measured: Unmeasured[];
 };
 
+const nothing = (d: PciDevice): Peer => ({
+  address: d.address,
+  class: d.class,
+  driver: d.driver,
+  blocks: false,
+  netdevs: [],
+  disks: [],
+  displays: [],
+});
+
 /** Raises HOSTDEV_DEVICE_ABSENT and HOSTDEV_DEVICE_AMBIGUOUS. */
 export function explainDevice(host: Host, word: string): Warned & { why: Why } {
   const inventory = scanInventory(host);
   const d = resolveDevice(host, inventory, word);
   const look = new Look(host, inventory);
-  const group = peers(look, d);
-  const regions = reserved(look, d);
-  const reset = resetScope(look, d);
+  // A part that cannot be looked at at all is not measured; the others still say what they see.
+  const part = <T>(object: string, read: () => T, none: T): T => look.quiet(object, read) ?? none;
+  const group = part('the rest of the group', () => peers(look, d), { self: nothing(d), peers: [], causes: [] });
+  const regions = part('reserved regions', () => reserved(look, d), { regions: [], causes: [] });
+  const reset = part('reset', () => resetScope(look, d), { reset: { methods: null, scope: [] }, causes: [] });
   const causes = [
-    ...hostCauses(look, d),
-    ...deviceCauses(look, d),
+    ...part('IOMMU', () => hostCauses(look, d), []),
+    ...part(d.address, () => deviceCauses(look, d), []),
     ...regions.causes,
     ...group.causes,
-    ...groupCauses(look, d),
+    ...part('config space', () => groupCauses(look, d), []),
     ...reset.causes,
   ].sort((a, b) => Number(b.blocks) - Number(a.blocks));
   const { address: _, blocks: __, ...device } = group.self;

@@ -263,6 +263,11 @@ describe('what keeps it from a guest', () => {
     });
   });
 
+  test('sys/class/net has a file among its links where the bonding module is loaded', () => {
+    const h = tree([nic()], { net: { eth0: GPU }, files: { 'sys/class/net/bonding_masters': 'bond0\n' } });
+    expect(why(h, GPU)).toMatchObject({ assignable: true, device: { netdevs: ['eth0'] }, not_measured: [] });
+  });
+
   test('a device on the denylist of vfio-pci, unless that is off', () => {
     const h = tree([nic({ ids: '8086:37c8', driver: 'c6xx' })], { drivers: { 'vfio-pci': 'vfio_pci' } });
     expect(why(h, GPU)).toMatchObject({ assignable: false, causes: [{ id: 'denylist' }] });
