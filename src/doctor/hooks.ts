@@ -59,9 +59,11 @@ function ownHook(look: Look, own: OwnHook, files: readonly HookFile[]): Finding[
       ),
     ];
   return own.problems.map((p) =>
-    finding('hook-broken', own.path, p, [
-      commandFix(p.includes('not executable') ? `chmod 755 ${own.path}` : 'hostdev hook install'),
-    ]),
+    p.includes('another version')
+      ? finding('hook-outdated', own.path, p, [commandFix('hostdev hook install')])
+      : finding('hook-broken', own.path, p, [
+          commandFix(p.includes('not executable') ? `chmod 755 ${own.path}` : 'hostdev hook install'),
+        ]),
   );
 }
 

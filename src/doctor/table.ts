@@ -86,6 +86,7 @@ export const FINDINGS = {
   'override-pinned': { severity: 'note', text: 'A driver_override is kept by driverctl or udev, not by hostdev.' },
   'hook-missing': { severity: 'warning', text: "hostdev's libvirt hook is not installed." },
   'hook-broken': { severity: 'error', text: "hostdev's libvirt hook is installed and cannot do its work." },
+  'hook-outdated': { severity: 'warning', text: "hostdev's libvirt hook is of another version than hostdev." },
   'hook-not-seen': {
     severity: 'error',
     text: 'libvirt was started before its first qemu hook was installed, and so runs none.',

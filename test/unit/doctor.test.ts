@@ -487,6 +487,9 @@ describe('hooks', () => {
     const h = healthy();
     chmodSync(h.path(`${D}/90-hostdev`), 0o644);
     expect(lines(only(await ill(h), 'hook-broken'))).toContain('chmod 755');
+    chmodSync(h.path(`${D}/90-hostdev`), 0o755);
+    h.file('native', 'a newer hostdev-native hook');
+    expect(ids(await ill(h))).toEqual(['hook-outdated']);
     script(h, `${D}/90-hostdev`, 'mine\n');
     const foreign = await ill(h);
     expect(ids(foreign)).toEqual(['hook-no-interpreter', 'hook-missing']);
