@@ -1,5 +1,6 @@
 /** `group why DEV`: the reason behind a group, and what keeps the device from a guest. Reads only; config space of a group of several. */
 
+import type { Usage } from '../binding/guards.ts';
 import { observing } from '../binding/session.ts';
 import { readUsages } from '../binding/usage.ts';
 import type { Cause } from '../doctor/cause.ts';
@@ -11,7 +12,7 @@ import type { Unmeasured } from '../doctor/table.ts';
 import { deviceCauses, hostCauses, reserved } from '../doctor/why.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { scanInventory } from '../pci/inventory.ts';
+import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { groupMembers, type ReservedRegion } from '../pci/vfio.ts';
 import type { Warned } from './options.ts';
@@ -33,23 +34,43 @@ export type Why = {
 
 /** Time for looks that may hang, in ms. */
 const LOOK_MS = 3000;
+const nothing = (d: PciDevice): Peer => ({
+  address: d.address,
+  class: d.class,
+  driver: d.driver,
+  blocks: false,
+  netdevs: [],
+  disks: [],
+  displays: [],
+});
 
 /** Raises HOSTDEV_DEVICE_ABSENT and HOSTDEV_DEVICE_AMBIGUOUS. */
 export async function explainDevice(host: Host, word: string): Promise<Warned & { why: Why }> {
   const inventory = scanInventory(host);
   const d = resolveDevice(host, inventory, word);
   const look = new Look(host, inventory);
+  // A part that cannot be looked at at all is not measured; the others still say what they see.
+  const part = <T>(object: string, read: () => T, none: T): T => look.quiet(object, read) ?? none;
   const members = d.iommu_group === null ? [d] : groupMembers(inventory, d.iommu_group);
-  const usages = await observing(host, { deadlineMs: LOOK_MS }, (work) => readUsages(work, members));
-  const group = peers(look, d, usages);
-  const regions = reserved(look, d);
-  const reset = resetScope(look, d);
+  const usages = await observing(host, { deadlineMs: LOOK_MS }, (work) => readUsages(work, members)).catch(
+    (e: unknown) => {
+      look.missed(d.address, (e as Error).message);
+      return new Map<Address, Usage>();
+    },
+  );
+  const group = part('the rest of the group', () => peers(look, d, usages), {
+    self: nothing(d),
+    peers: [],
+    causes: [],
+  });
+  const regions = part('reserved regions', () => reserved(look, d), { regions: [], causes: [] });
+  const reset = part('reset', () => resetScope(look, d), { reset: { methods: null, scope: [] }, causes: [] });
   const causes = [
-    ...hostCauses(look, d),
-    ...deviceCauses(look, d, usages.get(d.address) ?? null),
+    ...part('IOMMU', () => hostCauses(look, d), []),
+    ...part(d.address, () => deviceCauses(look, d, usages.get(d.address) ?? null), []),
     ...regions.causes,
     ...group.causes,
-    ...groupCauses(look, d),
+    ...part('config space', () => groupCauses(look, d), []),
     ...reset.causes,
   ].sort((a, b) => Number(b.blocks) - Number(a.blocks));
   const { address: _, blocks: __, ...device } = group.self;

@@ -2,6 +2,7 @@
  * The line to change, for each tool that may own it. Lines are made from the files as they are: an existing line is given back with the change in it; where the host has
  * no such file, the line to add. Nothing is written.
  */
+import type { Directive } from '../host/modprobe.ts';
 import type { Look } from './look.ts';
 import type { Fix } from './table.ts';
 
@@ -26,18 +27,21 @@ const WORD = /^[\w.,:=@/+-]{1,256}$/;
 
 const key = (word: string): string => word.split('=', 1)[0] ?? word;
 
-/** Options whose value is a list by commas (drivers/iommu/intel/iommu.c, arch/x86/kernel/pci-dma.c): the other values stay. */
-const LISTS = new Set(['intel_iommu', 'iommu']);
+/**
+ * Options of which one word counts, its value a list by commas (drivers/iommu/intel/iommu.c, drivers/iommu/amd/init.c, arch/x86/kernel/pci-dma.c): ours takes the place of
+ * the word that is there, whose other values stay. All others may be said several times, and theirs are left alone.
+ */
+const ONCE = new Set(['intel_iommu', 'amd_iommu', 'iommu']);
 
 /** The words of a command line with the change made, each in the place of the word that it replaces. */
 function changed(words: readonly string[], { add = [], remove = [] }: CmdlineChange): string[] {
   const left = new Set(add);
   const kept = words.flatMap((w) => {
-    const wanted = add.find((a) => key(a) === key(w));
+    const wanted = ONCE.has(key(w)) ? add.find((a) => key(a) === key(w)) : add.find((a) => a === w);
     if (wanted === undefined) return remove.includes(w) ? [] : [w];
     // Said twice is once too often: the first place is kept.
     if (!left.delete(wanted)) return [];
-    if (!LISTS.has(key(w)) || w === wanted) return [wanted];
+    if (w === wanted) return [w];
     const value = wanted.slice(key(wanted).length + 1);
     const others = w
       .slice(key(w).length + 1)
@@ -57,8 +61,9 @@ export function cmdlineFix(look: Look, change: CmdlineChange): Fix[] {
   return [...grubFix(look, clean), ...systemdBootFix(look, clean), ...cloudCmdline(look, clean)];
 }
 
-/** A shell assignment without commands and quotes in it: what GRUB's files usually hold. A variable, its own above all, is one of the words. */
-const GRUB_LINE = /^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(["']?)((?:[^"'`$\\]|\$\w)*)\3\s*(?:#.*)?$/;
+/** A shell assignment without commands in it: what GRUB's files usually hold. In double quotes a variable, its own above all, is one of the words. */
+const GRUB_LINE =
+  /^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(?:"((?:[^"`$\\]|\$\w)*)"|'([^'"`$\\]*)'|([\w.,:=@/+-]*))\s*(?:#.*)?$/;
 
 function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
   const main = look.text(GRUB);
@@ -79,8 +84,10 @@ function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
   const target = lines.findLast((l) => l.variable === 'GRUB_CMDLINE_LINUX_DEFAULT') ?? lines.at(-1);
   for (const l of lines) {
     // Elsewhere a word of the same key would come after ours, or before it: it goes.
-    const same = l === target ? [] : l.words.filter((w) => change.add.some((a) => key(a) === key(w)));
-    const words = changed(l.words, { add: l === target ? change.add : [], remove: [...change.remove, ...same] });
+    const same =
+      l === target ? [] : l.words.filter((w) => ONCE.has(key(w)) && change.add.some((a) => key(a) === key(w)));
+    const add = l === target ? change.add.filter((a) => ONCE.has(key(a)) || !isElsewhere(lines, l, a)) : [];
+    const words = changed(l.words, { add, remove: [...change.remove, ...same] });
     if (words.join(' ') === l.words.join(' ')) continue;
     fixes.push({
       tool: 'grub',
@@ -100,6 +107,9 @@ function grubFix(look: Look, change: Required<CmdlineChange>): Fix[] {
   const line = `GRUB_CMDLINE_LINUX_DEFAULT="${words.filter((w) => WORD.test(w)).join(' ')}"`;
   return [{ tool: 'grub', where: `/${GRUB}`, line, present: false, after }];
 }
+
+const isElsewhere = (lines: readonly Assignment[], here: Assignment, word: string): boolean =>
+  lines.some((l) => l !== here && l.words.includes(word));
 
 /** What a boot loader puts on the command line by itself. */
 const BY_LOADER = /^(?:BOOT_IMAGE|initrd)=/;
@@ -142,10 +152,9 @@ function assignments(file: string, text: string): Assignment[] {
     .split('\n')
     .slice(0, 4096)
     .flatMap((raw, i): Assignment[] => {
-      const [, head, variable, quote, value] = raw.length > 8192 ? [] : (GRUB_LINE.exec(raw) ?? []);
-      if (head === undefined || variable === undefined || value === undefined) return [];
-      // In other quotes than ours it would mean something else.
-      if (value.includes('$') && quote !== '"') return [];
+      const [, head, variable, double, single, bare] = raw.length > 8192 ? [] : (GRUB_LINE.exec(raw) ?? []);
+      if (head === undefined || variable === undefined) return [];
+      const value = double ?? single ?? bare ?? '';
       return [{ file, line: i + 1, head, variable, words: value.split(/\s+/).filter(Boolean) }];
     });
 }
@@ -290,9 +299,13 @@ export function removeLine(where: { file: string; line: number; text: string }):
   };
 }
 
-/** Takes a directive out, from wherever it stands. */
-export const removeDirective = (look: Look, d: { file: string; line: number; text: string }): Fix[] =>
-  d.file === look.host.cmdline ? cmdlineFix(look, { remove: [d.text] }) : [removeLine(d)];
+/** Takes a directive out, from wherever it stands; of a list on the command line only what it is about. */
+export function removeDirective(look: Look, d: Directive): Fix[] {
+  if (d.file !== look.host.cmdline) return [removeLine(d)];
+  const [, head = '', list = ''] = d.kind === 'blacklist' ? (/^([^=]*=)(.*)$/.exec(d.text) ?? []) : [];
+  const others = list.split(',').filter((m) => m !== '' && m.replaceAll('-', '_') !== d.module);
+  return cmdlineFix(look, { remove: [d.text], add: others.length > 0 ? [head + others.join(',')] : [] });
+}
 
 /** A setting of the firmware: no file holds it. */
 export const firmwareFix = (line: string): Fix => ({

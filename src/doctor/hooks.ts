@@ -21,7 +21,7 @@ const PATH = ['usr/local/sbin', 'usr/local/bin', 'usr/sbin', 'usr/bin', 'sbin', 
 /** The clock of processes ticks in 10 ms, btime in seconds. */
 const SLACK_MS = 2000;
 
-type HookFile = { path: string; name: string; executable: boolean; ctimeMs: number };
+export type HookFile = { path: string; name: string; executable: boolean; ctimeMs: number };
 
 export function checkHooks(look: Look, own: OwnHook, libvirts: readonly ProcessFacts[]): Finding[] {
   const { host } = look;
@@ -31,7 +31,11 @@ export function checkHooks(look: Look, own: OwnHook, libvirts: readonly ProcessF
   }
   const folder = host.hookFolders.find((f) => look.has(f)) ?? host.hookFolders[0] ?? '';
   const files = hookFiles(look, folder);
-  return [...ownHook(own), ...files.flatMap((f) => checkFile(look, f, own)), ...notSeen(files, libvirts, look)];
+  return [
+    ...ownHook(look, own, files),
+    ...files.flatMap((f) => checkFile(look, f, own)),
+    ...notSeen(look, files, libvirts, folderBorn(look, folder)),
+  ];
 }
 
 function hookFiles(look: Look, folder: string): HookFile[] {
@@ -43,26 +47,29 @@ function hookFiles(look: Look, folder: string): HookFile[] {
   });
 }
 
-function ownHook(own: OwnHook): Finding[] {
+function ownHook(look: Look, own: OwnHook, files: readonly HookFile[]): Finding[] {
+  const foreign = files.some((f) => look.host.absolute(f.path) === own.path);
   if (!own.installed)
     return [
       finding(
         'hook-missing',
         own.path,
-        `${own.path} is not there: devices with managed='no' are not bound for guests, and nothing is given back`,
-        [commandFix('hostdev hook install')],
+        `${own.path} is ${foreign ? "not hostdev's" : 'not there'}: devices with managed='no' are not bound for guests, and nothing is given back`,
+        [commandFix('hostdev hook install', foreign ? 'once that file is moved away' : null)],
       ),
     ];
   return own.problems.map((p) =>
-    finding('hook-broken', own.path, p, [
-      commandFix(p.includes('not executable') ? `chmod 755 ${own.path}` : 'hostdev hook install'),
-    ]),
+    p.includes('another version')
+      ? finding('hook-outdated', own.path, p, [commandFix('hostdev hook install')])
+      : finding('hook-broken', own.path, p, [
+          commandFix(p.includes('not executable') ? `chmod 755 ${own.path}` : 'hostdev hook install'),
+        ]),
   );
 }
 
 function checkFile(look: Look, f: HookFile, own: OwnHook): Finding[] {
   const at = look.host.absolute(f.path);
-  if (at === own.path) return [];
+  if (own.installed && at === own.path) return [];
   const inFolder = f.path.includes('/qemu.d/');
   if (!f.executable) {
     return STRAY.test(f.name)
@@ -135,8 +142,20 @@ const isProgram = (look: Look, path: string): boolean => {
   return facts?.isFile === true && facts.executable;
 };
 
-/** libvirt looks for a driver's hooks when it starts, and afterwards reads qemu.d anew at each call only if there was any. */
-function notSeen(files: readonly HookFile[], libvirts: readonly ProcessFacts[], look: Look): Finding[] {
+/** Since when there can have been a hook in qemu.d; null when that is not known. */
+const folderBorn = (look: Look, folder: string): number | null =>
+  look.quiet(`/${folder}/qemu.d`, () => fileFacts(look.host, `${folder}/qemu.d`))?.bornMs ?? null;
+
+/**
+ * libvirt looks for a driver's hooks when it starts, and afterwards reads qemu.d anew at each call only if there was any. A hook that is newer than libvirt may have
+ * replaced an older one, unless its folder is newer too.
+ */
+export function notSeen(
+  look: Look,
+  files: readonly HookFile[],
+  libvirts: readonly ProcessFacts[],
+  bornMs: number | null,
+): Finding[] {
   const runnable = files.filter((f) => f.executable);
   if (runnable.length === 0) return [];
   const first = Math.min(...runnable.map((f) => f.ctimeMs));
@@ -146,9 +165,10 @@ function notSeen(files: readonly HookFile[], libvirts: readonly ProcessFacts[], 
       return [];
     }
     if (first <= p.startedMs + SLACK_MS) return [];
+    const replaced = bornMs !== null && bornMs <= p.startedMs + SLACK_MS;
     return [
       finding(
-        'hook-not-seen',
+        replaced ? 'hook-maybe-not-seen' : 'hook-not-seen',
         `${p.command} (pid ${p.pid})`,
         `started ${new Date(p.startedMs).toISOString()}; the oldest hook file is of ${new Date(first).toISOString()}`,
         [commandFix(`systemctl restart ${p.command}`, 'running guests go on')],

@@ -1,8 +1,8 @@
 /** The IOMMU in firmware and kernel, and the remapping of interrupts. */
-import { dmarSaysRemapping, interruptRemapping, unsafeInterruptsAllowed } from '../host/interrupts.ts';
+import { interruptRemapping, NO_REMAPPING, unsafeInterrupts } from '../host/interrupts.ts';
 import { iommuState } from '../host/iommu.ts';
 import { groupMembers, reservedRegions } from '../pci/vfio.ts';
-import { cmdlineFix, commandFix, firmwareFix, modprobeFix } from './fix.ts';
+import { cmdlineFix, commandFix, firmwareFix, modprobeFix, removeDirective } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, type Fix, finding } from './table.ts';
 
@@ -15,9 +15,6 @@ const FIRMWARE =
 
 /** Words that switch an IOMMU off (Documentation/admin-guide/kernel-parameters.txt). */
 const OFF = /^(?:intel_iommu=(?:.*,)?off(?:,.*)?|amd_iommu=(?:.*,)?off(?:,.*)?|iommu=(?:.*,)?off(?:,.*)?)$/;
-
-/** Words that switch the remapping of interrupts off, or take the checks out of it. */
-const NO_REMAPPING = /^(?:intremap=(?:.*,)?(?:off|nosid)(?:,.*)?|nointremap)$/;
 
 export function checkIommu(look: Look): Finding[] {
   const state = look.quiet('IOMMU', () => iommuState(look.host));
@@ -81,33 +78,35 @@ function checkOff(look: Look): Finding[] {
 }
 
 function checkRemapping(look: Look): Finding[] {
-  const { host } = look;
-  const remapping = interruptRemapping(host);
-  const unsafe = unsafeInterruptsAllowed(host);
+  const remapping = interruptRemapping(look.host);
+  const unsafe = unsafeInterrupts(look.host);
   if (remapping.state === null) look.missed('interrupt remapping', remapping.why);
-  const words = look.cmdline.filter((w) => NO_REMAPPING.test(w));
-  const parameters = unsafe.map((m) => `${m} allow_unsafe_interrupts=Y`).join(', ');
-  if (remapping.state === 'on') {
-    return unsafe.map((m) =>
+  if (remapping.state === 'on')
+    return unsafe.map((u) =>
       finding(
         'unsafe-interrupts-needless',
-        `/${host.module(m, 'parameters/allow_unsafe_interrupts')}`,
-        `it says Y and nothing needs it: ${remapping.why}`,
-        [...removeUnsafe(look, m), ...modprobeFix(look, `options ${m} allow_unsafe_interrupts=0`)],
+        u.where,
+        `${u.module} allow_unsafe_interrupts is on and nothing needs it: ${remapping.why}`,
+        [
+          ...u.directives.flatMap((d) => removeDirective(look, d)),
+          ...(u.directives.length > 0 ? [] : modprobeFix(look, `options ${u.module} allow_unsafe_interrupts=0`)),
+        ],
       ),
     );
-  }
   if (remapping.state === null && unsafe.length === 0) return [];
   const why =
     remapping.state === null
       ? `whether interrupts are remapped is not measured (${remapping.why})`
-      : whyOff(look, words);
+      : isVirtioIommu(look)
+        ? `the IOMMU is a virtio-iommu, which remaps no interrupts (${remapping.why})`
+        : remapping.why;
+  const words = look.cmdline.filter((w) => NO_REMAPPING.test(w));
   if (unsafe.length > 0)
     return [
       finding(
         'unsafe-interrupts',
-        'interrupt remapping',
-        `${why}; ${parameters}: every guest with a device can raise interrupts of the host and stop or confuse it, so only trusted guests may have one`,
+        unsafe.map((u) => u.where).join(' '),
+        `${why}; ${unsafe.map((u) => u.module).join(', ')} allow_unsafe_interrupts is on: every guest with a device can raise interrupts of the host and stop or confuse it, so only trusted guests may have one`,
         remappingFix(look, words),
       ),
     ];
@@ -123,14 +122,6 @@ function checkRemapping(look: Look): Finding[] {
   ];
 }
 
-function whyOff(look: Look, words: string[]): string {
-  if (words.length > 0) return `the kernel command line says ${words.join(' ')}`;
-  if (dmarSaysRemapping(look.host) === false)
-    return 'the DMAR table of the firmware says that the platform has no interrupt remapping';
-  if (isVirtioIommu(look)) return 'the IOMMU is a virtio-iommu, which remaps no interrupts';
-  return interruptRemapping(look.host).why;
-}
-
 function remappingFix(look: Look, words: string[]): Fix[] {
   if (words.length > 0) return cmdlineFix(look, { remove: words });
   if (isVirtioIommu(look))
@@ -144,11 +135,6 @@ function remappingFix(look: Look, words: string[]): Fix[] {
       },
     ];
   return [firmwareFix('Interrupt Remapping: Enabled; x2APIC opt-out: Disabled')];
-}
-
-function removeUnsafe(look: Look, module: string): Fix[] {
-  const words = look.cmdline.filter((w) => new RegExp(`^${module}\\.allow_unsafe_interrupts=`).test(w));
-  return words.length > 0 ? cmdlineFix(look, { remove: words }) : [];
 }
 
 /** A unit of sys/class/iommu that is a PCI function of virtio's: the driver names it after that. */

@@ -227,7 +227,7 @@ function devicesOf(look: Look, lists: ModuleLists, module: string): PciDevice[] 
 /** Distributions blacklist hundreds of modules; what the admin wrote is in /etc and on the command line. */
 const byAdmin = (d: Directive): boolean => d.file.startsWith('etc/') || d.line === 0;
 
-/** Drivers of GPUs that have no PCI alias of this kernel's when they are installed later. */
+/** Drivers that people blacklist for passthrough, installed or not. */
 const GPU_DRIVERS = /^(?:nouveau|nvidia\w*|amdgpu|radeon|i915|xe|snd_hda_intel)$/;
 
 function checkBlacklists(look: Look, lists: ModuleLists, directives: readonly Directive[]): Finding[] {
@@ -238,10 +238,8 @@ function checkBlacklists(look: Look, lists: ModuleLists, directives: readonly Di
     seen.add(`${d.module} ${place(d)}`);
     const devices = devicesOf(look, lists, d.module);
     const fix = removeDirective(look, d);
-    const drivesPci =
-      lists.alias.includes('alias pci:') &&
-      (devices.length > 0 || GPU_DRIVERS.test(d.module) || hasPciAlias(lists, d.module));
-    if (!drivesPci) return [];
+    // Of modules that drive no PCI device (USB, sound codecs, …) nothing is said; a GPU's vendor driver may not be installed now.
+    if (devices.length === 0 && !GPU_DRIVERS.test(d.module) && !hasPciAlias(lists, d.module)) return [];
     if (devices.length === 0)
       return [finding('blacklist-unneeded', place(d), `"${d.text}": no device of this host is ${d.module}'s`, fix)];
     const gpus = devices.filter((p) => p.class?.startsWith('03'));
@@ -251,7 +249,7 @@ function checkBlacklists(look: Look, lists: ModuleLists, directives: readonly Di
   });
 }
 
-/** True when the kernel's lists have the module as a PCI driver at all: others (USB, sound codecs, …) are none of our business. */
+/** True when the kernel's lists have the module as a PCI driver at all. */
 function hasPciAlias(lists: ModuleLists, module: string): boolean {
   for (let at = lists.alias.indexOf(` ${module}\n`); at >= 0; at = lists.alias.indexOf(` ${module}\n`, at + 1))
     if (lists.alias.startsWith('alias pci:', lists.alias.lastIndexOf('\n', at - 1) + 1)) return true;

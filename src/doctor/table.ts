@@ -86,9 +86,14 @@ export const FINDINGS = {
   'override-pinned': { severity: 'note', text: 'A driver_override is kept by driverctl or udev, not by hostdev.' },
   'hook-missing': { severity: 'warning', text: "hostdev's libvirt hook is not installed." },
   'hook-broken': { severity: 'error', text: "hostdev's libvirt hook is installed and cannot do its work." },
+  'hook-outdated': { severity: 'warning', text: "hostdev's libvirt hook is of another version than hostdev." },
   'hook-not-seen': {
     severity: 'error',
     text: 'libvirt was started before its first qemu hook was installed, and so runs none.',
+  },
+  'hook-maybe-not-seen': {
+    severity: 'warning',
+    text: 'Every qemu hook is newer than libvirt: replaced since, or the first one, which libvirt then does not know.',
   },
   'hook-no-interpreter': {
     severity: 'error',

@@ -2,7 +2,7 @@
 import { denylistAdvice, denylisted } from '../binding/denylist.ts';
 import { readModuleLists, variantDriver } from '../binding/driverChoice.ts';
 import type { Guard, Usage } from '../binding/guards.ts';
-import { interruptRemapping, unsafeInterruptsAllowed } from '../host/interrupts.ts';
+import { interruptRemapping, unsafeInterrupts } from '../host/interrupts.ts';
 import { iommuState } from '../host/iommu.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver, type ReservedRegion, reservedRegions } from '../pci/vfio.ts';
@@ -38,7 +38,7 @@ export function hostCauses(look: Look, d: PciDevice): Cause[] {
     );
   }
   const remapping = interruptRemapping(host);
-  const unsafe = unsafeInterruptsAllowed(host);
+  const unsafe = unsafeInterrupts(host);
   if (remapping.state === null) look.missed('interrupt remapping', remapping.why);
   if (remapping.state === 'off')
     causes.push(
@@ -46,7 +46,7 @@ export function hostCauses(look: Look, d: PciDevice): Cause[] {
         ? because(
             'unsafe-interrupts',
             'interrupt remapping',
-            `${remapping.why}; ${unsafe.join(', ')} allow_unsafe_interrupts=Y`,
+            `${remapping.why}; ${unsafe.map((u) => u.module).join(', ')} allow_unsafe_interrupts is on`,
             'give devices to trusted guests only',
           )
         : because(

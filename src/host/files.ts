@@ -11,6 +11,8 @@ export type FileFacts = {
   executable: boolean;
   /** Milliseconds since the epoch: when content or mode last changed. */
   ctimeMs: number;
+  /** When it was made; null where the file system does not keep that. */
+  bornMs: number | null;
 };
 
 /** How a compiled program begins. */
@@ -63,6 +65,7 @@ export function fileFacts(host: Host, path: string): FileFacts | null {
       isFolder: stats.isDirectory(),
       executable: (stats.mode & 0o111) !== 0,
       ctimeMs: stats.ctimeMs,
+      bornMs: stats.birthtimeMs > 0 ? stats.birthtimeMs : null,
     };
   } catch (e) {
     if (isErrno(e, ...ABSENT)) return null;

@@ -150,9 +150,14 @@ export class Host {
     return text === null ? null : Buffer.from(text, 'latin1');
   }
 
-  /** Text of a symbolic link; null when it is absent. */
+  /** Text of a symbolic link; null when it is absent or no link (sys/class/net/bonding_masters is a file among links). */
   link(path: string): string | null {
-    return this.#absentAsNull(() => this.native.readLink(this.root, path));
+    try {
+      return this.#absentAsNull(() => this.native.readLink(this.root, path));
+    } catch (e) {
+      if (isErrno(e, 'EINVAL')) return null;
+      throw e;
+    }
   }
 
   /** Last component of a symbolic link; null when it is absent. */

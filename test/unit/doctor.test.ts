@@ -5,7 +5,9 @@ import { type Diagnosis, diagnose } from '../../src/actions/doctor.ts';
 import { installHook } from '../../src/actions/hookInstall.ts';
 import { loadNative } from '../../src/addon/load.ts';
 import { newBinding, writeBinding } from '../../src/binding/books.ts';
+import { notSeen } from '../../src/doctor/hooks.ts';
 import { framebuffers } from '../../src/doctor/host.ts';
+import { Look } from '../../src/doctor/look.ts';
 import { FINDINGS, type Finding, type FindingId } from '../../src/doctor/table.ts';
 import { Host } from '../../src/host/host.ts';
 import { loadDump, RELEASE, StaticHost, type Tree, type TreeDevice } from '../mock/tree.ts';
@@ -218,8 +220,44 @@ describe('interrupts', () => {
     h.file('proc/interrupts', ' 9: 0 IR-IO-APIC 9-fasteoi acpi\n');
     h.file('proc/cmdline', 'intel_iommu=on iommu=pt vfio_iommu_type1.allow_unsafe_interrupts=1\n');
     const f = only(await ill(h), 'unsafe-interrupts-needless');
-    expect(lines(f)).toContain('options vfio_iommu_type1 allow_unsafe_interrupts=0');
     expect(f.fix.find((x) => x.tool === 'systemd-boot')?.line).toBe('intel_iommu=on iommu=pt');
+  });
+
+  test('set by hand it is taken back by an option, and by the line that set it where there is one', async () => {
+    const h = healthy({ files: { 'sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts': 'Y\n' } });
+    expect(lines(only(await ill(h), 'unsafe-interrupts-needless'))).toContain(
+      'options vfio_iommu_type1 allow_unsafe_interrupts=0',
+    );
+    h.remove('sys/module/vfio_iommu_type1/parameters');
+    h.file('etc/modprobe.d/v.conf', '\noptions vfio_iommu_type1 allow_unsafe_interrupts=1\n');
+    expect(only(await ill(h), 'unsafe-interrupts-needless')).toMatchObject({
+      object: '/etc/modprobe.d/v.conf:2',
+      fix: [
+        {
+          tool: 'modprobe.d',
+          where: '/etc/modprobe.d/v.conf:2',
+          line: '# options vfio_iommu_type1 allow_unsafe_interrupts=1',
+        },
+      ],
+    });
+    h.file('etc/modprobe.d/v.conf', 'options vfio_iommu_type1 allow_unsafe_interrupts=0\n');
+    expect(ids(await ill(h))).toEqual([]);
+  });
+
+  test('without proc/interrupts: what must be off for another reason', async () => {
+    const h = healthy();
+    h.remove('proc/interrupts');
+    h.file('sys/class/iommu/dmar0/intel-iommu/ecap', 'f00f42\n');
+    expect(only(await ill(h), 'interrupt-remapping').cause).toContain('dmar0 can remap no interrupts');
+    h.file('sys/class/iommu/dmar1/intel-iommu/ecap', 'f00f4a\n');
+    expect(ids(await ill(h))).toEqual([]);
+    h.file('proc/cmdline', 'iommu=pt nointremap\n');
+    expect(only(await ill(h), 'interrupt-remapping').cause).toContain('nointremap');
+  });
+
+  test("a driver's own text behind the chip proves nothing", async () => {
+    const h = healthy({ files: { 'proc/interrupts': ' 24: 0 PCI-MSI-0000:03:00.0 0-edge   IR-eth ITS-x\n' } });
+    expect(ids(await ill(h))).toEqual(['interrupt-remapping']);
   });
 
   test('what cannot be told is not measured', async () => {
@@ -449,6 +487,13 @@ describe('hooks', () => {
     const h = healthy();
     chmodSync(h.path(`${D}/90-hostdev`), 0o644);
     expect(lines(only(await ill(h), 'hook-broken'))).toContain('chmod 755');
+    chmodSync(h.path(`${D}/90-hostdev`), 0o755);
+    h.file('native', 'a newer hostdev-native hook');
+    expect(ids(await ill(h))).toEqual(['hook-outdated']);
+    script(h, `${D}/90-hostdev`, 'mine\n');
+    const foreign = await ill(h);
+    expect(ids(foreign)).toEqual(['hook-no-interpreter', 'hook-missing']);
+    expect(foreign.findings[1]?.cause).toContain("not hostdev's");
     h.remove(`${D}/90-hostdev`);
     expect(ids(await ill(h))).toEqual(['hook-missing']);
     h.remove('etc/libvirt');
@@ -466,6 +511,19 @@ describe('hooks', () => {
     const blind = await ill(h);
     expect(ids(blind)).toEqual([]);
     expect(blind.not_measured).toEqual([{ object: 'libvirtd (pid 123)', reason: 'when it was started' }]);
+  });
+
+  test('a hook that replaced an older one is no proof: its folder was there before libvirt', () => {
+    const look = new Look(new Host('/nowhere', loadNative()), { devices: [], byAddress: new Map(), warnings: [] });
+    const file = { path: `${D}/90-hostdev`, name: '90-hostdev', executable: true, ctimeMs: 5_000_000 };
+    const libvirt = { pid: 1, command: 'virtqemud', startedMs: 2_000_000, memlock: null, mayRaiseLimits: null };
+    const found = (bornMs: number | null, f = file) => notSeen(look, [f], [libvirt], bornMs).map((x) => x.id);
+    expect(found(1_000_000)).toEqual(['hook-maybe-not-seen']);
+    expect(found(4_000_000)).toEqual(['hook-not-seen']);
+    expect(found(null)).toEqual(['hook-not-seen']);
+    expect(found(null, { ...file, ctimeMs: 1_000_000 })).toEqual([]);
+    expect(found(null, { ...file, executable: false })).toEqual([]);
+    seen.add('hook-maybe-not-seen');
   });
 
   test('stray files, files without a mode, sub-folders', async () => {

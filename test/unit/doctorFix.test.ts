@@ -39,6 +39,11 @@ describe('GRUB', () => {
       '  export GRUB_CMDLINE_LINUX_DEFAULT="a=b" # mine',
       '  export GRUB_CMDLINE_LINUX_DEFAULT="a=b intel_iommu=on iommu=pt"',
     ],
+    ['GRUB_CMDLINE_LINUX_DEFAULT=quiet # mine', 'GRUB_CMDLINE_LINUX_DEFAULT="quiet intel_iommu=on iommu=pt"'],
+    [
+      'GRUB_CMDLINE_LINUX_DEFAULT="acpi_osi=\'Linux\'"',
+      'GRUB_CMDLINE_LINUX_DEFAULT="acpi_osi=\'Linux\' intel_iommu=on iommu=pt"',
+    ],
     ['GRUB_CMDLINE_LINUX="rhgb quiet"', 'GRUB_CMDLINE_LINUX="rhgb quiet intel_iommu=on iommu=pt"'],
     [
       'GRUB_CMDLINE_LINUX_DEFAULT="intel_iommu=off quiet"',
@@ -123,6 +128,29 @@ describe('GRUB', () => {
       remove: ['a'],
     });
     expect(fix?.after).toBe('grubby --update-kernel=ALL --args="iommu=pt" --remove-args="a"');
+  });
+});
+
+describe('words that may be said several times', () => {
+  test('one of them is taken out or added, the others stay', () => {
+    const files = { 'etc/kernel/cmdline': 'video=HDMI-1:d console=tty0 console=ttyS0\n' };
+    const line = (change: CmdlineChange) => of('systemd-boot', cmdlineFix(look(files), change))[0]?.line;
+    expect(line({ add: ['video=efifb:off', 'console=tty0'] })).toBe(
+      'video=HDMI-1:d console=tty0 console=ttyS0 video=efifb:off',
+    );
+    expect(line({ remove: ['console=tty0'] })).toBe('video=HDMI-1:d console=ttyS0');
+  });
+
+  test('of a blacklist on the command line only the module in question', () => {
+    const l = look({
+      'proc/cmdline': 'modprobe.blacklist=nouveau,nvidiafb,snd-x a\n',
+      'etc/kernel/cmdline': 'modprobe.blacklist=nouveau,nvidiafb,snd-x a\n',
+    });
+    const [first, , third] = readDirectives(l.host).directives;
+    expect(first && of('systemd-boot', removeDirective(l, first))[0]?.line).toBe('a modprobe.blacklist=nvidiafb,snd-x');
+    expect(third && of('systemd-boot', removeDirective(l, third))[0]?.line).toBe(
+      'a modprobe.blacklist=nouveau,nvidiafb',
+    );
   });
 });
 

@@ -267,6 +267,13 @@ describe('what keeps it from a guest', () => {
     });
   });
 
+  test('sys/class/net has a file among its links where the bonding module is loaded', async () => {
+    const h = tree([nic()], { net: { eth0: GPU }, files: { 'sys/class/net/bonding_masters': 'bond0\n' } });
+    const w = await why(h, GPU);
+    expect(w).toMatchObject({ assignable: true, device: { netdevs: ['eth0'] } });
+    expect(w.not_measured.map((u) => u.object).filter((o) => o.includes('class'))).toEqual([]);
+  });
+
   test('a device on the denylist of vfio-pci, unless that is off', async () => {
     const h = tree([nic({ ids: '8086:37c8', driver: 'c6xx' })], { drivers: { 'vfio-pci': 'vfio_pci' } });
     expect(await why(h, GPU)).toMatchObject({ assignable: false, causes: [{ id: 'denylist' }] });
