@@ -49,6 +49,7 @@ upToDate('dependencies', 'node_modules/esbuild', ['package-lock.json'], () =>
   run('npm ci', 'npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']),
 );
 run('The native part', process.execPath, ['native/build.mjs']);
+run('The simulated host', process.execPath, ['test/simhost/build.mjs']);
 upToDate('bundle', 'dist/hostdev.js', [...files('src'), 'package.json', 'test/bundle.mjs'], () =>
   run('The bundle', process.execPath, ['test/bundle.mjs']),
 );
