@@ -89,7 +89,9 @@ Group* Kernel::new_group(int id) {
   type->store = [g](Lock&, const std::string& value) {
     const std::string word = without_newline(value);
     if (word != "DMA" && word != "DMA-FQ" && word != "identity" && word != "auto") return EINVAL;
-    const auto bound = [](const Device* d) { return d->driver != nullptr; };
+    const auto bound = [](const Device* d) {
+      return d->driver != nullptr && !d->driver->vfio && !d->driver->managed_dma;
+    };
     const bool live = g->type == "DMA" && word == "DMA-FQ";
     if (!live && std::any_of(g->members.begin(), g->members.end(), bound)) return EPERM;
     g->type = word == "auto" ? "DMA-FQ" : word;

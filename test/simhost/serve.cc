@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <thread>
 
 namespace simhost {
 
@@ -443,6 +445,36 @@ fuse_lowlevel_ops operations() {
 
 }  // namespace
 
+namespace {
+
+// The end, whoever asks for it: requests that hang are answered by the client's kernel (ENOTCONN) when this
+// process is gone.
+[[noreturn]] void leave(fuse_session* session) {
+  fuse_session_unmount(session);
+  _exit(0);
+}
+
+// A signal, or the end of stdin: whoever started us is gone.
+void watch_for_end(fuse_session* session) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  // Inherited by all threads that come.
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::thread([session, signals] {
+    int signal = 0;
+    sigwait(&signals, &signal);
+    leave(session);
+  }).detach();
+  std::thread([session] {
+    std::array<char, 64> bytes;
+    while (read(STDIN_FILENO, bytes.data(), bytes.size()) > 0) continue;
+    leave(session);
+  }).detach();
+}
+
+}  // namespace
+
 int serve(Kernel& kernel, const std::string& mountpoint) {
   std::string name = "simhost";
   std::string option = "-o";
@@ -451,9 +483,8 @@ int serve(Kernel& kernel, const std::string& mountpoint) {
   fuse_args args = FUSE_ARGS_INIT(static_cast<int>(words.size()), words.data());
   const auto ops = operations();
   fuse_session* session = fuse_session_new(&args, &ops, sizeof ops, &kernel);
-  if (session == nullptr) return 1;
-  if (fuse_set_signal_handlers(session) != 0 || fuse_session_mount(session, mountpoint.c_str()) != 0)
-    return 1;
+  if (session == nullptr || fuse_session_mount(session, mountpoint.c_str()) != 0) return 1;
+  watch_for_end(session);
   puts("ready");
   fflush(stdout);
   fuse_loop_config* loop = fuse_loop_cfg_create();
@@ -461,11 +492,8 @@ int serve(Kernel& kernel, const std::string& mountpoint) {
   fuse_loop_cfg_set_max_threads(loop, 1000);
   fuse_loop_cfg_set_idle_threads(loop, 16);
   fuse_session_loop_mt(session, loop);
-  kernel.stop();
-  fuse_session_unmount(session);
   // Threads of the model may still run: the process is the only thing that has to end.
-  fflush(stdout);
-  _exit(0);
+  leave(session);
 }
 
 }  // namespace simhost
