@@ -53,7 +53,7 @@ run('The simulated host', process.execPath, ['test/simhost/build.mjs']);
 upToDate('bundle', 'dist/hostdev.js', [...files('src'), 'package.json', 'test/bundle.mjs'], () =>
   run('The bundle', process.execPath, ['test/bundle.mjs']),
 );
-upToDate('story', '.cache/story.mjs', [...files('src'), ...files('test/mock'), ...files('test/demo')], () =>
+upToDate('story', '.cache/story.mjs', [...files('src'), ...files('test/mock'), ...files('test/scenarios'), ...files('test/demo')], () =>
   run('The story', 'node_modules/.bin/esbuild', [
     'test/demo/story.ts',
     '--bundle',

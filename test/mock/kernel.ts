@@ -121,6 +121,10 @@ export class KernelModel implements NativeBinding {
     return text;
   }
 
+  isFile(path: string): boolean {
+    return this.#tree().files.has(path);
+  }
+
   readLink(_root: string, path: string): string {
     const target = this.#tree().links.get(path);
     if (target === undefined) throw this.#error('ENOENT', 'readlink', path);

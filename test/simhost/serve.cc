@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -450,6 +451,9 @@ namespace {
 // The end, whoever asks for it: requests that hang are answered by the client's kernel (ENOTCONN) when this
 // process is gone.
 [[noreturn]] void leave(fuse_session* session) {
+  static std::atomic_flag left;
+  // Whoever comes second has nothing to do but wait for the end.
+  while (left.test_and_set()) sleep(1);
   fuse_session_unmount(session);
   _exit(0);
 }
