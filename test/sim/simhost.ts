@@ -48,6 +48,7 @@ export class SimHost {
   readonly root: string;
   readonly #server: ChildProcess;
   readonly #ended: Promise<void>;
+  #stopped = false;
 
   private constructor(root: string, server: ChildProcess) {
     this.root = root;
@@ -145,6 +146,8 @@ export class SimHost {
 
   /** Ends the server: whatever hangs in it is answered by this machine's kernel. */
   async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
     this.#server.kill('SIGTERM');
     const late = setTimeout(() => this.#server.kill('SIGKILL'), 2000);
     await this.#ended;

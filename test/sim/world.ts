@@ -83,6 +83,8 @@ export type Kind = {
   atomic: boolean;
   /** Where the devices are in the books: after it, before it, or never. */
   booked: 'after' | 'before' | 'never';
+  /** Whether a host driver claims the device is the kernel's affair: without one it is free, which is said. */
+  mayStayFree?: boolean;
 };
 
 const bind =
@@ -140,6 +142,7 @@ export const KINDS: Kind[] = [
     devices: [V],
     atomic: true,
     booked: 'never',
+    mayStayFree: true,
   },
   {
     name: 'hook prepare',
