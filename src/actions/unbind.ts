@@ -3,7 +3,7 @@ import { ownerText, refuse } from '../binding/bind.ts';
 import { type Binding, readBinding, removeBinding } from '../binding/books.ts';
 import { giveBack, type Returned } from '../binding/giveBack.ts';
 import type { Refusal } from '../binding/guards.ts';
-import { type JournalMove, journalId, writeJournal } from '../binding/journal.ts';
+import type { JournalMove } from '../binding/journal.ts';
 import { loadHostModule } from '../binding/modules.ts';
 import { type DeviceState, describeState, stepsOf } from '../binding/move.ts';
 import { changing, observing } from '../binding/session.ts';
@@ -140,51 +140,25 @@ async function toHostDriver(work: Work, { device, now }: Way, warnings: string[]
     to: free,
     override_bytes: now.overrideBytes,
   };
-  await runMoves(work, 'give-back', 'admin', [move], () => removeBinding(host, address));
-  const modalias = host.read(host.device(address, 'modalias'));
-  if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
-  await probeOrReturn(work, move);
+  // Which driver will claim it is not known before, so the probe is no step of the move but its end. A `bind` in the journal: interrupted, it goes back.
+  await runMoves(work, 'bind', 'admin', [move], async () => {
+    const modalias = host.read(host.device(address, 'modalias'));
+    if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
+    await askForDriver(work, address);
+    removeBinding(host, address);
+  });
   const driver = host.linkName(host.device(address, 'driver'));
   if (driver === null) warnings.push(`${address} is free now, but no host driver of this kernel claims it`);
   return true;
 }
 
-/** Which driver will claim it is not known before, so the probe is no step of the move; when it cannot be asked for, the device goes back to where it was. */
-async function probeOrReturn(work: Work, move: JournalMove): Promise<void> {
-  const { host } = work;
+async function askForDriver({ host, writer, deadline }: Work, address: string): Promise<void> {
   try {
-    await work.writer.write(host.driversProbe, move.address, work.deadline.left);
+    await writer.write(host.driversProbe, address, deadline.left);
   } catch (e) {
-    const back: JournalMove = { ...move, from: move.to, to: move.from, override_bytes: '(null)\n' };
-    const first = `Failed to write "${move.address}" to ${host.driversProbe}: ${(e as Error).message}`;
-    try {
-      await runMoves(work, 'give-back', 'admin', [back], () => {});
-    } catch (again) {
-      throw notPutBack(host, move, first, again as Error);
-    }
-    throw new HostdevError(isErrno(e, 'ETIMEDOUT') ? 'HOSTDEV_TIMEOUT' : 'HOSTDEV_BIND_FAILED', first, { cause: e });
+    const code = isErrno(e, 'ETIMEDOUT') ? 'HOSTDEV_TIMEOUT' : 'HOSTDEV_BIND_FAILED';
+    throw new HostdevError(code, `Failed to write "${address}" to ${host.driversProbe}: ${(e as Error).message}`, {
+      cause: e,
+    });
   }
-}
-
-/** The journal says what is not as before: the next hostdev that comes by brings it back, as an interrupted bind is. */
-function notPutBack(host: Host, move: JournalMove, first: string, again: Error): HostdevError {
-  const left = [`${move.address}, which was on ${describeState(move.from)}: ${again.message}`];
-  const id = journalId();
-  const started = new Date().toISOString();
-  writeJournal(host, {
-    schema: 1,
-    id,
-    kind: 'bind',
-    owner: 'admin',
-    pid: process.pid,
-    started,
-    state: 'undo-incomplete',
-    devices: [move],
-    left,
-  });
-  return new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `${first}; and not put back: ${left.join('; ')}`, {
-    cause: again,
-    hint: `See ${host.journalDir}/${id}.json, then 'hostdev status'`,
-    data: { left },
-  });
 }

@@ -78,7 +78,7 @@ export async function runMoves(
   kind: JournalKind,
   owner: string,
   moves: readonly JournalMove[],
-  commit: () => void,
+  commit: () => void | Promise<void>,
 ): Promise<void> {
   const { host } = work;
   const entry: JournalEntry = {
@@ -100,7 +100,7 @@ export async function runMoves(
       await performStep(work, step);
       work.onStep?.(step);
     }
-    commit();
+    await commit();
   } catch (e) {
     const { failed, left, pending } = await undo(work, moves);
     if (left.length === 0) {

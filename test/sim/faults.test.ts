@@ -3,10 +3,10 @@
  * the books say what the kernel shows, and the next try goes through.
  */
 import { expect, test } from 'vitest';
-import { unbindDevices } from '../../src/actions/unbind.ts';
 import type { Host } from '../../src/host/host.ts';
 import { describeSim, type SimHost, until, useSimHosts } from './simhost.ts';
 import {
+  again,
   booked,
   booksAgainst,
   bringHome,
@@ -156,18 +156,6 @@ describeSim('every write hangs', () => {
     });
   }
 });
-
-/** The next try. What a recovery has brought home by then is no longer ours, and the others are still to go. */
-async function again(kind: Kind, host: Host): Promise<void> {
-  try {
-    await kind.run(host, 3000);
-  } catch (e) {
-    if ((e as { code?: string }).code !== 'HOSTDEV_NOT_OURS' || kind.booked !== 'before') throw e;
-    const rest = booked(host);
-    if (rest.length > 0)
-      await unbindDevices(host, rest, false, { allowed: new Set(), deadlineMs: 3000, dryRun: false });
-  }
-}
 
 /** The next command after a hang has ended: it may find the device busy for a moment more, never for good. */
 async function settled(kind: Kind, host: Host): Promise<void> {

@@ -193,8 +193,12 @@ export async function bringHome(sim: SimHost, host: Host, original: Snapshot): P
   const mine = readBooks(host);
   const guests = mine.filter((b) => b.claims.some((c) => c.owner.startsWith('domain:')));
   if (guests.length > 0) await releaseDomain(host, domain(), options(10_000));
-  const rest = booked(host);
-  if (rest.length > 0) await unbindDevices(host, rest, false, options(10_000));
+  // A device that is only in the journal goes home by being named: whoever has its group's lock puts it right first.
+  for (const a of new Set([...journalled(host).addresses, ...booked(host)])) {
+    await unbindDevices(host, [a], false, options(10_000)).catch((e: Error & { code?: string }) => {
+      if (e.code !== 'HOSTDEV_NOT_OURS') throw e;
+    });
+  }
   const now = snapshot(sim);
   const wrong = Object.keys(original).filter((a) => now[a] !== original[a]);
   const left = [...booked(host), ...journalled(host).addresses];
@@ -202,4 +206,15 @@ export async function bringHome(sim: SimHost, host: Host, original: Snapshot): P
     throw new Error(
       `not as in the beginning: ${wrong.map((a) => `${a} ${now[a]}, was ${original[a]}`).join('; ')}; left over: ${left}`,
     );
+}
+
+/** The next try. What a recovery has brought home by then is no longer ours, and the others are still to go. */
+export async function again(kind: Kind, host: Host): Promise<void> {
+  try {
+    await kind.run(host, 3000);
+  } catch (e) {
+    if ((e as { code?: string }).code !== 'HOSTDEV_NOT_OURS' || kind.booked !== 'before') throw e;
+    const rest = booked(host);
+    if (rest.length > 0) await unbindDevices(host, rest, false, options(3000));
+  }
 }

@@ -129,6 +129,10 @@ void sim_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* wanted, int what, 
   if ((what & FUSE_SET_ATTR_MODE) != 0) node->mode = (node->mode & S_IFMT) | (wanted->st_mode & 07777U);
   if ((what & FUSE_SET_ATTR_SIZE) != 0) node->text.resize(static_cast<size_t>(wanted->st_size));
   if ((what & FUSE_SET_ATTR_MTIME) != 0) node->changed = wanted->st_mtim;
+  if (const int late = k->finish(lock, after, path_of_node(node), pid_of(req))) {
+    fuse_reply_err(req, late);
+    return;
+  }
   const struct stat s = status_of(*node);
   fuse_reply_attr(req, &s, 0);
 }
@@ -173,11 +177,13 @@ void sim_symlink(fuse_req_t req, const char* target, fuse_ino_t parent, const ch
   std::string path;
   int error = enter_change(k, lock, req, parent, name, "change", folder, after, path);
   if (error == 0 && folder->children.count(name) > 0) error = EEXIST;
+  const Node* node = error == 0 ? k->tree.link(folder, name, target) : nullptr;
+  if (error == 0) error = k->finish(lock, after, path, pid_of(req));
   if (error != 0) {
     fuse_reply_err(req, error);
     return;
   }
-  const auto e = entry_of(*k->tree.link(folder, name, target));
+  const auto e = entry_of(*node);
   fuse_reply_entry(req, &e);
 }
 
