@@ -155,7 +155,8 @@ int Kernel::read(Lock& lock, Node* node, int pid, std::string& out) {
   const std::string path = path_of_node(node);
   std::optional<Fault> after;
   if (const int error = enter(lock, "read", false, path, pid, after)) return error;
-  if (node->dead) return ENODEV;
+  // A plain file that was replaced can be read on by whoever has it open.
+  if (node->dead && !node->plain) return ENODEV;
   if (node->kind == Kind::kFile) {
     out = node->text;
     return finish(lock, after, path, pid);
