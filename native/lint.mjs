@@ -1,4 +1,4 @@
-/** clang-format and clang-tidy over the native part. */
+/** clang-format and clang-tidy over the native part, clang-format over the simulated host of the tests. */
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -8,6 +8,9 @@ process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 const files = readdirSync('native')
   .filter((n) => /\.(cc|h)$/.test(n))
   .map((n) => join('native', n));
+const sim = readdirSync('test/simhost')
+  .filter((n) => /\.(cc|h)$/.test(n))
+  .map((n) => join('test/simhost', n));
 const headers = join(dirname(dirname(process.execPath)), 'include/node');
 
 function lint(tool, args) {
@@ -16,7 +19,7 @@ function lint(tool, args) {
   if (status !== 0) process.exit(1);
 }
 
-lint('clang-format', ['--dry-run', '-Werror', ...files]);
+lint('clang-format', ['--dry-run', '-Werror', ...files, ...sim]);
 lint('clang-tidy', [
   '--quiet',
   ...files.filter((f) => f.endsWith('.cc')),

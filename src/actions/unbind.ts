@@ -9,7 +9,7 @@ import { type DeviceState, describeState, sameState, stepsOf } from '../binding/
 import { changing, observing } from '../binding/session.ts';
 import { observe, runMoves, type Work } from '../binding/transaction.ts';
 import { readUsages } from '../binding/usage.ts';
-import { HostdevError } from '../errors.ts';
+import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
@@ -159,11 +159,25 @@ async function toHostDriver(work: Work, { device, now }: Way, warnings: string[]
     to: free,
     override_bytes: now.overrideBytes,
   };
-  await runMoves(work, 'give-back', 'admin', [move], () => removeBinding(host, address));
-  const modalias = host.read(host.device(address, 'modalias'));
-  if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
-  await work.writer.write(host.driversProbe, address, work.deadline.left);
+  // Which driver will claim it is not known before, so the probe is no step of the move but its end. A `bind` in the journal: interrupted, it goes back.
+  await runMoves(work, 'bind', 'admin', [move], async () => {
+    const modalias = host.read(host.device(address, 'modalias'));
+    if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
+    await askForDriver(work, address);
+    removeBinding(host, address);
+  });
   const driver = host.linkName(host.device(address, 'driver'));
   if (driver === null) warnings.push(`${address} is free now, but no host driver of this kernel claims it`);
   return true;
+}
+
+async function askForDriver({ host, writer, deadline }: Work, address: string): Promise<void> {
+  try {
+    await writer.write(host.driversProbe, address, deadline.left);
+  } catch (e) {
+    const code = isErrno(e, 'ETIMEDOUT') ? 'HOSTDEV_TIMEOUT' : 'HOSTDEV_BIND_FAILED';
+    throw new HostdevError(code, `Failed to write "${address}" to ${host.driversProbe}: ${(e as Error).message}`, {
+      cause: e,
+    });
+  }
 }

@@ -81,7 +81,7 @@ export async function runMoves(
   kind: JournalKind,
   owner: string,
   moves: readonly JournalMove[],
-  commit: () => void,
+  commit: () => void | Promise<void>,
 ): Promise<void> {
   const { host } = work;
   const entry: JournalEntry = {
@@ -103,7 +103,7 @@ export async function runMoves(
       const failures = await performBatch(work, batch);
       if (failures.size > 0) throw [...failures.values()][0];
     }
-    commit();
+    await commit();
   } catch (e) {
     const { failed, left, pending } = await undo(work, moves);
     if (left.length === 0) {

@@ -4,6 +4,10 @@
  */
 import { constants } from 'node:os';
 import type { Holder, KernelWriter, NativeBinding, RawDevice, RawGroups, RawScan } from '../../src/addon/native.ts';
+import { baseFiles } from '../scenarios/host.ts';
+import { removeVfs, vfsOf, writeAttribute } from './attributes.ts';
+
+export type Errno = keyof typeof constants.errno;
 
 export type ModelDevice = {
   address: string;
@@ -19,6 +23,15 @@ export type ModelDevice = {
   override?: string | null;
   /** Further attributes: boot_vga, reset_method … */
   attributes?: Record<string, string>;
+  /** The bridge it is below. */
+  parent?: string;
+  /** Of a PF: its VFs' ids, and the group of the first, the next one's being one higher. */
+  vfIds?: string;
+  vfGroup?: number;
+  /** What reset_method may be set to, once it was changed. */
+  supportedResets?: string;
+  /** Further options of the FUSE host's `device` line. */
+  options?: string[];
 };
 
 export type ModelDriver = {
@@ -28,19 +41,22 @@ export type ModelDriver = {
   ids: string[];
   vfio?: boolean;
   /** probe() answers this errno; the probe file says nothing of it, as in the kernel. */
-  probeErrno?: keyof typeof constants.errno;
+  probeErrno?: Errno;
+  /** So many probes answer EPROBE_DEFER: `bind` says EAGAIN, the probe file nothing. */
+  defer?: number;
+  /** It has sriov_configure, and takes its VFs away when it goes. */
+  sriov?: boolean;
+  dynamicIds?: Set<string>;
   loaded?: boolean;
+  /** Further options of the FUSE host's `driver` line. */
+  options?: string[];
 };
 
-type Live = Required<Pick<ModelDevice, 'address' | 'ids'>> &
+export type Live = Required<Pick<ModelDevice, 'address' | 'ids'>> &
   ModelDevice & { driver: string | null; override: string | null };
 
 /** What a fault rule does to a write instead of the kernel: an errno, 'silent' (success, nothing happens), or 'hang' (no answer before the deadline). */
-export type Fault = (
-  path: string,
-  value: string,
-  nth: number,
-) => keyof typeof constants.errno | 'silent' | 'hang' | null;
+export type Fault = (path: string, value: string, nth: number) => Errno | 'silent' | 'hang' | null;
 
 export class KernelModel implements NativeBinding {
   readonly kind = 'model';
@@ -53,6 +69,8 @@ export class KernelModel implements NativeBinding {
   openBy: Holder[] = [];
   /** Nodes that somebody has for himself alone ("dev/nvme0n1"). */
   claimed: string[] = [];
+  /** What was removed and a rescan finds again. */
+  readonly removed: ModelDevice[] = [];
   fault: Fault = () => null;
   /** Writes that hang and the device whose lock each holds, until {@link release}. */
   readonly #hung = new Map<string, { address: string; path: string; value: string }>();
@@ -61,17 +79,13 @@ export class KernelModel implements NativeBinding {
 
   constructor(devices: ModelDevice[], drivers: ModelDriver[], aliases = '') {
     for (const d of drivers) this.drivers.set(d.name, { loaded: true, ...d });
-    for (const d of devices)
-      this.devices.set(d.address, { ...d, driver: d.driver ?? null, override: d.override ?? null });
-    this.files.set('proc/sys/kernel/osrelease', '6.12.0-model\n');
-    this.files.set('proc/cmdline', 'intel_iommu=on\n');
-    this.files.set('lib/modules/6.12.0-model/modules.alias', `alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n${aliases}`);
-    this.files.set('proc/self/mountinfo', '');
-    this.files.set('proc/swaps', 'Filename\tType\tSize\tUsed\tPriority\n');
-    this.files.set(
-      'proc/net/route',
-      'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n',
-    );
+    for (const d of devices) this.add(d);
+    for (const [path, text] of Object.entries(baseFiles(aliases))) this.files.set(path, text);
+  }
+
+  /** A device appears; no driver is looked for. */
+  add(d: ModelDevice): void {
+    this.devices.set(d.address, { ...d, driver: d.driver ?? null, override: d.override ?? null });
   }
 
   // Reading.
@@ -103,10 +117,16 @@ export class KernelModel implements NativeBinding {
   }
 
   readFile(_root: string, path: string, max: number): string {
+    if (/\/(?:bind|unbind|new_id|remove_id|drivers_probe|rescan|remove|reset)$/.test(path))
+      throw this.#error('EACCES', 'open', path);
     const text = this.#tree().files.get(path);
     if (text === undefined) throw this.#error(this.#tree().dirs.has(path) ? 'EISDIR' : 'ENOENT', 'open', path);
     if (text.length > max) throw this.#error('EFBIG', 'read', path);
     return text;
+  }
+
+  isFile(path: string): boolean {
+    return this.#tree().files.has(path);
   }
 
   readLink(_root: string, path: string): string {
@@ -202,7 +222,12 @@ export class KernelModel implements NativeBinding {
     else if (file === 'unbind') this.#unbind(name, path, value.trim());
     else if (file === 'bind') this.#bind(name, path, value.trim());
     else if (path === 'sys/bus/pci/drivers_probe') this.#probe(path, value.trim());
-    else throw this.#error('EACCES', 'open', path);
+    else {
+      const answer = writeAttribute(this, path, value);
+      const readOnly = this.#tree().files.has(path);
+      if (answer === undefined) throw this.#error(readOnly ? 'EACCES' : 'ENOENT', 'open', path);
+      if (answer !== null) throw this.#error(answer, 'write', path);
+    }
   }
 
   #setOverride(address: string, path: string, value: string): void {
@@ -218,6 +243,7 @@ export class KernelModel implements NativeBinding {
     const d = this.devices.get(address);
     if (d?.driver !== driver) throw this.#error('ENODEV', 'write', path);
     d.driver = null;
+    if (this.drivers.get(driver)?.sriov) removeVfs(this, address);
   }
 
   #bind(driver: string, path: string, address: string): void {
@@ -226,22 +252,42 @@ export class KernelModel implements NativeBinding {
     const d = this.devices.get(address);
     if (!d || !matches(r, d)) throw this.#error('ENODEV', 'write', path);
     if (d.driver !== null) throw this.#error('EBUSY', 'write', path);
-    if (r.probeErrno) throw this.#error(r.probeErrno, 'write', path);
-    d.driver = driver;
+    const failure = this.#tryProbe(r, d);
+    if (failure !== null) throw this.#error(failure, 'write', path);
   }
 
   #probe(path: string, address: string): void {
+    if (!this.devices.has(address)) throw this.#error('ENODEV', 'write', path);
+    this.probe(address);
+  }
+
+  /** drivers/base/dd.c __device_attach: every driver that matches, until one takes it. */
+  probe(address: string): void {
+    for (const r of this.drivers.values()) if (this.attach(r.name, address)) return;
+  }
+
+  /** True when the device is on a driver afterwards. */
+  attach(driver: string, address: string): boolean {
+    const r = this.drivers.get(driver);
     const d = this.devices.get(address);
-    if (!d) throw this.#error('ENODEV', 'write', path);
-    if (d.driver !== null) return;
-    if (
-      d.physfn !== undefined &&
-      d.override === null &&
-      this.files.get(`sys/bus/pci/devices/${d.physfn}/sriov_drivers_autoprobe`)?.trim() === '0'
-    )
-      return;
-    const r = [...this.drivers.values()].find((x) => x.loaded && matches(x, d));
-    if (r && !r.probeErrno) d.driver = r.name;
+    if (d === undefined || d.driver !== null) return true;
+    if (r?.loaded && matches(r, d)) this.#tryProbe(r, d);
+    return d.driver !== null;
+  }
+
+  #tryProbe(r: ModelDriver, d: Live): Errno | null {
+    const autoprobe = this.files.get(`sys/bus/pci/devices/${d.physfn}/sriov_drivers_autoprobe`)?.trim() !== '0';
+    if (d.physfn !== undefined && !autoprobe && d.override === null) return 'ENODEV';
+    if (r.defer) {
+      r.defer -= 1;
+      return 'EAGAIN';
+    }
+    if (r.probeErrno) return r.probeErrno;
+    // drivers/vfio/pci/vfio_pci_core.c: bridges, PFs with VFs; drivers/vfio/group.c: no IOMMU group.
+    if (r.vfio && (d.class?.startsWith('06') || d.group == null)) return 'EINVAL';
+    if (r.vfio && vfsOf(this, d.address).length > 0) return 'EBUSY';
+    d.driver = r.name;
+    return null;
   }
 
   // The tree as sysfs shows it, made from the state on demand.
@@ -256,6 +302,14 @@ export class KernelModel implements NativeBinding {
       files.set(`${at}/modalias`, modalias(d));
       files.set(`${at}/driver_override`, `${d.override ?? '(null)'}\n`);
       for (const [name, text] of Object.entries(d.attributes ?? {})) files.set(`${at}/${name}`, text);
+      if (d.totalVfs !== undefined) {
+        const vfs = vfsOf(this, d.address);
+        files.set(`${at}/sriov_totalvfs`, `${d.totalVfs}\n`);
+        files.set(`${at}/sriov_numvfs`, `${vfs.length}\n`);
+        if (!files.has(`${at}/sriov_drivers_autoprobe`)) files.set(`${at}/sriov_drivers_autoprobe`, '1\n');
+        for (const [i, vf] of vfs.entries()) links.set(`${at}/virtfn${i}`, `../${vf.address}`);
+      }
+      if (d.physfn !== undefined) links.set(`${at}/physfn`, `../${d.physfn}`);
       if (d.driver !== null) links.set(`${at}/driver`, `../../../bus/pci/drivers/${d.driver}`);
       if (d.group != null) {
         links.set(`${at}/iommu_group`, `../../../kernel/iommu_groups/${d.group}`);
@@ -281,7 +335,7 @@ export class KernelModel implements NativeBinding {
     return { files, links, dirs };
   }
 
-  #error(code: keyof typeof constants.errno, syscall: string, path: string): Error {
+  #error(code: Errno, syscall: string, path: string): Error {
     return Object.assign(new Error(`${code}: ${syscall} '${path}'`), {
       code,
       errno: -constants.errno[code],
@@ -303,5 +357,5 @@ function modalias(d: ModelDevice): string {
 /** drivers/pci/pci-driver.c pci_match_device: an override excludes every other driver, and includes its own whatever the ids say. */
 function matches(r: ModelDriver, d: Live): boolean {
   if (d.override !== null) return d.override === r.name;
-  return !r.vfio && r.ids.includes(d.ids);
+  return r.dynamicIds?.has(d.ids) || (!r.vfio && r.ids.includes(d.ids));
 }

@@ -282,8 +282,11 @@ export function runCommand(
     encoding: 'utf8',
   });
   if (error) throw error;
-  return { exit: status, out: stdout, err: stderr, json: parsed(stdout) };
+  return ranOf(status, stdout, stderr);
 }
+
+/** What a command that has ended said. */
+export const ranOf = (exit: number | null, out: string, err: string): Ran => ({ exit, out, err, json: parsed(out) });
 
 function parsed(text: string): Document {
   try {

@@ -1,0 +1,3 @@
+import type { Outcome, Scenario } from './step.ts';
+
+export function performScenario(root: string, command: string[], scenario: Scenario): Outcome[];

@@ -1,0 +1,171 @@
+/**
+ * Every write of every kind of transaction fails, once and for good, in each way a write can: afterwards all is as before or the journal says exactly what is not,
+ * the books say what the kernel shows, and the next try goes through.
+ */
+import { expect, test } from 'vitest';
+import type { Host } from '../../src/host/host.ts';
+import { describeSim, type SimHost, until, useSimHosts } from './simhost.ts';
+import {
+  again,
+  booked,
+  booksAgainst,
+  bringHome,
+  journalled,
+  KINDS,
+  type Kind,
+  type Snapshot,
+  snapshot,
+  V,
+  WORLD,
+} from './world.ts';
+
+const sims = useSimHosts();
+
+const ONCE = ['EBUSY', 'EIO', 'ENODEV', 'ENOENT', 'ENOMEM'].map((e) => `errno=${e} count=1`);
+/** `errno=EIO` stays: the undo fails too. `after` does what was asked for and denies it. */
+const FAULTS = [...ONCE, 'silent count=1', 'errno=EIO after count=1', 'errno=EIO'];
+
+/** How many writes the kind takes, and the state after it, without faults. */
+async function measure(kind: Kind): Promise<{ writes: number; original: Snapshot; before: Snapshot; after: Snapshot }> {
+  const sim = await sims.start(WORLD);
+  const host = sim.host();
+  const original = snapshot(sim);
+  await kind.setup(host);
+  const before = snapshot(sim);
+  const from = sim.count().writes;
+  await kind.run(host, 10_000);
+  const { writes } = sim.count();
+  const after = snapshot(sim);
+  expect(after, 'the transaction changes something').not.toEqual(before);
+  expect(journalled(host).addresses).toEqual([]);
+  expect(booksAgainst(sim, host)).toEqual([]);
+  if (kind.booked !== 'never') await bringHome(sim, host, original);
+  await sim.stop();
+  return { writes: writes - from, original, before, after };
+}
+
+/** Which of the kind's devices are not as in `then`. */
+const differing = (now: Snapshot, then: Snapshot): string[] =>
+  Object.keys(then)
+    .filter((a) => now[a] !== then[a])
+    .sort();
+
+type Facts = Awaited<ReturnType<typeof measure>>;
+
+function expectExact(sim: SimHost, host: Host, kind: Kind, facts: Facts, failed: boolean): void {
+  const now = snapshot(sim);
+  const { addresses, entries } = journalled(host);
+  for (const e of entries) {
+    expect(e.state, 'no transaction runs any more').not.toBe('intent');
+    for (const d of e.devices) expect(e.left.join('; '), 'the journal says what is left').toContain(d.address);
+  }
+  if (!failed && kind.mayStayFree && now[V] === 'none (null)') {
+    expect(addresses).toEqual([]);
+  } else if (!failed) {
+    expect(now).toEqual(facts.after);
+    expect(addresses).toEqual([]);
+  } else if (kind.atomic) {
+    expect(differing(now, facts.before), 'all as before but what the journal names').toEqual(addresses);
+  } else {
+    const halfway = Object.keys(now).filter((a) => now[a] !== facts.before[a] && now[a] !== facts.after[a]);
+    expect(halfway, 'each device is as before or has gone home, but for what the journal names').toEqual(addresses);
+  }
+  // The books: of a device that the journal names nothing can be said.
+  const books = new Set(booked(host));
+  for (const a of kind.devices.filter((x) => !addresses.includes(x) && x !== V)) {
+    const there = now[a] === (kind.booked === 'after' ? facts.after[a] : facts.before[a]);
+    expect(books.has(a), `${a} is ${now[a]}: in the books?`).toBe(there);
+  }
+}
+
+describeSim('every write fails', () => {
+  for (const kind of KINDS) {
+    test(kind.name, { timeout: 60_000 }, async () => {
+      const facts = await measure(kind);
+      expect(facts.writes).toBeGreaterThan(1);
+      for (let nth = 0; nth < facts.writes; nth += 1) {
+        for (const fault of FAULTS) {
+          const sim = await sims.start(WORLD);
+          const host = sim.host();
+          await kind.setup(host);
+          const from = sim.count().writes;
+          sim.ctl(`fault write sys/* ${fault} skip=${nth}`);
+          const failure = await kind.run(host, 10_000).then(
+            () => null,
+            (e: unknown) => e as Error,
+          );
+          const where = `${kind.name}, write ${nth + 1}, ${fault}: ${failure?.message ?? 'went through'}\n${sim.journal().slice(from).join('\n')}`;
+          expect(sim.count().writes - from, where).toBeGreaterThan(nth);
+          try {
+            expectExact(sim, host, kind, facts, failure !== null);
+            sim.ctl('clear');
+            // What was not begun, was undone or half done: the next one brings it to its end.
+            await again(kind, host);
+            expect(snapshot(sim)).toEqual(facts.after);
+            expect(journalled(host).addresses).toEqual([]);
+            expect(booksAgainst(sim, host)).toEqual([]);
+            if (kind.booked !== 'never') await bringHome(sim, host, facts.original);
+          } catch (e) {
+            throw new Error(`${where}\n${(e as Error).message}`, { cause: e });
+          }
+          await sim.stop();
+        }
+      }
+    });
+  }
+});
+
+describeSim('every write hangs', () => {
+  for (const kind of KINDS) {
+    test(kind.name, { timeout: 90_000 }, async () => {
+      const facts = await measure(kind);
+      for (let nth = 0; nth < facts.writes; nth += 1) {
+        const sim = await sims.start(WORLD);
+        const host = sim.host();
+        await kind.setup(host);
+        const from = sim.count().writes;
+        sim.ctl(`fault write sys/* hang count=1 skip=${nth}`);
+        const began = performance.now();
+        const failure = await kind.run(host, 1000).then(
+          () => null,
+          (e: unknown) => e as Error & { code?: string },
+        );
+        const ms = performance.now() - began;
+        const where = `${kind.name}, write ${nth + 1} hung: ${failure?.message ?? 'went through'}\n${sim.journal().slice(from).join('\n')}`;
+        try {
+          expect(failure, 'it cannot have gone through').not.toBeNull();
+          expect(ms, 'it comes back by its deadline').toBeLessThan(2500);
+          const stuck = sim.hung();
+          expect(stuck).toHaveLength(1);
+          const { entries } = journalled(host);
+          expect(entries.length, 'what is not known is in the journal').toBeGreaterThan(0);
+          const said = entries.flatMap((e) => e.left).join('; ');
+          for (const e of entries) for (const d of e.devices) expect(said).toContain(d.address);
+          sim.ctl('clear', 'release');
+          await until(() => sim.hung().length === 0, 'the hang ends');
+          await settled(kind, host);
+          expect(snapshot(sim)).toEqual(facts.after);
+          expect(journalled(host).addresses).toEqual([]);
+          expect(booksAgainst(sim, host)).toEqual([]);
+          if (kind.booked !== 'never') await bringHome(sim, host, facts.original);
+        } catch (e) {
+          throw new Error(`${where}\n${(e as Error).message}`, { cause: e });
+        }
+        await sim.stop();
+      }
+    });
+  }
+});
+
+/** The next command after a hang has ended: it may find the device busy for a moment more, never for good. */
+async function settled(kind: Kind, host: Host): Promise<void> {
+  for (const end = performance.now() + 5000; ; ) {
+    try {
+      await again(kind, host);
+      return;
+    } catch (e) {
+      if (performance.now() > end) throw e;
+    }
+    await new Promise((r) => setTimeout(r, 50));
+  }
+}
