@@ -2,13 +2,16 @@
 // turns every Failure into an Error with the fields that node's own fs errors have.
 #include <fcntl.h>
 #include <napi.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "helper.h"
 #include "holders.h"
@@ -237,8 +240,9 @@ Napi::Value OpenHelper(const Napi::CallbackInfo& info) {
                                      [](Napi::Env, Helper* h) { const std::unique_ptr<Helper> owned(h); });
 }
 
-Napi::Value AskHelper(const Napi::CallbackInfo& info) {
-  auto* helper = info[0].As<Napi::External<Helper>>().Data();
+Helper* helper_argument(const Napi::Value& value) { return value.As<Napi::External<Helper>>().Data(); }
+
+Napi::Value SendHelper(const Napi::CallbackInfo& info) {
   const auto bytes = [&](size_t index) {
     size_t size = 0;
     napi_get_value_string_latin1(info.Env(), info[index], nullptr, 0, &size);
@@ -246,15 +250,48 @@ Napi::Value AskHelper(const Napi::CallbackInfo& info) {
     napi_get_value_string_latin1(info.Env(), info[index], text.data(), size + 1, &size);
     return text;
   };
-  std::string answer;
-  const auto failure = helper->request(text_argument(info, 1)[0], bytes(2), bytes(3),
-                                       info[4].As<Napi::Number>().DoubleValue(), answer);
+  const auto failure = helper_argument(info[0])->send(text_argument(info, 1)[0], bytes(2), bytes(3));
   if (failure) raise(info.Env(), failure);
-  return latin1(info.Env(), answer);
+  return info.Env().Undefined();
+}
+
+// The indices of those that have something to take; none when the time is over or a signal came.
+Napi::Value WaitHelpers(const Napi::CallbackInfo& info) {
+  const auto helpers = info[0].As<Napi::Array>();
+  std::vector<pollfd> outputs;
+  for (uint32_t i = 0; i < helpers.Length(); ++i)
+    outputs.push_back({helper_argument(helpers.Get(i))->output(), POLLIN, 0});
+  const double ms = std::clamp(info[1].As<Napi::Number>().DoubleValue(), 0.0, 1e9);
+  const int n = poll(outputs.data(), outputs.size(), static_cast<int>(std::ceil(ms)));
+  auto ready = Napi::Array::New(info.Env());
+  for (uint32_t i = 0, at = 0; n > 0 && i < outputs.size(); ++i) {
+    if (outputs[i].revents != 0) ready.Set(at++, Napi::Number::New(info.Env(), i));
+  }
+  return ready;
+}
+
+// The answer, or null when a part of it is still to come.
+Napi::Value TakeHelper(const Napi::CallbackInfo& info) {
+  std::string answer;
+  Failure failure;
+  switch (helper_argument(info[0])->take(answer, failure)) {
+    case Helper::Taken::kAnswer:
+      return latin1(info.Env(), answer);
+    case Helper::Taken::kFailure:
+      raise(info.Env(), failure);
+      break;
+    case Helper::Taken::kPart:
+      break;
+  }
+  return info.Env().Null();
+}
+
+Napi::Value AbandonHelper(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), helper_argument(info[0])->abandon());
 }
 
 Napi::Value CloseHelper(const Napi::CallbackInfo& info) {
-  info[0].As<Napi::External<Helper>>().Data()->close();
+  helper_argument(info[0])->close();
   return info.Env().Undefined();
 }
 
@@ -269,7 +306,10 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("holders", Napi::Function::New<Holders>(env));
   exports.Set("tryLock", Napi::Function::New<TryLock>(env));
   exports.Set("openHelper", Napi::Function::New<OpenHelper>(env));
-  exports.Set("askHelper", Napi::Function::New<AskHelper>(env));
+  exports.Set("sendHelper", Napi::Function::New<SendHelper>(env));
+  exports.Set("waitHelpers", Napi::Function::New<WaitHelpers>(env));
+  exports.Set("takeHelper", Napi::Function::New<TakeHelper>(env));
+  exports.Set("abandonHelper", Napi::Function::New<AbandonHelper>(env));
   exports.Set("closeHelper", Napi::Function::New<CloseHelper>(env));
   exports.Set("unlock", Napi::Function::New<Unlock>(env));
   return exports;

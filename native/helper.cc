@@ -1,7 +1,6 @@
 #include "helper.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,9 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cmath>
 #include <cstring>
-#include <ctime>
 
 namespace hostdev {
 
@@ -24,12 +21,6 @@ constexpr size_t kFixed = 4 + 4 + 1;
 constexpr size_t kLargestAnswer = 65536;
 // native/writer.cc, kLargestRequest: a helper that is sent more ends.
 constexpr size_t kLargestRequest = 8192;
-
-double now_ms() {
-  timespec t{};
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) / 1e6;
-}
 
 void append_u32(std::string& to, uint32_t v) {
   v = htole32(v);
@@ -123,20 +114,23 @@ void Helper::close() {
   reap();
 }
 
-Failure Helper::lost(int error, char operation, const std::string& path) {
+pid_t Helper::abandon() {
+  const pid_t pid = pids_.empty() ? 0 : pids_.back();
   close();
-  return {error, operation == 'R' ? "read" : "write", path};
+  return pid;
 }
 
-Failure Helper::request(char operation, const std::string& path, const std::string& value, double deadline_ms,
-                        std::string& answer) {
-  const double until = now_ms() + deadline_ms;
-  const char* what = operation == 'R' ? "read" : "write";
-  // Not begun: no reason to give up a helper that is well, nor to leave open whether it was done.
-  if (!(deadline_ms > 0)) return {ETIMEDOUT, what, path};
-  const uint32_t id = ++last_id_;
-  const std::string question = frame(id, operation, path, value);
-  if (question.size() > kHead + kLargestRequest) return {E2BIG, what, path};
+Failure Helper::lost() {
+  close();
+  return {EPIPE, operation_ == 'R' ? "read" : "write", path_};
+}
+
+Failure Helper::send(char operation, const std::string& path, const std::string& value) {
+  operation_ = operation;
+  path_ = path;
+  got_.clear();
+  const std::string question = frame(++last_id_, operation, path, value);
+  if (question.size() > kHead + kLargestRequest) return {E2BIG, operation == 'R' ? "read" : "write", path};
   // Two tries: one that was killed while it had nothing to do costs no request.
   for (int tries = 2; tries > 0; --tries) {
     if (!input_.ok()) {
@@ -145,36 +139,33 @@ Failure Helper::request(char operation, const std::string& path, const std::stri
     // A request is smaller than a pipe's buffer and the one before it was answered: this does not block. node
     // ignores SIGPIPE.
     const ssize_t sent = write(input_.get(), question.data(), question.size());
-    if (sent == static_cast<ssize_t>(question.size())) break;
+    if (sent == static_cast<ssize_t>(question.size())) return {};
     close();
     if (sent >= 0) break;
   }
-  if (!input_.ok()) return {EPIPE, what, path};
-  std::string got;
-  for (;;) {
-    if (got.size() >= kHead) {
-      const size_t size = u32_at(got, 0);
-      if (size < kFixed || size > kLargestAnswer) return lost(EPIPE, operation, path);
-      if (got.size() >= kHead + size) break;
-    }
-    const double left = until - now_ms();
-    if (left <= 0) return lost(ETIMEDOUT, operation, path);
-    pollfd ready{output_.get(), POLLIN, 0};
-    const int n = poll(&ready, 1, static_cast<int>(std::ceil(std::min(left, 1e9))));
-    if (n < 0 && errno != EINTR) return lost(EPIPE, operation, path);
-    if (n <= 0) continue;
-    std::array<char, 8192> chunk;
-    const ssize_t size = read(output_.get(), chunk.data(), chunk.size());
-    if (size < 0 && errno == EINTR) continue;
-    if (size <= 0) return lost(EPIPE, operation, path);
-    got.append(chunk.data(), static_cast<size_t>(size));
-  }
-  if (u32_at(got, kHead) != id) return lost(EPIPE, operation, path);
-  const auto error = static_cast<int>(u32_at(got, kHead + 4));
-  const auto call = static_cast<size_t>(static_cast<unsigned char>(got[kHead + 8]));
-  answer = got.substr(kHead + kFixed);
-  if (error != 0) return {error, call < kCalls.size() ? kCalls[call] : "", path};
-  return {};
+  return lost();
+}
+
+Helper::Taken Helper::take(std::string& answer, Failure& failure) {
+  const auto fail = [&](Failure f) {
+    failure = std::move(f);
+    return Taken::kFailure;
+  };
+  std::array<char, 8192> chunk;
+  const ssize_t n = read(output_.get(), chunk.data(), chunk.size());
+  if (n < 0 && errno == EINTR) return Taken::kPart;
+  if (n <= 0) return fail(lost());
+  got_.append(chunk.data(), static_cast<size_t>(n));
+  if (got_.size() < kHead) return Taken::kPart;
+  const size_t size = u32_at(got_, 0);
+  if (size < kFixed || size > kLargestAnswer) return fail(lost());
+  if (got_.size() < kHead + size) return Taken::kPart;
+  if (u32_at(got_, kHead) != last_id_) return fail(lost());
+  const auto error = static_cast<int>(u32_at(got_, kHead + 4));
+  const auto call = static_cast<size_t>(static_cast<unsigned char>(got_[kHead + 8]));
+  if (error != 0) return fail({error, call < kCalls.size() ? kCalls[call] : "", path_});
+  answer = got_.substr(kHead + kFixed);
+  return Taken::kAnswer;
 }
 
 }  // namespace hostdev

@@ -17,21 +17,34 @@ namespace hostdev {
 
 class Helper {
  public:
-  // `executable` serves the folder `root`; it is started by the first request.
+  // `executable` serves the folder `root`. It is started at once, so that it is there when the first request
+  // is; if that fails, the request tries again and says why.
   Helper(std::string executable, std::string root)
-      : executable_(std::move(executable)), root_(std::move(root)) {}
+      : executable_(std::move(executable)), root_(std::move(root)) {
+    (void)start();
+  }
 
-  // One request and its answer; blocks for at most `deadline_ms`. After ETIMEDOUT and EPIPE what was asked
-  // for may still happen, and the next request starts another process.
-  Failure request(char operation, const std::string& path, const std::string& value, double deadline_ms,
-                  std::string& answer);
+  // Hands over one request, whose answer is then to be taken before the next.
+  Failure send(char operation, const std::string& path, const std::string& value);
+
+  // What poll(2) waits on while a request is out.
+  [[nodiscard]] int output() const { return output_.get(); }
+
+  enum class Taken : uint8_t { kPart, kAnswer, kFailure };
+  // Takes what has come of the answer. kFailure with EPIPE: the process died, and what was asked for may still
+  // have happened; the next request starts another.
+  Taken take(std::string& answer, Failure& failure);
+
+  // Leaves a process that does not answer to its fate (not even SIGKILL ends a write in D state) and returns its
+  // id; what was asked for may still happen.
+  pid_t abandon();
 
   // Lets go of the process.
   void close();
 
  private:
   Failure start();
-  Failure lost(int error, char operation, const std::string& path);
+  Failure lost();
   void reap();
 
   std::string executable_;
@@ -41,6 +54,10 @@ class Helper {
   Fd input_;
   Fd output_;
   uint32_t last_id_ = 0;
+  // Of the request that is out.
+  char operation_ = 0;
+  std::string path_;
+  std::string got_;
 };
 
 }  // namespace hostdev

@@ -6,9 +6,15 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "monotonic.h"
+
 namespace hostdev {
 
 namespace {
+
+// Who asks is on the way to an answer with a deadline of its own, and one process may have a million files
+// open.
+constexpr double kBudgetSeconds = 1;
 
 bool is_number(const std::string& name) {
   return !name.empty() && name.size() < 10 && name.find_first_not_of("0123456789") == std::string::npos;
@@ -37,8 +43,13 @@ Failure find_holders(int root, const std::unordered_set<std::string>& targets, s
   auto failure = open_in_root(root, "proc", O_RDONLY | O_DIRECTORY, proc);
   if (!failure) failure = read_names(proc.get(), "proc", pids);
   if (failure) return failure.error == ENOENT ? Failure{} : failure;
+  const double until = monotonic_seconds() + kBudgetSeconds;
   for (const auto& pid : pids) {
     if (!is_number(pid)) continue;
+    if (monotonic_seconds() > until) {
+      ++unreadable;
+      continue;
+    }
     const std::string process = "proc/" + pid;
     const std::string folder = process + "/fd";
     Fd fds;
@@ -51,6 +62,10 @@ Failure find_holders(int root, const std::unordered_set<std::string>& targets, s
     std::unordered_set<std::string> seen;
     std::string target;
     for (const auto& number : numbers) {
+      if (monotonic_seconds() > until) {
+        ++unreadable;
+        break;
+      }
       if (read_link_at(fds.get(), number.c_str(), folder, target)) continue;
       if (targets.count(target) == 0 || !seen.insert(target).second) continue;
       out.push_back({static_cast<int>(strtol(pid.c_str(), nullptr, 10)), command_of(root, process), target});

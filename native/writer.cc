@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -105,6 +106,22 @@ Answer restore_file(const std::string& path, const std::string& value) {
   return {};
 }
 
+// Whether somebody has a block device for himself: "1" or "0". What is no block device is looked at first, by
+// a descriptor that opens nothing: opening a FIFO or a tape has effects.
+Answer ask_claimed(const std::string& path) {
+  Fd fd;
+  if (const auto failure = open_in_root(kRoot, path, O_PATH, fd)) return {failure.error, Call::kOpen, {}};
+  struct stat is {};
+  if (fstat(fd.get(), &is) != 0) return {errno, Call::kOpen, {}};
+  if (!S_ISBLK(is.st_mode)) return {0, Call::kNone, "0"};
+  // O_NONBLOCK: a drive without a medium answers at once, and its tray stays open.
+  Fd disk;
+  const auto failure = open_in_root(kRoot, path, O_RDONLY | O_EXCL | O_NONBLOCK | O_NOCTTY, disk);
+  if (failure.error == EBUSY) return {0, Call::kNone, "1"};
+  if (failure && failure.error != ENOMEDIUM) return {failure.error, Call::kOpen, {}};
+  return {0, Call::kNone, "0"};
+}
+
 Answer serve(char operation, const std::string& path, const std::string& value) {
   switch (operation) {
     case 'W':
@@ -113,6 +130,8 @@ Answer serve(char operation, const std::string& path, const std::string& value) 
       return read_page(path);
     case 'F':
       return restore_file(path, value);
+    case 'X':
+      return ask_claimed(path);
     default:
       return {ENOSYS, Call::kNone, {}};
   }

@@ -1,16 +1,29 @@
 /**
- * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `engine` what the other commands add, `hook` what only the
- * hook does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
- * above is loaded when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
+ * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `input` the reading of files, `engine` what the other commands add, `hook` what only the
+ * hook does, `doctor` what explains a host, `plan` what only `domain plan` does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
+ * above is loaded when a command asks for it by import(). src/launch.ts loads them, with the bytecode that src/warm.ts makes at the end.
+ * Why: docs/decisions/0005-bundle.md.
  */
-import { chmodSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { build } from 'esbuild';
 
 const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
-  ['engine', ['bind', 'group', 'help', 'show', 'status'].map((n) => `src/cli/${n}.ts`).concat('src/binding/guards.ts')],
+  ['input', ['src/cli/input.ts']],
+  [
+    'engine',
+    [
+      ...['bind', 'group', 'help', 'journal', 'show', 'status'].map((n) => `src/cli/${n}.ts`),
+      ...['guards', 'quarantine'].map((n) => `src/binding/${n}.ts`),
+    ],
+  ],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
+  ['doctor', ['src/cli/doctor.ts', 'src/cli/groupWhy.ts']],
+  ['plan', ['src/cli/domainPlan.ts']],
+  ['simulate', ['src/cli/simulate.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];
 
@@ -40,6 +53,8 @@ const options = (name) => ({
 });
 
 rmSync('dist', { recursive: true, force: true });
+mkdirSync('dist');
+const layerFiles = {};
 for (const [name, files] of LAYERS) {
   // First which modules it takes, then with all of them exported, for the layers above.
   const all = (list) => ({
@@ -48,14 +63,37 @@ for (const [name, files] of LAYERS) {
   });
   const first = await build({ ...options(name), stdin: all(files), metafile: true, write: false });
   const modules = Object.keys(first.metafile.inputs).filter((f) => f.startsWith('src/'));
+  const heavy = modules.filter(
+    (f) => name === 'hostdev' && /^src\/(binding|hook|domain|store|config|spec|pool)\//.test(f),
+  );
+  if (heavy.length > 0)
+    throw new Error(`the layer of list would have ${heavy.join(', ')}: name a layer for it in LAYERS`);
   for (const f of modules) layerOf.set(f, name);
-  await build({
+  const made = await build({
     ...options(name),
     stdin: all(modules.length > 0 ? modules : files),
-    outfile: join('dist', `${name}.js`),
-    banner: name === 'hostdev' ? { js: '#!/usr/bin/env node' } : {},
+    // The launcher reads it as Latin-1, which V8 keeps as it is.
+    charset: 'ascii',
+    write: false,
   });
+  const text = made.outputFiles[0].text.replace(/^#!.*/, '');
+  layerFiles[name] = `${name}-${createHash('sha256').update(text).digest('hex').slice(0, 12)}`;
+  writeFileSync(join('dist', `${layerFiles[name]}.js`), text);
 }
+for (const [source, out] of [
+  ['src/launch.ts', 'hostdev.js'],
+  ['src/warm.ts', 'warm.js'],
+])
+  await build({
+    ...options(''),
+    plugins: [],
+    entryPoints: [source],
+    outfile: join('dist', out),
+    define: { LAYER_FILES: JSON.stringify(layerFiles) },
+    banner: { js: '#!/usr/bin/env node' },
+  });
 // The package's own says "module".
 writeFileSync('dist/package.json', '{"type":"commonjs"}\n');
 chmodSync('dist/hostdev.js', 0o755);
+const warm = spawnSync(process.execPath, ['dist/warm.js'], { stdio: 'inherit' });
+if (warm.status !== 0) throw new Error('dist/warm.js failed');

@@ -4,8 +4,7 @@ import { changing, observing } from '../binding/session.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
-import type { PciDevice } from '../pci/inventory.ts';
-import { type Inventory, scanInventory } from '../pci/inventory.ts';
+import { type Inventory, isBridge, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -13,15 +12,17 @@ import { type PrintedPlan, printedPlan } from './plan.ts';
 
 export type BindResult = Warned & { changed: boolean; plan: PrintedPlan };
 
-/** `driver` null is the kernel's best. Raises as planBind, refuse and executeBind do; in a dry run the same errors, and nothing changes. */
+/** `driver` null is the kernel's best; `wholeGroups` adds the endpoints of the devices' IOMMU groups. Raises as planBind, refuse and executeBind do; in a dry run the same errors, and nothing changes. */
 export async function bindDevices(
   host: Host,
   words: readonly string[],
   driver: string | null,
   options: ActionOptions,
+  wholeGroups = false,
 ): Promise<BindResult> {
   const inventory = scanInventory(host);
-  const devices = uniqueDevices(host, inventory, words);
+  const named = uniqueDevices(host, inventory, words);
+  const devices = wholeGroups ? withEndpoints(inventory, named) : named;
   const requests = devices.map((device) => ({ device, wanted: driver }));
   if (options.dryRun) {
     return observing(host, options, async (work) => {
@@ -57,6 +58,13 @@ export async function bindDevices(
 /** The devices that words name, each once. */
 export function uniqueDevices(host: Host, inventory: Inventory, words: readonly string[]): PciDevice[] {
   return [...new Map(words.map((w) => resolveDevice(host, inventory, w)).map((d) => [d.address, d])).values()];
+}
+
+/** With every endpoint of their groups: bridges are part of a group, but the kernel hands none to a guest. */
+function withEndpoints(inventory: Inventory, named: readonly PciDevice[]): PciDevice[] {
+  const groups = new Set(named.flatMap((d) => d.iommu_group ?? []));
+  const peers = [...groups].flatMap((id) => groupMembers(inventory, id)).filter((d) => !isBridge(d));
+  return [...new Map([...named, ...peers].map((d) => [d.address, d])).values()];
 }
 
 function refuseWithPlan(plan: PrintedPlan): void {

@@ -28,9 +28,6 @@ export type HookStatus = {
   problems: string[];
 };
 
-/** NixOS builds libvirt with the second one; a host has one of them. */
-const HOOK_FOLDERS = ['etc/libvirt/hooks', 'var/lib/libvirt/hooks'];
-
 /** Bytes that only our executable has: what must be there before a file is overwritten or removed. */
 const MARK = 'hostdev-native hook';
 
@@ -40,7 +37,7 @@ const RESTART =
 /** Where the hook is or would be. `oldLibvirt`: one without qemu.d. */
 function places(host: Host, oldLibvirt: boolean): HookPlaces {
   const folder =
-    HOOK_FOLDERS.map((f) => host.absolute(f)).find((f) => existsSync(f)) ?? host.absolute('etc/libvirt/hooks');
+    host.hookFolders.map((f) => host.absolute(f)).find((f) => existsSync(f)) ?? host.absolute('etc/libvirt/hooks');
   return {
     executable: oldLibvirt ? join(folder, 'qemu') : join(folder, 'qemu.d', '90-hostdev'),
     conf: join(folder, 'hostdev.conf'),

@@ -3,7 +3,8 @@
  * libvirt cannot undo a guest's end.
  */
 import { appendFileSync, renameSync, statSync } from 'node:fs';
-import type { Guard } from '../binding/guards.ts';
+import type { Allowance, Guard } from '../binding/guards.ts';
+import { now } from '../clock.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { decodeXml } from '../domain/xml.ts';
@@ -12,17 +13,19 @@ import { domainOwner } from '../hook/check.ts';
 import { prepareDomain } from '../hook/prepare.ts';
 import { releaseDomain } from '../hook/release.ts';
 import { checkStart } from '../hook/start.ts';
-import { now } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import { makeFolder } from '../store/files.ts';
-import { Deadline, takeLocks } from '../store/locks.ts';
+import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
 
 export type HookCall = { name: string; operation: string; xml: Uint8Array };
 
 export type HookOptions = {
   deadlineMs: number;
-  signal?: AbortSignal;
-  allowed: ReadonlySet<Guard> /** UUID whose lock the hook client holds for us already. */;
+  signal?: Stop;
+  allowed: ReadonlySet<Guard>;
+  /** `[[allow]]` of hostdev.toml. */
+  allowances?: readonly Allowance[];
+  /** UUID whose lock the hook client holds for us already. */
   lockedUuid: string | null;
 };
 
@@ -35,8 +38,9 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
   const domain = readDomainDevices(decodeXml(call.xml, `domain ${call.name}`), `domain ${call.name}`);
   if (call.operation !== 'release' && domain.devices.length === 0) return {};
   const started = now();
-  const unlock = await lockDomain(host, domain, options);
+  let unlock = (): void => {};
   try {
+    unlock = await lockDomain(host, domain, options);
     const result = await operate(host, call.operation, domain, {
       ...options,
       deadlineMs: options.deadlineMs - (now() - started),
@@ -52,7 +56,7 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
 }
 
 async function operate(host: Host, operation: string, domain: DomainDevices, options: HookOptions): Promise<object> {
-  if (operation === 'prepare') return prepareDomain(host, domain, options.allowed, options);
+  if (operation === 'prepare') return prepareDomain(host, domain, options.allowed, options, options.allowances);
   if (operation === 'start') return checkStart(host, domain);
   const released = await releaseDomain(host, domain, options);
   return {

@@ -1,4 +1,5 @@
 /** `list`, and the names that it and `show` print. Apart from the rest, because `list` is judged by its start: nothing of binding/ is loaded for it. */
+import { existsSync } from 'node:fs';
 import type { Host } from '../host/host.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { PciNames } from '../pci/names.ts';
@@ -23,8 +24,15 @@ export function readNames(host: Host): PciNames {
 export type Listed = Warned & { devices: PciDevice[] };
 
 /** All PCI functions, in order of address. */
-export function listDevices(host: Host): Listed {
-  const { devices, warnings } = scanInventory(host);
+export async function listDevices(host: Host): Promise<Listed> {
+  const { devices, warnings, byAddress } = scanInventory(host);
+  if (existsSync(host.quarantineDir)) {
+    const { readQuarantines } = await import('../binding/quarantine.ts');
+    for (const { address } of readQuarantines(host)) {
+      const device = byAddress.get(address);
+      if (device !== undefined) device.stuck = true;
+    }
+  }
   return { devices, warnings };
 }
 

@@ -1,12 +1,13 @@
 /** `status`: what hostdev bound, for whom, and what has drifted from the books. */
 import { type Binding, readBooks } from '../binding/books.ts';
+import { driftOf } from '../binding/drift.ts';
 import { type JournalEntry, readJournal } from '../binding/journal.ts';
-import { type DeviceState, describeState } from '../binding/move.ts';
+import type { DeviceState } from '../binding/move.ts';
+import { type Quarantine, readQuarantines } from '../binding/quarantine.ts';
 import { observing } from '../binding/session.ts';
-import { observe } from '../binding/transaction.ts';
+import { observe, type Work } from '../binding/transaction.ts';
 import type { Host } from '../host/host.ts';
 import { type IommuState, iommuState } from '../host/iommu.ts';
-import { isVfioDriver } from '../pci/vfio.ts';
 
 export type BindingStatus = {
   address: string;
@@ -17,12 +18,16 @@ export type BindingStatus = {
   before: DeviceState;
   /** What is not as the books say, null when all is well. */
   drift: string | null;
+  /** What to do about it. */
+  advice: string | null;
 };
 
 export type Status = {
   iommu: IommuState;
   bindings: BindingStatus[];
   journal: Pick<JournalEntry, 'id' | 'kind' | 'owner' | 'state' | 'left'>[];
+  /** Devices that hang in the kernel and are left alone until that has ended. */
+  stuck: Quarantine[];
 };
 
 const READ_MS = 2000;
@@ -34,29 +39,25 @@ export async function readStatus(host: Host): Promise<Status> {
   const bindings =
     books.length === 0
       ? []
-      : await observing(host, { deadlineMs: READ_MS * 2 }, async (work) => {
-          const list: BindingStatus[] = [];
-          for (const b of books) {
-            const now = await observe(work, b.address);
-            list.push({
-              address: b.address,
-              owner: b.owner,
-              claims: b.claims,
-              driver: now?.driver ?? null,
-              driver_override: now?.override ?? null,
-              before: b.before,
-              drift: driftOf(host, b, now),
-            });
-          }
-          return list;
-        });
-  return { iommu: iommuState(host), bindings, journal };
+      : await observing(host, { deadlineMs: READ_MS }, (work) => Promise.all(books.map((b) => bindingStatus(work, b))));
+  return { iommu: iommuState(host), bindings, journal, stuck: readQuarantines(host) };
 }
 
-function driftOf(host: Host, b: Binding, now: DeviceState | null): string | null {
-  if (now === null) return 'the device is gone';
-  if (b.claims.length === 0) return `not given back: ${b.note ?? 'its claims are gone'}`;
-  // libvirt binds a managed device after prepare: until then, and between hot-unplug and release, it is on its host driver.
-  if (b.after === null || isVfioDriver(host, b.address, now.driver)) return null;
-  return `hostdev left it on ${describeState(b.after)}, it is on ${describeState(now)}`;
+async function bindingStatus(work: Work, b: Binding): Promise<BindingStatus> {
+  const { address, owner, claims, before } = b;
+  const status = { address, owner, claims, before, driver: null, driver_override: null };
+  try {
+    const now = await observe(work, address);
+    const found = driftOf(work.host, b, now);
+    return {
+      ...status,
+      driver: now?.driver ?? null,
+      driver_override: now?.override ?? null,
+      drift: found?.drift ?? null,
+      advice: found?.advice ?? null,
+    };
+  } catch (e) {
+    const driver = work.host.linkName(work.host.device(address, 'driver'));
+    return { ...status, driver, drift: `not known: ${(e as Error).message}`, advice: null };
+  }
 }

@@ -1,14 +1,14 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
 import { ownerText, refuse } from '../binding/bind.ts';
 import { type Binding, readBinding, removeBinding } from '../binding/books.ts';
-import { giveBack, type Returned } from '../binding/giveBack.ts';
-import type { Refusal } from '../binding/guards.ts';
+import { giveBackTogether } from '../binding/giveBack.ts';
+import { judge, type Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { loadHostModule } from '../binding/modules.ts';
-import { type DeviceState, describeState, stepsOf } from '../binding/move.ts';
+import { type DeviceState, describeState, sameState, stepsOf } from '../binding/move.ts';
 import { changing, observing } from '../binding/session.ts';
 import { observe, runMoves, type Work } from '../binding/transaction.ts';
-import { vfioNodes } from '../binding/usage.ts';
+import { readUsages } from '../binding/usage.ts';
 import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
@@ -36,14 +36,12 @@ export async function unbindDevices(
   const run = async (work: Work, recovered: string[]): Promise<UnbindResult> => {
     const ways: Way[] = [];
     for (const device of devices) ways.push(await wayBack(work, device, toHost));
-    const refusals = ways.flatMap((w) => refusalsOf(host, w, options));
+    const { refusals, warnings: guarded } = await judgeWays(work, ways, options);
     const plan = planOf(work, ways, refusals);
     refuse(refusals);
-    if (options.dryRun) return { changed: false, plan, warnings: recovered };
-    const warnings = [...recovered];
-    let changed = false;
-    for (const way of ways) changed = (await goBack(work, way, warnings)) || changed;
-    return { changed, plan, warnings };
+    if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...guarded] };
+    const warnings = [...recovered, ...guarded];
+    return { changed: await goBack(work, ways, toHost, options, warnings), plan, warnings };
   };
   return options.dryRun
     ? observing(host, options, (work) => run(work, []))
@@ -72,22 +70,33 @@ async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<
   return { device, binding, now };
 }
 
-function refusalsOf(host: Host, { device, binding, now }: Way, { allowed }: ActionOptions): Refusal[] {
-  const { address } = device;
-  const refusals: Refusal[] = [];
-  const claim = binding?.claims.find((c) => c.owner.startsWith('domain:'));
-  if (claim !== undefined && !allowed.has('other-owner'))
-    refusals.push({
-      guard: 'other-owner',
-      address,
-      reason: `it belongs to ${ownerText(claim)}: it comes back when that guest stops`,
-    });
-  if (isVfioDriver(host, address, now.driver)) {
-    for (const h of host.native.holders(host.root, vfioNodes(host, device)).holders) {
-      refusals.push({ guard: 'in-use', address, reason: `process ${h.pid} (${h.command}) has ${h.path} open` });
-    }
+/** The same guards as on the way there: without books a device may well be on a host driver that it would lose for a moment. */
+async function judgeWays(
+  work: Work,
+  ways: readonly Way[],
+  { allowed }: ActionOptions,
+): Promise<{ refusals: Refusal[]; warnings: string[] }> {
+  const { host } = work;
+  const moving = ways.filter((w) => !sameState(w.now, targetOf(host, w)));
+  const usages = await readUsages(
+    work,
+    moving.map((w) => ({ ...w.device, driver: w.now.driver })),
+  );
+  const all: { refusals: Refusal[]; warnings: string[] } = { refusals: [], warnings: [] };
+  for (const { device, binding, now } of moving) {
+    const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
+    const claim = binding?.claims.find((c) => c.owner.startsWith('domain:'));
+    if (claim !== undefined)
+      usage.uses.unshift({
+        guard: 'other-owner',
+        reason: `it belongs to ${ownerText(claim)}: it comes back when that guest stops`,
+      });
+    const judged = { device: { ...device, driver: now.driver }, usage, target: null, denylistOff: true };
+    const verdict = judge({ ...judged, real: host.isReal, layer: 'unbind' }, allowed);
+    all.refusals.push(...verdict.refusals);
+    all.warnings.push(...verdict.warnings);
   }
-  return refusals;
+  return all;
 }
 
 /** Where a device goes: what the books say, or without books no override and whatever driver claims it then (foretold as the one it has, if that is the host's). */
@@ -115,16 +124,26 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
   };
 }
 
-/** True when something changed. */
-async function goBack(work: Work, way: Way, warnings: string[]): Promise<boolean> {
-  if (way.binding === null) return toHostDriver(work, way, warnings);
-  const back: Returned = await giveBack(work, way.device, way.binding);
-  if (back.outcome === 'kept') {
-    throw new HostdevError('HOSTDEV_IN_USE', `${back.address} stays as it is: ${back.reason}`, {
-      hint: `'hostdev unbind --to-host ${back.address}' after looking at it.`,
+/** What the books hold goes back together or not at all; with --to-host also what somebody has changed since. True when something changed. */
+async function goBack(
+  work: Work,
+  ways: readonly Way[],
+  toHost: boolean,
+  { allowed }: ActionOptions,
+  warnings: string[],
+): Promise<boolean> {
+  const ours = ways.flatMap(({ device, binding }) => (binding === null ? [] : [{ device, binding }]));
+  const back = await giveBackTogether(work, ours, allowed.has('in-use'));
+  const kept = back.filter((b) => b.outcome === 'kept');
+  const [first] = kept;
+  if (first !== undefined && !toHost)
+    throw new HostdevError('HOSTDEV_IN_USE', kept.map((k) => `${k.address} stays as it is: ${k.reason}`).join('; '), {
+      hint: `'hostdev unbind --to-host ${first.address}' after looking at it.`,
     });
-  }
-  return back.outcome === 'given-back';
+  let changed = kept.length === 0 && back.some((b) => b.outcome === 'given-back');
+  for (const way of ways)
+    if (way.binding === null || kept.length > 0) changed = (await toHostDriver(work, way, warnings)) || changed;
+  return changed;
 }
 
 /** Never bound by us: the override goes, the kernel matches anew, with the module that its modalias names. */

@@ -2,6 +2,7 @@
 import { closeSync, constants, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Holder, KernelWriter, NativeBinding, RawFailure, RawGroups, RawScan } from './native.ts';
+import { processRuns } from './process.ts';
 
 const PAGE = 4096;
 const MAX_LINKS = 40;
@@ -106,6 +107,8 @@ export class FsReader implements NativeBinding {
     throw missing();
   }
 
+  processRuns = processRuns;
+
   /** Reads without the helper's deadline; nothing is written. */
   openWriter(root: string): KernelWriter {
     const refuse = async (): Promise<never> => {
@@ -115,6 +118,8 @@ export class FsReader implements NativeBinding {
       read: async (path) => this.#text(root, path, PAGE, true),
       write: refuse,
       restoreFile: refuse,
+      // Opening a disk is no plain reading: it may hang, and there is no helper to hang in its place.
+      claimed: refuse,
       close: () => {},
     };
   }

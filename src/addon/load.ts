@@ -4,9 +4,10 @@ import { dirname, join, resolve } from 'node:path';
 import { FsReader } from './fsReader.ts';
 import { type HelperAddon, HelperWriter } from './helperWriter.ts';
 import type { NativeBinding } from './native.ts';
+import { processRuns } from './process.ts';
 
 /** What the addon's module table exports: the interface without the parts that are TypeScript. */
-type Addon = Omit<NativeBinding, 'kind' | 'openWriter' | 'loadModule'> & HelperAddon;
+type Addon = Omit<NativeBinding, 'kind' | 'openWriter' | 'loadModule' | 'processRuns'> & HelperAddon;
 
 /** The folder that holds hostdev.node and hostdev-native: as built, or as packaged; null when neither is there. */
 function nativeDir(): string | null {
@@ -39,5 +40,10 @@ export function loadNative(): NativeBinding {
     // Built for another node or libc: as good as missing, and said by whatever needs it.
     return new FsReader();
   }
-  return { ...addon, kind: 'addon', openWriter: (root) => new HelperWriter(addon, join(dir, 'hostdev-native'), root) };
+  return {
+    ...addon,
+    kind: 'addon',
+    processRuns,
+    openWriter: (root) => new HelperWriter(addon, join(dir, 'hostdev-native'), root),
+  };
 }

@@ -51,7 +51,7 @@ export interface NativeBinding {
   readLink(root: string, path: string): string;
   /** Names in a folder, sorted, without . and .. */
   readDir(root: string, path: string): string[];
-  /** Processes of proc/[pid]/fd below `root` that hold one of `targets` (absolute link texts, e.g. "/dev/vfio/12"). Processes that vanish or may not be read are skipped; `unreadable` counts the latter. */
+  /** Processes of proc/[pid]/fd below `root` that hold one of `targets` (absolute link texts, e.g. "/dev/vfio/12"). Processes that vanish or may not be read are skipped; `unreadable` counts the latter, and those that a second was not enough for. */
   holders(root: string, targets: string[]): { holders: Holder[]; unreadable: number };
   /** flock(2) on an absolute path, created 0600 if missing (O_NOFOLLOW|O_CLOEXEC), never waiting: the held descriptor, or null when another holds it. */
   tryLock(file: string, shared: boolean): number | null;
@@ -59,13 +59,15 @@ export interface NativeBinding {
   unlock(fd: number): void;
   /** Only a model has it: its modprobe. A real host's modules are loaded by modprobe itself, and only on the real root. */
   loadModule?(module: string): void;
+  /** True while the helper of that name (KernelWriter) is still at its access. */
+  processRuns(name: string): boolean;
   /** Starts the process that does the accesses that may hang. */
   openWriter(root: string): KernelWriter;
 }
 
 /**
- * Accesses that take a device's lock and so may hang for ever, each with a deadline in ms. A write or read past its deadline rejects with
- * code 'ETIMEDOUT'; the helper process behind it is left to its fate and the next call starts a new one.
+ * Accesses that take a device's lock and so may hang for ever, each with a deadline in ms; those asked for together go on together. One past its
+ * deadline rejects with code 'ETIMEDOUT' and `helper`: the name of the process that may still do it, null when nothing was begun.
  */
 export interface KernelWriter {
   /** One open(O_WRONLY, no create, no truncate) + one write(2) of `value` + close. */
@@ -74,5 +76,10 @@ export interface KernelWriter {
   read(path: string, deadlineMs: number): Promise<string>;
   /** Truncates and rewrites a regular file that is not on sysfs (a static tree of a test): EPERM on sysfs. */
   restoreFile(path: string, bytes: string, deadlineMs: number): Promise<void>;
+  /**
+   * True when somebody has a block device (`path` of its node) for himself alone: opened with O_EXCL for a moment (block/bdev.c), which mounts, swap, dm, md,
+   * zfs and careful processes do for as long as they use it. False for what is no block device or has no medium.
+   */
+  claimed(path: string, deadlineMs: number): Promise<boolean>;
   close(): void;
 }

@@ -1,18 +1,17 @@
 /** From "these devices, please" to a plan that can be shown, and from the plan to a finished transaction. */
 import { HostdevError } from '../errors.ts';
 import type { PciDevice } from '../pci/inventory.ts';
-import { isVfioDriver } from '../pci/vfio.ts';
 import { type Binding, type Claim, newBinding, readBinding, withClaims, writeBinding } from './books.ts';
 import { chooseDriver, type ModuleLists, readModuleLists } from './driverChoice.ts';
-import { type Guard, judge, type Refusal, refusalHint } from './guards.ts';
+import { type Guard, judge, type Layer, type Refusal, refusalHint } from './guards.ts';
 import type { JournalMove } from './journal.ts';
 import { type DriverModule, loadedDriver } from './modules.ts';
 import { type Step, stepsOf } from './move.ts';
 import { observe, runMoves, type Work } from './transaction.ts';
-import { readUsage } from './usage.ts';
+import { readUsages } from './usage.ts';
 
-/** A device and the driver asked for; null is the kernel's best VFIO driver. */
-export type BindRequest = { device: PciDevice; wanted: string | null };
+/** A device and the driver asked for; null is the kernel's best VFIO driver. `allowed` are guards lifted for this device only, by `[[allow]]`. */
+export type BindRequest = { device: PciDevice; wanted: string | null; allowed?: ReadonlySet<Guard> };
 
 export type PlannedDevice = { device: PciDevice; target: DriverModule; move: JournalMove; binding: Binding | null };
 
@@ -39,6 +38,7 @@ export async function planBind(
   allowed: ReadonlySet<Guard>,
 ): Promise<BindPlan> {
   const { host } = work;
+  const layer: Layer = owner.startsWith('domain:') ? 'hook' : 'bind';
   const readLists = once(() => readModuleLists(host));
   const denylistOff = host.read(host.module('vfio_pci', 'parameters/disable_denylist')) === 'Y';
   const plan: BindPlan = { devices: [], adopted: [], refusals: [], warnings: [] };
@@ -51,18 +51,6 @@ export async function planBind(
       if (binding !== null && binding.claims.length === 0) plan.adopted.push(binding);
       continue;
     }
-    const foreign = binding === null ? undefined : claimedBy(binding, owner);
-    if (foreign !== undefined && !allowed.has('other-owner'))
-      plan.refusals.push({
-        guard: 'other-owner',
-        address: device.address,
-        reason: `it belongs to ${ownerText(foreign)}`,
-      });
-    const current = { ...device, driver: now.driver };
-    const usage = readUsage(host, current, isVfioDriver(host, device.address, now.driver));
-    const verdict = judge({ device: current, usage, target, denylistOff, real: host.isReal }, allowed);
-    plan.refusals.push(...verdict.refusals);
-    plan.warnings.push(...verdict.warnings);
     const from = { driver: now.driver, override: now.override };
     const move = {
       address: device.address,
@@ -71,7 +59,22 @@ export async function planBind(
       to: { driver: target.driver, override: target.driver },
       override_bytes: now.overrideBytes,
     };
-    plan.devices.push({ device: current, target, move, binding });
+    plan.devices.push({ device: { ...device, driver: now.driver }, target, move, binding });
+  }
+  const usages = await readUsages(
+    work,
+    plan.devices.map((d) => d.device),
+  );
+  const liftedFor = new Map(requests.map((r) => [r.device.address, r.allowed ?? []]));
+  for (const { device, target, binding } of plan.devices) {
+    const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
+    const foreign = binding === null ? undefined : claimedBy(binding, owner);
+    if (foreign !== undefined)
+      usage.uses.unshift({ guard: 'other-owner', reason: `it belongs to ${ownerText(foreign)}` });
+    const lifted = new Set([...allowed, ...(liftedFor.get(device.address) ?? [])]);
+    const verdict = judge({ device, usage, target, denylistOff, real: host.isReal, layer }, lifted);
+    plan.refusals.push(...verdict.refusals);
+    plan.warnings.push(...verdict.warnings);
   }
   return plan;
 }
@@ -97,12 +100,11 @@ export const planSteps = (work: Pick<Work, 'host'>, plan: BindPlan): Step[] =>
 
 /** Raises HOSTDEV_GUARD (or HOSTDEV_IN_USE) for the refusals of a plan, naming all of them. */
 export function refuse(refusals: readonly Refusal[]): void {
-  const [first] = refusals;
-  if (first === undefined) return;
+  if (refusals.length === 0) return;
   const held = refusals.every((r) => r.guard === 'in-use' || r.guard === 'other-owner');
   const text = refusals.map((r) => `${r.address}: ${r.reason}`).join('; ');
   throw new HostdevError(held ? 'HOSTDEV_IN_USE' : 'HOSTDEV_GUARD', text, {
-    hint: refusalHint(first),
+    hint: refusalHint(refusals),
     data: { refusals },
   });
 }

@@ -8,7 +8,7 @@
 import type { Host } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
 import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
-import { isState } from './journal.ts';
+import { isState, OWNER } from './journal.ts';
 import type { DeviceState } from './move.ts';
 
 /** Who a binding is for (contract: `admin`, `boot`, `domain:<uuid>`). */
@@ -83,8 +83,6 @@ export function writeBinding(host: Host, binding: Binding): void {
 export function removeBinding(host: Host, address: Address): void {
   removeJson(host.bindingsDir, address);
 }
-
-const OWNER = /^(?:admin|boot|domain:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
 
 function isClaim(v: unknown): v is Claim {
   const c = v as Claim | null;

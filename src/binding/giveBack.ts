@@ -3,6 +3,7 @@
  * rest stays as it is, is said, and stays in the books.
  */
 import type { Host } from '../host/host.ts';
+import { holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { type Binding, removeBinding, withClaims, writeBinding } from './books.ts';
@@ -20,54 +21,91 @@ export type Returned = {
   to: DeviceState;
 };
 
+type Way = Returned & { binding: Binding; move: JournalMove | null };
+
 /**
  * Gives one device back whose last claim is gone. The caller holds its group's lock. What stands in the way is an outcome, not an error;
  * raised is only what {@link runMoves} raises when the change itself fails (then the device is on VFIO again and the books say so).
  */
 export async function giveBack(work: Work, device: PciDevice | undefined, binding: Binding): Promise<Returned> {
+  const way = await wayBack(work, device, binding, false);
+  await goBack(work, [way]);
+  return returned(way);
+}
+
+/**
+ * {@link giveBack} of several as one transaction: if one cannot go, none does, and what is `kept` says why. `evenIfHeld` is an admin's --allow=in-use: the
+ * kernel then asks the holder to let go and waits for it, until our deadline.
+ */
+export async function giveBackTogether(
+  work: Work,
+  list: readonly { device: PciDevice | undefined; binding: Binding }[],
+  evenIfHeld: boolean,
+): Promise<Returned[]> {
+  const ways: Way[] = [];
+  for (const { device, binding } of list) ways.push(await wayBack(work, device, binding, evenIfHeld));
+  if (!ways.some((w) => w.outcome === 'kept')) await goBack(work, ways);
+  return ways.map(returned);
+}
+
+const returned = ({ address, outcome, reason, to }: Way): Returned => ({ address, outcome, reason, to });
+
+/** What is to be done for one device: a move, or an outcome that needs none. */
+async function wayBack(work: Work, device: PciDevice | undefined, binding: Binding, evenIfHeld: boolean): Promise<Way> {
   const { host } = work;
   const { address, before } = binding;
-  const result = (outcome: Returned['outcome'], reason: string | null = null): Returned => ({
+  const way = (outcome: Returned['outcome'], reason: string | null, move: JournalMove | null = null): Way => ({
     address,
     outcome,
     reason,
     to: before,
+    binding,
+    move,
   });
-  const keep = (reason: string): Returned => {
-    writeBinding(host, ended(binding, reason));
-    return result('kept', reason);
-  };
   const now = device === undefined ? null : await observe(work, address);
-  if (device === undefined || now === null) {
-    removeBinding(host, address);
-    return result('gone', 'the device is no longer there');
-  }
-  if (sameState(now, before)) {
-    removeBinding(host, address);
-    return result('already');
-  }
+  if (device === undefined || now === null) return way('gone', 'the device is no longer there');
+  if (sameState(now, before)) return way('already', null);
   const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
-  if (holder !== undefined) return keep(`process ${holder.pid} (${holder.command}) holds ${holder.path}`);
-  if (!asLeft(host, binding, now))
-    return keep(
-      `somebody else put it on ${describeState(now)}; hostdev had left it on ${describeState(binding.after ?? before)}`,
-    );
-  await ensureDriver(work, address, before.driver);
-  const move: JournalMove = {
+  if (holder !== undefined && !evenIfHeld) return way('kept', holderText(holder));
+  if (!asLeft(host, binding, now)) {
+    const left = describeState(binding.after ?? before);
+    return way('kept', `somebody else put it on ${describeState(now)}; hostdev had left it on ${left}`);
+  }
+  const from = { driver: now.driver, override: now.override };
+  return way('given-back', null, {
     address,
     group: device.iommu_group,
-    from: { driver: now.driver, override: now.override },
+    from,
     to: before,
     override_bytes: now.overrideBytes,
-  };
-  writeBinding(host, ended(binding, 'its return was begun'));
+  });
+}
+
+async function goBack(work: Work, ways: readonly Way[]): Promise<void> {
+  const { host } = work;
+  for (const w of ways) {
+    if (w.outcome === 'gone' || w.outcome === 'already') removeBinding(host, w.address);
+    if (w.outcome === 'kept') writeBinding(host, ended(w.binding, w.reason ?? ''));
+  }
+  const moving = ways.filter((w) => w.move !== null);
+  const [first] = moving;
+  if (first === undefined) return;
+  for (const { address, to } of moving) await ensureDriver(work, address, to.driver);
+  for (const { binding } of moving) writeBinding(host, ended(binding, 'its return was begun'));
   try {
-    await runMoves(work, 'give-back', binding.owner ?? 'admin', [move], () => removeBinding(host, address));
+    await runMoves(
+      work,
+      'give-back',
+      first.binding.owner ?? 'admin',
+      moving.map((w) => w.move as JournalMove),
+      () => {
+        for (const { address } of moving) removeBinding(host, address);
+      },
+    );
   } catch (e) {
-    writeBinding(host, ended(binding, (e as Error).message));
+    for (const { binding } of moving) writeBinding(host, ended(binding, (e as Error).message));
     throw e;
   }
-  return result('given-back');
 }
 
 /** A guest's claim ends with the guest, whether the device came back or not; the admin's stays until it did. */

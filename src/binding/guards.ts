@@ -1,28 +1,130 @@
-/** What must not be bound, and why: pure judgement of facts. Each guard has a name that --allow takes, where it can be allowed at all. */
+/**
+ * What must not be taken from the host, and why: the one table of guards, and the pure judgement of what was found. Each guard has a name that --allow and
+ * `[[allow]]` take; allowing one never lifts another.
+ */
 import type { PciDevice } from '../pci/inventory.ts';
 import { isBridge } from '../pci/inventory.ts';
 import { denylistAdvice, denylisted } from './denylist.ts';
 import type { DriverModule } from './modules.ts';
-import type { Usage } from './usage.ts';
 
-/** Every guard, and whether --allow may lift it; the others stand for what the kernel would refuse or never come back from. */
+/**
+ * Who asks: `bind` and `unbind` by hand, the hook for a device it moves itself (managed='no'), the hook for one that libvirt moves (managed='yes'). There, what
+ * libvirt would do anyway is refused only where the host would be lost with it.
+ */
+export type Layer = 'bind' | 'unbind' | 'hook' | 'managed';
+
+/** What a guard's finding comes to: always a refusal, one only where the host would be lost, a warning, or nothing. */
+type Effect = 'refuses' | 'refuses if vital' | 'warns' | '-';
+
+type GuardRow = { allowable: boolean; text: string; hint: string; layers: Record<Layer, Effect> };
+
+const EVERYWHERE = { bind: 'refuses', unbind: 'refuses', hook: 'refuses', managed: 'warns' } as const;
+const VITAL = { ...EVERYWHERE, managed: 'refuses if vital' } as const;
+
+/** Every guard: what it stands for, the way out, whether an allowance may lift it, and what it does in each layer. */
 export const GUARDS = {
-  bridge: { allowable: false, text: 'bridges and other non-endpoints are not for guests' },
-  vfs: { allowable: false, text: 'a PF with VFs: unbinding it takes them away' },
-  denylist: { allowable: false, text: 'vfio-pci refuses the device' },
-  'in-use': { allowable: false, text: 'a process holds the device open' },
-  'other-owner': { allowable: true, text: 'the device belongs to another guest or to the admin' },
-  disk: { allowable: true, text: 'a disk of it is mounted, swap, or part of a stack' },
-  network: { allowable: true, text: 'a network interface of it is in use' },
-  display: { allowable: true, text: 'it is the boot display' },
-  'not-measured': { allowable: true, text: 'a guard could not look' },
-} as const satisfies Record<string, { allowable: boolean; text: string }>;
+  bridge: {
+    allowable: true,
+    text: 'bridges and other non-endpoints are not for guests',
+    hint: 'Bind the devices behind it; VFIO takes no bridge.',
+    layers: EVERYWHERE,
+  },
+  vfs: {
+    allowable: true,
+    text: 'a PF with VFs: they go with its driver (while one of them is in use, nothing lifts this)',
+    hint: 'Write 0 to its sriov_numvfs once nothing uses its VFs.',
+    layers: EVERYWHERE,
+  },
+  denylist: {
+    allowable: false,
+    text: 'vfio-pci refuses the device',
+    hint: 'Leave the device to the host, or load vfio-pci with disable_denylist=1 at your own risk.',
+    layers: { ...EVERYWHERE, unbind: '-', managed: '-' },
+  },
+  'in-use': {
+    allowable: true,
+    text: 'a process holds the device open',
+    hint: 'End what holds it first: the kernel may wait for it without end.',
+    layers: EVERYWHERE,
+  },
+  'other-owner': {
+    allowable: true,
+    text: 'the device belongs to another guest or to the admin',
+    hint: 'It comes back when that guest stops.',
+    layers: { ...EVERYWHERE, hook: '-', managed: '-' },
+  },
+  disk: {
+    allowable: true,
+    text: 'a disk of it is mounted, swap, or part of a stack',
+    hint: 'Unmount it, end its swap, take it out of its stack.',
+    layers: VITAL,
+  },
+  network: {
+    allowable: true,
+    text: 'a network interface of it is in use',
+    hint: 'Take the interface out of use, and keep another way into this host.',
+    layers: VITAL,
+  },
+  display: {
+    allowable: true,
+    text: 'it is the boot display, in use',
+    hint: 'Have another way in, and end what draws on it: its screen goes dark.',
+    layers: VITAL,
+  },
+  mdev: {
+    allowable: true,
+    text: 'it has mediated devices',
+    hint: "Remove them first: 'mdevctl stop -u UUID'.",
+    layers: EVERYWHERE,
+  },
+  vdpa: {
+    allowable: true,
+    text: 'it has vDPA devices',
+    hint: "Remove them first: 'vdpa dev del NAME'.",
+    layers: EVERYWHERE,
+  },
+  rdma: {
+    allowable: true,
+    text: 'a process uses its RDMA device',
+    hint: 'End what uses it first.',
+    layers: EVERYWHERE,
+  },
+  'not-measured': {
+    allowable: true,
+    text: 'a guard could not look',
+    hint: 'Run it as root, and see that what is named can be read.',
+    layers: EVERYWHERE,
+  },
+} as const satisfies Record<string, GuardRow>;
 
 export type Guard = keyof typeof GUARDS;
 
 export type Refusal = { guard: Guard; address: string; reason: string };
 
+/** Refusals that no allowance lifts although their guard has one; not a key of theirs, because what is printed of a refusal is a contract. */
+const FIRM = new WeakSet<Refusal>();
+
+/** Marks a refusal as one that stands whatever is allowed, so that no hint promises otherwise. */
+export function firm(refusal: Refusal): Refusal {
+  FIRM.add(refusal);
+  return refusal;
+}
+
 export const isGuard = (word: string): word is Guard => Object.hasOwn(GUARDS, word);
+
+/** Something found that a guard stands for. */
+export type Use = {
+  guard: Guard;
+  /** One line for people, with "it" for the device. */
+  reason: string;
+  /** The host itself would be lost: root disk, default route, active console. */
+  vital?: boolean;
+  /** No allowance lifts this one. */
+  firm?: boolean;
+};
+
+/** What was found of a device; `unmeasured` names what could not be looked at, e.g. "proc/self/mountinfo: ENOENT". */
+export type Usage = { uses: Use[]; unmeasured: string[] };
 
 export type Judged = {
   device: PciDevice;
@@ -33,50 +135,56 @@ export type Judged = {
   denylistOff: boolean;
   /** On the machine itself, "not measured" refuses. */
   real: boolean;
+  layer: Layer;
 };
 
-/**
- * The refusals for one device that is to leave its driver. `allowed` lifts those that can be lifted; `managed` is what libvirt would do
- * anyway: there only the disk, the network and the active console refuse.
- */
-export function judge(
-  j: Judged,
-  allowed: ReadonlySet<Guard>,
-  managed = false,
-): { refusals: Refusal[]; warnings: string[] } {
+/** The refusals and warnings for one device that is to leave its driver. `allowed` lifts what can be lifted, each guard by its own name only. */
+export function judge(j: Judged, allowed: ReadonlySet<Guard>): { refusals: Refusal[]; warnings: string[] } {
   const refusals: Refusal[] = [];
   const warnings: string[] = [];
-  const { device, usage } = j;
-  const raise = (guard: Guard, reason: string): void => {
-    const hard = !managed || ['bridge', 'denylist', 'disk', 'network', 'display'].includes(guard);
-    if (allowed.has(guard) && GUARDS[guard].allowable)
-      warnings.push(`${device.address}: ${reason} (allowed: ${guard})`);
-    else if (hard) refusals.push({ guard, address: device.address, reason });
-    else warnings.push(`${device.address}: ${reason}`);
-  };
-  if (isBridge(device)) raise('bridge', `it is a bridge (class ${device.class}), no endpoint: VFIO does not take it`);
-  if (device.sriov_numvfs !== null && device.sriov_numvfs > 0 && device.driver !== null) {
-    raise(
-      'vfs',
-      `it has ${device.sriov_numvfs} VFs, which would go with its driver: first write 0 to its sriov_numvfs`,
-    );
+  const { address } = j.device;
+  for (const use of [...ownUses(j), ...j.usage.uses, ...missing(j)]) {
+    const { guard, reason } = use;
+    const effect: Effect = GUARDS[guard].layers[j.layer];
+    const lifted = allowed.has(guard) && GUARDS[guard].allowable && use.firm !== true;
+    const refuses = effect === 'refuses' || (effect === 'refuses if vital' && use.vital === true);
+    if (effect === '-') continue;
+    const refusal = { guard, address, reason };
+    if (refuses && !lifted) refusals.push(use.firm ? firm(refusal) : refusal);
+    else warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);
   }
-  const denied =
-    j.target?.driver === 'vfio-pci' && !j.denylistOff
-      ? denylisted(device.vendor_id ?? '', device.product_id ?? '')
-      : null;
-  if (denied !== null)
-    raise('denylist', `${denied.family} is on vfio-pci's denylist, so its probe answers EINVAL; ${denylistAdvice()}`);
-  for (const h of usage.holders) raise('in-use', `process ${h.pid} (${h.command}) has ${h.path} open`);
-  for (const use of usage.disks) raise('disk', use);
-  for (const use of usage.network) raise('network', use);
-  for (const use of usage.display) raise('display', use);
-  for (const what of j.real ? usage.unmeasured : []) raise('not-measured', `could not look at ${what}`);
   return { refusals, warnings };
 }
 
-/** What to do about a refusal, in one line. */
-export const refusalHint = (r: Refusal): string =>
-  GUARDS[r.guard].allowable
-    ? `--allow=${r.guard} binds it all the same.`
-    : 'End what stands in the way; this guard cannot be lifted.';
+/** What the device is says enough. */
+function ownUses({ device, target, denylistOff }: Judged): Use[] {
+  const uses: Use[] = [];
+  if (isBridge(device))
+    uses.push({
+      guard: 'bridge',
+      reason: `it is a bridge (class ${device.class}), no endpoint: VFIO does not take it`,
+    });
+  const denied =
+    target?.driver === 'vfio-pci' && !denylistOff ? denylisted(device.vendor_id ?? '', device.product_id ?? '') : null;
+  if (denied !== null) {
+    const reason = `${denied.family} is on vfio-pci's denylist, so its probe answers EINVAL; ${denylistAdvice()}`;
+    uses.push({ guard: 'denylist', reason });
+  }
+  return uses;
+}
+
+const missing = ({ real, usage }: Judged): Use[] =>
+  real ? usage.unmeasured.map((what) => ({ guard: 'not-measured', reason: `could not look at ${what}` })) : [];
+
+/** What to do about refusals, in one line: the way out of the first, and what would lift them all, where something does. */
+export function refusalHint(refusals: readonly Refusal[]): string {
+  const guards = [...new Set(refusals.map((r) => r.guard))];
+  const [first] = guards;
+  if (first === undefined) return '';
+  if (refusals.some((r) => FIRM.has(r) || !GUARDS[r.guard].allowable))
+    return `${GUARDS[first].hint} No allowance lifts this.`;
+  return `${GUARDS[first].hint} To go on all the same: ${guards.map((g) => `--allow=${g}`).join(' ')}.`;
+}
+
+/** An `[[allow]]` of hostdev.toml: the address of a device, the guard, and a domain's name, its UUID, or "*" for every domain. */
+export type Allowance = { device: string; guard: string; domain: string };

@@ -74,6 +74,9 @@ export function isState(v: unknown): v is DeviceState {
   return isObject(v) && isDriver(v.driver) && isTextOrNull(v.override) && !(v.override ?? '').includes('\n');
 }
 
+/** `admin`, `boot` or `domain:<uuid>`. */
+export const OWNER = /^(?:admin|boot|domain:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
+
 function isMove(v: unknown): v is JournalMove {
   return (
     isObject(v) &&
@@ -93,6 +96,7 @@ function isEntry(v: unknown, id: string): v is JournalEntry {
     v.id === id &&
     (v.kind === 'bind' || v.kind === 'give-back') &&
     isText(v.owner) &&
+    OWNER.test(v.owner) &&
     (v.state === 'intent' || v.state === 'undo-incomplete' || v.state === 'pending') &&
     Array.isArray(v.devices) &&
     v.devices.every(isMove) &&

@@ -4,12 +4,19 @@
  */
 import type { Host } from '../host/host.ts';
 import type { Inventory } from '../pci/inventory.ts';
-import { readBinding, removeBinding } from './books.ts';
+import { newBinding, type Owner, readBinding, removeBinding, writeBinding } from './books.ts';
 import { ensureDriver } from './giveBack.ts';
 import { type JournalEntry, type JournalMove, readJournal, removeJournal, writeJournal } from './journal.ts';
 import { describeState, sameState } from './move.ts';
+import { endQuarantine, readQuarantine } from './quarantine.ts';
 import { observe, restoreBytes, settle, type Work } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
+
+/** Which way an entry is finished: back to where its devices were, or on to where they were going. */
+export type Direction = 'undo' | 'resume';
+
+/** The admin's own choice for entries, by id; the others are left as they are. */
+export type Finish = { only: ReadonlySet<string>; direction: Direction };
 
 /**
  * Recovers all journal entries' devices in `groups`, whose locks the caller holds. Returns a line for each device that was put right and one for each that
@@ -19,24 +26,27 @@ export async function recover(
   work: Work,
   inventory: Inventory,
   groups: readonly (number | null)[],
+  finish?: Finish,
 ): Promise<{ done: string[]; left: string[] }> {
   const done: string[] = [];
   const left: string[] = [];
   for (const entry of readJournal(work.host)) {
-    const mine = entry.devices.filter((d) => groups.includes(d.group));
+    if (finish !== undefined && !finish.only.has(entry.id)) continue;
+    // One that hangs is left for when it has come back; whoever asks for it is told so.
+    const mine = entry.devices.filter((d) => groups.includes(d.group) && readQuarantine(work.host, d.address) === null);
     if (mine.length === 0) continue;
     const failed: JournalMove[] = [];
     const reasons: string[] = [];
     for (const move of [...mine].reverse()) {
       try {
-        done.push(await recoverDevice(work, inventory, entry, move));
+        done.push(await recoverDevice(work, inventory, entry, move, finish?.direction));
       } catch (e) {
         failed.unshift(move);
         reasons.push(`${move.address}: ${(e as Error).message}`);
       }
     }
     left.push(...reasons);
-    const rest = [...entry.devices.filter((d) => !groups.includes(d.group)), ...failed];
+    const rest = [...entry.devices.filter((d) => !mine.includes(d)), ...failed];
     if (rest.length === 0) removeJournal(work.host, entry.id);
     else
       writeJournal(work.host, {
@@ -54,23 +64,38 @@ async function recoverDevice(
   inventory: Inventory,
   entry: JournalEntry,
   move: JournalMove,
+  asked?: Direction,
 ): Promise<string> {
   const { host } = work;
   const { address } = move;
   const now = await observe(work, address);
+  endQuarantine(host, address);
   if (now === null) {
     removeBinding(host, address);
     return `${address} is gone; forgot what an interrupted ${entry.kind} (${entry.id}) left of it`;
   }
-  const goal = entry.kind === 'bind' && !committed(host, move) ? move.from : move.to;
+  const direction = asked ?? (entry.kind === 'bind' && !committed(host, move) ? 'undo' : 'resume');
+  const goal = direction === 'undo' ? move.from : move.to;
   if (!sameState(now, goal)) {
     refuseHeld(host, inventory, address);
     await ensureDriver(work, address, goal.driver);
     await settle(work, move, goal);
   }
-  if (goal === move.from) await restoreBytes(work, move);
-  if (entry.kind === 'give-back') removeBinding(host, address);
+  if (direction === 'undo') await restoreBytes(work, move);
+  keepBooks(host, entry, move, direction);
   return `${address} is on ${describeState(goal)} after an interrupted ${entry.kind} (${entry.id})`;
+}
+
+/** A bind that was finished is its owner's, one that was undone nobody's; a give-back the other way round. */
+function keepBooks(host: Host, entry: JournalEntry, move: JournalMove, direction: Direction): void {
+  if ((entry.kind === 'bind') === (direction === 'undo')) {
+    removeBinding(host, move.address);
+    return;
+  }
+  if (readBinding(host, move.address) !== null) return;
+  const [before, after] = entry.kind === 'bind' ? [move.from, move.to] : [move.to, move.from];
+  const claim = { owner: entry.owner as Owner, name: null, managed: false };
+  writeBinding(host, newBinding(move.address, move.group, claim, before, after));
 }
 
 /** The books are written after the last step and before the journal goes. */

@@ -2,16 +2,18 @@
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Inventory } from '../pci/inventory.ts';
-import { Deadline, takeLocks } from '../store/locks.ts';
+import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
 import { groupLocks } from './bind.ts';
-import { recover } from './recover.ts';
+import { type Finish, recover } from './recover.ts';
 import type { Work } from './transaction.ts';
 
 export type SessionOptions = {
   /** Time for everything, waits for locks included, in ms. */
   deadlineMs: number;
-  signal?: AbortSignal;
+  signal?: Stop;
   onStep?: NonNullable<Work['onStep']>;
+  /** What the admin wants of journal entries, instead of what recovery chooses. */
+  finish?: Finish;
 };
 
 /** A fifth of the time is kept for the undo: a hook that is killed while it undoes leaves more behind than one that gives up early. */
@@ -62,7 +64,7 @@ export async function changing<T>(
   let unlock = (): void => {};
   try {
     unlock = await takeLocks(host, groupLocks(groups), work.deadline, options.signal);
-    const { done, left } = await recover(work, inventory, groups);
+    const { done, left } = await recover(work, inventory, groups, options.finish);
     if (left.length > 0) {
       throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, {
         hint: `See ${host.journalDir}`,

@@ -7,13 +7,14 @@
  * - A write may hang in D state for ever: each has a deadline, and a device that did not answer is `pending`, not failed: it is left alone by the undo.
  * - Undo goes in reverse, starts from what is observed, keeps the first error and reports what it could not put back.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { KernelWriter } from '../addon/native.ts';
-import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { sleep } from '../clock.ts';
+import { ERRORS, EXIT, HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import { holdersOf, holderText } from '../pci/holders.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { Deadline } from '../store/locks.ts';
+import { Deadline, type Stop } from '../store/locks.ts';
 import {
   type JournalEntry,
   type JournalKind,
@@ -23,6 +24,7 @@ import {
   writeJournal,
 } from './journal.ts';
 import { type DeviceState, describeState, type Move, type Step, sameState, stepsOf } from './move.ts';
+import { quarantine, refuseStuck } from './quarantine.ts';
 
 /** What one command works with: the helper that writes, its time, and how it is stopped. */
 export type Work = {
@@ -32,7 +34,7 @@ export type Work = {
   /** Time an undo gets even when the deadline has passed, in ms. */
   undoMs: number;
   /** Set on Ctrl-C or SIGTERM: the transaction stops before its next write and undoes. */
-  signal?: AbortSignal;
+  signal?: Stop;
   /** Told of each write that was made and verified. */
   onStep?: (step: Step) => void;
 };
@@ -46,6 +48,7 @@ const PROBE_TRIES = 3;
 /** What is observed of a device now; null when the device itself is gone. `overrideBytes` is the attribute as read. */
 export async function observe(work: Work, address: Address): Promise<(DeviceState & { overrideBytes: string }) | null> {
   const { host, writer, deadline } = work;
+  refuseStuck(host, address);
   try {
     const overrideBytes = await writer.read(
       host.device(address, 'driver_override'),
@@ -58,7 +61,7 @@ export async function observe(work: Work, address: Address): Promise<(DeviceStat
     };
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO') && host.list(host.device(address)) === null) return null;
-    throw accessError(`Failed to read driver_override of ${address}`, e);
+    throw accessError(work, address, `Failed to read driver_override of ${address}`, e);
   }
 }
 
@@ -94,11 +97,11 @@ export async function runMoves(
   };
   writeJournal(host, entry);
   try {
-    for (const step of stepsOf(host, moves)) {
+    for (const batch of batchesOf(stepsOf(host, moves))) {
       if (work.signal?.aborted)
-        throw new HostdevError('HOSTDEV_INTERRUPTED', `Interrupted before ${step.path}; everything was put back`);
-      await performStep(work, step);
-      work.onStep?.(step);
+        throw new HostdevError('HOSTDEV_INTERRUPTED', `Interrupted before ${batch[0]?.path}; everything was put back`);
+      const failures = await performBatch(work, batch);
+      if (failures.size > 0) throw [...failures.values()][0];
     }
     await commit();
   } catch (e) {
@@ -125,7 +128,33 @@ export async function runMoves(
   removeJournal(host, entry.id);
 }
 
-/** Puts every device of the moves back, last first. What could not be is said, one line a device. */
+/** Steps that may go on together: neighbours of one kind on different devices. Each takes its own device's lock. */
+function batchesOf(steps: readonly Step[]): Step[][] {
+  const batches: Step[][] = [];
+  for (const step of steps) {
+    const last = batches.at(-1);
+    if (last !== undefined && last[0]?.kind === step.kind && !last.some((s) => s.address === step.address))
+      last.push(step);
+    else batches.push([step]);
+  }
+  return batches;
+}
+
+/** All steps of a batch to their end; what failed, by device, in the order of the steps. */
+async function performBatch(work: Work, batch: readonly Step[]): Promise<Map<Address, unknown>> {
+  const results = await Promise.allSettled(
+    batch.map(async (step) => {
+      await performStep(work, step);
+      work.onStep?.(step);
+    }),
+  );
+  const failures = new Map<Address, unknown>();
+  for (const [i, result] of results.entries())
+    if (result.status === 'rejected') failures.set((batch[i] as Step).address, result.reason);
+  return failures;
+}
+
+/** Puts every device of the moves back, last first; one that fails stops no other. What could not be is said, one line a device. */
 async function undo(
   work: Work,
   moves: readonly JournalMove[],
@@ -135,27 +164,52 @@ async function undo(
     ...quiet,
     deadline: new Deadline(Math.max(work.undoMs, Math.min(work.deadline.left, work.undoMs * 2))),
   };
-  const failed: JournalMove[] = [];
-  const left: string[] = [];
-  let pending = false;
-  for (const move of [...moves].reverse()) {
-    try {
-      await settle(late, move, move.from);
-      await restoreBytes(late, move);
-    } catch (e) {
-      pending ||= e instanceof HostdevError && e.code === 'HOSTDEV_TIMEOUT';
-      failed.unshift(move);
-      left.push(`${move.address}, which was on ${describeState(move.from)}: ${(e as Error).message}`);
-    }
+  const failures = await settleAll(
+    late,
+    [...moves].reverse().map((move) => ({ move, target: move.from })),
+  );
+  for (const move of moves) {
+    if (failures.has(move.address)) continue;
+    await restoreBytes(late, move).catch((e: unknown) => failures.set(move.address, e));
   }
-  return { failed, left, pending };
+  const failed = moves.filter((m) => failures.has(m.address));
+  const errors = failed.map((m) => failures.get(m.address));
+  return {
+    failed,
+    left: failed.map((m, i) => `${m.address}, which was on ${describeState(m.from)}: ${(errors[i] as Error).message}`),
+    pending: errors.some((e) => e instanceof HostdevError && ERRORS[e.code].exit === EXIT.timedOut),
+  };
 }
 
-/** Brings one device from whatever it is on now to `target`. A device that is gone is where it can be. */
+/** Brings devices from whatever each is on now to its target, together; what failed, by device. A device that is gone is where it can be. */
+export async function settleAll(
+  work: Work,
+  ways: readonly { move: Pick<Move, 'address' | 'group'>; target: DeviceState }[],
+): Promise<Map<Address, unknown>> {
+  const failures = new Map<Address, unknown>();
+  const moves: Move[] = [];
+  await Promise.all(
+    ways.map(async ({ move, target }) => {
+      try {
+        const now = await observe(work, move.address);
+        if (now !== null && !sameState(now, target)) moves.push({ ...move, from: now, to: target });
+      } catch (e) {
+        failures.set(move.address, e);
+      }
+    }),
+  );
+  let batches = batchesOf(stepsOf(work.host, moves));
+  for (let batch = batches.shift(); batch !== undefined; batch = batches.shift()) {
+    const failed = await performBatch(work, batch);
+    for (const [address, e] of failed) failures.set(address, e);
+    batches = batches.map((b) => b.filter((s) => !failures.has(s.address))).filter((b) => b.length > 0);
+  }
+  return failures;
+}
+
+/** {@link settleAll} of one device; raises what failed. */
 export async function settle(work: Work, move: Pick<Move, 'address' | 'group'>, target: DeviceState): Promise<void> {
-  const now = await observe(work, move.address);
-  if (now === null || sameState(now, target)) return;
-  for (const step of stepsOf(work.host, [{ ...move, from: now, to: target }])) await performStep(work, step);
+  for (const e of (await settleAll(work, [{ move, target }])).values()) throw e;
 }
 
 /**
@@ -169,7 +223,7 @@ export async function restoreBytes(work: Work, move: JournalMove): Promise<void>
   try {
     await work.writer.restoreFile(path, move.override_bytes, Math.max(work.deadline.left, 1));
   } catch (e) {
-    if (!isErrno(e, 'EPERM')) throw accessError(`Failed to restore ${path}`, e);
+    if (!isErrno(e, 'EPERM')) throw accessError(work, move.address, `Failed to restore ${path}`, e);
   }
 }
 
@@ -185,7 +239,7 @@ async function performStep(work: Work, step: Step): Promise<void> {
 }
 
 async function writeOverride(work: Work, step: Step): Promise<void> {
-  await write(work, step.path, step.value);
+  await write(work, step.address, step.path, step.value);
   const now = await observe(work, step.address);
   if (now !== null && now.override === step.expect) return;
   throw new HostdevError(
@@ -196,7 +250,7 @@ async function writeOverride(work: Work, step: Step): Promise<void> {
 
 /** ENODEV says that the driver had let go already: what counts is that it has. */
 async function unbind(work: Work, address: Address, path: string): Promise<void> {
-  const failure = await write(work, path, address).then(
+  const failure = await write(work, address, path, address).then(
     () => null,
     (e: unknown) => e,
   );
@@ -212,7 +266,7 @@ async function probe(work: Work, step: Step): Promise<void> {
   const { host } = work;
   const { address, expect } = step;
   for (let tries = 1; ; tries += 1) {
-    await write(work, step.path, step.value);
+    await write(work, step.address, step.path, step.value);
     const driver = host.linkName(host.device(address, 'driver'));
     if (driver === expect && (await staysBound(host, address, driver))) return;
     if (driver === null || driver === expect || tries === PROBE_TRIES) {
@@ -234,22 +288,34 @@ async function staysBound(host: Host, address: Address, driver: string | null): 
   return host.linkName(host.device(address, 'driver')) === driver;
 }
 
-async function write(work: Work, path: string, value: string): Promise<void> {
+async function write(work: Work, address: Address, path: string, value: string): Promise<void> {
   if (work.deadline.left === 0) throw new HostdevError('HOSTDEV_TIMEOUT', `No time was left for ${path}`);
   try {
     await work.writer.write(path, value, work.deadline.left);
   } catch (e) {
-    throw accessError(`Failed to write ${JSON.stringify(value.trim())} to ${path}`, e);
+    throw accessError(work, address, `Failed to write ${JSON.stringify(value.trim())} to ${path}`, e);
   }
 }
 
-function accessError(doing: string, e: unknown): HostdevError {
+/** Links only: whatever else is asked of the device would hang as well. */
+function holderLines(host: Host, address: Address): string[] {
+  const group = Number(host.linkName(host.device(address, 'iommu_group')) ?? Number.NaN);
+  const driver = host.linkName(host.device(address, 'driver'));
+  const iommu_group = Number.isInteger(group) ? group : null;
+  return holdersOf(host, { address, driver, iommu_group }).map(holderText);
+}
+
+/** An access that failed, in our words. One that hangs puts the device into quarantine, with who holds it. */
+function accessError({ host }: Work, address: Address, doing: string, e: unknown): HostdevError {
   if (e instanceof HostdevError) return e;
   const name = isSysError(e) ? e.code : String(e);
-  if (isErrno(e, 'ETIMEDOUT'))
-    return new HostdevError('HOSTDEV_TIMEOUT', `${doing}: no answer before the deadline, the device is held`, {
-      cause: e,
-    });
+  if (isSysError(e) && e.code === 'ETIMEDOUT') {
+    const helper = 'helper' in e && typeof e.helper === 'string' ? e.helper : null;
+    const holders = holderLines(host, address);
+    if (helper !== null) quarantine(host, { address, path: e.path ?? '', helper, holders });
+    const by = holders.length > 0 ? `held by ${holders.join(', ')}` : 'the device is held';
+    return new HostdevError('HOSTDEV_TIMEOUT', `${doing}: no answer before the deadline, ${by}`, { cause: e });
+  }
   if (isErrno(e, 'EACCES', 'EPERM'))
     return new HostdevError('HOSTDEV_NOT_PERMITTED', `${doing}: ${name}`, { cause: e });
   return new HostdevError('HOSTDEV_BIND_FAILED', `${doing}: ${name}`, { cause: e });

@@ -1,166 +1,132 @@
 /**
- * What the host itself uses a device for: the facts that the guards judge. Read before anything is planned; "not measured" is a fact too, because a guard
- * that could not look must not say yes.
+ * What the host itself uses devices for: the facts that the guards judge. Read before anything is planned, for all devices of a plan at once; "not measured" is
+ * a fact too, because a guard that could not look must not say yes.
  */
-
-import type { Holder } from '../addon/native.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Holder, KernelWriter } from '../addon/native.ts';
+import { isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { Look, Tables } from '../host/look.ts';
 import type { Address } from '../pci/address.ts';
+import { holdersOf, holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
+import { hostNodes, isRdmaNode, vfioNodes } from '../pci/nodes.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
+import { Deadline } from '../store/locks.ts';
+import { claimUse, diskUses } from './guards/disk.ts';
+import { displayUses } from './guards/display.ts';
+import { lacksInterface, networkUses } from './guards/network.ts';
+import { handedOn } from './guards/users.ts';
+import { vfsOf, vfUses } from './guards/vfs.ts';
+import type { Usage, Use } from './guards.ts';
 
-/** Each list holds one line for people a fact; an empty one means that there is none. */
-export type Usage = {
-  disks: string[];
-  network: string[];
-  display: string[];
-  holders: Holder[];
-  /** What could not be looked at, e.g. "proc/self/mountinfo: ENOENT". */
-  unmeasured: string[];
-};
+export { vfioNodes } from '../pci/nodes.ts';
 
-type Look = { host: Host; unmeasured: string[] };
+/** What reading needs: the helper that may hang in our place, and the time there is. */
+export type Reading = { host: Host; writer: KernelWriter; deadline: Deadline };
 
-/** Reads a text that a guard depends on; what is missing is noted. */
-function must(look: Look, path: string, max: number): string {
+/** Opening a dead disk may hang as a write does. */
+const CLAIM_MS = 2000;
+
+type Seen = { device: PciDevice; look: Look; vfio: boolean; nodes: string[]; uses: Use[]; unexplained: string[] };
+
+/**
+ * The uses of each device, by address: of one on a host driver all that the host does with it; of one on VFIO who holds it; of a driverless one whether the
+ * firmware's frame buffer lies on it; of a PF also what its VFs are used for. Raises only what breaks our own state (HOSTDEV_STORE_CORRUPT).
+ */
+export async function readUsages(work: Reading, devices: readonly PciDevice[]): Promise<Map<Address, Usage>> {
+  const { host } = work;
+  await awaitInterfaces(work, devices);
+  const tables = new Tables(host);
+  const vfs = new Map(devices.map((d) => [d.address, vfsOf(host, d)]));
+  const all = new Map([...[...vfs.values()].flat(), ...devices].map((d) => [d.address, d]));
+  const seen = [...all.values()].map((device) => see(tables, device));
+  const holders = scanHolders(host, seen);
+  const usages = new Map<Address, Usage>();
+  for (const s of seen) {
+    const held = holders.filter((h) => s.nodes.includes(h.path));
+    const drawing = held.filter((h) => h.path.startsWith('/dev/dri/'));
+    if (!s.vfio) s.uses.push(...displayUses(s.look, s.device, drawing));
+    s.uses.push(...heldUses(held));
+    for (const disk of s.unexplained) await askClaim(work, s, disk);
+    usages.set(s.device.address, { uses: s.uses, unmeasured: s.look.unmeasured });
+  }
+  for (const [address, list] of vfs) {
+    const [usage, pf] = [usages.get(address), all.get(address)];
+    if (usage === undefined || pf === undefined) continue;
+    usage.uses.unshift(...vfUses(host, pf, list, (vf) => usages.get(vf.address) ?? { uses: [], unmeasured: [] }));
+    usage.unmeasured.push(...list.flatMap((vf) => usages.get(vf.address)?.unmeasured ?? []));
+  }
+  return usages;
+}
+
+/**
+ * What uses a device now, one line each, for a device on which a write hangs (`device.driver` as it was before the write): mounts, interfaces, displays, what was handed
+ * on, and every process that holds it. Takes no device's lock, opens no disk and never raises.
+ */
+export function usesNow(host: Host, device: PciDevice): string[] {
   try {
-    const text = look.host.read(path, max);
-    if (text !== null) return text;
-    look.unmeasured.push(`${path}: ENOENT`);
-  } catch (e) {
-    look.unmeasured.push((e as Error).message);
+    const { look, uses, vfio } = see(new Tables(host), device);
+    const held = heldUses(holdersOf(host, device));
+    return [...uses, ...(vfio ? [] : displayUses(look, device, [])), ...held].map((u) => u.reason);
+  } catch {
+    return [];
   }
-  return '';
 }
 
-const MAX_TABLE = 4 * 1024 * 1024;
-
-/** The uses of a device that is on a host driver (or on VFIO: then only who holds it). */
-export function readUsage(host: Host, device: PciDevice, vfio: boolean): Usage {
-  const look: Look = { host, unmeasured: [] };
-  const onHost = device.driver !== null && !vfio;
-  return {
-    disks: onHost ? diskUses(look, device.address) : [],
-    network: onHost ? networkUses(look, device.address) : [],
-    display: onHost ? displayUses(look, device) : [],
-    holders: device.driver === null ? [] : deviceHolders(host, device, vfio),
-    unmeasured: look.unmeasured,
-  };
+/** The uses that the trees show, and the nodes by which the device may be held. */
+function see(tables: Tables, device: PciDevice): Seen {
+  const look = new Look(tables);
+  const { host } = tables;
+  const vfio = isVfioDriver(host, device.address, device.driver);
+  const seen: Seen = { device, look, vfio, nodes: [], uses: [], unexplained: [] };
+  if (device.driver === null) return seen;
+  if (vfio) return { ...seen, nodes: vfioNodes(host, device) };
+  const { uses, unexplained } = diskUses(look, device);
+  seen.uses.push(...uses, ...networkUses(look, device), ...handedOn(look, device));
+  return { ...seen, unexplained, nodes: hostNodes(tables, device) };
 }
 
-/** Names in a class folder whose device lies below the PCI function. */
-function classBelow(host: Host, kind: 'net' | 'block' | 'drm', address: Address): string[] {
-  return (host.list(host.classLink(kind)) ?? []).filter((n) =>
-    host.link(host.classLink(kind, n))?.includes(`/${address}/`),
-  );
-}
+/** Of thirty processes that draw on a display, so many are named. */
+const NAMED_HOLDERS = 8;
 
-/** Block devices of the function and everything stacked on them: partitions, dm, md, bcache (holders/), NVMe multipath heads. */
-function blockStack(host: Host, address: Address): Set<string> {
-  const seen = new Set<string>();
-  const queue = classBelow(host, 'block', address);
-  const all = host.list(host.classLink('block')) ?? [];
-  for (let name = queue.pop(); name !== undefined; name = queue.pop()) {
-    if (seen.has(name)) continue;
-    seen.add(name);
-    queue.push(...(host.list(host.classLink('block', `${name}/holders`)) ?? []));
-    const path = /^nvme(\d+)c\d+n(\d+)$/.exec(name);
-    if (path) queue.push(`nvme${path[1]}n${path[2]}`);
-    // Partitions of a stacked device (dm, md, an NVMe head) are not below the function's own path.
-    queue.push(...all.filter((n) => n !== name && new RegExp(`^${name.replace(/[^\w]/g, '.')}p?\\d+$`).test(n)));
-  }
-  return seen;
-}
-
-function diskUses(look: Look, address: Address): string[] {
-  const { host } = look;
-  const names = blockStack(host, address);
-  if (names.size === 0) return [];
-  const numbers = new Map<string, string>();
-  for (const n of names) {
-    const dev = host.read(host.classLink('block', `${n}/dev`));
-    if (dev !== null) numbers.set(dev, n);
-  }
-  const uses: string[] = [];
-  for (const line of must(look, host.mountinfo, MAX_TABLE).split('\n')) {
-    const f = line.split(' ');
-    const source = f[f.indexOf('-') + 2] ?? '';
-    // btrfs and zfs show an anonymous device number; the source still names the block device.
-    const disk =
-      numbers.get(f[2] ?? '') ??
-      (source.startsWith('/dev/') && names.has(source.slice('/dev/'.length))
-        ? source.slice('/dev/'.length)
-        : undefined);
-    if (disk !== undefined) uses.push(`${disk} is mounted on ${f[4]}`);
-  }
-  for (const line of must(look, host.swaps, MAX_TABLE).split('\n').slice(1)) {
-    const name = line.split(/\s/, 1)[0]?.replace(/^\/dev\//, '') ?? '';
-    if (names.has(name)) uses.push(`${name} is swap`);
-  }
-  for (const n of names) {
-    if (/^(dm-|md|bcache)\d/.test(n)) uses.push(`${n} is built on it`);
-  }
-  return [...new Set(uses)];
-}
-
-function networkUses(look: Look, address: Address): string[] {
-  const { host } = look;
-  const names = classBelow(host, 'net', address);
-  if (names.length === 0) return [];
-  const uses: string[] = [];
-  const routes = must(look, host.routes, MAX_TABLE)
-    .split('\n')
-    .slice(1)
-    .map((l) => l.split('\t'));
-  const routes6 = (host.read(host.routes6, MAX_TABLE) ?? '').split('\n').map((l) => l.trim().split(/\s+/));
-  const addresses6 = (host.read(host.addresses6, MAX_TABLE) ?? '').split('\n').map((l) => l.trim().split(/\s+/));
-  for (const n of names) {
-    const upper = (host.list(host.classLink('net', n)) ?? []).find((f) => f.startsWith('upper_'));
-    const master = host.linkName(host.classLink('net', `${n}/master`)) ?? upper?.slice('upper_'.length);
-    if (master !== undefined) uses.push(`${n} is part of ${master}`);
-    // A default route is 0.0.0.0/0; any other route of an interface but link-local 169.254/16 stands for an address of its own.
-    const mine = routes.filter((r) => r[0] === n && !(r[1]?.endsWith('FEA9') && r[7] === '0000FFFF'));
-    if (
-      mine.some((r) => r[1] === '00000000' && r[7] === '00000000') ||
-      routes6.some((r) => r[9] === n && r[1] === '00' && /^0{32}$/.test(r[0] ?? ''))
-    ) {
-      uses.push(`${n} has the default route`);
-    } else if (mine.length > 0 || addresses6.some((a) => a[5] === n && a[3] === '00')) {
-      uses.push(`${n} has an address`);
-    }
-  }
-  return uses;
-}
-
-/** The boot display with a console on it: drivers/pci/vgaarb.c marks it boot_vga, vtconsole says who draws. */
-function displayUses(look: Look, device: PciDevice): string[] {
-  const { host } = look;
-  if (host.read(host.device(device.address, 'boot_vga')) !== '1') return [];
-  const consoles = (host.list(host.classLink('vtconsole')) ?? []).filter((c) => {
-    const bound = host.read(host.classLink('vtconsole', `${c}/bind`));
-    return bound === '1' && /frame buffer/.test(host.read(host.classLink('vtconsole', `${c}/name`)) ?? '');
+function heldUses(held: readonly Holder[]): Use[] {
+  return (['in-use', 'rdma'] as const).flatMap((guard) => {
+    const list = held.filter((h) => isRdmaNode(h.path) === (guard === 'rdma'));
+    const uses: Use[] = list.slice(0, NAMED_HOLDERS).map((h) => ({ guard, reason: holderText(h) }));
+    const more = list.length - uses.length;
+    return more > 0 ? [...uses, { guard, reason: `and so have ${more} more` }] : uses;
   });
-  return consoles.length > 0
-    ? [`it is the boot display, and ${consoles.join(', ')} draws the console on it`]
-    : ['it is the boot display'];
 }
 
-/** Processes that have a node of the device open: VFIO's group and cdev nodes, disks, DRM and NVMe nodes. */
-function deviceHolders(host: Host, device: PciDevice, vfio: boolean): Holder[] {
-  const nodes = vfio ? vfioNodes(host, device) : hostNodes(host, device.address);
-  return nodes.length === 0 ? [] : host.native.holders(host.root, nodes).holders;
+/** How long a driver may take to make its interface: its link is there before probe() has ended, and udev probes a fresh VF at its leisure. */
+const PROBE_MS = 1000;
+
+/** Waits for the interfaces of functions that a driver has only just taken, so that "none is to be seen" means that there is none. */
+async function awaitInterfaces({ host, deadline }: Reading, devices: readonly PciDevice[]): Promise<void> {
+  if (!host.isReal) return;
+  const until = new Deadline(Math.min(PROBE_MS, deadline.left));
+  const late = (d: PciDevice): boolean => lacksInterface(host, d) && !isVfioDriver(host, d.address, d.driver);
+  while (until.left > 0 && devices.some(late)) await sleep(20);
 }
 
-export function vfioNodes(host: Host, device: PciDevice): string[] {
-  const cdevs = (host.list(host.device(device.address, 'vfio-dev')) ?? []).map((n) => `/dev/vfio/devices/${n}`);
-  return device.iommu_group === null
-    ? cdevs
-    : [`/dev/vfio/${device.iommu_group}`, `/dev/vfio/noiommu-${device.iommu_group}`, ...cdevs];
+/** One walk through proc/[pid]/fd for all devices: it is the dearest look of all. */
+function scanHolders(host: Host, seen: readonly Seen[]): Holder[] {
+  const nodes = [...new Set(seen.flatMap((s) => s.nodes))];
+  if (nodes.length === 0) return [];
+  const { holders, unreadable } = host.native.holders(host.root, nodes);
+  if (unreadable > 0)
+    for (const s of seen) if (s.nodes.length > 0) s.look.miss(`the open files of ${unreadable} processes`);
+  return holders;
 }
 
-function hostNodes(host: Host, address: Address): string[] {
-  const nvme = (host.list(host.device(address, 'nvme')) ?? []).filter((n) => /^nvme\d+$/.test(n));
-  return [
-    ...[...blockStack(host, address), ...nvme].map((n) => `/dev/${n}`),
-    ...classBelow(host, 'drm', address).map((n) => `/dev/dri/${n}`),
-  ];
+/** Whether somebody has a disk for himself (O_EXCL, block/bdev.c bd_may_claim): zfs, a btrfs of several disks, a mount in another namespace, raw use. */
+async function askClaim({ host, writer, deadline }: Reading, seen: Seen, disk: string): Promise<void> {
+  const node = host.node(disk.replaceAll('!', '/'));
+  try {
+    if (await writer.claimed(node, Math.min(CLAIM_MS, Math.max(deadline.left, 1))))
+      seen.uses.push(claimUse(seen.look, disk));
+  } catch (e) {
+    seen.look.miss(isErrno(e, 'ENOENT') ? `${node}: ENOENT` : (e as Error).message);
+  }
 }

@@ -1,13 +1,17 @@
 import { bindDevices } from '../actions/bind.ts';
 import type { PrintedPlan } from '../actions/plan.ts';
 import { unbindDevices } from '../actions/unbind.ts';
+import { HostdevError } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { plain } from './table.ts';
 
-/** `hostdev bind DEV… [--driver NAME|auto]` */
+/** `hostdev bind DEV… [--driver NAME|auto] [--group endpoints]` */
 export async function bind({ host, words, own, options }: Invocation): Promise<Answer> {
   const driver = typeof own.driver === 'string' && own.driver !== 'auto' ? own.driver : null;
-  const { warnings, ...json } = await bindDevices(host, words, driver, options);
+  if (own.group !== undefined && own.group !== 'endpoints')
+    throw new HostdevError('HOSTDEV_USAGE', `--group=${own.group}: there is only 'endpoints'`);
+  const whole = own.group === 'endpoints';
+  const { warnings, ...json } = await bindDevices(host, words, driver, options, whole);
   return { json, text: plain(changeText(json, options.dryRun, 'on a VFIO driver already')), warnings };
 }
 

@@ -1,18 +1,10 @@
-import { realpathSync } from 'node:fs';
-import { type HookProgram, hookStatus, installHook, removeHook } from '../actions/hookInstall.ts';
+import { hookStatus, installHook, removeHook } from '../actions/hookInstall.ts';
 import { testHook } from '../actions/hookTest.ts';
-import { nativeExecutable } from '../addon/load.ts';
 import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
+import { hookProgram } from './hookProgram.ts';
 import { readInput } from './input.ts';
 import { table } from './table.ts';
-
-/** What the installed hook starts: this node and this hostdev. */
-const program = (): HookProgram => ({
-  native: nativeExecutable(),
-  node: process.execPath,
-  cli: realpathSync(process.argv[1] ?? ''),
-});
 
 /** `hostdev hook test FILE` */
 export async function hookTest({ host, words, options }: Invocation): Promise<Answer> {
@@ -32,7 +24,7 @@ export async function hookTest({ host, words, options }: Invocation): Promise<An
 
 /** `hostdev hook install` */
 export function hookInstall({ host, options }: Invocation): Answer {
-  const { changed, path, notes } = installHook(host, program(), options.dryRun);
+  const { changed, path, notes } = installHook(host, hookProgram(), options.dryRun);
   const did = options.dryRun ? 'Would install' : 'Installed';
   return {
     json: { changed: changed && !options.dryRun, path, notes },
@@ -54,7 +46,7 @@ export function hookRemove({ host, options }: Invocation): Answer {
 
 /** `hostdev hook status`: exit 3 when it is not installed or libvirt could not run it. */
 export function hookStatusCommand({ host }: Invocation): Answer {
-  const s = hookStatus(host, program());
+  const s = hookStatus(host, hookProgram());
   const good = s.installed && s.problems.length === 0;
   return {
     json: s,

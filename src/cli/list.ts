@@ -3,8 +3,8 @@ import type { Answer, Invocation } from './command.ts';
 import { table } from './table.ts';
 
 /** `hostdev list` */
-export function list({ host, json }: Invocation): Answer {
-  const { devices, warnings } = listDevices(host);
+export async function list({ host, json }: Invocation): Promise<Answer> {
+  const { devices, warnings } = await listDevices(host);
   if (json) return { json: { devices }, text: '', warnings };
   const names = readNames(host);
   const rows = devices.map((d) => [
@@ -13,7 +13,7 @@ export function list({ host, json }: Invocation): Answer {
     d.numa_node === null ? '-' : `${d.numa_node}`,
     `${d.vendor_id ?? '????'}:${d.product_id ?? '????'}`,
     d.dev_type === 'type-PF' ? `PF ${d.sriov_numvfs}/${d.sriov_totalvfs}` : d.dev_type.replace('type-', ''),
-    d.driver ?? '-',
+    `${d.driver ?? '-'}${d.stuck ? ' (stuck)' : ''}`,
     fullName(names, d) ?? '',
   ]);
   return {

@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadNative } from '../addon/load.ts';
 import type { Guard } from '../binding/guards.ts';
+import { now } from '../clock.ts';
 import { ERRORS, EXIT, HostdevError } from '../errors.ts';
-import { now } from '../host/clock.ts';
 import { Host } from '../host/host.ts';
 import type { Answer, Command } from './command.ts';
 import { COMMANDS } from './commands.ts';
@@ -97,15 +97,20 @@ async function run(argv: string[], { command, words }: Named): Promise<Answer> {
     deadlineMs: COMMAND_MS,
     dryRun: values['dry-run'] === true,
     allowed,
-    ...(interrupt ? { signal: interrupt.signal } : {}),
+    ...(interrupt ? { signal: interrupt } : {}),
     ...(command.changes ? { onStep: progress() } : {}),
   };
+  const named = Object.entries(command.own ?? {});
   const ownValues = Object.fromEntries(
-    Object.keys(command.own ?? {}).map((k) => [k, values[k] as string | boolean | undefined]),
+    named.filter(([, o]) => !o.multiple).map(([k]) => [k, values[k] as string | boolean | undefined]),
+  );
+  const lists = Object.fromEntries(
+    named.filter(([, o]) => o.multiple).map(([k]) => [k, (values[k] ?? []) as string[]]),
   );
   const answer = await (await command.load())({
     words: own,
     own: ownValues,
+    lists,
     json: values.json === true,
     options,
     host,
@@ -140,7 +145,9 @@ function rootFolder(value: Values[string]): string {
 type Values = Record<string, string | boolean | (string | boolean)[] | undefined>;
 
 function parse(argv: string[], command: Command | null): { values: Values; positionals: string[] } {
-  const own = Object.fromEntries(Object.entries(command?.own ?? {}).map(([k, o]) => [k, { type: o.type }]));
+  const own = Object.fromEntries(
+    Object.entries(command?.own ?? {}).map(([k, o]) => [k, { type: o.type, multiple: o.multiple === true }]),
+  );
   try {
     const { values, positionals } = parseArgs({
       args: argv,
@@ -229,10 +236,13 @@ async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
 }
 
 /** Ctrl-C and SIGTERM stop a transaction before its next write, and it undoes; a second one changes nothing about that. */
-function interruptible(): AbortController {
-  const controller = new AbortController();
-  for (const s of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(s, () => controller.abort());
-  return controller;
+function interruptible(): { aborted: boolean } {
+  const stop = { aborted: false };
+  for (const s of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(s, () => {
+      stop.aborted = true;
+    });
+  return stop;
 }
 
 /** After a second of work, a line for each step on a terminal. */

@@ -1,10 +1,12 @@
 import { readStatus } from '../actions/status.ts';
+import { fixStatus } from '../actions/statusFix.ts';
 import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours, plain, table } from './table.ts';
 
-/** `hostdev status`: exit 3 when something is not as the books say. */
-export async function status({ host }: Invocation): Promise<Answer> {
+/** `hostdev status [--fix]`: exit 3 when something is not as the books say. */
+export async function status({ host, own, options }: Invocation): Promise<Answer> {
+  const mended = own.fix === true ? await fixStatus(host, options) : [];
   const s = await readStatus(host);
   const { bad, warn } = colours(process.stdout);
   const rows = s.bindings.map((b) => [
@@ -15,16 +17,23 @@ export async function status({ host }: Invocation): Promise<Answer> {
     b.drift === null ? '' : bad(b.drift),
   ]);
   const lines = [
+    ...mended.map((m) => `${plain(m.text)}\n`),
     s.iommu.on
       ? `IOMMU on${s.iommu.units.length > 0 ? ` (${s.iommu.units.join(', ')})` : ''}\n`
       : warn(`IOMMU off: ${s.iommu.reason}\n`),
     rows.length === 0 ? 'hostdev has bound no device\n' : table(['ADDRESS', 'FOR', 'DRIVER', 'BEFORE', 'DRIFT'], rows),
+    ...s.bindings.flatMap((b) => (b.advice === null ? [] : `${b.address}: ${plain(b.advice)}\n`)),
+    ...s.stuck.map((q) =>
+      bad(
+        `${q.address} hangs in the kernel at ${q.path} since ${q.since}${q.holders.map((h) => `; ${plain(h)}`).join('')}\n`,
+      ),
+    ),
     ...s.journal.map((j) =>
       bad(
         `unfinished ${j.kind} ${j.id} for ${j.owner} (${j.state})${j.left.length > 0 ? `: ${j.left.join('; ')}` : ''}\n`,
       ),
     ),
   ];
-  const drifted = s.bindings.some((b) => b.drift !== null) || s.journal.length > 0;
-  return { json: s, text: lines.join(''), exit: drifted ? EXIT.no : EXIT.done };
+  const drifted = s.bindings.some((b) => b.drift !== null) || s.journal.length > 0 || s.stuck.length > 0;
+  return { json: own.fix === true ? { ...s, mended } : s, text: lines.join(''), exit: drifted ? EXIT.no : EXIT.done };
 }

@@ -54,7 +54,8 @@ const MODULE = /^[A-Za-z0-9_-]{1,55}$/;
 
 const UUID = /^([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})$/;
 
-function children(parent: Element, name: string): Element[] {
+/** The elements of that name directly below `parent`, in no namespace: libvirt's own look at a domain. */
+export function children(parent: Element, name: string): Element[] {
   const found: Element[] = [];
   for (let n = parent.firstChild; n; n = n.nextSibling) {
     if (n.nodeType === n.ELEMENT_NODE && n.namespaceURI === null && n.nodeName === name) found.push(n as Element);
@@ -63,7 +64,7 @@ function children(parent: Element, name: string): Element[] {
 }
 
 /** The first one, as libvirt's XPath takes it. */
-const child = (parent: Element, name: string): Element | undefined => children(parent, name)[0];
+export const child = (parent: Element, name: string): Element | undefined => children(parent, name)[0];
 
 const fail = (what: string, node: Element | Attr, reason: string): never => {
   throw xmlError(what, { line: node.lineNumber ?? 1, column: node.columnNumber ?? 1 }, reason);
@@ -87,7 +88,7 @@ function part(what: string, address: Element, name: keyof typeof LIMITS): number
 }
 
 /** The host's address below `<source>`, canonical. */
-function sourceAddress(what: string, owner: Element, source: Element | undefined, where: string): Address {
+export function sourceAddress(what: string, owner: Element, source: Element | undefined, where: string): Address {
   if (!source) return fail(what, owner, `${where} has no <source>`);
   const address = child(source, 'address');
   if (!address) return fail(what, source, `${where} has no <address> in its <source>`);

@@ -4,12 +4,14 @@
  * managed='no': we bind, and `release` gives back. managed='yes': libvirt binds between; here it is only checked, so that the user reads a cause, and
  * what was there before is noted, because libvirt does not restore an override and forgets the host driver.
  */
+
+import { liftedFor } from '../binding/allowances.ts';
 import { addClaim, type BindRequest, executeBind, ownerText, planBind, refuse } from '../binding/bind.ts';
 import { type Binding, type Claim, newBinding, readBinding, withClaims } from '../binding/books.ts';
-import { type Guard, judge, type Refusal } from '../binding/guards.ts';
+import { type Allowance, firm, type Guard, judge, type Refusal } from '../binding/guards.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import { observe, onVfio, type Work } from '../binding/transaction.ts';
-import { readUsage, vfioNodes } from '../binding/usage.ts';
+import { readUsages, vfioNodes } from '../binding/usage.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -31,6 +33,7 @@ export async function prepareDomain(
   domain: DomainDevices,
   allowed: ReadonlySet<Guard>,
   options: SessionOptions,
+  allowances: readonly Allowance[] = [],
 ): Promise<Prepared> {
   const inventory = scanInventory(host);
   const devices = findDevices(inventory, domain);
@@ -45,7 +48,7 @@ export async function prepareDomain(
     // The locks may have been waited for: what was scanned before is old.
     const fresh = scanInventory(host);
     const claim: Claim = { owner, name: domain.name, managed: false };
-    const plan = await planPrepare(work, findDevices(fresh, domain), claim, allowed);
+    const plan = await planPrepare(work, findDevices(fresh, domain), claim, allowed, allowances);
     refuse(plan.refusals);
     checkViability(host, fresh, domain);
     await executeBind(work, plan.bind, claim, plan.bindings);
@@ -68,37 +71,44 @@ type PreparePlan = {
   leftAlone: string[];
 };
 
-/** What prepare would do, without doing it; `hook test` shows it. The caller holds the locks, or only wants to know. */
+/**
+ * What prepare would do, without doing it; `hook test` shows it. The caller holds the locks, or only wants to know. `allowed` lifts guards for every device,
+ * `allowances` those of hostdev.toml for the device and domain that each names.
+ */
 export async function planPrepare(
   work: Work,
   devices: readonly Listed[],
   claim: Claim,
   allowed: ReadonlySet<Guard>,
+  allowances: readonly Allowance[] = [],
 ): Promise<PreparePlan> {
   const { host } = work;
   const { owner } = claim;
   const requests: BindRequest[] = [];
+  const unmoved: Unmoved[] = [];
   const plan: Omit<PreparePlan, 'bind'> = { bindings: [], refusals: [], warnings: [], managed: [], leftAlone: [] };
   for (const { listed, device } of devices) {
     const binding = readBinding(host, device.address);
-    plan.refusals.push(...heldByOther(host, device, binding, owner));
+    const lifted = new Set([...allowed, ...liftedFor(allowances, device.address, claim)]);
+    const held = heldByOther(host, device, binding, owner);
+    plan.refusals.push(...held);
     if (listed.managed) {
       plan.managed.push(device.address);
       plan.bindings.push(await managedBinding(work, device, binding, { ...claim, managed: true }));
-      const verdict = judgeManaged(work, device, allowed);
-      plan.refusals.push(...verdict.refusals);
-      plan.warnings.push(...verdict.warnings);
+      unmoved.push({ device, layer: 'managed', lifted });
     } else if (onVfio(host, device.address)) {
       plan.leftAlone.push(device.address);
+      if (held.length === 0) unmoved.push({ device, layer: 'hook', lifted });
       // In the books by somebody's claim: ours is added, so that the last one out gives it back. Not in the books: it was so before us.
       if (binding !== null && binding.owner !== 'admin' && binding.owner !== 'boot') {
         plan.bindings.push({ ...withClaims(binding, addClaim(binding.claims, claim)), note: null });
       }
-    } else requests.push({ device, wanted: listed.model });
+    } else requests.push({ device, wanted: listed.model, allowed: lifted });
   }
+  await judgeUnmoved(work, unmoved, plan);
   const bind = await planBind(work, requests, owner, allowed);
-  // A foreign claim on a device that nobody holds is a guest that it was unplugged from: ours is added to it.
-  const refusals = [...plan.refusals, ...bind.refusals.filter((r) => r.guard !== 'other-owner')];
+  // A foreign claim on a device that nobody holds is a guest that it was unplugged from: ours is added to it, and no guard of this layer is against it.
+  const refusals = [...plan.refusals, ...bind.refusals];
   return { ...plan, bind, refusals, warnings: [...plan.warnings, ...bind.warnings] };
 }
 
@@ -107,13 +117,9 @@ function heldByOther(host: Host, device: PciDevice, binding: Binding | null, own
   if (other === undefined) return [];
   const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
   if (holder === undefined) return [];
-  return [
-    {
-      guard: 'in-use',
-      address: device.address,
-      reason: `it belongs to ${ownerText(other)}; process ${holder.pid} (${holder.command}) holds ${holder.path}`,
-    },
-  ];
+  // Whatever is allowed: taking a device from a running guest is nobody's wish.
+  const reason = `it belongs to ${ownerText(other)}; process ${holder.pid} (${holder.command}) holds ${holder.path}`;
+  return [firm({ guard: 'in-use', address: device.address, reason })];
 }
 
 async function managedBinding(work: Work, device: PciDevice, binding: Binding | null, claim: Claim): Promise<Binding> {
@@ -125,20 +131,26 @@ async function managedBinding(work: Work, device: PciDevice, binding: Binding | 
   return { ...withClaims(binding, addClaim(binding.claims, claim)), note: null };
 }
 
-function judgeManaged(work: Work, device: PciDevice, allowed: ReadonlySet<Guard>): ReturnType<typeof judge> {
+/** A device that is not moved here, and the guards it is to pass: libvirt moves it (managed), or it is on VFIO and may be held by somebody. */
+type Unmoved = { device: PciDevice; layer: 'managed' | 'hook'; lifted: ReadonlySet<Guard> };
+
+async function judgeUnmoved(
+  work: Work,
+  unmoved: readonly Unmoved[],
+  plan: Pick<PreparePlan, 'refusals' | 'warnings'>,
+): Promise<void> {
   const { host } = work;
   const denylistOff = true; // libvirt's own choice of driver is not known here; the kernel's refusal is libvirt's to report
-  return judge(
-    {
-      device,
-      usage: readUsage(host, device, onVfio(host, device.address)),
-      target: null,
-      denylistOff,
-      real: host.isReal,
-    },
-    allowed,
-    true,
+  const usages = await readUsages(
+    work,
+    unmoved.map((u) => u.device),
   );
+  for (const { device, layer, lifted } of unmoved) {
+    const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
+    const verdict = judge({ device, usage, target: null, denylistOff, real: host.isReal, layer }, lifted);
+    plan.refusals.push(...verdict.refusals);
+    plan.warnings.push(...verdict.warnings);
+  }
 }
 
 /**

@@ -33,20 +33,24 @@ export async function releaseDomain(host: Host, domain: DomainDevices, options: 
     options,
     async (work, recovered) => {
       released.recovered.push(...recovered);
+      const last: Binding[] = [];
       for (const { address } of mine) {
         const binding = readBinding(host, address);
         if (binding === null || !concerns(binding)) continue;
         const claims = binding.claims.filter((c) => c.owner !== owner);
-        if (claims.length > 0) {
-          writeBinding(host, withClaims(binding, claims));
-          continue;
-        }
-        try {
-          released.devices.push(await giveBack(work, inventory.byAddress.get(address), binding));
-        } catch (error) {
-          released.failures.push({ address, error });
-        }
+        if (claims.length > 0) writeBinding(host, withClaims(binding, claims));
+        else last.push(binding);
       }
+      await Promise.all(
+        last.map(async (binding) => {
+          const { address } = binding;
+          try {
+            released.devices.push(await giveBack(work, inventory.byAddress.get(address), binding));
+          } catch (error) {
+            released.failures.push({ address, error });
+          }
+        }),
+      );
     },
   );
   return released;

@@ -50,8 +50,27 @@ export class Host {
   readonly routes = 'proc/net/route';
   readonly routes6 = 'proc/net/ipv6_route';
   readonly addresses6 = 'proc/net/if_inet6';
+  /** The local IPv4 addresses, without their interfaces. */
+  readonly localAddresses = 'proc/net/fib_trie';
+  readonly iomem = 'proc/iomem';
+  /** Every character device by its number, each a link to its device: what a function's drivers offer to user space, whatever they are. */
+  readonly charDevices = 'sys/dev/char';
   readonly cmdline = 'proc/cmdline';
   readonly acpiTables = 'sys/firmware/acpi/tables';
+  /** For `doctor` and `group why` only: what says whether interrupts are remapped, who draws on a display, what the boot locked, when a process began. */
+  readonly interrupts = 'proc/interrupts';
+  readonly procStat = 'proc/stat';
+  readonly lockdown = 'sys/kernel/security/lockdown';
+  /** Four bytes of attributes, then 1 when secure boot is on (UEFI 2.10, 3.3). */
+  readonly secureBoot = 'sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c';
+
+  process(pid: number, file: 'comm' | 'stat' | 'status' | 'limits'): string {
+    return `proc/${pid}/${file}`;
+  }
+
+  /** Where libvirt looks for hooks; NixOS builds it with the second one. A host has one of them. */
+  readonly hookFolders = ['etc/libvirt/hooks', 'var/lib/libvirt/hooks'];
+
   /** Where distributions keep pci.ids. */
   readonly pciIds = ['usr/share/misc/pci.ids', 'usr/share/hwdata/pci.ids'];
 
@@ -75,6 +94,16 @@ export class Host {
     return name === undefined ? `sys/class/${kind}` : `sys/class/${kind}/${name}`;
   }
 
+  /** A node of devtmpfs, e.g. "nvme0n1". */
+  node(name: string): string {
+    return `dev/${name}`;
+  }
+
+  /** Where the proprietary nvidia driver says which /dev/nvidia<N> a GPU is. */
+  nvidiaGpu(address: string): string {
+    return `proc/driver/nvidia/gpus/${address}/information`;
+  }
+
   /** `lib/modules/<release>/<file>` of the running kernel, or of /run/booted-system where a distribution keeps none there (NixOS). */
   moduleFiles(release: string, file: string): string[] {
     return [`lib/modules/${release}/${file}`, `run/booted-system/kernel-modules/lib/modules/${release}/${file}`];
@@ -91,6 +120,10 @@ export class Host {
 
   get journalDir(): string {
     return `${this.stateDir}/journal`;
+  }
+
+  get quarantineDir(): string {
+    return `${this.stateDir}/quarantine`;
   }
 
   get lockDir(): string {
@@ -111,9 +144,20 @@ export class Host {
     return text?.endsWith('\n') ? text.slice(0, -1) : text;
   }
 
-  /** Text of a symbolic link; null when it is absent. */
+  /** Bytes of a file; null when it is absent. Raises the errno of anything else, EFBIG when there are more than `max`. */
+  readBytes(path: string, max = PAGE): Buffer | null {
+    const text = this.#absentAsNull(() => this.native.readFile(this.root, path, max));
+    return text === null ? null : Buffer.from(text, 'latin1');
+  }
+
+  /** Text of a symbolic link; null when it is absent or no link (sys/class/net/bonding_masters is a file among links). */
   link(path: string): string | null {
-    return this.#absentAsNull(() => this.native.readLink(this.root, path));
+    try {
+      return this.#absentAsNull(() => this.native.readLink(this.root, path));
+    } catch (e) {
+      if (isErrno(e, 'EINVAL')) return null;
+      throw e;
+    }
   }
 
   /** Last component of a symbolic link; null when it is absent. */

@@ -12,8 +12,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
-  rmSync,
-  statSync,
+  unlinkSync,
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -42,12 +41,13 @@ export function storeError(doing: string, file: string, e: unknown): HostdevErro
 
 /** Makes a folder of ours (mode 0700: the books name what root may undo). Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
 export function makeFolder(folder: string, mode = 0o700): void {
+  if (existsSync(folder)) return;
   // Parent by parent: mkdirSync's own recursion answers ENOENT on a read-only file system (node 20).
   try {
-    if (!existsSync(dirname(folder))) makeFolder(dirname(folder), mode);
+    makeFolder(dirname(folder), mode);
     mkdirSync(folder, { mode });
   } catch (e) {
-    if (isErrno(e, 'EEXIST') && statSync(folder).isDirectory()) return;
+    if (isErrno(e, 'EEXIST')) return;
     throw e instanceof HostdevError ? e : storeError('make', folder, e);
   }
 }
@@ -74,7 +74,7 @@ export function replaceFile(
     if (durable) syncFolder(dirname(file));
   } catch (e) {
     // EEXIST is a leftover of a killed process that had our pid: ours to take over, nobody else writes this name.
-    rmSync(fresh, { force: true });
+    unlinkIfThere(fresh);
     if (isErrno(e, 'EEXIST')) {
       replaceFile(file, bytes, { mode, durable, folderMode, scratch });
       return;
@@ -89,6 +89,15 @@ function syncFolder(folder: string): void {
     fsyncSync(fd);
   } finally {
     closeSync(fd);
+  }
+}
+
+/** Not rmSync, which loads a library for folders first. */
+function unlinkIfThere(file: string): void {
+  try {
+    unlinkSync(file);
+  } catch (e) {
+    if (!isErrno(e, 'ENOENT', 'ENOTDIR')) throw e;
   }
 }
 
@@ -139,7 +148,7 @@ export function listJson(folder: string): string[] {
 export function removeJson(folder: string, name: string): void {
   const file = join(folder, `${name}.json`);
   try {
-    rmSync(file, { force: true });
+    unlinkIfThere(file);
   } catch (e) {
     throw storeError('remove', file, e);
   }

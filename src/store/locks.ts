@@ -3,9 +3,9 @@
  * a domain's lock, then groups ascending, then `books` for the milliseconds around a file change. No lock that a hook may wait on is ever held across a
  * libvirt call: virsh start holds the domain's job while its hook waits.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
+
+import { now, sleep } from '../clock.ts';
 import { HostdevError, isSysError } from '../errors.ts';
-import { now } from '../host/clock.ts';
 import type { Host } from '../host/host.ts';
 import { makeFolder, storeError } from './files.ts';
 
@@ -23,6 +23,9 @@ export class Deadline {
   }
 }
 
+/** Set by Ctrl-C or SIGTERM. An AbortSignal is one; making an AbortController takes node as long as a scan. */
+export type Stop = { readonly aborted: boolean };
+
 const FIRST_WAIT_MS = 2;
 const LONGEST_WAIT_MS = 50;
 
@@ -34,7 +37,7 @@ export async function takeLocks(
   host: Host,
   names: readonly string[],
   deadline: Deadline,
-  signal?: AbortSignal,
+  signal?: Stop,
 ): Promise<() => void> {
   makeFolder(host.lockDir);
   const held: number[] = [];
@@ -58,7 +61,7 @@ function tryLock(host: Host, file: string): number | null {
   }
 }
 
-async function takeLock(host: Host, name: string, deadline: Deadline, signal?: AbortSignal): Promise<number> {
+async function takeLock(host: Host, name: string, deadline: Deadline, signal?: Stop): Promise<number> {
   const file = `${host.lockDir}/${name}`;
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
     const fd = tryLock(host, file);

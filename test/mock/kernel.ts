@@ -69,7 +69,11 @@ export class KernelModel implements NativeBinding {
   openBy: Holder[] = [];
   /** What was removed and a rescan finds again. */
   readonly removed: ModelDevice[] = [];
+  /** Nodes that somebody has for himself alone ("dev/nvme0n1"). */
+  claimed: string[] = [];
   fault: Fault = () => null;
+  /** Writes that hang and the device whose lock each holds, until {@link release}. */
+  readonly #hung = new Map<string, { address: string; path: string; value: string }>();
   #locks = new Map<number, string>();
   #nextLock = 100;
 
@@ -113,12 +117,18 @@ export class KernelModel implements NativeBinding {
   }
 
   readFile(_root: string, path: string, max: number): string {
-    if (/\/(?:bind|unbind|new_id|remove_id|drivers_probe|rescan|remove|reset)$/.test(path))
-      throw this.#error('EACCES', 'open', path);
+    if (this.#isWriteOnly(path)) throw this.#error('EACCES', 'open', path);
     const text = this.#tree().files.get(path);
     if (text === undefined) throw this.#error(this.#tree().dirs.has(path) ? 'EISDIR' : 'ENOENT', 'open', path);
     if (text.length > max) throw this.#error('EFBIG', 'read', path);
     return text;
+  }
+
+  #isWriteOnly(path: string): boolean {
+    const [, name = '', file = ''] = /([^/]+)\/([^/]+)$/.exec(path) ?? [];
+    if (['bind', 'unbind', 'new_id', 'remove_id'].includes(file)) return this.drivers.get(name)?.loaded === true;
+    if (file === 'reset') return this.devices.get(name)?.attributes?.reset_method !== undefined;
+    return path === 'sys/bus/pci/drivers_probe';
   }
 
   isFile(path: string): boolean {
@@ -166,10 +176,15 @@ export class KernelModel implements NativeBinding {
   openWriter(): KernelWriter {
     return {
       write: async (path, value) => this.#write(path, value),
-      read: async (path) => this.readFile('', path, 4096),
+      read: async (path) => {
+        const address = path.split('/').at(-2) ?? '';
+        if (path.endsWith('/driver_override')) this.#refuseLocked(address, 'read', path);
+        return this.readFile('', path, 4096);
+      },
       restoreFile: async (path) => {
         throw this.#error('EPERM', 'ftruncate', path);
       },
+      claimed: async (path) => this.claimed.includes(path),
       close: () => {},
     };
   }
@@ -178,8 +193,34 @@ export class KernelModel implements NativeBinding {
     this.writes.push(`${path}=${value.trim()}`);
     const fault = this.fault(path, value, this.writes.length);
     if (fault === 'silent') return;
-    if (fault === 'hang') throw this.#error('ETIMEDOUT', 'write', path);
+    const parts = path.split('/');
+    const address = parts.at(-1) === 'driver_override' ? (parts.at(-2) ?? '') : value.trim();
+    this.#refuseLocked(address, 'write', path);
+    if (fault === 'hang') {
+      const helper = `model:${this.#hung.size + 1}`;
+      this.#hung.set(helper, { address, path, value });
+      throw Object.assign(this.#error('ETIMEDOUT', 'write', path), { helper });
+    }
     if (fault !== null) throw this.#error(fault, 'write', path);
+    this.#act(path, value);
+  }
+
+  /** Ends every hang: the kernel goes on with what it was at. */
+  release(): void {
+    const held = [...this.#hung.values()];
+    this.#hung.clear();
+    for (const { path, value } of held) this.#act(path, value);
+  }
+
+  processRuns = (name: string): boolean => this.#hung.has(name);
+
+  /** A hung write has its device's lock: whatever else takes that lock hangs behind it. */
+  #refuseLocked(address: string, syscall: string, path: string): void {
+    const held = [...this.#hung].find(([, h]) => h.address === address);
+    if (held !== undefined) throw Object.assign(this.#error('ETIMEDOUT', syscall, path), { helper: held[0] });
+  }
+
+  #act(path: string, value: string): void {
     const parts = path.split('/');
     const file = parts.at(-1);
     const name = parts.at(-2) ?? '';

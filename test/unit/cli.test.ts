@@ -128,6 +128,7 @@ describe('JSON', () => {
       iommu: { on: true, units: [], reason: null },
       bindings: [],
       journal: [],
+      stuck: [],
     });
   });
 
@@ -214,7 +215,7 @@ describe('exit codes', () => {
     [2, ['bind'], /needs DEV/],
     [2, ['bind', '--allow', 'bogus', VF], /no such guard.*\n.*disk, network/],
     [2, ['bind', '--allow', VF], /no such guard/],
-    [2, ['bind', '--allow', 'bridge', '00:01.0'], /cannot be lifted/],
+    [2, ['bind', '--allow', 'denylist', '00:01.0'], /cannot be lifted/],
     [2, ['bind', '--driver', '../../x', VF], /no driver name/],
     [2, ['list', '-n'], /changes nothing/],
     [2, ['list', '--connect', 'qemu:///system'], /--connect is not taken/],
@@ -263,7 +264,7 @@ describe('exit codes', () => {
 
   test('help names every guard, and who can lift it', () => {
     const { out } = run('bind', '--help');
-    expect(out).toMatch(/^ {2}bridge .*not to be lifted/m);
+    expect(out).toMatch(/^ {2}denylist .*not to be lifted/m);
     expect(out).toMatch(/^ {2}disk (?!.*not to be lifted)/m);
   });
 });

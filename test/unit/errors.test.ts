@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { ERRORS, type ErrorCode, EXIT, HostdevError } from '../../src/errors.ts';
+import { pageTable as table } from '../mock/pages.ts';
 
 /** What each exit code says to who runs hostdev; an exit code without a line here does not compile. */
 const MEANING: Record<keyof typeof EXIT, string> = {
@@ -22,20 +23,6 @@ const MEANING: Record<keyof typeof EXIT, string> = {
 
 const MADE =
   '<!-- Made from src/errors.ts by test/unit/errors.test.ts; to change it: UPDATE_DOCS=1 npx vitest run errors -->';
-
-type Cells = (string | number)[];
-
-/** A table as biome formats one; a number is set to the right. */
-function table(head: string[], rows: Cells[]): string {
-  const text = [head, ...rows].map((r) => r.map((c) => `${c}`.replaceAll('|', '\\|').replaceAll('<', '\\<')));
-  const isRight = head.map((_, i) => typeof rows[0]?.[i] === 'number');
-  const width = head.map((_, i) => Math.max(3, ...text.map((r) => r[i]?.length ?? 0)));
-  const pad = (cell: string, i: number): string =>
-    isRight[i] ? cell.padStart(width[i] ?? 0) : cell.padEnd(width[i] ?? 0);
-  const rule = width.map((w, i) => (isRight[i] ? `${'-'.repeat(w - 1)}:` : '-'.repeat(w)));
-  const lines = text.map((r, n) => (n === 0 ? r.map((c, i) => c.padEnd(width[i] ?? 0)) : r.map(pad)));
-  return [...lines.slice(0, 1), rule, ...lines.slice(1)].map((r) => `| ${r.join(' | ')} |\n`).join('');
-}
 
 function errorsPage(): string {
   const rows = Object.entries(ERRORS).map(([code, e]) => [`\`${code}\``, e.exit, e.text, e.hint || '–']);

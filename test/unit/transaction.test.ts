@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../src/actions/bind.ts';
+import { readStatus } from '../../src/actions/status.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import { readBooks } from '../../src/binding/books.ts';
 import { readJournal, writeJournal } from '../../src/binding/journal.ts';
@@ -103,8 +104,16 @@ test('a write that hangs: the others are back, the journal says which is not kno
   await expect(bind()).rejects.toMatchObject({ code: 'HOSTDEV_TIMEOUT' });
   expect(sim.kernel.devices.get(VFS[0] ?? '')).toMatchObject({ driver: 'igbvf', override: null });
   sim.kernel.fault = () => null;
-  await bind([VFS[1] ?? '']);
-  expect(sim.kernel.devices.get(VFS[1] ?? '')?.driver).toBe('tb_igbvf_vfio_pci');
+  const stuck = VFS[1] ?? '';
+  await expect(bind([stuck])).rejects.toMatchObject({ code: 'HOSTDEV_STUCK' });
+  expect(readJournal(sim.host)).toMatchObject([{ state: 'pending', devices: [{ address: stuck }] }]);
+  expect((await readStatus(sim.host)).stuck).toMatchObject([{ address: stuck }]);
+  // The lock of its group is free: the others are not refused with it.
+  await bind([VFS[0] ?? '']);
+  sim.kernel.release();
+  await bind([stuck]);
+  expect((await readStatus(sim.host)).stuck).toEqual([]);
+  expect(sim.kernel.devices.get(stuck)?.driver).toBe('tb_igbvf_vfio_pci');
   expect(readJournal(sim.host)).toEqual([]);
 });
 

@@ -83,6 +83,13 @@ test('a write that hangs is given up at its deadline; the next one is served by 
   process.kill(Number(hung), 'SIGKILL');
 });
 
+test('a claim is asked of block devices only: nothing else is opened for it', async () => {
+  execFileSync('mkfifo', [join(root, 'fifo')]);
+  writeFileSync(join(root, 'a'), '');
+  for (const path of ['fifo', 'a', '.']) expect(await writer.claimed(path, MS), path).toBe(false);
+  await expect(writer.claimed('sda', MS)).rejects.toMatchObject({ code: 'ENOENT', path: 'sda' });
+});
+
 test('a helper that is killed is EPIPE for its request and replaced for the next', async () => {
   execFileSync('mkfifo', [join(root, 'fifo')]);
   writeFileSync(join(root, 'a'), 'x');

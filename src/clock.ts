@@ -3,3 +3,6 @@ export function now(): number {
   const [seconds, nanoseconds] = process.hrtime();
   return seconds * 1e3 + nanoseconds / 1e6;
 }
+
+/** Waits `ms` milliseconds. Not node:timers/promises, whose loading takes longer than most waits here. */
+export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,0 +1,54 @@
+/** `doctor`: looks at everything that passthrough depends on, and changes nothing. */
+
+import { checkHooks } from '../doctor/hooks.ts';
+import { checkDisplay, checkLockdown, checkMemlock } from '../doctor/host.ts';
+import { checkIommu } from '../doctor/iommu.ts';
+import { checkOverrides, checkScripts } from '../doctor/leftovers.ts';
+import { Look } from '../doctor/look.ts';
+import { checkModules } from '../doctor/modules.ts';
+import type { Finding, Severity, Unmeasured } from '../doctor/table.ts';
+import type { Host } from '../host/host.ts';
+import { processesNamed } from '../host/processes.ts';
+import { scanInventory } from '../pci/inventory.ts';
+import { type HookProgram, hookStatus } from './hookInstall.ts';
+import type { Warned } from './options.ts';
+
+export type Diagnosis = Warned & {
+  /** The worst first. */
+  findings: Finding[];
+  /** What could not be looked at: it is neither well nor ill. */
+  not_measured: Unmeasured[];
+};
+
+const ORDER: readonly Severity[] = ['error', 'warning', 'note'];
+
+/** What libvirt's daemon for qemu calls itself, monolithic and modular. */
+const LIBVIRT = ['libvirtd', 'virtqemud'];
+
+/** Every finding on this host. A check that fails itself is "not measured"; the others go on. */
+export async function diagnose(host: Host, program: HookProgram): Promise<Diagnosis> {
+  const inventory = scanInventory(host);
+  const look = new Look(host, inventory);
+  const libvirts = look.quiet('processes', () => processesNamed(host, LIBVIRT)) ?? [];
+  const own = look.quiet('libvirt hooks', () => hookStatus(host, program));
+  const checks: [string, () => Finding[] | Promise<Finding[]>][] = [
+    ['IOMMU', () => checkIommu(look)],
+    ['modules', () => checkModules(look)],
+    ['boot scripts', () => checkScripts(look)],
+    ['driver overrides', () => checkOverrides(look)],
+    ['libvirt hooks', () => (own === null ? [] : checkHooks(look, own, libvirts))],
+    ['memlock', () => checkMemlock(look, libvirts)],
+    ['lockdown', () => checkLockdown(look)],
+    ['display', () => checkDisplay(look)],
+  ];
+  const findings: Finding[] = [];
+  for (const [name, check] of checks) {
+    try {
+      findings.push(...(await check()));
+    } catch (e) {
+      look.missed(name, (e as Error).message);
+    }
+  }
+  findings.sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
+  return { findings, not_measured: look.unmeasured, warnings: inventory.warnings };
+}

@@ -1,0 +1,47 @@
+/** The VFs of a PF: they go with its driver. */
+import type { Host } from '../../host/host.ts';
+import { isAddress } from '../../pci/address.ts';
+import type { PciDevice } from '../../pci/inventory.ts';
+import { readBinding } from '../books.ts';
+import type { Usage, Use } from '../guards.ts';
+
+const NAMED = 4;
+
+/** A PF's VFs by its virtfn links, with what says where their nodes and interfaces are. None of these takes a lock. */
+export function vfsOf(host: Host, pf: PciDevice): PciDevice[] {
+  const vfs: PciDevice[] = [];
+  for (let n = 0; n < (pf.sriov_numvfs ?? 0); n += 1) {
+    const address = host.linkName(host.device(pf.address, `virtfn${n}`));
+    if (address === null || !isAddress(address)) continue;
+    const group = host.linkName(host.device(address, 'iommu_group'));
+    vfs.push({
+      ...pf,
+      address,
+      driver: host.linkName(host.device(address, 'driver')),
+      iommu_group: group !== null && /^\d{1,7}$/.test(group) ? Number(group) : null,
+      dev_type: 'type-VF',
+      parent_addr: pf.address,
+      sriov_totalvfs: null,
+      sriov_numvfs: null,
+    });
+  }
+  return vfs;
+}
+
+/** `usageOf` each VF: one that is in use makes it firm, because `--allow=vfs` is for removing idle ones. */
+export function vfUses(host: Host, pf: PciDevice, vfs: readonly PciDevice[], usageOf: (vf: PciDevice) => Usage): Use[] {
+  const count = pf.sriov_numvfs ?? 0;
+  if (count === 0) return [];
+  const used = vfs.flatMap((vf) => {
+    const claim = readBinding(host, vf.address)?.claims[0];
+    if (claim !== undefined) return [`${vf.address} belongs to ${claim.name ?? claim.owner}`];
+    const [first] = usageOf(vf).uses;
+    return first === undefined ? [] : [`${vf.address}: ${first.reason}`];
+  });
+  const what = `it has ${count} VFs, which would go with its driver`;
+  if (used.length === 0) return [{ guard: 'vfs', reason: `${what}: first write 0 to its sriov_numvfs` }];
+  const more = used.length > NAMED ? ` and ${used.length - NAMED} more` : '';
+  return [
+    { guard: 'vfs', reason: `${what}, and of which are in use: ${used.slice(0, NAMED).join('; ')}${more}`, firm: true },
+  ];
+}

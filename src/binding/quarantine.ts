@@ -1,0 +1,70 @@
+/**
+ * Devices that did not answer by a deadline. What hangs is a helper of ours in D state, behind the device's lock; whoever touches the device next hangs
+ * behind it, and waiting for that once took every virsh command of a host with it. So the books remember the helper, and as long as it runs
+ * the device is refused at once. Its end is the hang's end: then the journal, if there is one, is put right by the next command. Like all of /run this is
+ * forgotten at boot.
+ */
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { type Address, canonicalAddress } from '../pci/address.ts';
+import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+
+export type Quarantine = {
+  schema: 1;
+  address: Address;
+  since: string;
+  /** The access that did not return. */
+  path: string;
+  /** The process that is at it (NativeBinding.processRuns). */
+  helper: string;
+  /** Who held the device then, a line each. */
+  holders: string[];
+};
+
+export function quarantine(host: Host, entry: Omit<Quarantine, 'schema' | 'since'>): void {
+  writeJson(`${host.quarantineDir}/${entry.address}.json`, { schema: 1, since: new Date().toISOString(), ...entry });
+}
+
+/** The quarantine of a device; null when there is none or what hung has ended. Raises HOSTDEV_STORE_CORRUPT. */
+export function readQuarantine(host: Host, address: Address): Quarantine | null {
+  const file = `${host.quarantineDir}/${address}.json`;
+  const value = readJson(file);
+  if (value === null) return null;
+  if (!isQuarantine(value, address)) throw corrupt(file, 'is no quarantine of this version');
+  return host.native.processRuns(value.helper) ? value : null;
+}
+
+/** All that hold now. */
+export const readQuarantines = (host: Host): Quarantine[] =>
+  listJson(host.quarantineDir).flatMap((address) => readQuarantine(host, address) ?? []);
+
+export function endQuarantine(host: Host, address: Address): void {
+  removeJson(host.quarantineDir, address);
+}
+
+/** Raises HOSTDEV_STUCK, naming the access and who held the device, while the hang goes on. */
+export function refuseStuck(host: Host, address: Address): void {
+  const held = readQuarantine(host, address);
+  if (held === null) return;
+  const pid = held.helper.split(':', 1)[0];
+  const by = held.holders.length > 0 ? `; held by ${held.holders.join(', ')}` : '';
+  throw new HostdevError(
+    'HOSTDEV_STUCK',
+    `${address} hangs in the kernel since ${held.since}: process ${pid} has not come back from ${held.path}${by}`,
+    { data: { stuck: held } },
+  );
+}
+
+function isQuarantine(v: unknown, address: string): v is Quarantine {
+  const q = v as Quarantine | null;
+  return (
+    typeof q === 'object' &&
+    q !== null &&
+    q.schema === 1 &&
+    q.address === address &&
+    canonicalAddress(address) === address &&
+    [q.since, q.path, q.helper].every((t) => typeof t === 'string' && t.length <= 4096) &&
+    Array.isArray(q.holders) &&
+    q.holders.every((h) => typeof h === 'string')
+  );
+}

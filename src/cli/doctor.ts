@@ -1,0 +1,42 @@
+import { diagnose } from '../actions/doctor.ts';
+import { FINDINGS, type Finding, type Fix } from '../doctor/table.ts';
+import { EXIT } from '../errors.ts';
+import type { Answer, Invocation } from './command.ts';
+import { hookProgram } from './hookProgram.ts';
+import { colours, plain } from './table.ts';
+
+/** `hostdev doctor`: exit 3 with a finding of severity error. */
+export async function doctor({ host }: Invocation): Promise<Answer> {
+  const { findings, not_measured, warnings } = await diagnose(host, hookProgram());
+  const { bad, warn, good } = colours(process.stdout);
+  const paint = { error: bad, warning: warn, note: plain };
+  const errors = findings.filter((f) => f.severity === 'error').length;
+  const blocks = findings.map((f) => `${paint[f.severity](`${f.severity}: ${f.id}: ${plain(f.object)}`)}\n${body(f)}`);
+  const unmeasured = not_measured.map((u) => `not measured: ${plain(u.object)}: ${plain(u.reason)}\n`);
+  const sum =
+    errors > 0 ? bad(`${errors} of ${findings.length} findings keep guests from devices\n`) : good('no error found\n');
+  return {
+    json: { findings, not_measured },
+    text: [...blocks, ...unmeasured, sum].join(''),
+    warnings,
+    exit: errors > 0 ? EXIT.no : EXIT.done,
+  };
+}
+
+/** What it means, what was seen, and the lines to change for the tools that this host has; for all tools where it has none. */
+function body(f: Finding): string {
+  const here = f.fix.filter((x) => x.present);
+  const fixes = here.length > 0 ? here : f.fix;
+  return [`  ${FINDINGS[f.id].text}`, `  ${plain(f.cause)}`, ...fixes.map(fixText)].join('\n').concat('\n');
+}
+
+function fixText(x: Fix): string {
+  const lines = plain(x.line)
+    .split('\n')
+    .map((l) => `      ${l}`);
+  return [
+    `    ${x.tool}: ${plain(x.where)}`,
+    ...lines,
+    ...(x.after === null ? [] : [`      (then: ${plain(x.after)})`]),
+  ].join('\n');
+}

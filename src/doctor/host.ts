@@ -1,0 +1,114 @@
+/** The rest of the host: memory that may be locked, what secure boot locks, who draws on a GPU. */
+import type { ProcessFacts } from '../host/processes.ts';
+import type { Address } from '../pci/address.ts';
+import { lastAddress } from '../pci/resolve.ts';
+import { cmdlineFix, commandFix, firmwareFix } from './fix.ts';
+import type { Look } from './look.ts';
+import { type Finding, finding } from './table.ts';
+
+export function checkMemlock(look: Look, libvirts: readonly ProcessFacts[]): Finding[] {
+  if (libvirts.length === 0) look.missed('memlock', 'neither libvirtd nor virtqemud is running');
+  return libvirts.flatMap((p): Finding[] => {
+    if (p.memlock === null || p.mayRaiseLimits === null) {
+      look.missed('memlock', `the limits of ${p.command} (pid ${p.pid}) cannot be read`);
+      return [];
+    }
+    if (p.mayRaiseLimits || p.memlock === Number.POSITIVE_INFINITY) return [];
+    return [
+      finding(
+        'memlock',
+        `${p.command} (pid ${p.pid})`,
+        `it may lock ${p.memlock} bytes and lacks CAP_SYS_RESOURCE; a guest with devices needs all its memory locked, and 1 GiB more, times the number of its devices where it has a vIOMMU`,
+        [
+          {
+            tool: 'systemd',
+            where: `/etc/systemd/system/${p.command}.service.d/hostdev.conf`,
+            line: '[Service]\nLimitMEMLOCK=infinity',
+            present: true,
+            after: `systemctl daemon-reload && systemctl restart ${p.command}`,
+          },
+        ],
+      ),
+    ];
+  });
+}
+
+export function checkLockdown(look: Look): Finding[] {
+  const { host } = look;
+  const found: Finding[] = [];
+  const modes = look.must(host.lockdown, 256);
+  const mode = /\[(\w+)\]/.exec(modes ?? '')?.[1];
+  const boot = look.quiet(`/${host.secureBoot}`, () => host.readBytes(host.secureBoot, 64));
+  const secure = boot !== null && boot.length >= 5 && boot[4] === 1;
+  const off = firmwareFix('Secure Boot: Disabled (or sign the modules that are refused: mokutil --import)');
+  const cause = `/${host.lockdown} says ${mode}${secure ? '; secure boot is on' : ''}: modules from outside the distribution (variant drivers, vendor-reset, vGPU) must be signed`;
+  const words = look.cmdline.filter((w) => w.startsWith('lockdown='));
+  const fix = words.length > 0 ? cmdlineFix(look, { remove: words }) : [off];
+  if (mode === 'integrity') found.push(finding('lockdown-integrity', `/${host.lockdown}`, cause, fix));
+  else if (mode === 'confidentiality') found.push(finding('lockdown-confidentiality', `/${host.lockdown}`, cause, fix));
+  else if (secure) found.push(finding('secure-boot', `/${host.secureBoot}`, 'the kernel is not locked down by it', []));
+  return found;
+}
+
+/** Names that firmware framebuffers reserve memory under: sysfb (BOOTFB), efifb, simplefb, simpledrm, vesafb. */
+const FRAMEBUFFER = /^(?:BOOTFB|efifb|vesafb|simplefb|simple-framebuffer(?:\.\d+)?|simpledrm)$/;
+
+/** Memory regions are indented by what they lie in (kernel/resource.c r_show): the framebuffers and the PCI function that each lies in. */
+export function framebuffers(iomem: string): { name: string; address: Address }[] {
+  const found: { name: string; address: Address }[] = [];
+  const stack: { depth: number; name: string }[] = [];
+  for (const line of iomem.split('\n', 65536)) {
+    const [, indent = '', name = ''] = /^( *)[0-9a-f]+-[0-9a-f]+ : (.{1,128})$/.exec(line) ?? [];
+    if (name === '') continue;
+    while (stack.length > 0 && (stack.at(-1)?.depth ?? 0) >= indent.length) stack.pop();
+    if (FRAMEBUFFER.test(name)) {
+      const address = stack.map((s) => lastAddress(s.name)).findLast((a) => a !== null);
+      if (address != null) found.push({ name, address });
+    }
+    stack.push({ depth: indent.length, name });
+  }
+  return found;
+}
+
+/** vfio-pci takes the firmware's framebuffer off a VGA device before it claims it since 6.0 (drivers/vfio/pci/vfio_pci_core.c, aperture helpers). */
+const EVICTS_SINCE = 6;
+
+const MAX_IOMEM = 4 * 1024 * 1024;
+
+export function checkDisplay(look: Look): Finding[] {
+  const { host } = look;
+  const found: Finding[] = [];
+  const iomem = look.must(host.iomem, MAX_IOMEM);
+  const major = Number(/^(\d+)\./.exec(host.release ?? '')?.[1] ?? 0);
+  for (const { name, address } of framebuffers(iomem ?? '')) {
+    const cause = `${name} lies in the memory of ${address} (/${host.iomem})`;
+    found.push(
+      major >= EVICTS_SINCE
+        ? finding('firmware-framebuffer-evicted', address, cause, [])
+        : finding(
+            'firmware-framebuffer',
+            address,
+            cause,
+            cmdlineFix(look, { add: ['initcall_blacklist=sysfb_init', 'video=efifb:off'] }),
+          ),
+    );
+  }
+  const boot = look.inventory.devices.filter(
+    (d) =>
+      d.class?.startsWith('03') && look.quiet(d.address, () => host.read(host.device(d.address, 'boot_vga'))) === '1',
+  );
+  for (const c of boot.length > 0 ? look.names(host.classLink('vtconsole')) : []) {
+    const read = (file: string): string => look.text(host.classLink('vtconsole', `${c}/${file}`), 256) ?? '';
+    if (read('bind') !== '1' || !read('name').includes('frame buffer')) continue;
+    for (const d of boot)
+      found.push(
+        finding('console-on-gpu', d.address, `${c} draws on it: bind refuses the boot display while it does`, [
+          commandFix(
+            `echo 0 > ${host.absolute(host.classLink('vtconsole', `${c}/bind`))}`,
+            'the screen goes dark; log in over the network first',
+          ),
+        ]),
+      );
+  }
+  return found;
+}

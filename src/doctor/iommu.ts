@@ -1,0 +1,219 @@
+/** The IOMMU in firmware and kernel, and the remapping of interrupts. */
+import { interruptRemapping, NO_REMAPPING, unsafeInterrupts } from '../host/interrupts.ts';
+import { iommuState } from '../host/iommu.ts';
+import { groupMembers, reservedRegions } from '../pci/vfio.ts';
+import { cmdlineFix, commandFix, firmwareFix, modprobeFix, removeDirective } from './fix.ts';
+import type { Look } from './look.ts';
+import { type Finding, type Fix, finding } from './table.ts';
+
+/** ACPI tables that describe an IOMMU, and what its maker and firmware call it. */
+const TABLES = { DMAR: 'Intel VT-d', IVRS: 'AMD-Vi', IORT: 'Arm SMMU', VIOT: 'virtio-iommu' } as const;
+
+/** What an IOMMU is called in firmware settings. */
+const FIRMWARE =
+  'Intel: VT-d (or "Virtualization Technology for Directed I/O"); AMD: IOMMU (or AMD-Vi, under NBIO or CPU); Arm: SMMU: Enabled';
+
+/** Words that switch an IOMMU off (Documentation/admin-guide/kernel-parameters.txt). */
+const OFF = /^(?:intel_iommu=(?:.*,)?off(?:,.*)?|amd_iommu=(?:.*,)?off(?:,.*)?|iommu=(?:.*,)?off(?:,.*)?)$/;
+
+export function checkIommu(look: Look): Finding[] {
+  const state = look.quiet('IOMMU', () => iommuState(look.host));
+  if (state === null) return [];
+  return [
+    ...(state.on ? [...checkRemapping(look), ...checkReserved(look), ...checkTranslatedHost(look)] : checkOff(look)),
+    ...checkWords(look),
+  ];
+}
+
+function checkOff(look: Look): Finding[] {
+  const { host } = look;
+  const words = look.cmdline;
+  const tables = look.quiet(`/${host.acpiTables}`, () => host.list(host.acpiTables));
+  const found = (Object.keys(TABLES) as (keyof typeof TABLES)[]).filter((t) => tables?.includes(t));
+  const off = words.filter((w) => OFF.test(w));
+  // Where the kernel was built without INTEL_IOMMU_DEFAULT_ON, taking the "off" away is not enough.
+  const add = found.includes('DMAR') ? ['intel_iommu=on'] : [];
+  const groups = look.quiet('IOMMU groups', () => host.list(host.iommuGroups)) ?? [];
+  if (groups.length > 0)
+    return [
+      finding(
+        'iommu-noiommu',
+        `/${host.iommuGroups}`,
+        "vfio's enable_unsafe_noiommu_mode is on: its groups protect nothing, and libvirt looks for others",
+        [...modprobeFix(look, 'options vfio enable_unsafe_noiommu_mode=0'), ...cmdlineFix(look, { add })],
+      ),
+    ];
+  if (off.length > 0)
+    return [
+      finding(
+        'iommu-cmdline',
+        `/${host.cmdline}`,
+        `the kernel command line says ${off.join(' ')}`,
+        cmdlineFix(look, { add, remove: off }),
+      ),
+    ];
+  if (tables === null) look.missed(`/${host.acpiTables}`, 'not there: firmware tables are not measured');
+  if (tables === null || found.length === 0)
+    return [
+      finding(
+        'iommu-firmware',
+        `/${host.acpiTables}`,
+        tables === null
+          ? 'the kernel has no IOMMU groups, and the firmware tables are not there to look at'
+          : 'none of the tables DMAR, IVRS, IORT and VIOT is there',
+        [firmwareFix(FIRMWARE)],
+      ),
+    ];
+  const names = found.map((t) => `${t} (${TABLES[t]})`).join(', ');
+  return [
+    finding(
+      'iommu-kernel',
+      `/${host.acpiTables}/${found[0]}`,
+      `the firmware has ${names}, and the kernel made no IOMMU groups`,
+      add.length > 0
+        ? cmdlineFix(look, { add: [...add, 'iommu=pt'] })
+        : [commandFix("dmesg | grep -iE 'iommu|AMD-Vi|smmu|viot'", 'the kernel says there why it does not use it')],
+    ),
+  ];
+}
+
+function checkRemapping(look: Look): Finding[] {
+  const remapping = interruptRemapping(look.host);
+  const unsafe = unsafeInterrupts(look.host);
+  if (remapping.state === null) look.missed('interrupt remapping', remapping.why);
+  if (remapping.state === 'on')
+    return unsafe.map((u) =>
+      finding(
+        'unsafe-interrupts-needless',
+        u.where,
+        `${u.module} allow_unsafe_interrupts is on and nothing needs it: ${remapping.why}`,
+        [
+          ...u.directives.flatMap((d) => removeDirective(look, d)),
+          ...(u.directives.length > 0 ? [] : modprobeFix(look, `options ${u.module} allow_unsafe_interrupts=0`)),
+        ],
+      ),
+    );
+  if (remapping.state === null && unsafe.length === 0) return [];
+  const why =
+    remapping.state === null
+      ? `whether interrupts are remapped is not measured (${remapping.why})`
+      : isVirtioIommu(look)
+        ? `the IOMMU is a virtio-iommu, which remaps no interrupts (${remapping.why})`
+        : remapping.why;
+  const words = look.cmdline.filter((w) => NO_REMAPPING.test(w));
+  if (unsafe.length > 0)
+    return [
+      finding(
+        'unsafe-interrupts',
+        unsafe.map((u) => u.where).join(' '),
+        `${why}; ${unsafe.map((u) => u.module).join(', ')} allow_unsafe_interrupts is on: every guest with a device can raise interrupts of the host and stop or confuse it, so only trusted guests may have one`,
+        remappingFix(look, words),
+      ),
+    ];
+  return [
+    finding('interrupt-remapping', 'interrupt remapping', why, [
+      ...remappingFix(look, words),
+      // The last resort, and it says what it costs.
+      ...modprobeFix(look, 'options vfio_iommu_type1 allow_unsafe_interrupts=1').map((f) => ({
+        ...f,
+        after: `${f.after}. Only where every guest with a device is trusted: it could raise any interrupt of the host`,
+      })),
+    ]),
+  ];
+}
+
+function remappingFix(look: Look, words: string[]): Fix[] {
+  if (words.length > 0) return cmdlineFix(look, { remove: words });
+  if (isVirtioIommu(look))
+    return [
+      {
+        tool: 'libvirt',
+        where: "this machine's own domain XML, on its host",
+        line: "<iommu model='intel'><driver intremap='on'/></iommu>",
+        present: true,
+        after: 'stop and start this machine',
+      },
+    ];
+  return [firmwareFix('Interrupt Remapping: Enabled; x2APIC opt-out: Disabled')];
+}
+
+/** A unit of sys/class/iommu that is a PCI function of virtio's: the driver names it after that. */
+export function isVirtioIommu(look: Look): boolean {
+  const units = look.names(look.host.classLink('iommu'));
+  return units.some((u) => u.startsWith('virtio') || look.inventory.byAddress.get(u)?.vendor_id === '1af4');
+}
+
+/** Groups whose reserved regions the kernel holds to (drivers/iommu/iommu.c require_direct; Intel's device_is_rmrr_locked before 6.6). */
+function checkReserved(look: Look): Finding[] {
+  const ids = [...new Set(look.inventory.devices.flatMap((d) => d.iommu_group ?? []))].sort((a, b) => a - b);
+  return ids.flatMap((id): Finding[] => {
+    const regions = look.quiet(`IOMMU group ${id}`, () => reservedRegions(look.host, id)) ?? [];
+    const direct = regions.filter((r) => r.type === 'direct');
+    if (direct.length === 0) return [];
+    const devices = groupMembers(look.inventory, id).map((d) => d.address);
+    return [
+      finding(
+        'reserved-direct',
+        `IOMMU group ${id}`,
+        `${direct.map((r) => `${r.start}-${r.end}`).join(', ')} must stay mapped for ${devices.join(', ')}`,
+        [
+          firmwareFix(
+            'switch off what shares memory with the device: HPE "Shared Memory" (conrep), Dell "Lifecycle", USB legacy support',
+          ),
+        ],
+      ),
+    ];
+  });
+}
+
+function checkTranslatedHost(look: Look): Finding[] {
+  const { host } = look;
+  if (look.cmdline.some((w) => /^iommu(?:\.passthrough)?=(?:.*,)?(?:pt|1)(?:,.*)?$/.test(w)) || isVirtioIommu(look))
+    return [];
+  const translated = look.inventory.devices.filter(
+    (d) =>
+      d.iommu_group !== null &&
+      d.driver !== null &&
+      /^DMA/.test(
+        look.quiet(`IOMMU group ${d.iommu_group}`, () => host.read(host.group(d.iommu_group ?? 0, 'type'))) ?? '',
+      ),
+  );
+  if (translated.length === 0) return [];
+  return [
+    finding(
+      'iommu-translated-host',
+      `/${host.iommuGroups}`,
+      `${translated.length} devices on host drivers are in groups of type DMA: slower for fast host NICs and disks, and safer against a broken device`,
+      cmdlineFix(look, { add: ['iommu=pt'] }),
+    ),
+  ];
+}
+
+function checkWords(look: Look): Finding[] {
+  const words = look.cmdline;
+  const found: Finding[] = [];
+  const useless: string[] = words.filter((w) => w === 'amd_iommu=on' || w === 'iommu=on');
+  const units = look.names(look.host.classLink('iommu'));
+  if (units.some((u) => u.startsWith('ivhd'))) useless.push(...words.filter((w) => /^intel_iommu=/.test(w)));
+  for (const word of new Set(useless)) {
+    found.push(
+      finding(
+        'iommu-unknown-option',
+        `/${look.host.cmdline}`,
+        `${word} is no option of this kernel's IOMMU driver: it is on by itself`,
+        cmdlineFix(look, { remove: [word] }),
+      ),
+    );
+  }
+  const override = words.filter((w) => w.startsWith('pcie_acs_override='));
+  if (override.length > 0)
+    found.push(
+      finding(
+        'acs-override',
+        `/${look.host.cmdline}`,
+        `${override.join(' ')}: give devices of one original group to one guest, or to guests that trust each other`,
+        cmdlineFix(look, { remove: override }),
+      ),
+    );
+  return found;
+}

@@ -1,0 +1,180 @@
+/** What earlier ways of binding left behind: scripts that write new_id, devices taken by id, overrides that nobody owns. */
+import { type Binding, readBooks } from '../binding/books.ts';
+import { observing } from '../binding/session.ts';
+import { isErrno } from '../errors.ts';
+import { ELF, fileFacts, fileHead } from '../host/files.ts';
+import type { Address } from '../pci/address.ts';
+import { type PciDevice, printable } from '../pci/inventory.ts';
+import { commandFix, removeLine } from './fix.ts';
+import type { Look } from './look.ts';
+import { type Finding, finding } from './table.ts';
+
+/** Scripts of an admin's that run at boot. */
+const SCRIPTS = ['etc/rc.local', 'etc/rc.d/rc.local'];
+const SCRIPT_FOLDERS = [
+  'etc/udev/rules.d',
+  'etc/systemd/system',
+  'etc/initramfs-tools/scripts/init-top',
+  'etc/initramfs-tools/scripts/init-premount',
+  'etc/initramfs-tools/scripts/local-top',
+  'usr/local/sbin',
+  'usr/local/bin',
+];
+const UDEV_RULES = 'etc/udev/rules.d';
+const DRIVERCTL = 'etc/driverctl.d';
+
+const MAX_SCRIPT = 256 * 1024;
+const MAX_FINDINGS = 16;
+
+/** Lines of a script that do something with `pattern`, comments left out; a program that is no text has none. */
+export function linesWith(look: Look, file: string, pattern: RegExp): { file: string; line: number; text: string }[] {
+  let text: string | null;
+  try {
+    text = look.host.read(file, MAX_SCRIPT);
+  } catch (e) {
+    // No script is that long, and a folder is none.
+    if (!isErrno(e, 'EFBIG', 'EISDIR')) look.missed(`/${file}`, (e as Error).message);
+    return [];
+  }
+  if (text === null || text.includes('\0')) return [];
+  return text.split('\n').flatMap((raw, i) => {
+    const line = raw.trim();
+    return line.length > 1024 || /^[#;]/.test(line) || !pattern.test(line)
+      ? []
+      : [{ file, line: i + 1, text: line.replace(/[^\x20-\x7e]/g, '?') }];
+  });
+}
+
+/** Compiled programs lie beside scripts, and are large. */
+const isProgram = (look: Look, file: string): boolean =>
+  look.quiet(`/${file}`, () => fileHead(look.host, file, ELF.length))?.toString('latin1') === ELF;
+
+export function checkScripts(look: Look): Finding[] {
+  const files = [...SCRIPTS, ...SCRIPT_FOLDERS.flatMap((f) => look.names(f).map((n) => `${f}/${n}`))];
+  const lines = files.filter((f) => !isProgram(look, f)).flatMap((f) => linesWith(look, f, /\bnew_id\b/));
+  return lines.slice(0, MAX_FINDINGS).map((l) => {
+    const idle =
+      SCRIPTS.includes(l.file) && look.quiet(`/${l.file}`, () => fileFacts(look.host, l.file))?.executable === false;
+    return finding(
+      'new-id-script',
+      `/${l.file}:${l.line}`,
+      `"${l.text.slice(0, 200)}"${idle ? ' (the file is not executable, so it is not run now)' : ''}; ids cannot tell two identical devices apart. Bind by address instead, and take the file out of cloud-init's write_files where that makes it`,
+      [removeLine(l), commandFix('hostdev bind ADDRESS…', 'for the devices that the script meant')],
+    );
+  });
+}
+
+const READ_MS = 1000;
+/** Each device that does not answer costs its deadline. */
+const MAX_STUCK = 3;
+
+/** The driver_override of each device that has one. It takes the device's lock, so it is read with a deadline. */
+async function overrides(look: Look): Promise<Map<Address, string | null>> {
+  const { host } = look;
+  const read = new Map<Address, string | null>();
+  let stuck = 0;
+  await observing(host, { deadlineMs: 10 * READ_MS }, async ({ writer }) => {
+    for (const d of look.inventory.devices) {
+      const path = host.device(d.address, 'driver_override');
+      try {
+        const line = (await writer.read(path, READ_MS)).split('\n', 1)[0] ?? '';
+        read.set(d.address, line === '' || line === '(null)' ? null : line);
+      } catch (e) {
+        if (isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO')) continue;
+        look.missed(
+          `/${path}`,
+          isErrno(e, 'ETIMEDOUT') ? 'it did not answer: something holds the device' : (e as Error).message,
+        );
+        stuck += 1;
+        if (stuck >= MAX_STUCK) return;
+      }
+    }
+  });
+  return read;
+}
+
+export async function checkOverrides(look: Look): Promise<Finding[]> {
+  const { host } = look;
+  let books: Binding[];
+  try {
+    books = readBooks(host);
+  } catch (e) {
+    return [
+      finding('books-unreadable', host.bindingsDir, (e as Error).message, [
+        commandFix(`ls -l ${host.bindingsDir}`, 'repair or remove the file that is named'),
+      ]),
+    ];
+  }
+  const ours = new Set(books.map((b) => b.address));
+  const driverctl = new Set(look.names(DRIVERCTL).flatMap((n) => /^pci-(.+)$/.exec(n)?.[1] ?? []));
+  const rules = look.names(UDEV_RULES).flatMap((n) => linesWith(look, `${UDEV_RULES}/${n}`, /driver_override/));
+  const found: Finding[] = [];
+  const all = await overrides(look);
+  for (const d of look.inventory.devices) {
+    const override = all.get(d.address);
+    if (override === undefined || ours.has(d.address)) continue;
+    if (override === null) found.push(...boundById(look, d));
+    else if (driverctl.has(d.address))
+      found.push(
+        finding(
+          'override-pinned',
+          d.address,
+          `driverctl keeps it on ${printable(override)} (/${DRIVERCTL}/pci-${d.address})`,
+        ),
+      );
+    else if (rules.length > 0)
+      found.push(
+        finding(
+          'override-pinned',
+          d.address,
+          `driver_override is ${printable(override)}; /${rules[0]?.file}:${rules[0]?.line} sets overrides`,
+        ),
+      );
+    else if (!isHeld(look, d)) found.push(leftover(d, override));
+  }
+  return found;
+}
+
+/** vfio-pci's one static id is for overrides only, and pci-stub has none: without an override an id was added. */
+function boundById(look: Look, d: PciDevice): Finding[] {
+  if (d.driver !== 'vfio-pci' && d.driver !== 'pci-stub') return [];
+  const id = `${d.vendor_id} ${d.product_id}`;
+  return [
+    finding(
+      'bound-by-id',
+      d.address,
+      `on ${d.driver} without driver_override: new_id or ids= has ${d.vendor_id}:${d.product_id}; the next unbound device of these ids goes there too`,
+      [
+        commandFix(
+          `echo ${id} > ${look.host.absolute(look.host.driver(d.driver, 'remove_id'))}`,
+          'ENODEV says that it came from ids= or is gone already',
+        ),
+        commandFix(`hostdev bind ${d.address}`, 'makes it one by address'),
+      ],
+    ),
+  ];
+}
+
+/** libvirt's own bindings have an owner too: the process that holds the group. */
+function isHeld(look: Look, d: PciDevice): boolean {
+  const nodes = (look.host.list(look.host.device(d.address, 'vfio-dev')) ?? []).map((n) => `/dev/vfio/devices/${n}`);
+  if (d.iommu_group !== null) nodes.push(`/dev/vfio/${d.iommu_group}`);
+  const found = look.quiet('open files', () => look.host.native.holders(look.host.root, nodes));
+  if (found?.unreadable && found.holders.length === 0)
+    look.missed(
+      'open files',
+      `${found.unreadable} processes may not be looked at: whether a guest has a device needs root`,
+    );
+  return (found?.holders.length ?? 0) > 0;
+}
+
+function leftover(d: PciDevice, override: string): Finding {
+  const now = d.driver === null ? 'it has no driver' : `it is on ${d.driver}`;
+  const next = d.driver === override ? 'it stays there at every probe' : 'the next probe brings it there';
+  return finding(
+    'override-leftover',
+    d.address,
+    `driver_override is ${printable(override)}, ${now}; ${next}, and neither hostdev's books, driverctl, udev nor a running guest know of it (libvirt may keep a detached device so)`,
+    [commandFix(`hostdev unbind --to-host ${d.address}`, 'brings it to its host driver; or leave it, if it is meant')],
+  );
+}

@@ -1,0 +1,272 @@
+/** VFIO's modules, the variant drivers for the devices here, and what modprobe was told about them. */
+import { denylistAdvice, denylisted } from '../binding/denylist.ts';
+import { type ModuleLists, readModuleLists } from '../binding/driverChoice.ts';
+import { chooseVariant, type Modalias, parseModalias } from '../binding/variant.ts';
+import { type Directive, optionIds, readDirectives } from '../host/modprobe.ts';
+import { isBridge, type PciDevice } from '../pci/inventory.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
+import { commandFix, loadFix, modprobeFix, removeDirective } from './fix.ts';
+import type { Look } from './look.ts';
+import { type Finding, finding } from './table.ts';
+
+/** What a guest with a device needs; vfio_virqfd is part of vfio_pci_core since 6.2. */
+const NEEDED = ['vfio', 'vfio_iommu_type1', 'vfio_pci'];
+
+const MAX_LIST = 16 * 1024 * 1024;
+
+/** How many addresses a line names. */
+const SHOWN = 8;
+
+export const addresses = (devices: readonly PciDevice[]): string =>
+  devices
+    .slice(0, SHOWN)
+    .map((d) => d.address)
+    .join(', ') + (devices.length > SHOWN ? `, … (${devices.length})` : '');
+
+export function checkModules(look: Look): Finding[] {
+  const { directives, unmeasured } = readDirectives(look.host);
+  for (const reason of unmeasured) look.missed('modprobe.d', reason);
+  const lists = look.quiet('modules.alias', () => readModuleLists(look.host));
+  return [
+    ...checkPresent(look),
+    ...checkVfioBlacklists(look, directives),
+    ...(lists === null ? [] : checkVariants(look, lists, directives)),
+    ...checkDenylist(look),
+    ...checkIds(look, directives),
+    ...(lists === null ? [] : checkBlacklists(look, lists, directives)),
+    ...checkSoftdeps(look, directives),
+  ];
+}
+
+const isLoaded = (look: Look, module: string): boolean =>
+  look.quiet(module, () => look.host.list(look.host.module(module))) !== null;
+
+function checkPresent(look: Look): Finding[] {
+  const { host } = look;
+  const missing = NEEDED.filter((m) => !isLoaded(look, m));
+  if (missing.length === 0) return [];
+  const { release } = host;
+  const read = (file: string): string | null =>
+    release === null
+      ? null
+      : host.moduleFiles(release, file).reduce<string | null>((text, path) => text ?? look.text(path, MAX_LIST), null);
+  const dep = read('modules.dep');
+  if (dep === null) {
+    look.missed('VFIO modules', `${missing.join(', ')} not loaded, and modules.dep of the running kernel is not there`);
+    return [];
+  }
+  const list = `${dep}\n${read('modules.builtin') ?? ''}`;
+  const there = (m: string): boolean =>
+    new RegExp(`(?:^|/)${m.replaceAll('_', '[-_]')}\\.ko(?:\\.\\w+)?(?::|$)`, 'm').test(list);
+  const absent = missing.filter((m) => !there(m));
+  const found: Finding[] = [];
+  if (absent.length > 0)
+    found.push(
+      finding(
+        'vfio-missing',
+        `/lib/modules/${release}`,
+        `${absent.join(', ')}: neither loaded nor among the modules of kernel ${release}`,
+        [
+          commandFix(
+            `apt-get install linux-modules-extra-${release} || dnf install kernel-modules-${release}`,
+            'or boot a kernel of the distribution',
+          ),
+        ],
+      ),
+    );
+  const idle = missing.filter(there);
+  if (idle.length > 0)
+    found.push(finding('vfio-not-loaded', idle.join(' '), `${idle.join(', ')}: not loaded now`, loadFix(look, NEEDED)));
+  return found;
+}
+
+/** What keeps a module from being loaded: kmod's blacklist (hostdev and libvirt load with `modprobe -b`), the kernel's own, or an install command that does nothing. */
+function blockers(directives: readonly Directive[], module: string): Directive[] {
+  return directives.filter(
+    (d) =>
+      d.module === module &&
+      (d.kind === 'blacklist' ||
+        (d.kind === 'install' && /^(?:(?:\/usr)?\/bin\/)?(?:false|true|:)(?:\s|$)/.test(d.rest))),
+  );
+}
+
+function checkVfioBlacklists(look: Look, directives: readonly Directive[]): Finding[] {
+  return NEEDED.flatMap((m) => (isLoaded(look, m) ? [] : blockers(directives, m))).map((d) =>
+    finding('vfio-blacklisted', place(d), `"${d.text}" keeps ${d.module} from being loaded`, removeDirective(look, d)),
+  );
+}
+
+export const place = (d: Directive): string => (d.line === 0 ? `/${d.file}` : `/${d.file}:${d.line}`);
+
+function checkVariants(look: Look, lists: ModuleLists, directives: readonly Directive[]): Finding[] {
+  const { host } = look;
+  const best = new Map<string, string | null>();
+  const byModule = new Map<string, PciDevice[]>();
+  for (const d of look.inventory.devices) {
+    if (isBridge(d)) continue;
+    const modalias = look.quiet(d.address, () => host.read(host.device(d.address, 'modalias')));
+    if (modalias === null) continue;
+    // Thousands of VFs share one modalias, and each search goes through a megabyte.
+    if (!best.has(modalias)) best.set(modalias, chooseVariant(modalias, lists.alias, lists.builtin)?.module ?? null);
+    const module = best.get(modalias);
+    if (module == null || module === 'vfio_pci') continue;
+    byModule.set(module, [...(byModule.get(module) ?? []), d]);
+  }
+  const found: Finding[] = [];
+  for (const [module, devices] of byModule) {
+    found.push(finding('variant-present', module, `the kernel's variant driver for ${addresses(devices)}`));
+    const generic = devices.filter((d) => d.driver === 'vfio-pci');
+    if (generic.length > 0)
+      found.push(
+        finding('variant-unused', addresses(generic), `on vfio-pci, where the kernel would choose ${module}`, [
+          commandFix(
+            `hostdev unbind --to-host ${generic[0]?.address} && hostdev bind ${generic[0]?.address}`,
+            'the guest must be stopped; then the same for the others',
+          ),
+        ]),
+      );
+    for (const d of isLoaded(look, module) ? [] : blockers(directives, module))
+      found.push(
+        finding(
+          'variant-blacklisted',
+          place(d),
+          `"${d.text}" keeps ${module} from ${addresses(devices)}`,
+          removeDirective(look, d),
+        ),
+      );
+  }
+  return found;
+}
+
+function checkDenylist(look: Look): Finding[] {
+  const { host } = look;
+  if (
+    look.quiet('disable_denylist', () => host.read(host.module('vfio_pci', 'parameters/disable_denylist')))?.trim() ===
+    'Y'
+  )
+    return [];
+  const denied = new Map<string, PciDevice[]>();
+  for (const d of look.inventory.devices) {
+    const family = denylisted(d.vendor_id ?? '', d.product_id ?? '')?.family;
+    if (family !== undefined) denied.set(family, [...(denied.get(family) ?? []), d]);
+  }
+  return [...denied].map(([family, devices]) =>
+    finding(
+      'denylist',
+      addresses(devices),
+      `${family}: ${denylistAdvice()}`,
+      modprobeFix(look, 'options vfio-pci disable_denylist=1'),
+    ),
+  );
+}
+
+const STUBS: Readonly<Record<string, string>> = { vfio_pci: 'vfio-pci', pci_stub: 'pci-stub' };
+
+function checkIds(look: Look, directives: readonly Directive[]): Finding[] {
+  return directives.flatMap((d): Finding[] => {
+    const stub = d.kind === 'options' ? STUBS[d.module] : undefined;
+    const ids = stub === undefined ? [] : optionIds(d.rest);
+    if (stub === undefined || ids.length === 0) return [];
+    const devices = look.inventory.devices.filter((p) => ids.includes(`${p.vendor_id}:${p.product_id}`));
+    const fix = removeDirective(look, d);
+    if (devices.length === 0) return [finding('ids-stale', place(d), `"${d.text}" names no device of this host`, fix)];
+    const twice = ids.filter((id) => devices.filter((p) => `${p.vendor_id}:${p.product_id}` === id).length > 1);
+    const why = twice.length > 0 ? `; of ${twice.join(', ')} there are several, which ids cannot tell apart` : '';
+    const found = [
+      finding('ids-option', place(d), `"${d.text}" takes ${addresses(devices)}${why}. Name them by address instead`, [
+        ...fix,
+        commandFix(
+          `hostdev bind ${devices
+            .slice(0, SHOWN)
+            .map((p) => p.address)
+            .join(' ')}`,
+          'once the line is gone',
+        ),
+      ]),
+    ];
+    const elsewhere = devices.filter((p) => p.driver !== stub && !isVfioDriver(look.host, p.address, p.driver));
+    if (elsewhere.length > 0)
+      found.push(
+        finding(
+          'ids-not-followed',
+          addresses(elsewhere),
+          `"${d.text}" in ${place(d)} wants ${stub}, and it is ${elsewhere.map((p) => (p.driver === null ? 'without a driver' : `on ${p.driver}`))[0]}`,
+          fix,
+        ),
+      );
+    return found;
+  });
+}
+
+/** The devices here that a module's own aliases name. */
+function devicesOf(look: Look, lists: ModuleLists, module: string): PciDevice[] {
+  const patterns: Modalias[] = [];
+  const end = ` ${module}\n`;
+  const text = lists.alias.endsWith('\n') ? lists.alias : `${lists.alias}\n`;
+  for (let at = text.indexOf(end); at >= 0; at = text.indexOf(end, at + 1)) {
+    const line = text.slice(text.lastIndexOf('\n', at - 1) + 1, at);
+    const pattern = line.startsWith('alias pci:') ? parseModalias(line.slice('alias '.length)) : null;
+    if (pattern !== null) patterns.push(pattern);
+  }
+  return look.inventory.devices.filter((d) => {
+    const own = {
+      v: `0000${d.vendor_id}`,
+      d: `0000${d.product_id}`,
+      sv: `0000${d.subsystem_vendor_id}`,
+      sd: `0000${d.subsystem_device_id}`,
+      bc: d.class?.slice(0, 2) ?? '',
+      sc: d.class?.slice(2, 4) ?? '',
+      i: d.class?.slice(4) ?? '',
+    };
+    return patterns.some((p) =>
+      (Object.keys(own) as (keyof typeof own)[]).every((f) => p[f] === '*' || p[f].toLowerCase() === own[f]),
+    );
+  });
+}
+
+/** Distributions blacklist hundreds of modules; what the admin wrote is in /etc and on the command line. */
+const byAdmin = (d: Directive): boolean => d.file.startsWith('etc/') || d.line === 0;
+
+/** Drivers that people blacklist for passthrough, installed or not. */
+const GPU_DRIVERS = /^(?:nouveau|nvidia\w*|amdgpu|radeon|i915|xe|snd_hda_intel)$/;
+
+function checkBlacklists(look: Look, lists: ModuleLists, directives: readonly Directive[]): Finding[] {
+  const seen = new Set<string>();
+  return directives.flatMap((d): Finding[] => {
+    if (d.kind !== 'blacklist' || !byAdmin(d) || NEEDED.includes(d.module) || d.module.includes('vfio')) return [];
+    if (seen.has(`${d.module} ${place(d)}`)) return [];
+    seen.add(`${d.module} ${place(d)}`);
+    const devices = devicesOf(look, lists, d.module);
+    const fix = removeDirective(look, d);
+    // Of modules that drive no PCI device (USB, sound codecs, …) nothing is said; a GPU's vendor driver may not be installed now.
+    if (devices.length === 0 && !GPU_DRIVERS.test(d.module) && !hasPciAlias(lists, d.module)) return [];
+    if (devices.length === 0)
+      return [finding('blacklist-unneeded', place(d), `"${d.text}": no device of this host is ${d.module}'s`, fix)];
+    const gpus = devices.filter((p) => p.class?.startsWith('03'));
+    return gpus.length > 0
+      ? [finding('blacklist-gpu', place(d), `"${d.text}" keeps ${d.module} from ${addresses(gpus)}`, fix)]
+      : [finding('blacklist-host-driver', place(d), `"${d.text}" keeps ${d.module} from ${addresses(devices)}`, fix)];
+  });
+}
+
+/** True when the kernel's lists have the module as a PCI driver at all. */
+function hasPciAlias(lists: ModuleLists, module: string): boolean {
+  for (let at = lists.alias.indexOf(` ${module}\n`); at >= 0; at = lists.alias.indexOf(` ${module}\n`, at + 1))
+    if (lists.alias.startsWith('alias pci:', lists.alias.lastIndexOf('\n', at - 1) + 1)) return true;
+  return false;
+}
+
+function checkSoftdeps(look: Look, directives: readonly Directive[]): Finding[] {
+  const withIds = directives.some((d) => d.kind === 'options' && d.module in STUBS && optionIds(d.rest).length > 0);
+  if (withIds) return [];
+  return directives
+    .filter((d) => d.kind === 'softdep' && byAdmin(d) && /\bpre:.*\b(?:vfio[-_]pci|pci[-_]stub)\b/.test(d.rest))
+    .map((d) =>
+      finding(
+        'softdep-unneeded',
+        place(d),
+        `"${d.text}" loads vfio-pci first, which takes no device without ids=`,
+        removeDirective(look, d),
+      ),
+    );
+}

@@ -1,0 +1,227 @@
+/**
+ * Everything that `doctor` can find and that `group why` can name, each with what it means: one table, mirrored in docs/reference/doctor.md by a test. What was seen on
+ * this host, and the line to change, are with the finding itself.
+ */
+
+/** `error`: no guest gets a device, or the hook fails. `warning`: it works, with a risk or a trap. `note`: good to know. */
+export type Severity = 'error' | 'warning' | 'note';
+
+export const FINDINGS = {
+  'iommu-firmware': { severity: 'error', text: 'The firmware shows the kernel no IOMMU, so there are no groups.' },
+  'iommu-kernel': { severity: 'error', text: 'The firmware has an IOMMU and the kernel does not use it.' },
+  'iommu-cmdline': { severity: 'error', text: 'The kernel command line switches the IOMMU off.' },
+  'iommu-noiommu': { severity: 'error', text: 'Only no-IOMMU groups exist, which libvirt does not use.' },
+  'iommu-unknown-option': { severity: 'note', text: 'An IOMMU word on the kernel command line does nothing.' },
+  'iommu-translated-host': {
+    severity: 'note',
+    text: "The host's own DMA is translated too; iommu=pt spares it that without touching guests.",
+  },
+  'acs-override': {
+    severity: 'warning',
+    text: 'Groups are split by pcie_acs_override, not by hardware: devices in different guests may reach each other.',
+  },
+  'interrupt-remapping': {
+    severity: 'error',
+    text: 'Interrupts are not remapped, so VFIO hands out no device: a guest could raise any interrupt of the host.',
+  },
+  'unsafe-interrupts': {
+    severity: 'warning',
+    text: 'VFIO hands out devices although interrupts are not remapped: a guest can raise any interrupt of the host.',
+  },
+  'unsafe-interrupts-needless': {
+    severity: 'warning',
+    text: 'allow_unsafe_interrupts is on although interrupts are remapped: it only takes a protection away.',
+  },
+  'reserved-direct': {
+    severity: 'warning',
+    text: 'The firmware demands a fixed mapping for these devices (RMRR): the kernel keeps them from guests.',
+  },
+  'vfio-missing': { severity: 'error', text: 'The running kernel has no VFIO module that a guest needs.' },
+  'vfio-not-loaded': {
+    severity: 'note',
+    text: 'A VFIO module is there but not loaded: binding loads it; libvirt before 9 wants it loaded first.',
+  },
+  'vfio-blacklisted': { severity: 'error', text: 'A VFIO module is blacklisted, so binding cannot load it.' },
+  'variant-blacklisted': {
+    severity: 'warning',
+    text: 'The variant driver for a device is blacklisted: hostdev and libvirt would fail to bind it.',
+  },
+  'variant-present': { severity: 'note', text: 'The kernel has a variant driver for these devices, and it is used.' },
+  'variant-unused': {
+    severity: 'warning',
+    text: 'A device is on vfio-pci although the kernel has a variant driver for it: what that adds, migration above all, is lost.',
+  },
+  denylist: { severity: 'note', text: "These devices are on vfio-pci's denylist: it refuses to bind them." },
+  'ids-option': {
+    severity: 'warning',
+    text: 'Devices are given to vfio-pci or pci-stub by their ids: every device of these ids, now and after any change.',
+  },
+  'ids-stale': { severity: 'note', text: 'An ids= option names no device of this host.' },
+  'ids-not-followed': {
+    severity: 'warning',
+    text: 'An ids= option names a device that is on another driver: the option came too late or is without effect.',
+  },
+  'blacklist-unneeded': {
+    severity: 'note',
+    text: 'A host driver is blacklisted that no device of this host asks for.',
+  },
+  'blacklist-host-driver': {
+    severity: 'note',
+    text: 'A host driver is blacklisted. Binding by driver_override does not need that, and nothing can be given back to it.',
+  },
+  'blacklist-gpu': {
+    severity: 'note',
+    text: "A GPU's driver is blacklisted: useful where it cannot let go of the GPU; without it nothing can be given back.",
+  },
+  'softdep-unneeded': { severity: 'note', text: 'A soft dependency on vfio-pci does nothing without an ids= option.' },
+  'new-id-script': {
+    severity: 'warning',
+    text: 'Something on this host writes to new_id: it takes every unbound device of those ids, now and later.',
+  },
+  'bound-by-id': {
+    severity: 'warning',
+    text: 'A device is on vfio-pci or pci-stub without driver_override: a dynamic id (new_id, ids=) brought it there.',
+  },
+  'override-leftover': { severity: 'warning', text: 'A driver_override that nobody owns decides over a device.' },
+  'override-pinned': { severity: 'note', text: 'A driver_override is kept by driverctl or udev, not by hostdev.' },
+  'hook-missing': { severity: 'warning', text: "hostdev's libvirt hook is not installed." },
+  'hook-broken': { severity: 'error', text: "hostdev's libvirt hook is installed and cannot do its work." },
+  'hook-outdated': { severity: 'warning', text: "hostdev's libvirt hook is of another version than hostdev." },
+  'hook-not-seen': {
+    severity: 'error',
+    text: 'libvirt was started before its first qemu hook was installed, and so runs none.',
+  },
+  'hook-maybe-not-seen': {
+    severity: 'warning',
+    text: 'Every qemu hook is newer than libvirt: replaced since, or the first one, which libvirt then does not know.',
+  },
+  'hook-no-interpreter': {
+    severity: 'error',
+    text: 'An executable file among the qemu hooks cannot be started: every guest fails to start.',
+  },
+  'hook-stray': {
+    severity: 'warning',
+    text: 'A backup or hidden file in qemu.d is executable: libvirt runs it for every guest and operation.',
+  },
+  'hook-not-executable': { severity: 'warning', text: 'A qemu hook is not executable: libvirt passes it over.' },
+  'hook-writes-driver': {
+    severity: 'warning',
+    text: 'Another qemu hook moves devices by itself, behind the back of hostdev and libvirt.',
+  },
+  memlock: {
+    severity: 'warning',
+    text: 'libvirt may neither lock enough memory for a guest with devices nor raise that limit.',
+  },
+  'lockdown-integrity': {
+    severity: 'note',
+    text: 'The kernel is locked down (secure boot): unsigned modules are refused, VFIO itself works.',
+  },
+  'lockdown-confidentiality': {
+    severity: 'warning',
+    text: 'The kernel is locked down for confidentiality: unsigned modules and tools that look into the kernel are refused.',
+  },
+  'secure-boot': { severity: 'note', text: 'Secure boot is on: modules from outside the distribution must be signed.' },
+  'firmware-framebuffer': {
+    severity: 'warning',
+    text: "The firmware's framebuffer holds a GPU's memory: a guest that gets it finds \"BAR can't reserve\".",
+  },
+  'firmware-framebuffer-evicted': {
+    severity: 'note',
+    text: "The firmware's framebuffer lies on a GPU; this kernel takes it away when VFIO binds, and the console goes dark.",
+  },
+  'console-on-gpu': { severity: 'note', text: 'The console is drawn on the boot display.' },
+  'books-unreadable': { severity: 'error', text: "hostdev's own books cannot be read." },
+} as const satisfies Record<string, { severity: Severity; text: string }>;
+
+export type FindingId = keyof typeof FINDINGS;
+
+/** What `group why` names: `blocks` keeps the device from a guest as things are; the others explain the group or warn. */
+export const CAUSES = {
+  'iommu-off': { blocks: true, text: 'The host has no IOMMU in use.' },
+  'no-group': { blocks: true, text: 'The device is in no IOMMU group: no IOMMU covers it.' },
+  'group-at-probe': {
+    blocks: false,
+    text: 'The device has no group yet: virtio-iommu makes one when a driver, VFIO too, is bound.',
+  },
+  'not-endpoint': { blocks: true, text: 'Bridges and other non-endpoints are not for guests.' },
+  'reserved-direct': {
+    blocks: true,
+    text: 'The firmware demands a fixed mapping (RMRR, type direct): the kernel refuses every other use.',
+  },
+  'interrupt-remapping': { blocks: true, text: 'Interrupts are not remapped, and VFIO was not told to do without.' },
+  'unsafe-interrupts': { blocks: false, text: 'Interrupts are not remapped; VFIO was told to do without, at a risk.' },
+  denylist: { blocks: true, text: 'vfio-pci refuses the device.' },
+  vfs: { blocks: true, text: 'It is a PF with VFs, which would go with its driver.' },
+  'peer-driver': { blocks: true, text: 'Another device of the group is on a host driver.' },
+  'peer-host-use': { blocks: true, text: 'The host itself uses another device of the group.' },
+  'host-use': { blocks: true, text: 'The host itself uses the device.' },
+  held: { blocks: true, text: 'A process has the device open.' },
+  'port-acs': {
+    blocks: false,
+    text: 'A port above lacks ACS, so what is below it and beside it can talk past the IOMMU.',
+  },
+  'conventional-bridge': {
+    blocks: false,
+    text: 'A bridge to conventional PCI: all that is behind it uses one requester id, so the IOMMU cannot tell it apart.',
+  },
+  'functions-acs': { blocks: false, text: 'Functions of one slot without ACS can talk to each other past the IOMMU.' },
+  'join-unmeasured': { blocks: false, text: 'The reason lies in config space, which could not be read.' },
+  'join-unknown': {
+    blocks: false,
+    text: 'The kernel joined them for a reason that config space does not show: a DMA alias quirk or the platform.',
+  },
+  'acs-override': { blocks: false, text: 'pcie_acs_override splits groups that hardware does not keep apart.' },
+  'reset-none': { blocks: false, text: 'The device cannot be reset: its state goes from guest to guest.' },
+  'reset-bus': {
+    blocks: false,
+    text: 'The device can be reset only with its whole bus: everything on it must be in the same guest.',
+  },
+} as const satisfies Record<string, { blocks: boolean; text: string }>;
+
+export type CauseId = keyof typeof CAUSES;
+
+/** One line to change, for one tool. */
+export type Fix = {
+  tool:
+    | 'firmware'
+    | 'grub'
+    | 'systemd-boot'
+    | 'dracut'
+    | 'initramfs-tools'
+    | 'modprobe.d'
+    | 'modules-load.d'
+    | 'cloud-init'
+    | 'systemd'
+    | 'libvirt'
+    | 'shell'
+    | 'file';
+  /** "/etc/default/grub:6": file and line as they are now; without a number the line is to be added. */
+  where: string;
+  /** The line as it must be. */
+  line: string;
+  /** True when this host has the tool: its file or folder is there. */
+  present: boolean;
+  /** What makes it take effect. */
+  after: string | null;
+};
+
+export type Finding = {
+  id: FindingId;
+  severity: Severity;
+  /** The device, file or process it is about. */
+  object: string;
+  cause: string;
+  fix: Fix[];
+};
+
+/** A finding with the table's severity. */
+export const finding = (id: FindingId, object: string, cause: string, fix: Fix[] = []): Finding => ({
+  id,
+  severity: FINDINGS[id].severity,
+  object,
+  cause,
+  fix,
+});
+
+/** Something that could not be looked at, and why. */
+export type Unmeasured = { object: string; reason: string };

@@ -1,0 +1,27 @@
+/** Versions of libvirt and QEMU as numbers that can be compared: libvirt's own form, major * 1000000 + minor * 1000 + micro. */
+
+export type Version = number;
+
+/** The versions that a domain is judged for; null is not known, and rules that depend on it then say so instead of guessing. */
+export type Versions = { libvirt: Version | null; qemu: Version | null };
+
+/** "11.10.0", "7.2", "9.0.0-4+deb12u2", "10.0.13 (Debian 1:10.0.13+ds)": what stands behind the numbers is a packager's. */
+const VERSION = /^(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?![\d.])/;
+
+/** Reads a version; null when `text` does not begin with two or three numbers. */
+export function parseVersion(text: string): Version | null {
+  const m = VERSION.exec(text.slice(0, 64));
+  return m ? Number(m[1]) * 1_000_000 + Number(m[2]) * 1000 + Number(m[3] ?? 0) : null;
+}
+
+/** The text of a version: `11010000` gives `11.10.0`. */
+export function formatVersion(v: Version): string {
+  return `${Math.floor(v / 1_000_000)}.${Math.floor(v / 1000) % 1000}.${v % 1000}`;
+}
+
+/** A version that the code itself spells. */
+export function version(text: string): Version {
+  const v = parseVersion(text);
+  if (v === null) throw new Error(`no version: ${text}`);
+  return v;
+}

@@ -1,0 +1,148 @@
+/**
+ * Network interfaces of this network namespace: which function each is of, what is stacked on it (bridge, bond, VLAN, macvtap, Open vSwitch), and what the host does with
+ * it. An interface is in `sys/class/net` of its own namespace only (net/core/net-sysfs.c).
+ */
+import { networkInterfaces } from 'node:os';
+import type { Host } from './host.ts';
+import type { Look } from './look.ts';
+
+/** An interface that lies on another: `isPart` when the lower one is a port of it (bridge, bond, team, Open vSwitch). */
+export type Upper = { name: string; isPart: boolean };
+
+/** What an interface is used for by the host itself. */
+export type Traffic = { isDefault: boolean; address: string | null };
+
+/** The interfaces below a PCI function, through whatever lies between (virtio3/net/eth0). */
+export const interfacesOf = (look: Look, address: string): string[] => {
+  look.names(look.host.classLink('net')); // notes what the snapshot below passes over
+  return look.tables
+    .once(interfacePaths)
+    .filter((i) => i.path.includes(`/${address}/`))
+    .map((i) => i.name);
+};
+
+/** Every interface with the path of its device, once per plan. */
+const interfacePaths = (host: Host): { name: string; path: string }[] =>
+  listOf(host, host.classLink('net')).map((name) => ({ name, path: linkText(host, host.classLink('net', name)) }));
+
+/**
+ * How a function shows its interfaces in its own folder: 'none' when its driver made no folder for any, 'elsewhere' when the folder is there and empty: the
+ * interface was given to another network namespace, and its folder stays behind.
+ */
+export function interfaceFolder(host: Host, address: string): 'none' | 'elsewhere' | 'here' {
+  const children = listOf(host, host.device(address));
+  const folders = ['net', ...children.filter((n) => /^virtio\d+$/.test(n)).map((n) => `${n}/net`)];
+  const lists = folders.map((f) => nullable(() => host.list(host.device(address, f)))).filter((l) => l !== null);
+  if (lists.length === 0) return 'none';
+  return lists.every((l) => l.length === 0) ? 'elsewhere' : 'here';
+}
+
+/** What lies directly on an interface, by every link that says so: master, brport/bridge, upper_*, and lower_* of the others. */
+export function uppersOf(look: Look, name: string): Upper[] {
+  const { host } = look;
+  const uppers = new Map<string, boolean>();
+  const put = (upper: string | null, isPart: boolean): void => {
+    if (upper !== null && upper !== '' && upper !== name) uppers.set(upper, isPart || uppers.get(upper) === true);
+  };
+  const linkName = (file: string): string | null => nullable(() => host.linkName(host.classLink('net', file)));
+  put(linkName(`${name}/master`), true);
+  put(linkName(`${name}/brport/bridge`), true);
+  for (const f of look.names(host.classLink('net', name)))
+    if (f.startsWith('upper_')) put(f.slice('upper_'.length), false);
+  for (const other of look.names(host.classLink('net'))) {
+    if (other === name) continue;
+    if (look.names(host.classLink('net', other)).includes(`lower_${name}`)) put(other, false);
+  }
+  return [...uppers].map(([upper, isPart]) => ({ name: upper, isPart }));
+}
+
+type Route = { name: string; destination: number; mask: number };
+
+/** proc/net/route (net/ipv4/fib_trie.c fib_route_seq_show): numbers are hex of the bytes as they lie in memory, read as little-endian here. */
+function routes4(look: Look): Route[] {
+  const { host } = look;
+  return look
+    .mustLines(host.routes)
+    .slice(1)
+    .flatMap((line) => {
+      const f = line.split(/\s+/);
+      const [name, destination, mask] = [f[0], hexLe(f[1]), hexLe(f[7])];
+      return name === undefined || destination === null || mask === null ? [] : [{ name, destination, mask }];
+    });
+}
+
+const hexLe = (text: string | undefined): number | null =>
+  text !== undefined && /^[0-9A-Fa-f]{8}$/.test(text)
+    ? Number.parseInt(text.replace(/(..)(..)(..)(..)/, '$4$3$2$1'), 16)
+    : null;
+
+const LINK_LOCAL = 0xa9fe0000;
+const isLinkLocal4 = (a: number): boolean => (a & 0xffff0000) >>> 0 === LINK_LOCAL;
+
+/** Local IPv4 addresses of proc/net/fib_trie: a leaf "|-- 10.0.2.15" followed by "/32 host LOCAL". It does not say of which interface. */
+function localAddresses(look: Look): number[] {
+  const found = new Set<number>();
+  let leaf: number | null = null;
+  for (const line of look.mayLines(look.host.localAddresses)) {
+    const m = /\|-- (\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\s*$/.exec(line);
+    if (m) leaf = m.slice(1).reduce((a, b) => a * 256 + Number(b), 0) >>> 0;
+    else if (leaf !== null && /\/32 host LOCAL/.test(line)) found.add(leaf);
+  }
+  return [...found];
+}
+
+const dotted = (a: number): string => [24, 16, 8, 0].map((s) => (a >>> s) & 0xff).join('.');
+
+/**
+ * What the host does over an interface: has it a default route (IPv4 or IPv6), has it an address of its own that is not link-local. An IPv4 address shows by the
+ * routes over its interface, whose own link-local ones are left out; on the machine itself the kernel is asked as well, because an
+ * address may have no route.
+ */
+export function trafficOf(look: Look, name: string): Traffic {
+  const { host } = look;
+  const mine = routes4(look).filter((r) => r.name === name);
+  const routes6 = look.mayLines(host.routes6).map((l) => l.trim().split(/\s+/));
+  // The kernel's own ::/0 that refuses is on lo, in every table dump.
+  const isDefault =
+    mine.some((r) => r.destination === 0 && r.mask === 0) ||
+    routes6.some((r) => r[9] === name && r[1] === '00' && /^0{32}$/.test(r[0] ?? ''));
+  return { isDefault, address: address4(look, mine) ?? address6(look, name) ?? askedAddress(host, name) };
+}
+
+function address4(look: Look, routes: readonly Route[]): string | null {
+  const own = routes.filter((r) => !(isLinkLocal4(r.destination) && r.mask >>> 0 >= 0xffff0000));
+  if (own.length === 0) return null;
+  const nets = own.filter((r) => r.mask !== 0);
+  const local = localAddresses(look).find((a) =>
+    nets.some((r) => (a & r.mask) >>> 0 === (r.destination & r.mask) >>> 0),
+  );
+  return local === undefined ? '' : dotted(local);
+}
+
+/** net/ipv6/addrconf.c if6_seq_show: address, index, prefix, scope, flags, name. Scope 0x10 is the host's own, 0x20 the link's. */
+function address6(look: Look, name: string): string | null {
+  for (const line of look.mayLines(look.host.addresses6)) {
+    const f = line.trim().split(/\s+/);
+    if (f[5] === name && f[3] !== '20' && f[3] !== '10') return (f[0] ?? '').replace(/(....)(?=.)/g, '$1:');
+  }
+  return null;
+}
+
+function askedAddress(host: Host, name: string): string | null {
+  if (!host.isReal) return null;
+  const found = networkInterfaces()[name]?.find(
+    (a) => !a.internal && !a.address.startsWith('169.254.') && !/^fe[89ab]/i.test(a.address),
+  );
+  return found?.address ?? null;
+}
+
+function nullable<T>(read: () => T | null): T | null {
+  try {
+    return read();
+  } catch {
+    return null;
+  }
+}
+
+const linkText = (host: Host, path: string): string => nullable(() => host.link(path)) ?? '';
+const listOf = (host: Host, path: string): string[] => nullable(() => host.list(path)) ?? [];
