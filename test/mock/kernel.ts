@@ -117,12 +117,18 @@ export class KernelModel implements NativeBinding {
   }
 
   readFile(_root: string, path: string, max: number): string {
-    if (/\/(?:bind|unbind|new_id|remove_id|drivers_probe|rescan|remove|reset)$/.test(path))
-      throw this.#error('EACCES', 'open', path);
+    if (this.#isWriteOnly(path)) throw this.#error('EACCES', 'open', path);
     const text = this.#tree().files.get(path);
     if (text === undefined) throw this.#error(this.#tree().dirs.has(path) ? 'EISDIR' : 'ENOENT', 'open', path);
     if (text.length > max) throw this.#error('EFBIG', 'read', path);
     return text;
+  }
+
+  #isWriteOnly(path: string): boolean {
+    const [, name = '', file = ''] = /([^/]+)\/([^/]+)$/.exec(path) ?? [];
+    if (['bind', 'unbind', 'new_id', 'remove_id'].includes(file)) return this.drivers.get(name)?.loaded === true;
+    if (file === 'reset') return this.devices.get(name)?.attributes?.reset_method !== undefined;
+    return path === 'sys/bus/pci/drivers_probe';
   }
 
   isFile(path: string): boolean {

@@ -133,7 +133,6 @@ void Kernel::make_attributes(Device* d) {
     return 0;
   };
   Node* power = tree.child(d->folder, "power", Kind::kFolder, 0755);
-  power->device = d;
   tree.attribute(power, "control", 0644)->show = [](Lock&, std::string& out) {
     out = "on\n";
     return 0;

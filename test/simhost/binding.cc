@@ -119,9 +119,7 @@ void Kernel::hide_driver(Device* d) {
 void Kernel::show_vfio(Device* d) {
   const std::string name = "vfio" + std::to_string(next_vfio_++);
   Node* own = tree.child(d->folder, "vfio-dev", Kind::kFolder, 0755);
-  own->device = d;
   Node* cdev = tree.child(own, name, Kind::kFolder, 0755);
-  cdev->device = d;
   tree.attribute(cdev, "dev", 0444)->show = [](Lock&, std::string& out) {
     out = "511:0\n";
     return 0;

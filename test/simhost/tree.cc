@@ -55,6 +55,7 @@ Node* Tree::child(Node* folder, const std::string& name, Kind kind, mode_t mode)
   node.parent = folder;
   node.name = name;
   node.kind = kind;
+  node.device = folder->device;
   const mode_t type = kind == Kind::kFolder ? S_IFDIR : kind == Kind::kLink ? S_IFLNK : S_IFREG;
   node.mode = type | mode;
   // The kernel's part begins at these two folders; below them nothing is plain.
@@ -75,9 +76,7 @@ Node* Tree::folder(const std::string& path) {
 }
 
 Node* Tree::attribute(Node* folder, const std::string& name, mode_t mode) {
-  Node* node = child(folder, name, Kind::kAttribute, mode);
-  node->device = folder->device;
-  return node;
+  return child(folder, name, Kind::kAttribute, mode);
 }
 
 Node* Tree::link(Node* folder, const std::string& name, const std::string& target) {
