@@ -127,13 +127,14 @@ describe('refresh', () => {
   });
 
   test('what new specs do not name stays listed as in Nova, and is not given out', () => {
-    const [refresh, asked] = steps({
+    const [refresh, asked, one] = steps({
       devices: [held, other],
-      steps: [{ op: 'refresh', device_spec: [{ address: '0000:0b:00.0' }] }, claim('x', 'pci:2')],
+      steps: [{ op: 'refresh', device_spec: [{ address: '0000:0b:00.0' }] }, claim('x', 'pci:2'), claim('y', 'pci:1')],
     });
     expect(refresh?.pools_after).toHaveLength(2);
     expect(Object.keys(refresh?.statuses ?? {})).toEqual(['0000:0b:00.0']);
     expect(asked?.supported).toBe(false);
+    expect(one?.devices).toEqual(['0000:0b:00.0']);
   });
 
   test('specs that do not parse change nothing', () => {
