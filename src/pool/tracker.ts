@@ -46,6 +46,9 @@ export type DeviceState = {
   namedTags: JsonObject | null;
   status: DeviceStatus;
   consumer: string | null;
+  /** Of an unavailable device: the PF or VF that is held, and by whom. */
+  blockedBy: { address: string; consumer: string } | null;
+  /** one_time_use, and given out once: not given out again. */
   burned: boolean;
 };
 
@@ -85,14 +88,7 @@ export class PciTracker {
 
   /** All tracked devices, in order of address. */
   devices(): DeviceState[] {
-    return this.#tracked.map(({ device, tags, namedTags, status, consumer, burned }) => ({
-      device,
-      tags,
-      namedTags,
-      status,
-      consumer,
-      burned,
-    }));
+    return this.#tracked.map(stateOf);
   }
 
   /** The devices that a consumer holds; null when it never claimed or has freed them. */
@@ -119,16 +115,35 @@ export class PciTracker {
       undo(log);
       throw new NovaError('PciDeviceRequestFailed', `The devices for ${describe(requests)} are not all free`);
     }
-    const all = taken.flat();
-    for (const t of all) {
+    this.#give(consumer, taken.flat());
+    return { byRequest: taken.map((list) => list.map((t) => t.device.address)) };
+  }
+
+  /**
+   * Books devices that a consumer holds already, as kept claims say; all of them or none. Raises PciDeviceInvalidStatus (HOSTDEV_DEVICE_STATE) for one that no spec names or that
+   * is not free.
+   */
+  adopt(consumer: string, addresses: readonly string[]): void {
+    const log: UndoLog = [];
+    const taken = addresses.map((address) => {
+      const t = this.#byAddress.get(address);
+      if (t !== undefined && t.pool !== null) return this.#takeOne(t, log);
+      undo(log);
+      const why = t === undefined ? 'no device_spec names it' : `it is ${t.status}`;
+      throw new NovaError('PciDeviceInvalidStatus', `${address} cannot be held by ${consumer}: ${why}`);
+    });
+    this.#give(consumer, taken);
+  }
+
+  #give(consumer: string, taken: readonly Tracked[]): void {
+    for (const t of taken) {
       t.status = 'allocated';
       t.consumer = consumer;
       if (t.tags.one_time_use === 'true') t.burned = true;
       for (const child of t.children) child.status = 'unavailable';
       if (t.parent !== null) t.parent.status = 'unavailable';
     }
-    this.#consumers.set(consumer, [...(this.#consumers.get(consumer) ?? []), ...all]);
-    return { byRequest: taken.map((list) => list.map((t) => t.device.address)) };
+    this.#consumers.set(consumer, [...(this.#consumers.get(consumer) ?? []), ...taken]);
   }
 
   /** Gives back all that a consumer holds. Raises NoSuchInstance (HOSTDEV_CONSUMER_ABSENT). */
@@ -147,7 +162,7 @@ export class PciTracker {
 
   /** After a report to Placement: the provider of each device, or null. Pools take it as a key. */
   assignProviders(providerOf: (device: DeviceState) => string | null): void {
-    for (const t of this.#tracked) t.rp = providerOf(t) ?? t.rp;
+    for (const t of this.#tracked) t.rp = providerOf(stateOf(t)) ?? t.rp;
     this.#pools.assignProviders();
   }
 
@@ -377,6 +392,17 @@ function lastFree(pool: Pool): Tracked | null {
     if (d !== undefined && !d.burned && !d.barred) return d;
   }
   return null;
+}
+
+function stateOf(t: Tracked): DeviceState {
+  const { device, tags, namedTags, status, consumer, burned } = t;
+  return { device, tags, namedTags, status, consumer, blockedBy: blockerOf(t), burned };
+}
+
+function blockerOf(t: Tracked): DeviceState['blockedBy'] {
+  if (t.status !== 'unavailable') return null;
+  const holder = [t.parent, ...t.children].find((other) => other?.consumer != null);
+  return holder?.consumer == null ? null : { address: holder.device.address, consumer: holder.consumer };
 }
 
 /** How many free VFs a pool's PF would take with it. */

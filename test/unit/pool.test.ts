@@ -237,4 +237,17 @@ test('a tracker answers for claims without a scenario', () => {
   tracker.free('x');
   expect(tracker.isSupported([request])).toBe(true);
   expect(() => tracker.free('x')).toThrow(expect.objectContaining({ code: 'HOSTDEV_CONSUMER_ABSENT' }));
+  tracker.adopt('z', ['0000:81:10.0']);
+  expect(tracker.devices().map((d) => [d.status, d.blockedBy])).toEqual([
+    ['unavailable', { address: '0000:81:10.0', consumer: 'z' }],
+    ['allocated', null],
+    ['available', null],
+  ]);
+  const before = JSON.stringify([tracker.pools(), tracker.devices()]);
+  for (const address of ['0000:81:00.0', '0000:81:10.0', '0000:99:00.0']) {
+    expect(() => tracker.adopt('y', ['0000:81:10.1', address])).toThrow(
+      expect.objectContaining({ code: 'HOSTDEV_DEVICE_STATE' }),
+    );
+    expect(JSON.stringify([tracker.pools(), tracker.devices()])).toBe(before);
+  }
 });
