@@ -50,6 +50,11 @@ describe('a request with PFs and VFs', () => {
     });
   });
 
+  test('takes the VFs of one card where those of two would cost both PFs', () => {
+    const [s] = steps({ devices: [...card('81', 1), ...card('82', 2)], steps: [claim('x', 'vf:2,pf:1')] });
+    expect(s).toMatchObject({ stage: 'done', devices: ['0000:82:10.1', '0000:82:10.0', '0000:81:00.0'] });
+  });
+
   test('is refused whole, and what comes after is served from whole pools', () => {
     const devices = [...card('81', 2)];
     const [first, second] = steps({ devices, steps: [claim('x', 'pf:1,vf:1'), claim('y', 'vf:2')] });
