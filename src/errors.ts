@@ -116,6 +116,16 @@ export const ERRORS = {
     text: 'The domain XML is not well-formed or not acceptable.',
     hint: 'Correct the line and column named here.',
   },
+  HOSTDEV_CONFIG: {
+    exit: EXIT.no,
+    text: 'The configuration has a mistake with which it cannot be used.',
+    hint: "Run 'hostdev config check' for all of them.",
+  },
+  HOSTDEV_INVENTORY: {
+    exit: EXIT.no,
+    text: "The file given with --inventory is not what 'hostdev list -j' prints.",
+    hint: "Make it with 'hostdev list -j > FILE' on the host in question.",
+  },
   HOSTDEV_HOOKS: {
     exit: EXIT.failed,
     text: 'The libvirt hook could not be installed or removed.',

@@ -8,12 +8,14 @@ const MAY_IMPORT: Record<string, string[]> = {
   addon: [],
   host: ['addon'],
   store: ['addon', 'host'],
+  // Values and their places: what they mean is told by the floors above.
+  config: ['addon', 'host', 'store'],
   pci: ['addon', 'host', 'store'],
   binding: ['addon', 'host', 'store', 'pci'],
   // Addresses only: a domain knows no sysfs.
   domain: ['pci'],
   hook: ['addon', 'host', 'store', 'pci', 'binding', 'domain'],
-  actions: ['addon', 'host', 'store', 'pci', 'binding', 'domain', 'hook'],
+  actions: ['addon', 'host', 'store', 'config', 'pci', 'binding', 'domain', 'hook'],
   cli: ['addon', 'host', 'actions', 'binding'],
 };
 

@@ -1,0 +1,68 @@
+/** What a configuration says, whatever file it came from. */
+import { hostname } from 'node:os';
+import type { Finding, Place, Table } from './place.ts';
+import type { UNMANAGED } from './schema.ts';
+
+/** One device_spec or alias as it was written: its own meaning is src/spec's. */
+export type Entry = {
+  place: Place;
+  table: Table;
+  /** A key of it was found wrong already: nothing more is made of it. */
+  refused: boolean;
+};
+
+export type PciSettings = {
+  report_in_placement: boolean;
+  pci_in_placement: boolean;
+  trim_traits: boolean;
+  starlingx_default_aliases: boolean;
+  hypervisor_hostname: string;
+};
+
+export type HookSettings = {
+  unmanaged: (typeof UNMANAGED)[number];
+  prepare_seconds: number;
+  start_seconds: number;
+  other_seconds: number;
+};
+
+/** `device` is a canonical address; `domain` a name, a UUID in lower case, or `*`. */
+export type Allowance = { device: string; guard: string; domain: string; place: Place };
+
+export type Config = {
+  /** The files that were read, in order. */
+  files: string[];
+  /** Whose grammar: our own, Nova's, or that there is no file at all. */
+  form: 'hostdev' | 'nova' | 'none';
+  specs: Entry[];
+  aliases: Entry[];
+  pci: PciSettings;
+  hook: HookSettings;
+  allow: Allowance[];
+  findings: Finding[];
+};
+
+export const HOOK_DEFAULTS: HookSettings = {
+  unmanaged: 'bind',
+  prepare_seconds: 30,
+  start_seconds: 5,
+  other_seconds: 2,
+};
+
+/** A configuration that says nothing. */
+export const emptyConfig = (form: Config['form']): Config => ({
+  files: [],
+  form,
+  specs: [],
+  aliases: [],
+  pci: {
+    report_in_placement: false,
+    pci_in_placement: false,
+    trim_traits: false,
+    starlingx_default_aliases: false,
+    hypervisor_hostname: hostname(),
+  },
+  hook: { ...HOOK_DEFAULTS },
+  allow: [],
+  findings: [],
+});
