@@ -52,7 +52,7 @@ const WORDS: Record<string, boolean | null> = { true: true, false: false, null: 
 const PYTHON: Record<string, string> = { True: 'true', False: 'false', None: 'null', TRUE: 'true', FALSE: 'false' };
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?/y;
 /** A word without quotes: up to what may follow a value or a key. */
-const BARE = /[^\s,:{}[\]"'“”‘’„]+/y;
+const BARE = /[^\s,;:{}[\]"'“”‘’„]+/y;
 const ESCAPE = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
 
 class Reader {
@@ -171,7 +171,8 @@ class Reader {
   #sequence(close: '}' | ']', item: () => void): void {
     this.#at += 1;
     let comma: number | null = null;
-    for (let count = 0; ; count += 1) {
+    let any = false;
+    for (;;) {
       this.#blanks();
       const c = this.#text[this.#at];
       if (c === close) {
@@ -197,11 +198,12 @@ class Reader {
         continue;
       }
       if (c === '}' || c === ']') this.#stop(`'${c}' where '${close}' was to close`);
-      if (count > 0 && comma === null) {
+      if (any && comma === null) {
         const end = this.#text.slice(0, this.#at).trimEnd().length;
         this.#fault(end, end, ',', `no comma before ${this.#next()}`);
       }
       item();
+      any = true;
       this.#blanks();
       comma = null;
       if (this.#text[this.#at] === ',') {

@@ -195,7 +195,7 @@ export const SCHEMA = {
       starlingx_default_aliases: {
         types: ['boolean'],
         otherwise: 'false',
-        rule: "StarlingX's own aliases (gpu, qat-dh895xcc-vf, …) are there beside yours",
+        rule: 'the aliases that StarlingX defines by itself (qat-vf, qat-dh895xcc-vf, qat-c62x-vf) are there beside yours, which go first',
         nova: null,
       },
       hypervisor_hostname: {
