@@ -131,6 +131,81 @@ export const ERRORS = {
     text: 'The libvirt hook could not be installed or removed.',
     hint: 'The message names the file that is in the way.',
   },
+  HOSTDEV_SPEC: {
+    exit: EXIT.no,
+    text: 'A device_spec is not what Nova takes.',
+    hint: 'Correct the key named here; docs/reference/device-spec.md has every key with its rule.',
+  },
+  HOSTDEV_SPEC_ADDRESS: {
+    exit: EXIT.no,
+    text: 'The address in a device_spec, or of a device, is neither a PCI address nor a pattern of one.',
+    hint: 'Write it as "0000:0a:00.*" or as {"bus": "0a", "slot": "00"}.',
+  },
+  HOSTDEV_SPEC_DEVNAME: {
+    exit: EXIT.no,
+    text: 'A device_spec names devices by address and by network interface at once.',
+    hint: 'Leave out address or devname.',
+  },
+  HOSTDEV_SPEC_REMOTE_MANAGED: {
+    exit: EXIT.no,
+    text: 'A device_spec marks as remote_managed what is no VF of a DPU.',
+    hint: 'Only VFs can be remote_managed: name them by their own product_id.',
+  },
+  HOSTDEV_ALIAS: {
+    exit: EXIT.no,
+    text: 'An alias is not what Nova takes.',
+    hint: 'Correct the key named here; docs/reference/device-spec.md has every key with its rule.',
+  },
+  HOSTDEV_ALIAS_ABSENT: {
+    exit: EXIT.absent,
+    text: 'A request names an alias that is not configured.',
+    hint: 'Add an alias of that name, or correct the request.',
+  },
+  HOSTDEV_REQUEST: {
+    exit: EXIT.usage,
+    text: 'A request for devices is not understood.',
+    hint: 'Write it as "gpu:1, qat-c62x-vf:2".',
+  },
+  HOSTDEV_NO_CAPACITY: {
+    exit: EXIT.no,
+    text: 'The devices asked for are not all free.',
+    hint: "Run 'hostdev pool list' for what is free and what keeps the rest.",
+  },
+  HOSTDEV_DEVICE_STATE: {
+    exit: EXIT.no,
+    text: 'A device is not in the state that the change needs, or belongs to another consumer.',
+    hint: 'Free it first.',
+  },
+  HOSTDEV_CONSUMER_ABSENT: {
+    exit: EXIT.absent,
+    text: 'Nobody of that name holds devices.',
+    hint: 'Check the name of the instance.',
+  },
+  HOSTDEV_PLACEMENT: {
+    exit: EXIT.no,
+    text: 'The configured devices cannot be reported to Placement.',
+    hint: 'Correct the device_spec named here.',
+  },
+  HOSTDEV_PLACEMENT_DEPENDENT: {
+    exit: EXIT.no,
+    text: 'A PF and VFs of it are both configured, which cannot be reported to Placement.',
+    hint: 'Add the product_id of the PF or of the VFs to the device_spec, so that it matches only one kind.',
+  },
+  HOSTDEV_PLACEMENT_MIXED: {
+    exit: EXIT.no,
+    text: 'VFs of one PF have different resource classes or traits, which cannot be reported to Placement.',
+    hint: 'Give all VFs of a PF the same resource_class, traits and live_migratable.',
+  },
+  HOSTDEV_PLACEMENT_SPLIT: {
+    exit: EXIT.no,
+    text: 'VFs of one PF have different tags, so that Nova could give none of them out through Placement.',
+    hint: 'Give all VFs of a PF the same tags, or set [filter_scheduler]pci_in_placement = false.',
+  },
+  HOSTDEV_SCENARIO: {
+    exit: EXIT.usage,
+    text: 'The input is no scenario for simulate.',
+    hint: 'A scenario is one JSON object with device_spec, alias and devices; docs/reference/simulate.md has its keys.',
+  },
   HOSTDEV_INTERRUPTED: { exit: EXIT.interrupted, text: 'Interrupted; everything was put back.', hint: '' },
   HOSTDEV_INTERNAL: {
     exit: EXIT.internal,

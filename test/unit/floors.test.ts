@@ -11,11 +11,15 @@ const MAY_IMPORT: Record<string, string[]> = {
   // Values and their places: what they mean is told by the floors above.
   config: ['addon', 'host', 'store'],
   pci: ['addon', 'host', 'store'],
+  // Nova's grammar is text in, values out.
+  spec: [],
+  pool: ['spec', 'pci'],
+  placement: ['spec', 'pool'],
   binding: ['addon', 'host', 'store', 'pci'],
   // Addresses only: a domain knows no sysfs.
   domain: ['pci'],
-  hook: ['addon', 'host', 'store', 'pci', 'binding', 'domain'],
-  actions: ['addon', 'host', 'store', 'config', 'pci', 'binding', 'domain', 'hook'],
+  hook: ['addon', 'host', 'store', 'config', 'pci', 'binding', 'domain'],
+  actions: ['addon', 'host', 'store', 'config', 'pci', 'spec', 'pool', 'placement', 'binding', 'domain', 'hook'],
   cli: ['addon', 'host', 'actions', 'binding'],
 };
 

@@ -1,0 +1,61 @@
+/** JSON values as configuration hands them to us: untrusted, of any shape. */
+
+export type JsonValue = null | boolean | number | string | JsonValue[] | JsonObject;
+export type JsonObject = { [key: string]: JsonValue };
+
+/** True for a JSON object: neither null nor a list. */
+export const isObject = (value: unknown): value is JsonObject =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** How long a quoted value in a message may be. */
+const QUOTED = 80;
+
+/** Deeper than any configuration; what walks a value may then recurse. */
+const MAX_DEPTH = 32;
+
+/** True when lists and objects are nested deeper than {@link MAX_DEPTH}; does not recurse itself. */
+export function isTooDeep(value: JsonValue): boolean {
+  let level: JsonValue[] = [value];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > MAX_DEPTH) return true;
+    const next: JsonValue[] = [];
+    for (const v of level) {
+      if (typeof v !== 'object' || v === null) continue;
+      for (const inner of Object.values(v)) if (typeof inner === 'object' && inner !== null) next.push(inner);
+    }
+    level = next;
+  }
+  return false;
+}
+
+/** JSON.parse, with a nesting that is bounded. Raises SyntaxError. */
+export function parseJson(text: string): JsonValue {
+  const value = JSON.parse(text) as JsonValue;
+  if (isTooDeep(value)) throw new SyntaxError(`lists and objects are nested deeper than ${MAX_DEPTH}`);
+  return value;
+}
+
+/** A value for a message: JSON, bounded, one line. */
+export function quote(value: unknown): string {
+  const text = JSON.stringify(typeof value === 'string' ? value.slice(0, QUOTED + 1) : value) ?? String(value);
+  return text.length > QUOTED ? `${text.slice(0, QUOTED)}…` : text;
+}
+
+/** Two JSON values are equal: key order in objects does not count. */
+export function sameJson(a: JsonValue | undefined, b: JsonValue | undefined): boolean {
+  if (a === b) return true;
+  if (Array.isArray(a) || Array.isArray(b)) {
+    return Array.isArray(a) && Array.isArray(b) && a.length === b.length && a.every((v, i) => sameJson(v, b[i]));
+  }
+  if (!isObject(a) || !isObject(b)) return false;
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length && keys.every((k) => Object.hasOwn(b, k) && sameJson(a[k], b[k]));
+}
+
+/** JSON with the keys of every object sorted, so that equal values have equal texts. */
+export function canonicalJson(value: JsonValue): string {
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;
+  if (!isObject(value)) return JSON.stringify(value);
+  const keys = Object.keys(value).sort();
+  return `{${keys.map((k) => `${JSON.stringify(k)}:${canonicalJson(value[k] ?? null)}`).join(',')}}`;
+}
