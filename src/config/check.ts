@@ -43,6 +43,22 @@ export function checkKeys(section: SectionName, table: Table, place: Place): Fin
   return findings;
 }
 
+/** The last part of the keys with which the section cannot be used. */
+export const fatalKeys = (findings: readonly Finding[]): Set<string> =>
+  new Set(findings.filter((f) => f.fatal).map((f) => f.key.slice(f.key.lastIndexOf('.') + 1)));
+
+/** Types only: what the values of specs and aliases mean is told by src/spec. */
+export function checkTypes(section: SectionName, table: Table, place: Place): Finding[] {
+  const findings: Finding[] = [];
+  for (const [name, member] of table.members) {
+    const rule = Object.hasOwn(keysOf(section), name) ? keysOf(section)[name] : undefined;
+    const { line, column } = member.value;
+    const at = { ...place, line, column, key: `${place.key}.${name}` };
+    if (rule !== undefined) checkType(rule, member.value, (message, extra) => findings.push(fatal(at, message, extra)));
+  }
+  return findings;
+}
+
 /** The known keys of a section: missing, of a wrong type, not one of the values, out of range. */
 export function checkValues(section: SectionName, table: Table, place: Place): Finding[] {
   const findings: Finding[] = [];
@@ -60,11 +76,16 @@ export function checkValues(section: SectionName, table: Table, place: Place): F
   return findings;
 }
 
-function checkValue(rule: KeyRule, value: Located, wrong: (message: string, extra?: FindingExtra) => void): void {
-  if (!rule.types.some((t) => isOf(t, value))) {
-    wrong(`is ${kindText(value)}: ${typesText(rule.types)} is expected`, { hint: typeHint(rule, value) });
-    return;
-  }
+type Wrong = (message: string, extra?: FindingExtra) => void;
+
+function checkType(rule: KeyRule, value: Located, wrong: Wrong): boolean {
+  if (rule.types.some((t) => isOf(t, value))) return true;
+  wrong(`is ${kindText(value)}: ${typesText(rule.types)} is expected`, { hint: typeHint(rule, value) });
+  return false;
+}
+
+function checkValue(rule: KeyRule, value: Located, wrong: Wrong): void {
+  if (!checkType(rule, value, wrong)) return;
   if (value.kind !== 'scalar') return;
   if (rule.values !== undefined && typeof value.value === 'string' && !rule.values.includes(value.value)) {
     const meant = nearestWord(value.value, rule.values);

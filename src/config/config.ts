@@ -7,8 +7,10 @@ import type { UNMANAGED } from './schema.ts';
 export type Entry = {
   place: Place;
   table: Table;
-  /** A key of it was found wrong already: nothing more is made of it. */
-  refused: boolean;
+  /** Keys of it that were found wrong already. */
+  bad: ReadonlySet<string>;
+  /** Not even a table: it only keeps its number, which Nova's own messages count by. */
+  unreadable: boolean;
 };
 
 export type PciSettings = {

@@ -1,5 +1,5 @@
 /** hostdev.toml and conf.d: sections after the schema; specs and aliases add up over the files, of the others the last file counts. */
-import { checkKeys, checkValues } from './check.ts';
+import { checkKeys, checkTypes, checkValues, fatalKeys } from './check.ts';
 import type { Config, Entry } from './config.ts';
 import { fatal, kindText, type Located, type Place, plainValue, remark, type Table } from './place.ts';
 import { SCHEMA, type SectionName } from './schema.ts';
@@ -60,12 +60,13 @@ function addList(config: Config, name: SectionName, place: Place, value: Located
       );
       continue;
     }
-    const wrong = [...checkKeys(name, item, here), ...checkValues(name, item, here)];
+    const values = name === 'allow' ? checkValues : checkTypes;
+    const wrong = [...checkKeys(name, item, here), ...values(name, item, here)];
     config.findings.push(...wrong);
-    const entry: Entry = { place: here, table: item, refused: wrong.some((f) => f.fatal) };
+    const entry: Entry = { place: here, table: item, bad: fatalKeys(wrong), unreadable: false };
     if (name === 'device_spec') config.specs.push(entry);
     else if (name === 'alias') config.aliases.push(entry);
-    else if (!entry.refused) addAllowance(config, entry);
+    else if (entry.bad.size === 0) addAllowance(config, entry);
   }
 }
 

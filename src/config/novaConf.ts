@@ -1,5 +1,5 @@
 /** Nova's own configuration as it is: each device_spec and alias of nova.conf as a table with places. */
-import { checkKeys } from './check.ts';
+import { checkKeys, fatalKeys } from './check.ts';
 import type { Config, Entry } from './config.ts';
 import { correctedJson, readJson } from './jsonText.ts';
 import { type NovaText, placeOf, readNovaOptions } from './novaOptions.ts';
@@ -34,8 +34,7 @@ function addJson(config: Config, { kind, option: o, text }: NovaText): void {
         }),
       );
     }
-    // It keeps its number, which Nova's own messages count by.
-    list.push({ place: placeOf(o, key), table: NOTHING, refused: true });
+    list.push({ place: placeOf(o, key), table: NOTHING, bad: new Set(), unreadable: true });
     return;
   }
   for (const r of repeated)
@@ -64,9 +63,10 @@ function addEntry(config: Config, kind: 'device_spec' | 'alias', o: OsloOption, 
     config.findings.push(
       fatal(place, `is ${kindText(item)}: ${what}`, { hint: `Write ${o.name} = {"vendor_id": "8086", …}.` }),
     );
-    list.push({ place, table: NOTHING, refused: true });
+    list.push({ place, table: NOTHING, bad: new Set(), unreadable: true });
     return;
   }
-  config.findings.push(...checkKeys(kind, item, place));
-  list.push({ place, table: item, refused: false });
+  const wrong = checkKeys(kind, item, place);
+  config.findings.push(...wrong);
+  list.push({ place, table: item, bad: fatalKeys(wrong), unreadable: false });
 }
