@@ -1,6 +1,6 @@
 /**
- * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `engine` what the other commands add, `hook` what only the
- * hook does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
+ * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `engine` what the other commands add, `pools` those over
+ * specs and pools, `hook` what only the hook does, `settings`, `config` and `toml` what reads a configuration, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
  * above is loaded when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
  */
 import { chmodSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,6 +10,11 @@ import { build } from 'esbuild';
 const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
   ['engine', ['bind', 'group', 'help', 'show', 'status'].map((n) => `src/cli/${n}.ts`).concat('src/binding/guards.ts')],
+  // What the hook reads where there is a configuration, and what it reads only then.
+  ['settings', ['src/config/hookSettings.ts']],
+  ['config', ['src/config/load.ts']],
+  ['toml', ['src/config/hostdevToml.ts', 'toml-eslint-parser']],
+  ['pools', ['src/cli/config.ts']],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];
@@ -30,7 +35,7 @@ const options = (name) => ({
     {
       name: 'layers',
       setup: (b) =>
-        b.onResolve({ filter: /^(\.|@xmldom\/xmldom$)/ }, ({ path, resolveDir }) => {
+        b.onResolve({ filter: /^(\.|(@xmldom\/xmldom|toml-eslint-parser)$)/ }, ({ path, resolveDir }) => {
           const file = path.startsWith('.') ? relative('.', resolve(resolveDir, path)) : path;
           const layer = layerOf.get(file) ?? name;
           return layer === name ? null : { path: `./${layer}.js`, external: true };

@@ -89,7 +89,15 @@ function ofError(entry: Entry, kind: 'device_spec' | 'alias', e: NovaError): Fin
   const words = e.key === null ? undefined : keysOf(kind)[e.key]?.values;
   const isText = value?.kind === 'scalar' && typeof value.value === 'string';
   const meant = isText && words !== undefined ? nearestWord(value.value as string, words) : null;
-  return fatal(placeOfKey(entry, e.key), e.message, { hint: meant === null ? e.hint : `Did you mean ${meant}?` });
+  const asked =
+    kind === 'alias' && e.key === 'vendor_id' && value === undefined && entry.table.members.has('resource_class');
+  const hint =
+    meant !== null
+      ? `Did you mean ${meant}?`
+      : asked
+        ? 'To ask by resource_class alone, set pci_in_placement = true ([filter_scheduler] in nova.conf, [pci] in hostdev.toml).'
+        : e.hint;
+  return fatal(placeOfKey(entry, e.key), e.message, { hint });
 }
 
 /** Slips in keys are told by config/, with their places and in one way for both grammars. */

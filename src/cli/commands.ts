@@ -60,6 +60,14 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./status.ts')).status,
   },
   {
+    name: 'config check',
+    args: '',
+    words: [0, 0],
+    text: 'every mistake of the configuration with its place, and what each device_spec takes (exit 3: mistakes)',
+    takes: ['config', 'inventory'],
+    load: async () => (await import('./config.ts')).configCheck,
+  },
+  {
     name: 'hook run',
     args: 'NAME OP SUBOP EXTRA',
     words: [4, 4],

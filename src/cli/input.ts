@@ -2,7 +2,9 @@
 import { open } from 'node:fs/promises';
 import { HostdevError, isErrno } from '../errors.ts';
 
-const MAX_BYTES = 16 * 1024 * 1024 + 1;
+/** What is read of a file; one byte more tells the reader that it is too large. */
+export const MAX_INPUT = 16 * 1024 * 1024;
+const MAX_BYTES = MAX_INPUT + 1;
 
 /** The bytes of a file, `-` being stdin, at most 16 MiB + 1 (the XML reader says that it is too large). Raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED. */
 export async function readInput(file: string): Promise<Uint8Array> {

@@ -33,9 +33,14 @@ export function readNovaOptions(files: readonly { file: string; text: string }[]
     switches: { report_in_placement: false, pci_in_placement: false },
     findings: read.flatMap((r) => r.findings),
   };
+  const said = new Set<string>();
   for (const o of all) {
     const finding = nameFinding(o);
-    if (finding !== null) result.findings.push(finding);
+    // An old name is told once a file, a mistake wherever it stands.
+    const once = `${o.file}\0${o.section}\0${o.name}`;
+    if (finding === null || (finding.severity === 'warning' && said.has(once))) continue;
+    said.add(once);
+    result.findings.push(finding);
   }
   const lookup = lookupIn(all);
   for (const r of read) {

@@ -20,7 +20,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   domain: ['pci'],
   hook: ['addon', 'host', 'store', 'config', 'pci', 'binding', 'domain'],
   actions: ['addon', 'host', 'store', 'config', 'pci', 'spec', 'pool', 'placement', 'binding', 'domain', 'hook'],
-  cli: ['addon', 'host', 'actions', 'binding'],
+  cli: ['addon', 'host', 'config', 'actions', 'binding'],
 };
 
 const sources = readdirSync('src', { recursive: true, encoding: 'utf8' })
