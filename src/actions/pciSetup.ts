@@ -126,9 +126,12 @@ function readEntry<T>(
       return wrong ? null : result;
     } catch (e) {
       if (!(e instanceof NovaError)) throw e;
-      findings.push(ofError(entry, kind, e));
-      if (e.key === null || !Object.hasOwn(value, e.key)) return null;
-      delete value[e.key];
+      const { key } = e;
+      // That a key is missing which was taken out is our own doing.
+      if (key === null || Object.hasOwn(value, key) || !entry.table.members.has(key))
+        findings.push(ofError(entry, kind, e));
+      if (key === null || !Object.hasOwn(value, key)) return null;
+      delete value[key];
     }
   }
 }

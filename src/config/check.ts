@@ -23,22 +23,21 @@ export function checkKeys(section: SectionName, table: Table, place: Place): Fin
     const others = OTHER_NAMES[section] ?? {};
     const near = nearestWord(name, Object.keys(keys));
     const meant = Object.hasOwn(others, name) ? (others[name] ?? []) : near === null ? [] : [near];
-    const free = meant.find((k) => !table.members.has(k)) ?? null;
-    if (SCHEMA[section].open) {
+    const free = meant.find((k) => !table.members.has(k));
+    const hint =
+      free !== undefined ? `Did you mean ${free}?` : meant.length > 0 ? `${meant[0]} is there too: remove one.` : null;
+    if (!SCHEMA[section].open)
       findings.push(
-        free === null
-          ? remark(at, `is no key of ${section}: it is taken as a tag, and devices with it are in pools of their own`)
-          : mistake(at, `is no key of ${section}, and Nova would take it as a tag without a meaning`, {
-              hint: `Did you mean ${free}?`,
-            }),
+        fatal(at, `is no key of ${section}`, { hint: hint ?? `There are: ${Object.keys(keys).join(', ')}.` }),
       );
-    } else {
+    else if (hint !== null)
       findings.push(
-        fatal(at, `is no key of ${section}`, {
-          hint: free === null ? `There are: ${Object.keys(keys).join(', ')}.` : `Did you mean ${free}?`,
-        }),
+        mistake(at, `is no key of ${section}, and Nova would take it as a tag without a meaning`, { hint }),
       );
-    }
+    else
+      findings.push(
+        remark(at, `is no key of ${section}: it is taken as a tag, and devices with it are in pools of their own`),
+      );
   }
   return findings;
 }

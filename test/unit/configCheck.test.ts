@@ -1,0 +1,321 @@
+/** `config check` on a simulated host: each kind of mistake at its place, and what the specs take. */
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { checkConfig } from '../../src/actions/configCheck.ts';
+import { GUARDS } from '../../src/binding/guards.ts';
+import { ALLOWABLE_GUARDS, SCHEMA } from '../../src/config/schema.ts';
+import { ALIAS_KEYS } from '../../src/spec/alias.ts';
+import { SPEC_KEYS } from '../../src/spec/deviceSpec.ts';
+import { type SimulatedHost, simulatedHost } from '../mock/hosts.ts';
+
+const PF = '0000:21:00.0';
+const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4', '0000:21:10.6'];
+
+let sim: SimulatedHost;
+beforeEach(() => {
+  sim = simulatedHost();
+});
+afterEach(() => sim.remove());
+
+function write(name: string, text: string | Uint8Array): string {
+  const file = join(sim.host.root, name);
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, text);
+  return file;
+}
+
+const nova = async (text: string) => checkConfig(sim.host, { config: [write('nova.conf', text)], inventory: null });
+const own = async (text: string) => {
+  write('etc/hostdev/hostdev.toml', text);
+  return checkConfig(sim.host, { config: [], inventory: null });
+};
+const pci = async (...lines: string[]) => nova(`[pci]\n${lines.join('\n')}\n`);
+
+describe('what the specs take', () => {
+  test('a PF address takes the PF and its VFs, which is said', async () => {
+    const c = await pci(`device_spec = {"address": "${PF}"}`);
+    expect(c.mistakes).toEqual([]);
+    expect(c.specs).toMatchObject([{ index: 0, line: 2, devices: [PF, ...VFS], hidden: [] }]);
+    expect(c.remarks).toMatchObject([
+      { line: 2, message: expect.stringContaining(PF), hint: expect.stringContaining('10ca') },
+    ]);
+  });
+
+  test('with report_in_placement that is a mistake, but not for a physical network', async () => {
+    const on = 'report_in_placement = true';
+    expect((await pci(on, `device_spec = {"address": "${PF}"}`)).mistakes).toMatchObject([{ fatal: true, line: 3 }]);
+    const network = await pci(on, `device_spec = {"address": "${PF}", "physical_network": "p"}`);
+    expect(network.mistakes).toEqual([]);
+  });
+
+  test('PF and VFs by two specs: told at the later one, naming the earlier', async () => {
+    const c = await pci(
+      'report_in_placement = 1',
+      'device_spec = {"product_id": "10ca"}',
+      'device_spec = {"product_id": "10c9"}',
+    );
+    expect(c.mistakes).toMatchObject([
+      { line: 4, key: 'device_spec[1]', message: expect.stringContaining('device_spec[0]') },
+    ]);
+  });
+
+  test('nothing matches', async () => {
+    const c = await pci('device_spec = {"vendor_id": "10de"}');
+    expect(c.remarks).toMatchObject([{ line: 2, message: 'matches nothing here' }]);
+    expect(c.mistakes).toEqual([]);
+  });
+
+  test('a spec behind a wider one never counts, and says which one goes first', async () => {
+    const c = await pci('device_spec = {"vendor_id": "8086"}', 'device_spec = {"product_id": "10ca", "managed": "no"}');
+    expect(c.specs[1]).toMatchObject({ devices: [], hidden: VFS });
+    expect(c.remarks.find((r) => r.line === 3)?.message).toMatch(/never counts.*0000:21:10\.0.*device_spec\[0\]/);
+  });
+
+  test('a spec that is hidden for some devices only is no remark', async () => {
+    const c = await pci(`device_spec = {"address": "${VFS[0]}"}`, 'device_spec = {"product_id": "10ca"}');
+    expect(c.specs.map((s) => [s.devices.length, s.hidden.length])).toEqual([
+      [1, 0],
+      [3, 1],
+    ]);
+    expect(c.remarks).toEqual([]);
+  });
+
+  test('the first of two equal specs is kept, the second warned about', async () => {
+    const c = await pci(
+      'device_spec = {"product_id": "10ca"}',
+      'device_spec = {"product_id": "0x10CA", "managed": "no"}',
+    );
+    expect(c.specs.map((s) => s.devices.length)).toEqual([4, 0]);
+    expect(c.remarks.map((r) => [r.line, r.message.includes('never reached')])).toContainEqual([3, true]);
+    expect(c.mistakes).toEqual([]);
+  });
+
+  test('bridges are said', async () => {
+    const c = await pci('device_spec = {}');
+    expect(c.remarks.some((r) => r.message.includes('0000:00:01.0') && r.message.includes('bridges'))).toBe(true);
+  });
+});
+
+describe('mistakes', () => {
+  test.each([
+    ['device_spec = {"manged": "no", "vendor_id": "8086"}', 16, 'device_spec[0].manged', 'managed'],
+    ['device_spec = {"vendor_id": "8086", "product": "x", "trustd": "true"}', 53, 'device_spec[0].trustd', 'trusted'],
+    ['device_spec = {"device_id": "8086", "product_id": "10ca"}', 16, 'device_spec[0].device_id', 'vendor_id'],
+    ['device_spec = {"vendor_id": "8086", "device_id": "10ca"}', 37, 'device_spec[0].device_id', 'product_id'],
+    ['device_spec = {"product_id": "zz"}', 30, 'device_spec[0].product_id', ''],
+    ['device_spec = {"address": "0000:21:20.0"}', 27, 'device_spec[0].address', ''],
+    ['device_spec = {"managed": "perhaps"}', 27, 'device_spec[0].managed', ''],
+    ['device_spec = {"vendor_id": 8086}', 29, 'device_spec[0].vendor_id', '"8086"'],
+    ['device_spec = "text"', 16, 'device_spec[0]', ''],
+    ['device_spec = 5', 15, 'device_spec[0]', ''],
+    ['device_spec =', 14, 'device_spec[0]', ''],
+    ['device_spec = [{"vendor_id": "8086"}, 5]', 39, 'device_spec[1]', ''],
+    ['alias = [{"name": "a"}]', 9, 'alias[0]', ''],
+    ['alias = {"vendor_id": "8086", "product_id": "10ca"}', 9, 'alias[0]', ''],
+    [
+      'alias = {"name": "a", "vendor_id": "8086", "product_id": "10ca", "device_typ": "type-VF"}',
+      66,
+      'alias[0].device_typ',
+      'device_type',
+    ],
+    [
+      'alias = {"name": "a", "vendor_id": "8086", "product_id": "10ca", "device_type": "type-VFs"}',
+      81,
+      'alias[0].device_type',
+      'type-VF',
+    ],
+    ['alias = {"name": "a", "vendor_id": "0x8086", "product_id": "10ca"}', 36, 'alias[0].vendor_id', ''],
+    ['alias = {"name": "a", "resource_class": "X"}', 9, 'alias[0]', 'pci_in_placement'],
+  ])('%s', async (line, column, key, hint) => {
+    const [m, ...more] = (await pci(line)).mistakes;
+    expect(m).toMatchObject({ line: 2, column, key, severity: 'error' });
+    expect(m?.hint ?? '').toContain(hint);
+    expect(more.filter((f) => f.key === key)).toEqual([]);
+  });
+
+  test('all of one spec, not only the first', async () => {
+    const c = await pci(
+      'device_spec = {"vendor_id": "zz", "product_id": 5,',
+      '  "managed": "perhaps", "one_time_use": true, "manged": "x"}',
+    );
+    expect(c.mistakes.map((m) => [m.line, m.key])).toEqual([
+      [2, 'device_spec[0].vendor_id'],
+      [2, 'device_spec[0].product_id'],
+      [3, 'device_spec[0].managed'],
+      [3, 'device_spec[0].one_time_use'],
+      [3, 'device_spec[0].manged'],
+    ]);
+  });
+
+  test('a tag of the user own is a remark', async () => {
+    const c = await pci('device_spec = {"product_id": "10ca", "switch_port": 7}');
+    expect(c.mistakes).toEqual([]);
+    expect(c.remarks).toMatchObject([{ key: 'device_spec[0].switch_port', column: 38 }]);
+  });
+
+  test('aliases of one name that do not agree are told at the second', async () => {
+    const a = '"name": "a", "vendor_id": "8086", "product_id": "10ca", "device_type": "type-VF"';
+    const c = await pci(`alias = {${a}}`, `alias = {${a}, "numa_policy": "required"}`, `alias = {${a}}`);
+    expect(c.mistakes).toMatchObject([{ line: 3, key: 'alias[1].numa_policy' }]);
+    expect(c.aliases.map((x) => x.line)).toEqual([2, 4]);
+  });
+
+  test('devname with report_in_placement', async () => {
+    const c = await pci('report_in_placement = true', 'device_spec = {"devname": "eth0"}');
+    expect(c.mistakes).toMatchObject([{ line: 3, key: 'device_spec[0].devname', fatal: true }]);
+  });
+});
+
+describe('hostdev.toml', () => {
+  test('a good one', async () => {
+    const c = await own(`
+[[device_spec]]
+product_id = "10ca"
+managed = false
+address = { bus = "2[0-9]" }
+[[alias]]
+name = "vf"
+vendor_id = "8086"
+product_id = "10ca"
+device_type = "type-VF"
+[hook]
+unmanaged = "check"
+prepare_seconds = 2.5
+[pci]
+trim_traits = true
+[[allow]]
+device = "${PF}"
+guard = "network"
+domain = "*"
+`);
+    expect(c.mistakes).toEqual([]);
+    expect(c.remarks).toEqual([]);
+    expect(c.specs).toMatchObject([{ line: 2, devices: VFS }]);
+    expect(c.aliases).toMatchObject([{ name: 'vf', line: 6 }]);
+  });
+
+  test.each([
+    ['vendor = 1', 1, 'vendor', 'is no section'],
+    ['[device_spec]\nvendor_id = "8086"', 1, 'device_spec[0]', 'a list of tables is expected'],
+    ['[[hook]]\nunmanaged = "bind"', 1, 'hook', 'a table is expected'],
+    ['[[device_spec]]\nvendor_id = 0x8086', 2, 'device_spec[0].vendor_id', 'a text is expected'],
+    ['[[device_spec]]\nvendor_id = 2026-01-01', 2, 'device_spec[0].vendor_id', 'is a date'],
+    ['[[device_spec]]\naddress = ["a"]', 2, 'device_spec[0].address', 'is a list'],
+    ['[[device_spec]]\nmanaged = "perhaps"', 2, 'device_spec[0].managed', 'managed'],
+    ['[[alias]]\nname = ["x"]', 2, 'alias[0].name', 'is a list'],
+    ['[hook]\nunmanaged = "Bind"', 2, 'hook.unmanaged', 'may be bind, check, ignore'],
+    ['[hook]\nprepare_seconds = nan', 2, 'hook.prepare_seconds', 'may be 1 to 600'],
+    ['[hook]\nprepare_seconds = "30"', 2, 'hook.prepare_seconds', 'a number is expected'],
+    ['[hook]\nunmanagd = "bind"', 2, 'hook.unmanagd', 'is no key of hook'],
+    ['[pci]\nhypervisor_hostname = ""', 1, 'pci.hypervisor_hostname', '0 characters'],
+    ['[[allow]]\ndevice = "01:00.0"\nguard = "disk"\ndomain = "vm"', 2, 'allow[0].device', 'no full address'],
+    [`[[allow]]\ndevice = "${PF}"\nguard = "in-use"\ndomain = "vm"`, 3, 'allow[0].guard', 'may be'],
+    [`[[allow]]\ndevice = "${PF}"\nguard = "disk"`, 1, 'allow[0]', 'has no domain'],
+    [`[[allow]]\ndevice = "${PF}"\nguard = "disk"\ndomain = " "`, 4, 'allow[0].domain', 'is empty'],
+  ])('%j', async (text, line, key, message) => {
+    const c = await own(`${text}\n`);
+    expect(c.mistakes.find((m) => m.key === key)).toMatchObject({
+      line,
+      fatal: true,
+      message: expect.stringContaining(message),
+    });
+  });
+
+  test.each([
+    ['[[device_spec]]\nvendor_id = 80q', 2],
+    ['[hook\n', 2],
+    ['a = 1\na = 2\n', 2],
+    ['device_spec = { "vendor_id": "8086" }\n', 1],
+    ['x = "\u0001"\n', 1],
+    ['[[device_spec]]\n[device_spec]\n', 2],
+  ])('broken TOML %j has a line and column', async (text, line) => {
+    const c = await own(text);
+    expect(c.mistakes).toMatchObject([
+      { line, key: '', message: expect.stringMatching(/^is no TOML: /), hint: expect.stringMatching(/./) },
+    ]);
+    expect(c.mistakes[0]?.column).toBeGreaterThan(0);
+  });
+
+  test('conf.d comes after, in order: lists add up, the last setting counts and is said', async () => {
+    write('etc/hostdev/conf.d/20.toml', '[[device_spec]]\nproduct_id = "10c9"\n[hook]\nunmanaged = "ignore"\n');
+    write('etc/hostdev/conf.d/10.toml', '[[device_spec]]\nproduct_id = "100e"\n');
+    write('etc/hostdev/conf.d/note.txt', 'no TOML at all');
+    const c = await own('[[device_spec]]\nproduct_id = "10ca"\n[hook]\nunmanaged = "check"\n');
+    expect(c.files.map((f) => f.slice(f.lastIndexOf('/') + 1))).toEqual(['hostdev.toml', '10.toml', '20.toml']);
+    expect(c.specs.map((s) => s.devices.length)).toEqual([4, 1, 1]);
+    expect(c.remarks.filter((r) => r.key === 'hook.unmanaged')).toMatchObject([
+      { file: expect.stringMatching(/20\.toml$/), line: 4 },
+    ]);
+  });
+
+  test('an allowance for a device that is not here is a remark', async () => {
+    const c = await own('[[allow]]\ndevice = "0000:99:00.0"\nguard = "disk"\ndomain = "vm"\n');
+    expect(c.mistakes).toEqual([]);
+    expect(c.remarks).toMatchObject([{ key: 'allow[0].device', line: 1 }]);
+  });
+
+  test('no file at all is no mistake', async () => {
+    const c = await checkConfig(sim.host, { config: [], inventory: null });
+    expect(c).toMatchObject({ form: 'none', files: [], mistakes: [], remarks: [] });
+  });
+});
+
+describe('the seeds, verbatim', () => {
+  const FOLDER = 'test/data/seeds';
+  const files = readdirSync(FOLDER).filter((n) => n.endsWith('.conf'));
+  /** Those that are no JSON as their documents print them, and the line that is. */
+  const CORRECTED: Record<string, string | null> = {
+    '001-managed.conf':
+      'device_spec = { "vendor_id": "10de", "product_id": "25b6", "address": "0000:25:00.4", "managed": "no" }',
+    '001-resource-class.conf':
+      'alias = { "device_type": "type-VF", "resource_class": "CUSTOM_A16_16A", "name": "A16_16A" }',
+    // The grammar itself, no example.
+    '003-grammar.conf': null,
+  };
+
+  test('are all here', () => {
+    expect(files.length).toBe(13);
+    for (const name of Object.keys(CORRECTED)) expect(files).toContain(name);
+  });
+
+  test.each(files)('%s', async (name) => {
+    const file = join(FOLDER, name);
+    const c = await checkConfig(sim.host, { config: [file], inventory: null });
+    const corrected = CORRECTED[name];
+    if (corrected === undefined) {
+      expect(c.mistakes).toEqual([]);
+      return;
+    }
+    expect(c.mistakes.length).toBeGreaterThan(0);
+    if (corrected === null) return;
+    expect(c.mistakes).toMatchObject([{ corrected }]);
+    const [wrong] = c.mistakes;
+    const lines = readFileSync(file, 'utf8').split('\n');
+    lines[(wrong?.line ?? 0) - 1] = corrected;
+    const again = await nova(`[filter_scheduler]\npci_in_placement = true\n${lines.join('\n')}\n`);
+    expect(again.mistakes).toEqual([]);
+  });
+
+  test('the whitelist of 2013 takes what it meant', async () => {
+    const c = await checkConfig(sim.host, { config: [join(FOLDER, '003-whitelist.conf')], inventory: null });
+    expect(c.specs.map((s) => s.line)).toEqual([2, 5, 8, 11, 13]);
+    expect(c.remarks.filter((r) => r.message.includes('old name'))).toHaveLength(1);
+    // "*:0a:00.*" and ":0a:00." are the same.
+    expect(c.remarks.filter((r) => r.message.includes('never reached'))).toMatchObject([{ key: 'device_spec[2]' }]);
+  });
+});
+
+describe('one schema', () => {
+  test('has the keys that Nova has', () => {
+    expect(Object.keys(SCHEMA.device_spec.keys).sort()).toEqual([...SPEC_KEYS].sort());
+    expect(Object.keys(SCHEMA.alias.keys).sort()).toEqual([...ALIAS_KEYS].sort());
+  });
+
+  test('knows the guards that can be lifted', () => {
+    const allowable = Object.entries(GUARDS)
+      .filter(([, g]) => g.allowable)
+      .map(([name]) => name);
+    expect([...ALLOWABLE_GUARDS].sort()).toEqual(allowable.sort());
+  });
+});
