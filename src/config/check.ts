@@ -42,9 +42,9 @@ export function checkKeys(section: SectionName, table: Table, place: Place): Fin
   return findings;
 }
 
-/** The last part of the keys with which the section cannot be used. */
-export const fatalKeys = (findings: readonly Finding[]): Set<string> =>
-  new Set(findings.filter((f) => f.fatal).map((f) => f.key.slice(f.key.lastIndexOf('.') + 1)));
+/** The names of the keys with which the section at `place` cannot be used. */
+export const fatalKeys = (findings: readonly Finding[], place: Place): Set<string> =>
+  new Set(findings.filter((f) => f.fatal).map((f) => f.key.slice(place.key.length + 1)));
 
 /** Types only: what the values of specs and aliases mean is told by src/spec. */
 export function checkTypes(section: SectionName, table: Table, place: Place): Finding[] {

@@ -63,7 +63,7 @@ function addList(config: Config, name: SectionName, place: Place, value: Located
     const values = name === 'allow' ? checkValues : checkTypes;
     const wrong = [...checkKeys(name, item, here), ...values(name, item, here)];
     config.findings.push(...wrong);
-    const entry: Entry = { place: here, table: item, bad: fatalKeys(wrong), unreadable: false };
+    const entry: Entry = { place: here, table: item, bad: fatalKeys(wrong, here), unreadable: false };
     if (name === 'device_spec') config.specs.push(entry);
     else if (name === 'alias') config.aliases.push(entry);
     else if (entry.bad.size === 0) addAllowance(config, entry);

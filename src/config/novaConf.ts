@@ -68,5 +68,5 @@ function addEntry(config: Config, kind: 'device_spec' | 'alias', o: OsloOption, 
   }
   const wrong = checkKeys(kind, item, place);
   config.findings.push(...wrong);
-  list.push({ place, table: item, bad: fatalKeys(wrong), unreadable: false });
+  list.push({ place, table: item, bad: fatalKeys(wrong, place), unreadable: false });
 }

@@ -20,7 +20,7 @@ export function readSavedInventory(bytes: Uint8Array, file: string, maxBytes: nu
   if (typeof document !== 'object' || document === null || Array.isArray(document)) throw wrong('is no JSON object');
   const { schema, devices: list, error } = document as Record<string, unknown>;
   if (error !== undefined) throw wrong("holds the error of a 'list -j' that failed");
-  if (schema !== 1) throw wrong(`has the schema ${text(schema)}: this hostdev knows 1`);
+  if (schema !== 1) throw wrong(`schema is ${text(schema)}: this hostdev knows 1`);
   if (!Array.isArray(list)) throw wrong('has no list "devices"');
   if (list.length > MAX_DEVICES) throw wrong(`has ${list.length} devices, more than ${MAX_DEVICES}`);
   const devices: PciDevice[] = [];
