@@ -144,6 +144,7 @@ function readSpecs(config: Config, facts: PciFacts, findings: Finding[]): Placed
     const read = readEntry(entry, 'device_spec', findings, (value) => parseDeviceSpec(value, context));
     if (read === null) continue;
     findings.push(...ofNotes(entry, 'device_spec', read.notes));
+    findings.push(...tagRemarks(entry, config.pci.trim_traits));
     for (const value of read.specs) {
       specs.push({ value, place: entry.place });
       entries.push(entry);
@@ -169,6 +170,49 @@ function readSpecs(config: Config, facts: PciFacts, findings: Finding[]): Placed
     );
   }
   return specs;
+}
+
+/** Values that Nova takes and that do not do what they look like. */
+function tagRemarks(entry: Entry, trimTraits: boolean): Finding[] {
+  const findings: Finding[] = [];
+  const text = (key: string): string | null => {
+    const value = entry.table.members.get(key)?.value;
+    return value?.kind === 'scalar' && typeof value.value === 'string' ? value.value : null;
+  };
+  const trusted = entry.table.members.get('trusted')?.value;
+  if (trusted?.kind === 'scalar' && typeof trusted.value === 'boolean')
+    findings.push(
+      remark(placeOfKey(entry, 'trusted'), 'is a boolean, and no port that asks for a trusted device finds it', {
+        hint: `Write "trusted": "${trusted.value}".`,
+      }),
+    );
+  const given = text('resource_class')?.toUpperCase();
+  if (given?.startsWith('CUSTOM_') && !/^CUSTOM_[A-Z0-9_]{1,248}$/.test(given))
+    findings.push(
+      remark(
+        placeOfKey(entry, 'resource_class'),
+        `is sent to Placement as ${JSON.stringify(given.slice(0, 64))}, which refuses it`,
+        {
+          hint: 'Use A to Z, 0 to 9 and _, at most 255 characters.',
+        },
+      ),
+    );
+  if (
+    !trimTraits &&
+    text('traits')
+      ?.split(',')
+      .some((t) => t !== t.trim())
+  )
+    findings.push(
+      remark(
+        placeOfKey(entry, 'traits'),
+        'has blanks at its commas, which become part of the names: "blue, big" is CUSTOM_BLUE and CUSTOM__BIG',
+        {
+          hint: 'Leave the blanks out, or set [pci] trim_traits = true in hostdev.toml.',
+        },
+      ),
+    );
+  return findings;
 }
 
 type ReadAliases = { aliases: Aliases; aliasPlaces: { name: string; place: Place }[] };

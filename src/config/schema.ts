@@ -51,14 +51,14 @@ export const SCHEMA = {
       vendor_id: {
         types: ['text'],
         otherwise: 'any',
-        rule: '`*` or 1 to 4 hex digits, any case, `0x` and blanks around it allowed',
-        nova: "Nova takes whatever Python's int() takes, also signs and underscores, so that `-1` is accepted and never matches: refused here",
+        rule: '`*`, or a hex number of at most ffff: upper case, fewer digits, `0x` and blanks around it are fine',
+        nova: 'what is no text is a plain mistake, where Nova crashes',
       },
       product_id: {
         types: ['text'],
         otherwise: 'any',
         rule: 'as vendor_id',
-        nova: 'as vendor_id; and Nova refuses blanks around `*` here but not there',
+        nova: 'as vendor_id; blanks around `*` are refused here, but not there, as in Nova',
       },
       address: {
         types: ['text', 'table'],
@@ -146,14 +146,14 @@ export const SCHEMA = {
         types: ['text'],
         values: ['pci'],
         otherwise: 'pci',
-        rule: '`pci`',
+        rule: '`pci`, the only one there is',
         nova: 'with it Nova finds no pool, ever: taken here as what it says',
       },
       device_type: {
         types: ['text'],
         values: ['type-PCI', 'type-PF', 'type-VF'],
         otherwise: 'type-PCI and type-VF',
-        rule: '`type-PCI`, `type-PF` or `type-VF`. Without it VFs are given too, whatever Nova’s guide says',
+        rule: "`type-PCI`, `type-PF` or `type-VF`. Without it VFs are given too, whatever Nova's guide says",
         nova: 'repeated aliases that leave it out get an opaque error from Nova: a plain one here',
       },
       numa_policy: {

@@ -154,6 +154,22 @@ describe('mistakes', () => {
     expect(c.remarks).toMatchObject([{ key: 'device_spec[0].switch_port', column: 38 }]);
   });
 
+  test.each([
+    ['"trusted": true', 'trusted', 'boolean'],
+    ['"resource_class": "CUSTOM_a-b"', 'resource_class', 'CUSTOM_A-B'],
+    ['"traits": "blue, big"', 'traits', 'blanks'],
+  ])('%s is taken by Nova and does not do what it looks like', async (tag, key, message) => {
+    const c = await pci(`device_spec = {"product_id": "10ca", ${tag}}`);
+    expect(c.mistakes).toEqual([]);
+    expect(c.remarks).toMatchObject([{ key: `device_spec[0].${key}`, message: expect.stringContaining(message) }]);
+    const fine = {
+      trusted: '"trusted": "true"',
+      resource_class: '"resource_class": "gold gpu"',
+      traits: '"traits": "blue,big"',
+    };
+    expect((await pci(`device_spec = {"product_id": "10ca", ${fine[key as keyof typeof fine]}}`)).remarks).toEqual([]);
+  });
+
   test('aliases of one name that do not agree are told at the second', async () => {
     const a = '"name": "a", "vendor_id": "8086", "product_id": "10ca", "device_type": "type-VF"';
     const c = await pci(`alias = {${a}}`, `alias = {${a}, "numa_policy": "required"}`, `alias = {${a}}`);
