@@ -1,0 +1,195 @@
+/**
+ * Placement's own books for the providers of one host, as far as Nova's view of PCI devices depends on them: inventories, traits, allocations, and the answers 409 and 400.
+ * Its order of candidates is a guess of the real server's: by provider name.
+ */
+import type { PoolDevice } from '../pool/device.ts';
+import type { DeviceState } from '../pool/tracker.ts';
+import type { DeviceSpec } from '../spec/deviceSpec.ts';
+import { NovaError } from '../spec/novaError.ts';
+import type { PciRequest } from '../spec/request.ts';
+import { resourceClass, traitNames } from './names.ts';
+import { computeProviders, isReported, type Provider, providerName, type ViewOptions } from './view.ts';
+
+export type Inventory = { total: number; max_unit: number; reserved?: number };
+export type ProviderView = { inventory: Record<string, Inventory>; traits: string[] };
+
+/** What contract 7 prints of Placement. */
+export type PlacementView = {
+  error: null;
+  rps: Record<string, ProviderView>;
+  /** By consumer, provider, class. */
+  allocations: Record<string, Record<string, Record<string, number>>>;
+  /** Whether this report had to set allocations that nobody made in Placement. */
+  allocations_healed: boolean;
+};
+
+type Book = { resourceClass: string; inventory: Inventory; traits: string[] };
+type Allocation = Map<string, { resourceClass: string; units: number }>;
+
+/** One set of devices from Placement: how many from which provider, for each request. */
+export type Candidate = Map<string, number>[];
+
+/** A host has few cards, and a request few devices: what is not found by then is not tried further. */
+const MAX_CANDIDATES = 2000;
+
+export class Ledger {
+  readonly #options: ViewOptions;
+  #books = new Map<string, Book>();
+  readonly #allocations = new Map<string, Allocation>();
+
+  constructor(options: ViewOptions) {
+    this.#options = options;
+  }
+
+  /** Reports all devices, as Nova does at its start and now and then. Raises what {@link computeProviders} raises, and PlacementPciException for 409; then nothing is changed. */
+  report(specs: readonly DeviceSpec[], devices: readonly DeviceState[]): PlacementView {
+    const providers = computeProviders(specs, devices, this.#options);
+    const books = new Map<string, Book>();
+    for (const provider of providers.values()) books.set(provider.name, this.#bookOf(provider));
+    for (const [name, book] of this.#books) {
+      // Still used, though no configured device is left: the class and traits of before.
+      const used = this.#used(name);
+      if (used > 0 && !books.has(name)) books.set(name, { ...book, inventory: { total: used, max_unit: used } });
+    }
+    this.#books = new Map([...books].sort(([a], [b]) => (a < b ? -1 : 1)));
+    const healed = this.#heal(providers);
+    return { error: null, rps: this.#viewBooks(), allocations: this.#viewAllocations(), allocations_healed: healed };
+  }
+
+  /** The provider of a device in this ledger, null for one that is not reported. */
+  providerOf({ device, tags }: { device: PoolDevice; tags: DeviceState['tags'] }): string | null {
+    return isReported(tags) ? providerName(device, this.#options.hypervisorHostname) : null;
+  }
+
+  allocate(consumer: string, candidate: Candidate): void {
+    const allocation: Allocation = this.#allocations.get(consumer) ?? new Map();
+    for (const taken of candidate) {
+      for (const [name, units] of taken) {
+        const before = allocation.get(name)?.units ?? 0;
+        const cls = this.#books.get(name)?.resourceClass ?? '';
+        allocation.set(name, { resourceClass: cls, units: before + units });
+      }
+    }
+    this.#allocations.set(consumer, allocation);
+  }
+
+  free(consumer: string): void {
+    this.#allocations.delete(consumer);
+  }
+
+  /**
+   * Candidates for requests that Placement has to serve (null for those that it has not: neutron's), each unit from one provider; with `isolate` all from different ones.
+   * The first providers by name are filled first.
+   */
+  *candidates(requests: readonly (PciRequest | null)[], isIsolated: boolean): Generator<Candidate> {
+    const left = new Map([...this.#books].map(([name, b]) => [name, this.#capacity(name, b)]));
+    const wants = requests.map((r) => (r === null ? [] : this.#providersFor(r)));
+    const candidate: Candidate = requests.map(() => new Map());
+    let tried = 0;
+    const books = [...this.#books.keys()];
+    const place = function* (request: number, unit: number, from: number): Generator<Candidate> {
+      if (request === requests.length) {
+        yield candidate.map((m) => new Map(m));
+        return;
+      }
+      if (unit === (requests[request]?.count ?? 0)) {
+        yield* place(request + 1, 0, 0);
+        return;
+      }
+      for (let i = from; i < books.length && tried < MAX_CANDIDATES; i += 1) {
+        const name = books[i] ?? '';
+        const free = left.get(name) ?? 0;
+        const taken = candidate[request];
+        if (free < 1 || !wants[request]?.includes(name) || taken === undefined) continue;
+        tried += 1;
+        const before = taken.get(name) ?? 0;
+        left.set(name, isIsolated ? 0 : free - 1);
+        taken.set(name, before + 1);
+        // Units of one request are alike: only sets in order of providers are different ones.
+        yield* place(request, unit + 1, i);
+        left.set(name, free);
+        if (before === 0) taken.delete(name);
+        else taken.set(name, before);
+      }
+    };
+    yield* place(0, 0, 0);
+  }
+
+  #providersFor(request: PciRequest): string[] {
+    const spec = request.spec[0] ?? {};
+    const text = (key: string): string | null => (typeof spec[key] === 'string' ? (spec[key] as string) : null);
+    const cls = resourceClass(text('resource_class'), text('vendor_id'), text('product_id'));
+    const traits = traitNames(text('traits'), this.#options.traitBlanks);
+    const serves = (b: Book): boolean => b.resourceClass === cls && traits.every((t) => b.traits.includes(t));
+    return [...this.#books].filter(([, b]) => serves(b)).map(([name]) => name);
+  }
+
+  #capacity(name: string, { inventory }: Book): number {
+    return inventory.total - (inventory.reserved ?? 0) - this.#used(name);
+  }
+
+  #used(name: string): number {
+    let used = 0;
+    for (const a of this.#allocations.values()) used += a.get(name)?.units ?? 0;
+    return used;
+  }
+
+  /** The inventory of before is kept with what an operator reserved in it, as long as the total is the same. */
+  #bookOf(provider: Provider): Book {
+    const { name } = provider;
+    const before = this.#books.get(name);
+    for (const a of this.#allocations.values()) {
+      const used = a.get(name);
+      if (used === undefined || used.resourceClass === provider.resource_class) continue;
+      throw new NovaError(
+        'PlacementPciException',
+        `${name}: ${used.resourceClass} is in use and cannot become ${provider.resource_class}`,
+        { hint: 'Free the devices that are in use first, or configure them as before.' },
+      );
+    }
+    const total = Math.max(provider.devices.length, this.#used(name));
+    const isSame = before?.resourceClass === provider.resource_class && before.inventory.total === total;
+    const isTaken = provider.oneTimeUse && provider.devices.some((d) => d.consumer !== null);
+    const reserved = isTaken ? total : isSame ? before.inventory.reserved : undefined;
+    return {
+      resourceClass: provider.resource_class,
+      inventory: { total, max_unit: total, ...(reserved === undefined ? {} : { reserved }) },
+      traits: provider.traits,
+    };
+  }
+
+  /** What instances hold but have no allocation for, as after the switch to Placement. */
+  #heal(providers: ReadonlyMap<string, Provider>): boolean {
+    let healed = false;
+    for (const provider of providers.values()) {
+      const held = new Map<string, number>();
+      for (const { consumer } of provider.devices) {
+        if (consumer !== null) held.set(consumer, (held.get(consumer) ?? 0) + 1);
+      }
+      for (const [consumer, units] of held) {
+        const allocation: Allocation = this.#allocations.get(consumer) ?? new Map();
+        if (allocation.get(provider.name)?.units === units) continue;
+        allocation.set(provider.name, { resourceClass: provider.resource_class, units });
+        this.#allocations.set(consumer, allocation);
+        healed = true;
+      }
+    }
+    return healed;
+  }
+
+  #viewBooks(): Record<string, ProviderView> {
+    return Object.fromEntries(
+      [...this.#books].map(([name, b]) => [name, { inventory: { [b.resourceClass]: b.inventory }, traits: b.traits }]),
+    );
+  }
+
+  #viewAllocations(): PlacementView['allocations'] {
+    const used = [...this.#allocations].filter(([, a]) => a.size > 0);
+    return Object.fromEntries(
+      used.map(([consumer, a]) => [
+        consumer,
+        Object.fromEntries([...a].map(([name, u]) => [name, { [u.resourceClass]: u.units }])),
+      ]),
+    );
+  }
+}

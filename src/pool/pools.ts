@@ -1,0 +1,219 @@
+/**
+ * Pools: devices that are alike, in Nova's order (nova/pci/stats.py of 33.0.0). Two devices are in one pool when all keys agree: ids, NUMA node, type, the
+ * tags of their spec, and the address of the PF (or their own). Pools with fewer keys come first, so that plain devices are given out before special ones.
+ */
+import { canonicalJson, type JsonObject, type JsonValue } from '../spec/json.ts';
+import { looseBool } from '../spec/values.ts';
+import type { PoolDevice } from './device.ts';
+
+/** Nova's device states, as far as a host without the scheduler's half-way ones has them. */
+export type DeviceStatus = 'available' | 'allocated' | 'unavailable';
+
+/** A device that a spec matched. Links between PF and VFs are between tracked devices only. */
+export type Tracked = {
+  device: PoolDevice;
+  tags: JsonObject;
+  specIndex: number;
+  status: DeviceStatus;
+  consumer: string | null;
+  parent: Tracked | null;
+  children: Tracked[];
+  pool: Pool | null;
+  /** The resource provider that reports it; null until it is reported. */
+  rp: string | null;
+  /** one_time_use, and given out once: not again before an operator says so. */
+  burned: boolean;
+  /** No spec names it any more, though its pool still lists it. */
+  barred: boolean;
+  /** What a refresh reported while it was allocated: applied when it is freed. `gone` means not reported any more. */
+  later: { device: PoolDevice; tags: JsonObject; specIndex: number } | 'gone' | null;
+};
+
+/** Tags that are for Placement and no part of a pool. */
+const NOT_POOLED = new Set(['resource_class', 'traits', 'rp_uuid', 'rp_uuids']);
+const SRIOV: readonly string[] = ['type-PF', 'type-VF', 'vdpa'];
+
+/** The keys of the pool that a device belongs to. */
+export function poolKeys(device: PoolDevice, tags: JsonObject): JsonObject {
+  const pooled = Object.entries(tags).filter(([k]) => !NOT_POOLED.has(k));
+  return {
+    product_id: device.product_id,
+    vendor_id: device.vendor_id,
+    numa_node: device.numa_node,
+    dev_type: device.dev_type,
+    ...(SRIOV.includes(device.dev_type) ? { remote_managed: 'false' } : {}),
+    ...Object.fromEntries(pooled),
+    address: device.parent_addr ?? device.address,
+    ...(device.parent_ifname ? { parent_ifname: device.parent_ifname } : {}),
+  };
+}
+
+/** A value as requests are compared with it: text without case, and Python's True == 1. */
+export const comparable = (value: JsonValue): JsonValue =>
+  typeof value === 'string' ? value.toLowerCase() : typeof value === 'boolean' ? Number(value) : value;
+
+export class Pool {
+  readonly keys: JsonObject;
+  /** {@link keys} as requests compare them. */
+  readonly compared: ReadonlyMap<string, JsonValue>;
+  readonly isPf: boolean;
+  readonly isVdpa: boolean;
+  readonly isRemoteManaged: boolean;
+  /** In the order they came; the last is given out first. */
+  readonly devices: Tracked[] = [];
+  /** Its resource provider; counts as one key more. */
+  rp: string | null = null;
+  readonly identity: string;
+  /** Some devices in it may not be given out. */
+  #hasOthers: boolean;
+
+  constructor(keys: JsonObject, identity: string) {
+    this.keys = keys;
+    this.identity = identity;
+    this.compared = new Map(Object.entries(keys).map(([k, v]) => [k, comparable(v)]));
+    this.isPf = keys.dev_type === 'type-PF';
+    this.isVdpa = keys.dev_type === 'vdpa';
+    this.isRemoteManaged = looseBool(keys.remote_managed);
+    this.#hasOthers = Object.hasOwn(keys, 'one_time_use');
+  }
+
+  bar(tracked: Tracked): void {
+    tracked.barred = true;
+    this.#hasOthers = true;
+  }
+
+  get size(): number {
+    return this.compared.size + (this.rp === null ? 0 : 1);
+  }
+
+  get numaNode(): JsonValue {
+    return this.keys.numa_node ?? null;
+  }
+
+  /** How many of its devices can be given out. */
+  get free(): number {
+    if (!this.#hasOthers) return this.devices.length;
+    let free = 0;
+    for (const d of this.devices) if (!d.burned && !d.barred) free += 1;
+    return free;
+  }
+}
+
+/** A pool as it is printed. */
+export type PoolView = JsonObject & { count: number; devices: string[] };
+
+/** All pools of a host. Every change can be undone in reverse while a {@link UndoLog} is given. */
+export type UndoLog = (() => void)[];
+
+export class Pools {
+  #list: Pool[] = [];
+  readonly #byIdentity = new Map<string, Pool>();
+  /** A provider adds a key to a pool without sorting it anew: that happens with the next new pool. */
+  #isSorted = true;
+
+  get list(): readonly Pool[] {
+    return this.#list;
+  }
+
+  /** Puts a device at the end of its pool; the pool is made when there is none. */
+  add(tracked: Tracked, log?: UndoLog): void {
+    const keys = poolKeys(tracked.device, tracked.tags);
+    const identity = canonicalJson(keys);
+    const pool = this.#byIdentity.get(identity) ?? this.#create(keys, identity, log);
+    pool.devices.push(tracked);
+    tracked.pool = pool;
+    log?.push(() => {
+      pool.devices.pop();
+      tracked.pool = null;
+    });
+  }
+
+  /** Takes one device out of its pool; a pool that is empty then is removed, and comes back at the end. */
+  remove(tracked: Tracked, log?: UndoLog): void {
+    const { pool } = tracked;
+    if (pool === null) return;
+    const at = pool.devices.lastIndexOf(tracked);
+    pool.devices.splice(at, 1);
+    tracked.pool = null;
+    log?.push(() => {
+      pool.devices.splice(at, 0, tracked);
+      tracked.pool = pool;
+    });
+    if (pool.devices.length === 0) this.#drop(pool, log);
+  }
+
+  /** Leaves a device in its pool, never to be given out. */
+  bar(tracked: Tracked): void {
+    tracked.pool?.bar(tracked);
+  }
+
+  /** Takes a device for a consumer: a pool that is empty then stays where it is. */
+  take(tracked: Tracked, log: UndoLog): void {
+    const { pool } = tracked;
+    if (pool === null) return;
+    const at = pool.devices.lastIndexOf(tracked);
+    pool.devices.splice(at, 1);
+    tracked.pool = null;
+    log.push(() => {
+      pool.devices.splice(at, 0, tracked);
+      tracked.pool = pool;
+    });
+  }
+
+  /** Gives every pool the provider of its devices, as each report to Placement does. */
+  assignProviders(): void {
+    for (const pool of this.#list) {
+      const rp = pool.devices.find((d) => d.rp !== null)?.rp ?? null;
+      if (rp === null || pool.rp === rp) continue;
+      pool.rp = rp;
+      this.#isSorted = false;
+    }
+  }
+
+  view(): PoolView[] {
+    return this.#list.map((p) => ({
+      ...p.keys,
+      count: p.devices.length,
+      devices: p.devices.map((d) => d.device.address),
+      ...(p.rp === null ? {} : { _has_rp: true }),
+    }));
+  }
+
+  #create(keys: JsonObject, identity: string, log?: UndoLog): Pool {
+    const pool = new Pool(keys, identity);
+    const [before, wasSorted] = [this.#list, this.#isSorted];
+    if (!this.#isSorted) this.#list = this.#list.toSorted((a, b) => a.size - b.size);
+    this.#isSorted = true;
+    this.#list = this.#insert(pool, log !== undefined || this.#list !== before);
+    this.#byIdentity.set(identity, pool);
+    log?.push(() => {
+      [this.#list, this.#isSorted] = [before, wasSorted];
+      this.#byIdentity.delete(identity);
+    });
+    return pool;
+  }
+
+  /** Behind the last pool with as few keys; in place where nobody needs the list of before. */
+  #insert(pool: Pool, copy: boolean): Pool[] {
+    let low = 0;
+    let high = this.#list.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#list[middle]?.size ?? 0) <= pool.size) low = middle + 1;
+      else high = middle;
+    }
+    const list = copy ? [...this.#list] : this.#list;
+    list.splice(low, 0, pool);
+    return list;
+  }
+
+  #drop(pool: Pool, log?: UndoLog): void {
+    const before = this.#list;
+    this.#list = before.filter((p) => p !== pool);
+    this.#byIdentity.delete(pool.identity);
+    log?.push(() => {
+      this.#list = before;
+      this.#byIdentity.set(pool.identity, pool);
+    });
+  }
+}
