@@ -17,7 +17,7 @@ const LAYERS = [
   ['settings', ['src/config/hookSettings.ts']],
   ['config', ['src/config/load.ts']],
   ['toml', ['src/config/hostdevToml.ts', 'toml-eslint-parser']],
-  ['pools', ['src/cli/config.ts']],
+  ['pools', ['config', 'pool', 'claim', 'placement'].map((n) => `src/cli/${n}.ts`)],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];

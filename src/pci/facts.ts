@@ -13,6 +13,8 @@ export type PciFacts = {
   vfProductId(address: Address): string | null;
   /** The serial number in the VPD of a function, or of its PF. Reading it takes the device's lock, and some cards need a second: asked for only where a spec needs it. */
   cardSerial(address: Address): string | null;
+  /** The interface of each function that has one; of several the first by name. None for a saved inventory. */
+  netdevs(): ReadonlyMap<Address, string>;
   /** Facts that were asked for and could not be known, for a warning. */
   readonly unknown: ReadonlySet<string>;
 };
@@ -70,6 +72,14 @@ export function pciFacts(inventory: Inventory, host: Host | null): PciFacts {
       if (!isAddress(address)) return null;
       const parent = inventory.byAddress.get(address)?.parent_addr ?? null;
       return serialOf(address) ?? (parent === null ? null : serialOf(parent));
+    },
+    netdevs() {
+      const found = new Map<Address, string>();
+      for (const name of host?.list(host.classLink('net')) ?? []) {
+        const address = host === null ? null : addressOfClass(host, 'net', name);
+        if (address !== null && !found.has(address)) found.set(address, name);
+      }
+      return found;
     },
   };
 }
