@@ -123,11 +123,15 @@ function claimOrSay<T>({ offered, free, notFree }: HostPools, requests: readonly
       .join('; ');
     const held = rows.some((r) => r.free < r.offered);
     const enough = rows.every((r) => r.free >= r.wanted);
-    const hint = enough
-      ? 'Each alone would do: NUMA nodes, a PF that excludes its VFs, or two aliases for the same devices keep them from it together.'
-      : held
-        ? `${notFree.size} devices are not free: 'hostdev pool list' says why.`
-        : "'hostdev config check' shows what each device_spec takes.";
+    const alone = requests.length === 1;
+    const hint =
+      enough && alone
+        ? "NUMA nodes, --policy or the provider's share keep it from them: 'hostdev pool list' shows where they are."
+        : enough
+          ? 'Each alone would do: NUMA nodes, a PF that excludes its VFs, or two aliases for the same devices keep them from it together.'
+          : held
+            ? `${notFree.size} devices are not free: 'hostdev pool list' says why.`
+            : "'hostdev config check' shows what each device_spec takes.";
     throw new HostdevError('HOSTDEV_NO_CAPACITY', `The devices are not all free (${short})`, {
       hint,
       data: { requests: rows },

@@ -3,8 +3,13 @@ import { denylisted } from '../binding/denylist.ts';
 import { type Finding, fatal, type Place, remark } from '../config/place.ts';
 import type { Host } from '../host/host.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
+import { computeProviders, type ViewOptions } from '../placement/view.ts';
+import { fromInventory } from '../pool/device.ts';
+import { type DeviceState, PciTracker } from '../pool/tracker.ts';
 import { type SpecDevice, SpecMatcher } from '../spec/deviceSpec.ts';
+import { NovaError } from '../spec/novaError.ts';
 import { starlingxNotes } from '../spec/starlingx.ts';
+import { viewOptions } from './hostPools.ts';
 import type { Warned } from './options.ts';
 import { type PciSetup, readSetup, type SetupOptions } from './pciSetup.ts';
 
@@ -39,6 +44,7 @@ export async function checkConfig(host: Host, options: SetupOptions): Promise<Ch
     ...setup.findings,
     ...matched.findings,
     ...pfAndVfs(setup, matched),
+    ...placementRefusals(setup, matched),
     ...hardDevices(setup, matched),
     ...allowances(setup, options.inventory === null),
   ];
@@ -165,6 +171,51 @@ function pfAndVfs({ config, specs, inventory }: PciSetup, { specOf, devices }: M
       },
     );
   });
+}
+
+/** What else Nova would not report, each told at the spec of the device with which the refusal begins. PFs beside VFs are told by {@link pfAndVfs}. */
+function placementRefusals(setup: PciSetup, { specOf, devices }: Matched): Finding[] {
+  const { config, specs, facts } = setup;
+  if (!config.pci.report_in_placement) return [];
+  const tracker = new PciTracker(
+    specs.map((s) => s.value),
+    fromInventory(devices.flat().filter((d) => !isBridge(d))),
+    facts,
+  );
+  const options = viewOptions(setup);
+  const byProvider = new Map<string, DeviceState[]>();
+  for (const state of tracker.devices()) {
+    const name = state.device.parent_addr ?? state.device.address;
+    byProvider.set(name, [...(byProvider.get(name) ?? []), state]);
+  }
+  const findings = new Map<string, Finding>();
+  for (const states of byProvider.values()) {
+    const refusal = (count: number): NovaError | null => refusalOf(states.slice(0, count), options);
+    if (refusal(states.length) === null) continue;
+    let [good, bad] = [0, states.length];
+    while (bad - good > 1) {
+      const middle = (good + bad) >> 1;
+      if (refusal(middle) === null) good = middle;
+      else bad = middle;
+    }
+    const e = refusal(bad);
+    const place = specs[specOf.get(states[bad - 1]?.device.address ?? '') ?? -1]?.place ?? nowhere('');
+    if (e === null || e.novaClass === 'PlacementPciDependentDeviceException') continue;
+    // One PF after the other would say the same.
+    const id = `${place.file}\0${place.key}\0${e.novaClass}`;
+    if (!findings.has(id)) findings.set(id, fatal(place, e.message, { hint: e.hint }));
+  }
+  return [...findings.values()];
+}
+
+function refusalOf(states: readonly DeviceState[], options: ViewOptions): NovaError | null {
+  try {
+    computeProviders([], states, options);
+    return null;
+  } catch (e) {
+    if (e instanceof NovaError) return e;
+    throw e;
+  }
 }
 
 /** Devices that VFIO will not take, whatever the configuration says. */

@@ -13,9 +13,14 @@ export type ShownPlacement = Warned & {
   not_reported: string[];
 };
 
-/** Raises HOSTDEV_CONFIG, HOSTDEV_PLACEMENT and its kin where Nova would not start, and what reading the files raises. */
-export async function showPlacement(host: Host, options: SetupOptions): Promise<ShownPlacement> {
+/** `hypervisorHostname` goes before the configured one: a saved inventory may be another host's. Raises HOSTDEV_CONFIG, HOSTDEV_PLACEMENT and its kin where Nova would not start, and what reading the files raises. */
+export async function showPlacement(
+  host: Host,
+  options: SetupOptions,
+  hypervisorHostname: string | null = null,
+): Promise<ShownPlacement> {
   const setup = await usableSetup(host, options);
+  if (hypervisorHostname !== null) setup.config.pci.hypervisor_hostname = hypervisorHostname;
   const { offered, warnings } = await hostPools(setup, options.inventory === null ? host : null);
   const ledger = new Ledger(viewOptions(setup));
   const devices = offered.devices();

@@ -104,6 +104,13 @@ export const COMMANDS: readonly Command[] = [
     words: [0, 0],
     text: 'what OpenStack Placement would be told of the configured devices',
     takes: ['config', 'inventory'],
+    own: {
+      'hypervisor-hostname': {
+        type: 'string',
+        value: 'NAME',
+        text: "the compute node, where it is not this host's name",
+      },
+    },
     load: async () => (await import('./placement.ts')).placementShow,
   },
   {
