@@ -1,8 +1,8 @@
 /**
- * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `common` and `engine` what the other commands add,
- * `pools` those over specs and pools, `hook` what only the hook does, `settings`, `config` and `toml` what reads a configuration, `xmldom` the XML library. A layer finds
- * the modules of those below it in their files, so each module is there once; a layer above is loaded when a command asks for it by import(). Why:
- * docs/decisions/0005-bundle.md.
+ * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `input` the reading of files, `common` and `engine` what
+ * the other commands add, `simulate` Nova's rules, `settings`, `config` and `toml` what reads a configuration, `pools` the commands over both, `hook` what only
+ * the hook does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer above is loaded
+ * when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
  */
 import { chmodSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
@@ -10,9 +10,11 @@ import { build } from 'esbuild';
 
 const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
+  ['input', ['src/cli/input.ts']],
   // What the commands over pools need too, which have no use for the rest of `engine`.
   ['common', ['src/binding/denylist.ts', 'src/pci/resolve.ts']],
   ['engine', ['bind', 'group', 'help', 'show', 'status'].map((n) => `src/cli/${n}.ts`).concat('src/binding/guards.ts')],
+  ['simulate', ['src/cli/simulate.ts']],
   // What the hook reads where there is a configuration, and what it reads only then.
   ['settings', ['src/config/hookSettings.ts']],
   ['config', ['src/config/load.ts']],

@@ -151,4 +151,11 @@ export const COMMANDS: readonly Command[] = [
     text: 'whether libvirt finds and can run it (exit 3: no)',
     load: async () => (await import('./hook.ts')).hookStatusCommand,
   },
+  {
+    name: 'simulate',
+    args: '[FILE|-]',
+    words: [0, 1],
+    text: "Nova's answers for a host described in a file: specs, aliases, pools, claims, Placement",
+    load: async () => (await import('./simulate.ts')).simulateCommand,
+  },
 ];

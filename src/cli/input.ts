@@ -6,14 +6,14 @@ import { HostdevError, isErrno } from '../errors.ts';
 export const MAX_INPUT = 16 * 1024 * 1024;
 const MAX_BYTES = MAX_INPUT + 1;
 
-/** The bytes of a file, `-` being stdin, at most 16 MiB + 1 (the XML reader says that it is too large). Raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED. */
-export async function readInput(file: string): Promise<Uint8Array> {
+/** The bytes of a file, `-` being stdin, at most `maxBytes` (16 MiB + 1: the XML reader says that it is too large). Raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED. */
+export async function readInput(file: string, maxBytes = MAX_BYTES): Promise<Uint8Array> {
   const chunks: Buffer[] = [];
   let size = 0;
   const add = (chunk: Buffer): boolean => {
     chunks.push(chunk);
     size += chunk.length;
-    return size < MAX_BYTES;
+    return size < maxBytes;
   };
   if (file === '-') {
     for await (const chunk of process.stdin) if (!add(chunk as Buffer)) break;
@@ -31,5 +31,5 @@ export async function readInput(file: string): Promise<Uint8Array> {
       await handle.close().catch(() => {});
     }
   }
-  return Buffer.concat(chunks).subarray(0, MAX_BYTES);
+  return Buffer.concat(chunks).subarray(0, maxBytes);
 }

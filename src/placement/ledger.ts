@@ -29,8 +29,9 @@ type Allocation = Map<string, { resourceClass: string; units: number }>;
 /** One set of devices from Placement: how many from which provider, for each request. */
 export type Candidate = Map<string, number>[];
 
-/** A host has few cards, and a request few devices: what is not found by then is not tried further. */
-const MAX_CANDIDATES = 2000;
+/** A host has few cards, and a request few devices: what is not found by then is not looked for further. */
+const MAX_TRIED = 20_000;
+const MAX_UNITS = 2000;
 
 export class Ledger {
   readonly #options: ViewOptions;
@@ -61,7 +62,7 @@ export class Ledger {
     return isReported(tags) ? providerName(device, this.#options.hypervisorHostname) : null;
   }
 
-  allocate(consumer: string, candidate: Candidate): void {
+  allocate(consumer: string, candidate: readonly ReadonlyMap<string, number>[]): void {
     const allocation: Allocation = this.#allocations.get(consumer) ?? new Map();
     for (const taken of candidate) {
       for (const [name, units] of taken) {
@@ -78,41 +79,43 @@ export class Ledger {
   }
 
   /**
-   * Candidates for requests that Placement has to serve (null for those that it has not: neutron's), each unit from one provider; with `isolate` all from different ones.
-   * The first providers by name are filled first.
+   * The first set of providers that Placement can serve these requests from and that passes `test`; null when there is none. A request is null when Placement is not
+   * asked for it (neutron's). With `isIsolated` every unit comes from another provider, of all requests. The first providers by name are filled first.
    */
-  *candidates(requests: readonly (PciRequest | null)[], isIsolated: boolean): Generator<Candidate> {
-    const left = new Map([...this.#books].map(([name, b]) => [name, this.#capacity(name, b)]));
+  findCandidate(
+    requests: readonly (PciRequest | null)[],
+    isIsolated: boolean,
+    test: (candidate: Candidate) => boolean,
+  ): Candidate | null {
+    const left = new Map([...this.#books].map(([name, b]) => [name, Math.max(0, this.#capacity(name, b))]));
     const wants = requests.map((r) => (r === null ? [] : this.#providersFor(r)));
+    const most = (name: string): number => (isIsolated ? Math.min(1, left.get(name) ?? 0) : (left.get(name) ?? 0));
+    const isHopeless = requests.some((r, i) => {
+      const all = wants[i]?.reduce((sum, name) => sum + most(name), 0) ?? 0;
+      return r !== null && (r.count > all || r.count > MAX_UNITS);
+    });
+    if (isHopeless) return null;
     const candidate: Candidate = requests.map(() => new Map());
     let tried = 0;
-    const books = [...this.#books.keys()];
-    const place = function* (request: number, unit: number, from: number): Generator<Candidate> {
-      if (request === requests.length) {
-        yield candidate.map((m) => new Map(m));
-        return;
-      }
-      if (unit === (requests[request]?.count ?? 0)) {
-        yield* place(request + 1, 0, 0);
-        return;
-      }
-      for (let i = from; i < books.length && tried < MAX_CANDIDATES; i += 1) {
-        const name = books[i] ?? '';
+    const fill = (request: number, units: number, from: number): boolean => {
+      if (request >= requests.length) return test(candidate);
+      const [names, taken] = [wants[request] ?? [], candidate[request] ?? new Map<string, number>()];
+      if (units === 0) return fill(request + 1, requests[request + 1]?.count ?? 0, 0);
+      for (let i = from; i < names.length; i += 1) {
+        const name = names[i] ?? '';
         const free = left.get(name) ?? 0;
-        const taken = candidate[request];
-        if (free < 1 || !wants[request]?.includes(name) || taken === undefined) continue;
-        tried += 1;
-        const before = taken.get(name) ?? 0;
-        left.set(name, isIsolated ? 0 : free - 1);
-        taken.set(name, before + 1);
-        // Units of one request are alike: only sets in order of providers are different ones.
-        yield* place(request, unit + 1, i);
-        left.set(name, free);
-        if (before === 0) taken.delete(name);
-        else taken.set(name, before);
+        for (let n = Math.min(units, most(name)); n > 0 && tried < MAX_TRIED; n -= 1) {
+          tried += 1;
+          taken.set(name, n);
+          left.set(name, isIsolated ? 0 : free - n);
+          if (fill(request, units - n, i + 1)) return true;
+          left.set(name, free);
+          taken.delete(name);
+        }
       }
+      return false;
     };
-    yield* place(0, 0, 0);
+    return fill(0, requests[0]?.count ?? 0, 0) ? candidate : null;
   }
 
   #providersFor(request: PciRequest): string[] {

@@ -1,0 +1,258 @@
+/**
+ * `simulate`: Nova's answers for one host that is described in a file (contract 7). It joins spec, pool and placement as nova-compute and its
+ * scheduler do; what Nova gets wrong is answered rightly or with a clear error (docs/reference/simulate.md).
+ */
+import { Ledger, type PlacementView } from '../placement/ledger.ts';
+import type { GuestPlace, ProviderUnits } from '../pool/filters.ts';
+import type { PoolView } from '../pool/pools.ts';
+import { type DeviceState, PciTracker } from '../pool/tracker.ts';
+import type { AddressSpec } from '../spec/addressSpec.ts';
+import { type Alias, type Aliases, parseAliases, viewAliases } from '../spec/alias.ts';
+import { type DeviceSpec, parseDeviceSpecs, type SpecContext } from '../spec/deviceSpec.ts';
+import type { JsonObject } from '../spec/json.ts';
+import { type ErrorView, type Note, NovaError } from '../spec/novaError.ts';
+import { type PciRequest, parsePolicy, resolveRequest } from '../spec/request.ts';
+import { type ClaimStep, type Scenario, type Step, scenarioFacts } from './scenario.ts';
+
+/** nova-compute's host name in the verdicts. */
+const HYPERVISOR = 'cn1';
+
+export type { PoolView };
+export type SpecView = Omit<DeviceSpec, 'address'> & { address: AddressSpec | null };
+export type Report = PlacementView | { error: ErrorView };
+
+export type StepVerdict = {
+  op: Step['op'];
+  instance?: string;
+  stage?: 'request' | 'support' | 'claim' | 'done';
+  supported?: boolean;
+  requests?: PciRequest[];
+  devices?: string[];
+  devices_by_request?: string[][];
+  /** From which provider how many, in Placement. */
+  rp?: Record<string, number>;
+  error: ErrorView | null;
+  pools_after: PoolView[];
+  statuses: Record<string, { status: string; instance: string | null }>;
+  placement_after?: Report;
+};
+
+export type Verdict = {
+  id?: string;
+  spec_error: ErrorView | null;
+  alias_error: ErrorView | null;
+  aliases: Record<string, Alias>;
+  tracker_error?: ErrorView | null;
+  specs?: SpecView[];
+  devices?: { address: string; spec_index: number | null; tags: JsonObject | null; error: ErrorView | null }[];
+  pools?: PoolView[];
+  steps?: StepVerdict[];
+  placement?: Report;
+};
+
+/** The verdict, and what is worth saying beside it. Raises nothing but faults of ours: what is wrong with specs and requests is in the verdict. */
+export function simulate(scenario: Scenario): { verdict: Verdict; notes: string[] } {
+  const simulation = new Simulation(scenario);
+  return { verdict: simulation.run(), notes: simulation.notes };
+}
+
+/** The value, or the Nova error in its place. */
+function attempt<T>(f: () => T): { value: T; error: null } | { value: null; error: NovaError } {
+  try {
+    return { value: f(), error: null };
+  } catch (e) {
+    if (e instanceof NovaError) return { value: null, error: e };
+    throw e;
+  }
+}
+
+class Simulation {
+  readonly notes: string[] = [];
+  readonly #scenario: Scenario;
+  readonly #context: SpecContext;
+  readonly #ledger: Ledger;
+  #devices: Scenario['devices'];
+  #specs: DeviceSpec[] = [];
+  #aliases: Aliases = new Map();
+  #aliasError: NovaError | null = null;
+
+  constructor(scenario: Scenario) {
+    this.#scenario = scenario;
+    this.#devices = scenario.devices;
+    const facts = scenarioFacts(scenario, () => this.#devices);
+    this.#context = { facts, reportInPlacement: scenario.reportInPlacement, readDeviceId: false };
+    this.#ledger = new Ledger({ hypervisorHostname: HYPERVISOR, traitBlanks: scenario.traitBlanks });
+  }
+
+  run(): Verdict {
+    const { id, deviceSpec, alias, pciInPlacement, steps, hasPlacement } = this.#scenario;
+    const aliases = attempt(() => parseAliases(alias, pciInPlacement));
+    this.#aliases = aliases.value ?? new Map();
+    this.#aliasError = aliases.error;
+    const specs = attempt(() => parseDeviceSpecs(deviceSpec, this.#context));
+    const verdict: Verdict = {
+      ...(id === null ? {} : { id }),
+      spec_error: specs.error?.view() ?? null,
+      alias_error: aliases.error?.view() ?? null,
+      aliases: viewAliases(this.#aliases),
+    };
+    if (specs.value === null) return verdict;
+    this.#specs = specs.value.specs;
+    this.#say(specs.value.notes);
+    const tracker = new PciTracker(this.#specs, this.#devices, this.#context.facts);
+    this.#say(tracker.notes);
+    const placement = this.#report(tracker);
+    const isMalformed = (e: NovaError | null): boolean => e?.novaClass === 'PciDeviceWrongAddressFormat';
+    return {
+      ...verdict,
+      tracker_error: tracker.matches.find((m) => isMalformed(m.error))?.error?.view() ?? null,
+      specs: this.#specs,
+      devices: tracker.matches.map(({ device, specIndex, tags, error }) => ({
+        address: device.address,
+        spec_index: specIndex,
+        tags,
+        error: error?.view() ?? null,
+      })),
+      pools: tracker.pools(),
+      ...(hasPlacement ? { placement } : {}),
+      steps: steps.map((s) => this.#step(tracker, s)),
+    };
+  }
+
+  #say(notes: readonly Note[]): void {
+    this.notes.push(...notes.map((n) => n.text));
+  }
+
+  #report(tracker: PciTracker): Report {
+    if (!this.#scenario.reportInPlacement) return { error: null, rps: {}, allocations: {}, allocations_healed: false };
+    const found = attempt(() => this.#ledger.report(this.#specs, tracker.devices()));
+    if (found.error !== null) return { error: found.error.view() };
+    tracker.assignProviders((d) => this.#ledger.providerOf(d));
+    return found.value;
+  }
+
+  #step(tracker: PciTracker, step: Step): StepVerdict {
+    const done = step.op === 'claim' ? this.#claim(tracker, step) : { error: this.#other(tracker, step) };
+    const placement = this.#report(tracker);
+    return {
+      op: step.op,
+      ...('instance' in step ? { instance: step.instance } : {}),
+      ...done,
+      pools_after: tracker.pools(),
+      statuses: Object.fromEntries(tracker.devices().map(statusOf)),
+      ...(this.#scenario.hasPlacement ? { placement_after: placement } : {}),
+    };
+  }
+
+  /** free and refresh. */
+  #other(tracker: PciTracker, step: Exclude<Step, ClaimStep>): ErrorView | null {
+    const { error } = attempt(() => {
+      if (step.op === 'free') {
+        tracker.free(step.instance);
+        this.#ledger.free(step.instance);
+        return;
+      }
+      const before = this.#devices;
+      this.#devices = step.devices ?? before;
+      if (step.deviceSpec !== null) {
+        const parsed = attempt(() => parseDeviceSpecs(step.deviceSpec ?? [], this.#context));
+        if (parsed.value === null) {
+          this.#devices = before;
+          throw parsed.error;
+        }
+        this.#specs = parsed.value.specs;
+        this.#say(parsed.value.notes);
+      }
+      const specs = step.deviceSpec === null ? {} : { specs: this.#specs, facts: this.#context.facts };
+      tracker.refresh({ devices: this.#devices, ...specs });
+      this.#say(tracker.notes);
+    });
+    return error?.view() ?? null;
+  }
+
+  #claim(tracker: PciTracker, step: ClaimStep): Omit<StepVerdict, 'op' | 'pools_after' | 'statuses'> {
+    const asked = attempt(() => this.#requests(step));
+    if (asked.value === null) return { stage: 'request', error: asked.error.view() };
+    const requests = asked.value;
+    const place: GuestPlace = { numaCells: step.numaCells, hostCells: this.#scenario.hostCells };
+    const { units, isSupported } = this.#schedule(tracker, step, requests, place);
+    const base = { supported: isSupported, requests };
+    if (!isSupported && !step.force) return { ...base, stage: 'support', error: null };
+    if (units !== null)
+      this.#ledger.allocate(
+        step.instance,
+        units.map((u) => u ?? new Map()),
+      );
+    const claimed = attempt(() =>
+      tracker.claim(step.instance, requests, { place, spread: step.spread, ...(units === null ? {} : { units }) }),
+    );
+    if (claimed.value === null) {
+      if (units !== null) this.#ledger.free(step.instance);
+      return { ...base, stage: 'claim', error: claimed.error.view() };
+    }
+    const { byRequest } = claimed.value;
+    return {
+      ...base,
+      stage: 'done',
+      devices: byRequest.flat(),
+      devices_by_request: byRequest,
+      ...(units === null ? {} : { rp: totals(units) }),
+      error: null,
+    };
+  }
+
+  /** The flavor's requests, then the ports'. */
+  #requests(step: ClaimStep): PciRequest[] {
+    const flavor: PciRequest[] = [];
+    if (step.request !== null) {
+      if (this.#aliasError !== null) throw this.#aliasError;
+      const { requests, notes } = resolveRequest(step.request, this.#aliases, step.affinityPolicy);
+      this.#say(notes);
+      flavor.push(...requests);
+    }
+    const ports = step.portRequests.map((p): PciRequest => {
+      if (p.count < 0) throw new NovaError('ValueError', `The count of a port request is ${p.count}`);
+      return {
+        alias_name: null,
+        count: p.count,
+        numa_policy: parsePolicy(p.numa_policy ?? step.affinityPolicy),
+        spec: p.spec,
+      };
+    });
+    return [...flavor, ...ports];
+  }
+
+  /** The scheduler's part: whether the host can serve the requests, and in Placement from which providers. */
+  #schedule(
+    tracker: PciTracker,
+    step: ClaimStep,
+    requests: PciRequest[],
+    place: GuestPlace,
+  ): { isSupported: boolean; units: ProviderUnits[] | null } {
+    const { spread } = step;
+    if (!this.#scenario.pciInPlacement)
+      return { isSupported: tracker.isSupported(requests, { place, spread }), units: null };
+    // Neutron's requests are not in Placement.
+    const asked = requests.map((r) => (r.alias_name === null ? null : r));
+    const isIsolated = step.groupPolicy === 'isolate';
+    let units: ProviderUnits[] | null = null;
+    this.#ledger.findCandidate(asked, isIsolated, (candidate) => {
+      const these = candidate.map((m) => (m.size === 0 ? null : new Map(m)));
+      if (!tracker.isSupported(requests, { place, units: these })) return false;
+      units = these;
+      return true;
+    });
+    return { isSupported: units !== null, units };
+  }
+}
+
+const statusOf = (d: DeviceState): [string, { status: string; instance: string | null }] => [
+  d.device.address,
+  { status: d.status, instance: d.consumer },
+];
+
+function totals(units: readonly ProviderUnits[]): Record<string, number> {
+  const all = new Map<string, number>();
+  for (const one of units) for (const [name, n] of one ?? []) all.set(name, (all.get(name) ?? 0) + n);
+  return Object.fromEntries(all);
+}

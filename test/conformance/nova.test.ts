@@ -1,0 +1,56 @@
+/**
+ * Nova's own verdicts (README.md here; produced by running Nova 33.0.0+373), compared in full with what `simulate` answers: everything but the texts of errors, whose class
+ * must agree. Where a row is marked nova_bug, Nova crashed or was wrong: BETTER says what is answered instead, and why.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { parseScenario } from '../../src/actions/scenario.ts';
+import { simulate, type Verdict } from '../../src/actions/simulate.ts';
+import { NOVA_CODES } from '../../src/spec/novaError.ts';
+import { BETTER } from './better.ts';
+
+type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+type Row = { case: { [key: string]: Json; id: string }; expected: { [key: string]: Json }; nova_bug: boolean };
+
+const rows = readFileSync(join(import.meta.dirname, 'nova-pci.jsonl'), 'utf8')
+  .trimEnd()
+  .split('\n')
+  .map((line) => JSON.parse(line) as Row);
+
+const answer = (row: Row): Verdict => simulate(parseScenario(Buffer.from(JSON.stringify(row.case)))).verdict;
+
+/** Errors as their class: Nova's texts are not ours. Each of ours also has the code of its class. */
+function comparable(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(comparable);
+  if (typeof value !== 'object' || value === null) return value;
+  const entries = Object.entries(value).map(([k, v]): [string, unknown] => [k, comparable(v)]);
+  const keys = Object.keys(value);
+  if (!keys.includes('class') || !keys.includes('message')) return Object.fromEntries(entries);
+  const error = value as { class: string; code?: string; message: string };
+  if (error.code !== undefined) {
+    expect(error.code).toBe((NOVA_CODES as Record<string, string>)[error.class]);
+    expect(error.message).not.toBe('');
+  }
+  return { class: error.class };
+}
+
+describe('299 verdicts of Nova', () => {
+  test('all rows are here', () => {
+    expect(rows).toHaveLength(299);
+    expect(rows.filter((r) => r.nova_bug).map((r) => r.case.id).sort()).toEqual(Object.keys(BETTER).sort());
+  });
+
+  test.each(rows.filter((r) => !r.nova_bug).map((r) => [r.case.id, r] as const))('%s', (_, row) => {
+    const verdict = answer(row);
+    expect(comparable(JSON.parse(JSON.stringify(verdict)))).toEqual(comparable(row.expected));
+  });
+
+  test.each(rows.filter((r) => r.nova_bug).map((r) => [r.case.id, r] as const))('%s, better than Nova', (id, row) => {
+    const better = BETTER[id];
+    if (better === undefined) throw new Error(`no better answer for ${id}`);
+    const verdict = JSON.parse(JSON.stringify(answer(row))) as Verdict;
+    better.check(verdict, row.expected as unknown as Verdict);
+    expect(comparable(verdict)).not.toEqual(comparable(row.expected));
+  });
+});
