@@ -12,7 +12,7 @@ const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
   ['input', ['src/cli/input.ts']],
   // What the commands over pools need too, which have no use for the rest of `engine`.
-  ['common', ['src/binding/denylist.ts', 'src/pci/resolve.ts']],
+  ['common', ['src/binding/denylist.ts', 'src/pci/resolve.ts', 'src/store/files.ts']],
   ['engine', ['bind', 'group', 'help', 'show', 'status'].map((n) => `src/cli/${n}.ts`).concat('src/binding/guards.ts')],
   ['simulate', ['src/cli/simulate.ts']],
   // What the hook reads where there is a configuration, and what it reads only then.

@@ -44,7 +44,14 @@ export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWis
   const setup = await usableSetup(host, options);
   const { requests, notes } = resolveRequest(wish.request, setup.aliases, wish.policy);
   const pools = await hostPools(setup, options.inventory === null ? host : null);
-  const { byRequest, providerOf } = take(setup, pools, requests, wish);
+  const way = wayOf(setup, pools.free, wish.isolate);
+  let byRequest: string[][];
+  try {
+    byRequest = way.claim(requests, { place: wish.place, spread: wish.spread });
+  } catch (e) {
+    if (!(e instanceof NovaError) || e.novaClass !== 'PciDeviceRequestFailed') throw e;
+    throw noCapacity(setup, pools, requests, wish, e);
+  }
   const known = setup.inventory.byAddress;
   return {
     changed: false,
@@ -59,7 +66,7 @@ export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWis
           dev_type = 'type-PCI',
           numa_node = null,
         } = known.get(address) ?? {};
-        return { address, vendor_id, product_id, dev_type, numa_node, provider: providerOf(address) };
+        return { address, vendor_id, product_id, dev_type, numa_node, provider: way.providerOf(address) };
       }),
     })),
     warnings: [
@@ -71,81 +78,85 @@ export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWis
   };
 }
 
-type Taken = { byRequest: string[][]; providerOf: (address: string) => string | null };
+/** How devices are taken: from the pools alone, or as Placement allocates them first. */
+type Way = {
+  supports(requests: readonly PciRequest[], options: ClaimOptions): boolean;
+  claim(requests: readonly PciRequest[], options: ClaimOptions): string[][];
+  providerOf(address: string): string | null;
+};
 
-function take(setup: PciSetup, pools: HostPools, requests: readonly PciRequest[], wish: ClaimWish): Taken {
-  const base: ClaimOptions = { place: wish.place, spread: wish.spread };
+function wayOf(setup: PciSetup, tracker: PciTracker, isolate: boolean): Way {
   if (!setup.config.pci.pci_in_placement) {
-    const { byRequest } = claimOrSay(pools, requests, () => pools.free.claim(NOBODY, requests, base));
-    return { byRequest, providerOf: () => null };
+    return {
+      supports: (requests, options) => tracker.isSupported(requests, options),
+      claim: (requests, options) => tracker.claim(NOBODY, requests, options).byRequest,
+      providerOf: () => null,
+    };
   }
   const ledger = new Ledger(viewOptions(setup));
-  const tracker = pools.free;
+  const devices = tracker.devices();
   ledger.report(
     setup.specs.map((s) => s.value),
-    tracker.devices(),
+    devices,
   );
   tracker.assignProviders((d) => ledger.providerOf(d));
-  const names = new Map(tracker.devices().map((d) => [d.device.address, ledger.providerOf(d)]));
-  const byRequest = claimOrSay(pools, requests, () => {
-    const units = firstThatFits(tracker, ledger, requests, base, wish.isolate);
-    return tracker.claim(NOBODY, requests, { ...base, units });
-  }).byRequest;
-  return { byRequest, providerOf: (address) => names.get(address) ?? null };
+  const providers = new Map(devices.map((d) => [d.device.address, ledger.providerOf(d)]));
+  // Placement offers candidates, the pools decide which of them they can serve.
+  const find = (requests: readonly PciRequest[], options: ClaimOptions): readonly ProviderUnits[] | null =>
+    ledger.findCandidate(requests, isolate, (units) => tracker.isSupported(requests, { ...options, units }));
+  return {
+    supports: (requests, options) => find(requests, options) !== null,
+    claim: (requests, options) => {
+      const units = find(requests, options);
+      if (units === null)
+        throw new NovaError('PciDeviceRequestFailed', 'Placement has no providers that serve all of it');
+      return tracker.claim(NOBODY, requests, { ...options, units }).byRequest;
+    },
+    providerOf: (address) => providers.get(address) ?? null,
+  };
 }
 
-/** Placement offers candidates, the pools decide which of them they can serve. */
-function firstThatFits(
-  tracker: PciTracker,
-  ledger: Ledger,
+/** The refusal, with how many devices each alias alone could have, wherever the guest is. */
+function noCapacity(
+  setup: PciSetup,
+  { offered, free, notFree }: HostPools,
   requests: readonly PciRequest[],
-  base: ClaimOptions,
-  isolate: boolean,
-): ProviderUnits[] {
-  for (const candidate of ledger.candidates(requests, isolate))
-    if (tracker.isSupported(requests, { ...base, units: candidate })) return candidate;
-  throw new NovaError('PciDeviceRequestFailed', 'Placement has no providers that serve all of it');
+  wish: ClaimWish,
+  cause: NovaError,
+): HostdevError {
+  const [all, now] = [offered, free].map((tracker) => {
+    const way = wayOf(setup, tracker, false);
+    return requests.map((r) => mostOf(way, r, tracker.devices().length));
+  });
+  const rows = requests.map((r, n) => ({
+    alias_name: r.alias_name,
+    wanted: r.count,
+    offered: all?.[n] ?? 0,
+    free: now?.[n] ?? 0,
+  }));
+  const numbers = rows.map((r) => `${r.alias_name ?? 'a port'}: ${r.wanted} wanted, ${r.free} free of ${r.offered}`);
+  const isEnough = rows.every((r) => r.free >= r.wanted);
+  const hint = !isEnough
+    ? rows.some((r) => r.free < r.offered)
+      ? `${notFree.size} devices are not free: 'hostdev pool list' says why.`
+      : "'hostdev config check' shows what each device_spec takes."
+    : wish.isolate
+      ? 'There are enough, but not each on another provider, as --group-policy isolate asks.'
+      : wish.place.numaCells.length > 0
+        ? "There are enough, but not on these NUMA nodes: see 'hostdev pool list', or give --policy preferred."
+        : 'There are enough for each alone, but not for all together: a PF excludes its VFs, and aliases may share devices.';
+  return new HostdevError('HOSTDEV_NO_CAPACITY', `The devices are not all free (${numbers.join('; ')})`, {
+    hint,
+    data: { requests: rows },
+    cause,
+  });
 }
 
-/** The refusal with the numbers of each alias in it. */
-function claimOrSay<T>({ offered, free, notFree }: HostPools, requests: readonly PciRequest[], claim: () => T): T {
-  try {
-    return claim();
-  } catch (e) {
-    if (!(e instanceof NovaError) || e.novaClass !== 'PciDeviceRequestFailed') throw e;
-    const count = (tracker: PciTracker, r: PciRequest): number => most(tracker, r);
-    const rows = requests.map((r) => {
-      const all = count(offered, r);
-      return { alias_name: r.alias_name, wanted: r.count, offered: all, free: Math.min(all, count(free, r)) };
-    });
-    const short = rows
-      .map((r) => `${r.alias_name ?? 'a port'}: ${r.wanted} wanted, ${r.free} free of ${r.offered}`)
-      .join('; ');
-    const held = rows.some((r) => r.free < r.offered);
-    const enough = rows.every((r) => r.free >= r.wanted);
-    const alone = requests.length === 1;
-    const hint =
-      enough && alone
-        ? "NUMA nodes, --policy or the provider's share keep it from them: 'hostdev pool list' shows where they are."
-        : enough
-          ? 'Each alone would do: NUMA nodes, a PF that excludes its VFs, or two aliases for the same devices keep them from it together.'
-          : held
-            ? `${notFree.size} devices are not free: 'hostdev pool list' says why.`
-            : "'hostdev config check' shows what each device_spec takes.";
-    throw new HostdevError('HOSTDEV_NO_CAPACITY', `The devices are not all free (${short})`, {
-      hint,
-      data: { requests: rows },
-      cause: e,
-    });
-  }
-}
-
-/** How many devices a request alone could get, wherever the guest is. */
-function most(tracker: PciTracker, request: PciRequest): number {
-  let [low, high] = [0, tracker.devices().length];
+function mostOf(way: Way, request: PciRequest, limit: number): number {
+  let [low, high] = [0, limit];
   while (low < high) {
     const middle = (low + high + 1) >> 1;
-    if (tracker.isSupported([{ ...request, count: middle }])) low = middle;
+    if (way.supports([{ ...request, count: middle }], {})) low = middle;
     else high = middle - 1;
   }
   return low;
