@@ -1,6 +1,7 @@
 /** The pools of this host, or of a saved inventory: which devices the specs offer, which of them are free, and why the others are not. */
 import type { Host } from '../host/host.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
 import { computeProviders } from '../placement/view.ts';
 import { fromInventory, type PoolDevice } from '../pool/device.ts';
 import { PciTracker } from '../pool/tracker.ts';
@@ -36,7 +37,9 @@ export async function hostPools(setup: PciSetup, host: Host | null): Promise<Hos
   const devices = fromInventory(endpoints, { cardSerial, netdev });
   const offered = new PciTracker(specs, devices, facts);
   if (config.pci.report_in_placement) computeProviders(specs, offered.devices(), viewOptions(setup));
+  const warnings: string[] = [];
   const notFree = await whyNotFree(setup, host);
+  if (host !== null) await addHostUses(host, offered, setup, notFree, warnings);
   const free = new PciTracker(specs, devices.filter(isFree(notFree)), facts);
   const bridges = inventory.devices.filter(isBridge);
   const taken = new PciTracker(specs, fromInventory(bridges), facts).devices();
@@ -45,7 +48,7 @@ export async function hostPools(setup: PciSetup, host: Host | null): Promise<Hos
     free,
     notFree,
     leftOut: taken.map(({ device }) => ({ address: device.address, reason: 'it is a bridge' })),
-    warnings: [...offered.notes.map((n) => n.text), ...[...facts.unknown].map((u) => `not known: ${u}`)],
+    warnings: [...warnings, ...offered.notes.map((n) => n.text), ...[...facts.unknown].map((u) => `not known: ${u}`)],
   };
 }
 
@@ -82,6 +85,42 @@ async function whyNotFree({ inventory }: PciSetup, host: Host | null): Promise<M
       if (vf.parent_addr === address) exclude(vf, `${consumer} has its PF ${address}`);
   }
   return why;
+}
+
+/** Storage, network, display: what the host itself may need. */
+const USED_CLASSES = /^0[123]/;
+
+/** More devices on host drivers than that are VFs, and each costs a look at the routes and mounts. */
+const MAX_LOOKED_AT = 256;
+
+/** What the host itself uses, as far as that can be seen without a look at every process; binding looks closer. */
+async function addHostUses(
+  host: Host,
+  offered: PciTracker,
+  { inventory }: PciSetup,
+  why: Map<string, NotFree>,
+  warnings: string[],
+): Promise<void> {
+  const candidates = offered
+    .devices()
+    .flatMap(({ device }) => inventory.byAddress.get(device.address) ?? [])
+    .filter((d) => d.driver !== null && !why.has(d.address) && USED_CLASSES.test(d.class ?? ''))
+    .filter((d) => !isVfioDriver(host, d.address, d.driver));
+  if (candidates.length === 0) return;
+  const { hostUses } = await import('../binding/usage.ts');
+  if (candidates.length > MAX_LOOKED_AT)
+    warnings.push(
+      `${candidates.length} devices are on host drivers: only of the first ${MAX_LOOKED_AT} was looked at what the host does with them`,
+    );
+  for (const d of candidates.slice(0, MAX_LOOKED_AT)) {
+    try {
+      const [use] = hostUses(host, d);
+      if (use !== undefined)
+        why.set(d.address, { state: 'unavailable', reason: `the host uses it: ${use}`, consumer: null });
+    } catch (e) {
+      warnings.push(`${d.address}: what the host does with it is not known: ${(e as Error).message}`);
+    }
+  }
 }
 
 /** The books are read only where there are any: their reader brings the whole transaction engine with it. */

@@ -47,6 +47,12 @@ export function readUsage(host: Host, device: PciDevice, vfio: boolean): Usage {
   };
 }
 
+/** What the host does with a device on a host driver, without who holds it open, which costs a look at every process: for lists of many devices. */
+export function hostUses(host: Host, device: PciDevice): string[] {
+  const look: Look = { host, unmeasured: [] };
+  return [...diskUses(look, device.address), ...networkUses(look, device.address), ...displayUses(look, device)];
+}
+
 /** Names in a class folder whose device lies below the PCI function. */
 function classBelow(host: Host, kind: 'net' | 'block' | 'drm', address: Address): string[] {
   return (host.list(host.classLink(kind)) ?? []).filter((n) =>
