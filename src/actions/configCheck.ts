@@ -1,12 +1,14 @@
 /** `config check`: every mistake of a configuration with its place, and what its specs take on this host or in a saved inventory. */
 import { denylisted } from '../binding/denylist.ts';
-import { type Finding, fatal, type Place, remark } from '../config/place.ts';
+import { type Finding, fatal, mistake, type Place, remark } from '../config/place.ts';
 import type { Host } from '../host/host.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
-import { computeProviders, type ViewOptions } from '../placement/view.ts';
+import { computeProviders, isReported, type ViewOptions } from '../placement/view.ts';
 import { fromInventory } from '../pool/device.ts';
+import { poolKeys } from '../pool/pools.ts';
 import { type DeviceState, PciTracker } from '../pool/tracker.ts';
 import { type SpecDevice, SpecMatcher } from '../spec/deviceSpec.ts';
+import { canonicalJson } from '../spec/json.ts';
 import { NovaError } from '../spec/novaError.ts';
 import { starlingxNotes } from '../spec/starlingx.ts';
 import { viewOptions } from './hostPools.ts';
@@ -173,7 +175,7 @@ function pfAndVfs({ config, specs, inventory }: PciSetup, { specOf, devices }: M
   });
 }
 
-/** What else Nova would not report, each told at the spec of the device with which the refusal begins. PFs beside VFs are told by {@link pfAndVfs}. */
+/** What else stands in Placement's way, each told once a spec; PFs beside VFs are told by {@link pfAndVfs}. */
 function placementRefusals(setup: PciSetup, { specOf, devices }: Matched): Finding[] {
   const { config, specs, facts } = setup;
   if (!config.pci.report_in_placement) return [];
@@ -182,30 +184,60 @@ function placementRefusals(setup: PciSetup, { specOf, devices }: Matched): Findi
     fromInventory(devices.flat().filter((d) => !isBridge(d))),
     facts,
   );
-  const options = viewOptions(setup);
   const byProvider = new Map<string, DeviceState[]>();
-  for (const state of tracker.devices()) {
+  for (const state of tracker.devices().filter((d) => isReported(d.tags))) {
     const name = state.device.parent_addr ?? state.device.address;
     byProvider.set(name, [...(byProvider.get(name) ?? []), state]);
   }
   const findings = new Map<string, Finding>();
+  // One PF after the other would say the same.
+  const tell = (state: DeviceState | undefined, kind: string, make: (place: Place) => Finding): void => {
+    const place = specs[specOf.get(state?.device.address ?? '') ?? -1]?.place ?? nowhere('');
+    const id = `${place.file}\0${place.key}\0${kind}`;
+    if (!findings.has(id)) findings.set(id, make(place));
+  };
   for (const states of byProvider.values()) {
-    const refusal = (count: number): NovaError | null => refusalOf(states.slice(0, count), options);
-    if (refusal(states.length) === null) continue;
-    let [good, bad] = [0, states.length];
-    while (bad - good > 1) {
-      const middle = (good + bad) >> 1;
-      if (refusal(middle) === null) good = middle;
-      else bad = middle;
+    const refused = firstRefused(states, viewOptions(setup));
+    if (refused !== null) {
+      const { novaClass, message, hint } = refused.error;
+      if (novaClass !== 'PlacementPciDependentDeviceException')
+        tell(refused.state, novaClass, (place) => fatal(place, message, { hint }));
+      continue;
     }
-    const e = refusal(bad);
-    const place = specs[specOf.get(states[bad - 1]?.device.address ?? '') ?? -1]?.place ?? nowhere('');
-    if (e === null || e.novaClass === 'PlacementPciDependentDeviceException') continue;
-    // One PF after the other would say the same.
-    const id = `${place.file}\0${place.key}\0${e.novaClass}`;
-    if (!findings.has(id)) findings.set(id, fatal(place, e.message, { hint: e.hint }));
+    const [first] = states;
+    const other = states.find((s) => poolId(s) !== poolId(first));
+    if (config.pci.pci_in_placement && other !== undefined)
+      tell(other, 'split', (place) =>
+        mistake(
+          place,
+          `${other.device.address} and ${first?.device.address} are VFs of one PF with different tags: Nova gives none of them out`,
+          {
+            hint: 'Give all VFs of a PF the same tags.',
+          },
+        ),
+      );
   }
   return [...findings.values()];
+}
+
+const poolId = (s: DeviceState | undefined): string =>
+  s === undefined ? '' : canonicalJson(poolKeys(s.device, s.tags));
+
+/** The device with which a provider begins to be refused. */
+function firstRefused(
+  states: readonly DeviceState[],
+  options: ViewOptions,
+): { state: DeviceState | undefined; error: NovaError } | null {
+  let error = refusalOf(states, options);
+  if (error === null) return null;
+  let [good, bad] = [0, states.length];
+  while (bad - good > 1) {
+    const middle = (good + bad) >> 1;
+    const e = refusalOf(states.slice(0, middle), options);
+    if (e === null) good = middle;
+    else [bad, error] = [middle, e];
+  }
+  return { state: states[bad - 1], error };
 }
 
 function refusalOf(states: readonly DeviceState[], options: ViewOptions): NovaError | null {

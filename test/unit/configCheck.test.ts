@@ -177,6 +177,24 @@ describe('mistakes', () => {
     expect(c.aliases.map((x) => x.line)).toEqual([2, 4]);
   });
 
+  test.each([
+    ['different classes', '"resource_class": "a"', '"resource_class": "b"', true],
+    ['different traits', '"traits": "a"', '"managed": "yes"', true],
+    ['different tags', '"managed": "no"', '"trusted": "true"', false],
+  ])('VFs of one PF with %s, in Placement', async (_, one, two, isFatal) => {
+    const lines = [`device_spec = {"address": "${VFS[0]}", ${one}}`, `device_spec = {"product_id": "10ca", ${two}}`];
+    const on = ['report_in_placement = true', ...lines, '[filter_scheduler]', 'pci_in_placement = true'];
+    expect((await pci(...on)).mistakes).toMatchObject([{ line: 4, key: 'device_spec[1]', fatal: isFatal }]);
+    expect((await pci(...lines)).mistakes).toEqual([]);
+    const network = lines.map((l) => l.replace('}', ', "physical_network": "p"}'));
+    expect((await pci('report_in_placement = true', ...network)).mistakes).toEqual([]);
+  });
+
+  test('one_time_use on a VF', async () => {
+    const c = await pci('report_in_placement = true', 'device_spec = {"product_id": "10ca", "one_time_use": true}');
+    expect(c.mistakes).toMatchObject([{ line: 3, key: 'device_spec[0]', fatal: true }]);
+  });
+
   test('devname with report_in_placement', async () => {
     const c = await pci('report_in_placement = true', 'device_spec = {"devname": "eth0"}');
     expect(c.mistakes).toMatchObject([{ line: 3, key: 'device_spec[0].devname', fatal: true }]);
