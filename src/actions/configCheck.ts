@@ -125,15 +125,15 @@ function matchAll(setup: PciSetup): Matched {
     const before = [...new Set(all.map((d) => result.specOf.get(d.address) ?? -1))];
     const names = before.map((b) => `${specs[b]?.place.key} (${specs[b]?.place.file}:${specs[b]?.place.line})`);
     result.findings.push(
-      all.length === 0
-        ? remark(place, 'matches nothing here')
-        : remark(
-            place,
-            `never counts here: all it matches (${list(all.map((d) => d.address))}) goes to ${names.join(', ')} before it`,
-            {
-              hint: 'The first spec that matches counts: put the narrower one first.',
-            },
-          ),
+      one === null
+        ? remark(place, 'takes nothing here: it matches nothing, or specs before it go first')
+        : all.length === 0
+          ? remark(place, 'matches nothing here')
+          : remark(
+              place,
+              `never counts here: all it matches (${list(all.map((d) => d.address))}) goes to ${names.slice(0, LISTED).join(', ')} before it`,
+              { hint: 'The first spec that matches counts: put the narrower one first.' },
+            ),
     );
   }
   return result;

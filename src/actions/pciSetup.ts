@@ -51,6 +51,9 @@ export async function readSetup(host: Host, options: SetupOptions): Promise<PciS
   return { config, inventory, facts, specs, aliases, aliasPlaces, findings };
 }
 
+/** How many remarks about the configuration a command over pools repeats. */
+const MAX_TOLD = 8;
+
 /** The setup for a command that uses it: raises HOSTDEV_CONFIG at the first mistake with which Nova would not start; the others are warnings. */
 export async function usableSetup(host: Host, options: SetupOptions): Promise<PciSetup & { warnings: string[] }> {
   const setup = await readSetup(host, options);
@@ -68,7 +71,10 @@ export async function usableSetup(host: Host, options: SetupOptions): Promise<Pc
       data: { mistakes: wrong },
     });
   }
-  const warnings = setup.findings.map((f) => `${placeText(f)} ${f.message}${f.hint === null ? '' : `. ${f.hint}`}`);
+  const told = setup.findings.slice(0, MAX_TOLD);
+  const warnings = told.map((f) => `${placeText(f)} ${f.message}${f.hint === null ? '' : `. ${f.hint}`}`);
+  const untold = setup.findings.length - told.length;
+  if (untold > 0) warnings.push(`and ${untold} more: 'hostdev config check' tells all`);
   if (setup.specs.length === 0) {
     const where =
       setup.config.files.length === 0 ? `there is no ${host.configDir}/hostdev.toml` : 'it has no device_spec';

@@ -95,6 +95,21 @@ describe('what the specs take', () => {
     const c = await pci('device_spec = {}');
     expect(c.remarks.some((r) => r.message.includes('0000:00:01.0') && r.message.includes('bridges'))).toBe(true);
   });
+
+  test('thousands of specs are told apart only as far as that is quick', async () => {
+    const devices = Array.from({ length: 2000 }, (_, n) => ({
+      address: `${(n >> 8).toString(16).padStart(4, '0')}:${(n & 255).toString(16).padStart(2, '0')}:00.0`,
+      dev_type: 'type-PCI',
+      vendor_id: '8086',
+    }));
+    const bytes = Buffer.from(JSON.stringify({ schema: 1, devices }));
+    const file = write('n.conf', `[pci]\n${'device_spec = {"vendor_id": "8086"}\n'.repeat(2100)}`);
+    const from = performance.now();
+    const c = await checkConfig(sim.host, { config: [file], inventory: { bytes, file: 'i', maxBytes: 1e6 } });
+    expect(c.specs[0]?.devices).toHaveLength(2000);
+    expect(c.remarks.some((r) => r.line === 3 && r.message.includes('takes nothing here'))).toBe(true);
+    expect(performance.now() - from).toBeLessThan(8000);
+  });
 });
 
 describe('mistakes', () => {
