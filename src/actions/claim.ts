@@ -44,7 +44,7 @@ export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWis
   const setup = await usableSetup(host, options);
   const { requests, notes } = resolveRequest(wish.request, setup.aliases, wish.policy);
   const pools = await hostPools(setup, options.inventory === null ? host : null);
-  const way = wayOf(setup, pools.free, wish.isolate);
+  const way = wayOf(setup, pools.free(), wish.isolate);
   let byRequest: string[][];
   try {
     byRequest = way.claim(requests, { place: wish.place, spread: wish.spread });
@@ -124,7 +124,7 @@ function noCapacity(
   wish: ClaimWish,
   cause: NovaError,
 ): HostdevError {
-  const [all, now] = [offered, free].map((tracker) => {
+  const [all, now] = [offered, free()].map((tracker) => {
     const way = wayOf(setup, tracker, false);
     return requests.map((r) => mostOf(way, r, tracker.devices().length));
   });

@@ -15,7 +15,7 @@ export type HostPools = {
   /** All devices that specs offer, in Nova's pools and order. */
   offered: PciTracker;
   /** Those of them that can be had now: what a claim takes from. */
-  free: PciTracker;
+  free: () => PciTracker;
   notFree: ReadonlyMap<string, NotFree>;
   /** Offered by a spec, and never for a guest. */
   leftOut: { address: string; reason: string }[];
@@ -40,12 +40,11 @@ export async function hostPools(setup: PciSetup, host: Host | null): Promise<Hos
   const warnings: string[] = [];
   const notFree = await whyNotFree(setup, host);
   if (host !== null) await addHostUses(host, offered, setup, notFree, warnings);
-  const free = new PciTracker(specs, devices.filter(isFree(notFree)), facts);
   const bridges = inventory.devices.filter(isBridge);
   const taken = new PciTracker(specs, fromInventory(bridges), facts).devices();
   return {
     offered,
-    free,
+    free: () => new PciTracker(specs, devices.filter(isFree(notFree)), facts),
     notFree,
     leftOut: taken.map(({ device }) => ({ address: device.address, reason: 'it is a bridge' })),
     warnings: [...warnings, ...offered.notes.map((n) => n.text), ...[...facts.unknown].map((u) => `not known: ${u}`)],

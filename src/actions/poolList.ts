@@ -1,9 +1,8 @@
 /** `pool list`: each pool with its devices, free or why not. */
 import type { Host } from '../host/host.ts';
 import { resourceClass } from '../placement/names.ts';
-import { poolKeys } from '../pool/pools.ts';
 import type { DeviceState } from '../pool/tracker.ts';
-import { canonicalJson, type JsonObject } from '../spec/json.ts';
+import type { JsonObject } from '../spec/json.ts';
 import { hostPools } from './hostPools.ts';
 import type { Warned } from './options.ts';
 import { type SetupOptions, usableSetup } from './pciSetup.ts';
@@ -37,11 +36,7 @@ export type ListedPools = Warned & {
 export async function listPools(host: Host, options: SetupOptions): Promise<ListedPools> {
   const setup = await usableSetup(host, options);
   const { offered, notFree, leftOut, warnings } = await hostPools(setup, options.inventory === null ? host : null);
-  const byPool = new Map<string, DeviceState[]>();
-  for (const state of offered.devices()) {
-    const id = canonicalJson(poolKeys(state.device, state.tags));
-    byPool.set(id, [...(byPool.get(id) ?? []), state]);
-  }
+  const states = new Map(offered.devices().map((s) => [s.device.address, s]));
   const report = ({ device, tags }: DeviceState): PoolDeviceReport => {
     const why = notFree.get(device.address);
     const given = typeof tags.resource_class === 'string' ? tags.resource_class : null;
@@ -53,8 +48,9 @@ export async function listPools(host: Host, options: SetupOptions): Promise<List
       resource_class: resourceClass(given, device.vendor_id, device.product_id),
     };
   };
-  const pools = offered.pools().map(({ count: _, devices: __, _has_rp: ___, ...keys }): PoolReport => {
-    const devices = (byPool.get(canonicalJson(keys as JsonObject)) ?? []).map(report);
+  // Nothing was claimed from these pools: each device is still in its own.
+  const pools = offered.pools().map(({ count: _, devices: addresses, _has_rp: __, ...keys }): PoolReport => {
+    const devices = addresses.flatMap((a) => states.get(a) ?? []).map(report);
     return {
       keys: keys as JsonObject,
       physical_network: networkOf(keys as JsonObject),

@@ -1,5 +1,5 @@
 /** pool list, claim -n and placement show: on a simulated host with its books, and on saved inventories. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type ClaimWish, tryClaim } from '../../src/actions/claim.ts';
@@ -336,6 +336,45 @@ describe('StarlingX', () => {
     expect(await got(options, wish('qat-vf:1'))).toEqual([['0000:51:01.0']]);
     const without = { ...options, config: [write('t.toml', spec)] };
     expect(await failure(got(without, wish('qat-vf:1')))).toMatchObject({ code: 'HOSTDEV_ALIAS_ABSENT' });
+  });
+});
+
+describe('the requests of the five documents, verbatim', () => {
+  const QAT = '[pci]\nstarlingx_default_aliases = true\n';
+  const GPU = '[[alias]]\nname = "gpu"\nvendor_id = "10de"\nproduct_id = "1bb0"\n';
+  const A1 = '[[alias]]\nname = "a1"\nvendor_id = "8086"\nproduct_id = "154d"\ndevice_type = "type-PF"\n';
+  const DEVICES: Partial<PciDevice>[] = [
+    { address: '0000:83:00.0', vendor_id: '10de', product_id: '1bb0' },
+    { address: '0000:41:00.0', dev_type: 'type-PF', product_id: '154d', sriov_totalvfs: 63 },
+    { address: '0000:41:00.1', dev_type: 'type-PF', product_id: '154d', sriov_totalvfs: 63 },
+    ...['37c9', '0443'].flatMap((product_id, bus) =>
+      [0, 1].map((n) => ({
+        address: `0000:5${bus}:01.${n}`,
+        dev_type: 'type-VF' as const,
+        parent_addr: `0000:5${bus}:00.0`,
+        product_id,
+      })),
+    ),
+  ];
+  const lines = readFileSync('test/data/seeds/004-requests.txt', 'utf8').trim().split('\n');
+  const EXPECTED: Record<string, string[][]> = {
+    'a1:2': [['0000:41:00.0', '0000:41:00.1']],
+    'gpu:1': [['0000:83:00.0']],
+    'qat-dh895xcc-vf:2': [['0000:51:01.1', '0000:51:01.0']],
+    'gpu:1, qat-c62x-vf:2': [['0000:83:00.0'], ['0000:50:01.1', '0000:50:01.0']],
+  };
+
+  test.each(lines.map((l) => l.slice(4)))('%s', async (request) => {
+    const file = write('h.toml', `${A1}${GPU}${QAT}[[device_spec]]\n`);
+    const options = { ...saved(DEVICES), config: [file] };
+    const expected = EXPECTED[request];
+    if (expected !== undefined) expect(await got(options, wish(request))).toEqual(expected);
+    // What StarlingX shows as the form of a request is none itself.
+    else
+      expect([request, (await failure(got(options, wish(request)))).exit]).toEqual([
+        'pci_alias[:number_of_devices]',
+        2,
+      ]);
   });
 });
 
