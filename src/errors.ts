@@ -134,7 +134,7 @@ export const ERRORS = {
   HOSTDEV_SPEC: {
     exit: EXIT.no,
     text: 'A device_spec is not what Nova takes.',
-    hint: 'Correct the key named here; docs/reference/device-spec.md has every key with its rule.',
+    hint: 'Correct the key named here; docs/reference/config.md has every key with its rule.',
   },
   HOSTDEV_SPEC_ADDRESS: {
     exit: EXIT.no,
@@ -154,7 +154,7 @@ export const ERRORS = {
   HOSTDEV_ALIAS: {
     exit: EXIT.no,
     text: 'An alias is not what Nova takes.',
-    hint: 'Correct the key named here; docs/reference/device-spec.md has every key with its rule.',
+    hint: 'Correct the key named here; docs/reference/config.md has every key with its rule.',
   },
   HOSTDEV_ALIAS_ABSENT: {
     exit: EXIT.absent,
@@ -195,11 +195,6 @@ export const ERRORS = {
     exit: EXIT.no,
     text: 'VFs of one PF have different resource classes or traits, which cannot be reported to Placement.',
     hint: 'Give all VFs of a PF the same resource_class, traits and live_migratable.',
-  },
-  HOSTDEV_PLACEMENT_SPLIT: {
-    exit: EXIT.no,
-    text: 'VFs of one PF have different tags, so that Nova could give none of them out through Placement.',
-    hint: 'Give all VFs of a PF the same tags, or set [filter_scheduler]pci_in_placement = false.',
   },
   HOSTDEV_SCENARIO: {
     exit: EXIT.usage,

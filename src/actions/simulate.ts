@@ -9,7 +9,7 @@ import { type DeviceState, PciTracker } from '../pool/tracker.ts';
 import type { AddressSpec } from '../spec/addressSpec.ts';
 import { type Alias, type Aliases, parseAliases, viewAliases } from '../spec/alias.ts';
 import { type DeviceSpec, parseDeviceSpecs, type SpecContext } from '../spec/deviceSpec.ts';
-import type { JsonObject } from '../spec/json.ts';
+import type { JsonObject, JsonValue } from '../spec/json.ts';
 import { type ErrorView, type Note, NovaError } from '../spec/novaError.ts';
 import { type PciRequest, parsePolicy, resolveRequest } from '../spec/request.ts';
 import { type ClaimStep, type Scenario, type Step, scenarioFacts } from './scenario.ts';
@@ -20,6 +20,9 @@ const HYPERVISOR = 'cn1';
 export type { PoolView };
 export type SpecView = Omit<DeviceSpec, 'address'> & { address: AddressSpec | null };
 export type Report = PlacementView | { error: ErrorView };
+
+/** What the guest's XML would need is beside the status: Nova keeps both with the device. */
+export type StatusView = { status: string; instance: string | null; managed?: JsonValue; live_migratable?: JsonValue };
 
 export type StepVerdict = {
   op: Step['op'];
@@ -33,7 +36,7 @@ export type StepVerdict = {
   rp?: Record<string, number>;
   error: ErrorView | null;
   pools_after: PoolView[];
-  statuses: Record<string, { status: string; instance: string | null }>;
+  statuses: Record<string, StatusView>;
   placement_after?: Report;
 };
 
@@ -41,7 +44,7 @@ export type Verdict = {
   id?: string;
   spec_error: ErrorView | null;
   alias_error: ErrorView | null;
-  aliases: Record<string, Alias>;
+  aliases: Record<string, Alias> | null;
   tracker_error?: ErrorView | null;
   specs?: SpecView[];
   devices?: { address: string; spec_index: number | null; tags: JsonObject | null; error: ErrorView | null }[];
@@ -94,7 +97,7 @@ class Simulation {
       ...(id === null ? {} : { id }),
       spec_error: specs.error?.view() ?? null,
       alias_error: aliases.error?.view() ?? null,
-      aliases: viewAliases(this.#aliases),
+      aliases: aliases.value === null ? null : viewAliases(aliases.value),
     };
     if (specs.value === null) return verdict;
     this.#specs = specs.value.specs;
@@ -102,6 +105,11 @@ class Simulation {
     const tracker = new PciTracker(this.#specs, this.#devices, this.#context.facts);
     this.#say(tracker.notes);
     const placement = this.#report(tracker);
+    for (const rp of pciInPlacement ? tracker.splitProviders() : []) {
+      this.notes.push(
+        `tags split the VFs of ${rp} into several pools: Nova would give out none of them through Placement`,
+      );
+    }
     const isMalformed = (e: NovaError | null): boolean => e?.novaClass === 'PciDeviceWrongAddressFormat';
     return {
       ...verdict,
@@ -246,10 +254,11 @@ class Simulation {
   }
 }
 
-const statusOf = (d: DeviceState): [string, { status: string; instance: string | null }] => [
-  d.device.address,
-  { status: d.status, instance: d.consumer },
-];
+function statusOf({ device, status, consumer, tags }: DeviceState): [string, StatusView] {
+  const { managed = null, live_migratable: live = null } = tags;
+  const kept = { ...(managed === null ? {} : { managed }), ...(live === null ? {} : { live_migratable: live }) };
+  return [device.address, { status, instance: consumer, ...kept }];
+}
 
 function totals(units: readonly ProviderUnits[]): Record<string, number> {
   const all = new Map<string, number>();

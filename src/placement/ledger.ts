@@ -2,7 +2,6 @@
  * Placement's own books for the providers of one host, as far as Nova's view of PCI devices depends on them: inventories, traits, allocations, and the answers 409 and 400.
  * Its order of candidates is a guess of the real server's: by provider name.
  */
-import type { PoolDevice } from '../pool/device.ts';
 import type { DeviceState } from '../pool/tracker.ts';
 import type { DeviceSpec } from '../spec/deviceSpec.ts';
 import { NovaError } from '../spec/novaError.ts';
@@ -58,8 +57,8 @@ export class Ledger {
   }
 
   /** The provider of a device in this ledger, null for one that is not reported. */
-  providerOf({ device, tags }: { device: PoolDevice; tags: DeviceState['tags'] }): string | null {
-    return isReported(tags) ? providerName(device, this.#options.hypervisorHostname) : null;
+  providerOf({ device, namedTags }: DeviceState): string | null {
+    return isReported(namedTags) ? providerName(device, this.#options.hypervisorHostname) : null;
   }
 
   allocate(consumer: string, candidate: readonly ReadonlyMap<string, number>[]): void {

@@ -42,8 +42,8 @@ export function providerName(device: PoolDevice, hypervisorHostname: string): st
 const refusal = (message: string, hint?: string): NovaError =>
   new NovaError('PlacementPciException', message, hint === undefined ? {} : { hint });
 
-/** Placement knows nothing of a device that has a physical_network: neutron's. */
-export const isReported = (tags: JsonObject): boolean => !tags.physical_network;
+/** Placement knows nothing of a device that has a physical_network (neutron's), nor of one that no spec names any more. */
+export const isReported = (tags: JsonObject | null): tags is JsonObject => tags !== null && !tags.physical_network;
 
 /**
  * All providers by name, in order of the devices' addresses. Raises PlacementPciException and its kin where Nova would not start: a devname in any spec, a PF
@@ -63,14 +63,15 @@ export function computeProviders(
   }
   const providers = new Map<string, Provider>();
   for (const state of devices) {
-    if (!isReported(state.tags)) continue;
+    const { namedTags: tags } = state;
+    if (!isReported(tags)) continue;
     const name = providerName(state.device, options.hypervisorHostname);
     if (name.length > MAX_NAME) throw refusal(`The provider name ${quote(name)} is longer than ${MAX_NAME} characters`);
-    const one = providerOf(name, state, options);
+    const one = providerOf(name, state, tags, options);
     const before = providers.get(name);
     if (before === undefined) providers.set(name, one);
     else join(before, one, state);
-    if ('one_time_use' in state.tags && state.device.parent_addr !== null) {
+    if ('one_time_use' in tags && state.device.parent_addr !== null) {
       throw refusal(`${state.device.address} is a VF, and only whole devices and PFs can have the tag one_time_use`);
     }
   }
@@ -83,8 +84,8 @@ const textTag = (tags: JsonObject, key: string, address: string): string | null 
   throw refusal(`The tag ${key} of ${address} is ${quote(value)}, not a text`, `Write it in quotes.`);
 };
 
-function providerOf(name: string, state: DeviceState, options: ViewOptions): Provider {
-  const { device, tags } = state;
+function providerOf(name: string, state: DeviceState, tags: JsonObject, options: ViewOptions): Provider {
+  const { device } = state;
   const oneTimeUse = tags.one_time_use === 'true';
   const traits = [
     ...ALWAYS,

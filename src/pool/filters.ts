@@ -3,7 +3,7 @@ import type { NumaPolicy } from '../spec/alias.ts';
 import { type JsonValue, sameJson } from '../spec/json.ts';
 import type { PciRequest } from '../spec/request.ts';
 import { looseBool } from '../spec/values.ts';
-import { comparable, type Pool } from './pools.ts';
+import type { Pool } from './pools.ts';
 
 /** A NUMA node of the host; `socket` null is not known. */
 export type HostCell = { id: number; socket: number | null };
@@ -16,40 +16,51 @@ export const ANYWHERE: GuestPlace = { numaCells: [], hostCells: [] };
 /** How many devices each resource provider gave to a request in Placement; null when it was not asked. */
 export type ProviderUnits = ReadonlyMap<string, number> | null;
 
-/** How many devices of a pool may be taken; a dry count of the pools differs from the pools themselves. */
-export type FreeOf = (pool: Pool) => number;
+/** Pools that can serve a request, in the order to take from. The first `near` of them go first whatever else is preferred. */
+export type Choices = { pools: Pool[]; near: number };
 
-/** A pool that can serve a request; pools of a lower `rank` go first whatever else is preferred. */
-export type Choice = { pool: Pool; rank: number };
+const NONE: Choices = { pools: [], near: 0 };
 
 /** Keys of a request that pools do not have: they are for Placement. */
 const NOT_COMPARED = new Set(['resource_class', 'traits', 'rp_uuids']);
 
-/** The pools that can serve the request, in the order to take from; empty when they have fewer devices than it wants. */
+/** The pools that can serve the request; none when they have fewer devices than it wants. */
 export function filterPools(
   pools: readonly Pool[],
   request: PciRequest,
   place: GuestPlace,
   units: ProviderUnits,
-  freeOf: FreeOf,
-): Choice[] {
-  const total = (list: readonly Pool[]): number => list.reduce((sum, p) => sum + freeOf(p), 0);
+): Choices {
   const matching = pools.filter(specTest(request));
-  if (total(matching) < request.count) return [];
-  const near = byNuma(matching, request, place, total);
-  const asks = (key: string, value: string): boolean => request.spec.some((s) => s[key] === value);
-  const [wantsPf, wantsVdpa] = [asks('dev_type', 'type-PF'), asks('dev_type', 'vdpa')];
+  if (!suffices(matching, request.count)) return NONE;
+  const choices = byNuma(matching, request, place);
+  const asks = (type: string): boolean => request.spec.some((s) => s.dev_type === type);
+  const [wantsPf, wantsVdpa] = [asks('type-PF'), asks('vdpa')];
   const wantsRemote = request.spec.some((s) => looseBool(s.remote_managed));
   const live = liveMigratable(request);
-  const left = near.filter(
-    ({ pool }) =>
-      (wantsPf || !pool.isPf) &&
-      (wantsVdpa || !pool.isVdpa) &&
-      (wantsRemote || !pool.isRemoteManaged) &&
-      (live === null || pool.keys.live_migratable === live),
-  );
-  const given = byProvider(left, units, freeOf);
-  return total(given.map((c) => c.pool)) < request.count ? [] : given;
+  const isAsked = (p: Pool): boolean =>
+    (wantsPf || !p.isPf) &&
+    (wantsVdpa || !p.isVdpa) &&
+    (wantsRemote || !p.isRemoteManaged) &&
+    (live === null || p.keys.live_migratable === live);
+  const left = byProvider(keep(choices, isAsked), units);
+  return suffices(left.pools, request.count) ? left : NONE;
+}
+
+const keep = ({ pools, near }: Choices, test: (p: Pool) => boolean): Choices => {
+  const isAll = near === pools.length;
+  const left = pools.filter(test);
+  return { pools: left, near: isAll ? left.length : pools.slice(0, near).filter(test).length };
+};
+
+/** Whether the pools have so many devices to give. */
+function suffices(pools: readonly Pool[], count: number): boolean {
+  let free = 0;
+  for (const p of pools) {
+    if (free >= count) return true;
+    free += p.free;
+  }
+  return free >= count;
 }
 
 /** A pool matches when any of the request's specs does; a key that the pool lacks is null. */
@@ -59,39 +70,38 @@ function specTest(request: PciRequest): (pool: Pool) => boolean {
       .filter(([k]) => !NOT_COMPARED.has(k))
       .map(([k, v]): [string, JsonValue] => [k, comparable(v)]),
   );
-  return (pool) => specs.some((wanted) => wanted.every(([k, v]) => isMet(v, pool.compared.get(k) ?? null)));
+  const isMet = (wanted: JsonValue, has: JsonValue): boolean => {
+    if (wanted === has || wanted === comparable(has)) return true;
+    if (Array.isArray(wanted) && Array.isArray(has)) return wanted.every((w) => has.some((h) => sameJson(w, h)));
+    return typeof wanted === 'object' && sameJson(wanted, has);
+  };
+  return ({ keys }) =>
+    specs.some((wanted) => wanted.every(([k, v]) => isMet(v, Object.hasOwn(keys, k) ? (keys[k] ?? null) : null)));
 }
 
-function isMet(wanted: JsonValue, has: JsonValue): boolean {
-  if (wanted === has) return true;
-  if (Array.isArray(wanted) && Array.isArray(has)) return wanted.every((w) => has.some((h) => sameJson(w, h)));
-  return typeof wanted === 'object' && sameJson(wanted, has);
-}
+/** Text without case, and Python's True == 1. */
+const comparable = (value: JsonValue): JsonValue =>
+  typeof value === 'string' ? value.toLowerCase() : typeof value === 'boolean' ? Number(value) : value;
 
 /**
  * NUMA affinity. Whatever the policy, pools of the guest's nodes alone are used when they suffice; their order is kept. For `preferred` all pools follow, those of
  * the guest's nodes and of no known node first.
  */
-function byNuma(
-  pools: readonly Pool[],
-  request: PciRequest,
-  { numaCells, hostCells }: GuestPlace,
-  total: (list: readonly Pool[]) => number,
-): Choice[] {
-  const choices = (list: readonly Pool[]): Choice[] => list.map((pool) => ({ pool, rank: 0 }));
-  if (numaCells.length === 0) return choices(pools);
+function byNuma(pools: Pool[], request: PciRequest, { numaCells, hostCells }: GuestPlace): Choices {
+  const only = (list: Pool[]): Choices => ({ pools: list, near: list.length });
+  if (numaCells.length === 0) return only(pools);
   const isHere = (p: Pool): boolean => numaCells.includes(p.numaNode as number);
   const policy: NumaPolicy = request.numa_policy ?? 'legacy';
   const here = pools.filter(isHere);
-  if (policy === 'required' || total(here) >= request.count) return choices(here);
+  if (policy === 'required' || suffices(here, request.count)) return only(here);
   if (policy === 'socket') {
     const allowed = nodesOfSockets(numaCells, hostCells);
-    return choices(pools.filter((p) => allowed.has(p.numaNode as number)));
+    return only(pools.filter((p) => allowed.has(p.numaNode as number)));
   }
   const isNear = (p: Pool): boolean => isHere(p) || p.numaNode === null;
   const near = pools.filter(isNear);
-  if (policy === 'legacy' || total(near) >= request.count) return choices(near);
-  return [...choices(near), ...pools.filter((p) => !isNear(p)).map((pool) => ({ pool, rank: 1 }))];
+  if (policy === 'legacy' || suffices(near, request.count)) return only(near);
+  return { pools: [...near, ...pools.filter((p) => !isNear(p))], near: near.length };
 }
 
 /** The nodes on the sockets of the guest's nodes; none when the host does not tell the socket of every node. */
@@ -113,10 +123,10 @@ function liveMigratable(request: PciRequest): string | null {
  * What Placement allocated: pools of those providers, as long as each still has what was taken from it. Unlike Nova the pools of one provider count together (Nova
  * refuses all of them when tags split the VFs of a PF), and a provider without enough is a refusal (Nova may give fewer devices than asked).
  */
-function byProvider(choices: Choice[], units: ProviderUnits, freeOf: FreeOf): Choice[] {
+function byProvider(choices: Choices, units: ProviderUnits): Choices {
   if (units === null) return choices;
   const free = new Map<string, number>();
-  for (const { pool } of choices) if (pool.rp !== null) free.set(pool.rp, (free.get(pool.rp) ?? 0) + freeOf(pool));
-  for (const [rp, wanted] of units) if ((free.get(rp) ?? 0) < wanted) return [];
-  return choices.filter(({ pool }) => pool.rp !== null && units.has(pool.rp));
+  for (const p of choices.pools) if (p.rp !== null) free.set(p.rp, (free.get(p.rp) ?? 0) + p.free);
+  for (const [rp, wanted] of units) if ((free.get(rp) ?? 0) < wanted) return NONE;
+  return keep(choices, (p) => p.rp !== null && units.has(p.rp));
 }

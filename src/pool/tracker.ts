@@ -4,12 +4,20 @@
  * a request is checked with the PFs and VFs that it takes from each other, and changes either everything or nothing.
  */
 import { type DeviceSpec, type HostFacts, NO_FACTS, SpecMatcher } from '../spec/deviceSpec.ts';
-import { type JsonObject, sameJson } from '../spec/json.ts';
+import type { JsonObject } from '../spec/json.ts';
 import { type Note, NovaError, note } from '../spec/novaError.ts';
 import type { PciRequest } from '../spec/request.ts';
 import type { PoolDevice } from './device.ts';
-import { ANYWHERE, type Choice, type FreeOf, filterPools, type GuestPlace, type ProviderUnits } from './filters.ts';
-import { type DeviceStatus, type Pool, Pools, type PoolView, poolKeys, type Tracked, type UndoLog } from './pools.ts';
+import { ANYWHERE, type Choices, filterPools, type GuestPlace, type ProviderUnits } from './filters.ts';
+import {
+  type DeviceStatus,
+  type Pool,
+  Pools,
+  type PoolView,
+  poolIdentity,
+  type Tracked,
+  type UndoLog,
+} from './pools.ts';
 
 /** What a claim gave: addresses by request, each in the order of picking. */
 export type Claimed = { byRequest: string[][] };
@@ -34,6 +42,8 @@ export type DeviceMatch = {
 export type DeviceState = {
   device: PoolDevice;
   tags: JsonObject;
+  /** The tags of the specs as they are now: those of a held device stay until it is freed. Null when no spec names it any more. */
+  namedTags: JsonObject | null;
   status: DeviceStatus;
   consumer: string | null;
   burned: boolean;
@@ -75,9 +85,10 @@ export class PciTracker {
 
   /** All tracked devices, in order of address. */
   devices(): DeviceState[] {
-    return this.#tracked.map(({ device, tags, status, consumer, burned }) => ({
+    return this.#tracked.map(({ device, tags, namedTags, status, consumer, burned }) => ({
       device,
       tags,
+      namedTags,
       status,
       consumer,
       burned,
@@ -91,7 +102,6 @@ export class PciTracker {
 
   /** True when {@link claim} would succeed now. */
   isSupported(requests: readonly PciRequest[], options: ClaimOptions = {}): boolean {
-    if (!this.#countsSuffice(requests, options)) return false;
     const log: UndoLog = [];
     const taken = this.#takeAll(requests, options, log);
     undo(log);
@@ -104,7 +114,7 @@ export class PciTracker {
    */
   claim(consumer: string, requests: readonly PciRequest[], options: ClaimOptions = {}): Claimed {
     const log: UndoLog = [];
-    const taken = this.#countsSuffice(requests, options) ? this.#takeAll(requests, options, log) : null;
+    const taken = this.#takeAll(requests, options, log);
     if (taken === null) {
       undo(log);
       throw new NovaError('PciDeviceRequestFailed', `The devices for ${describe(requests)} are not all free`);
@@ -137,32 +147,16 @@ export class PciTracker {
 
   /** After a report to Placement: the provider of each device, or null. Pools take it as a key. */
   assignProviders(providerOf: (device: DeviceState) => string | null): void {
-    for (const t of this.#tracked) t.rp = providerOf(t);
+    for (const t of this.#tracked) t.rp = providerOf(t) ?? t.rp;
     this.#pools.assignProviders();
   }
 
-  /** Providers with what the filters leave of them for one request, in pool order: what Placement can be asked for. */
-  providersFor(request: PciRequest, place: GuestPlace = ANYWHERE): Map<string, number> {
-    const found = new Map<string, number>();
-    for (const { pool } of filterPools(this.#pools.list, request, place, null, freeNow)) {
-      if (pool.rp !== null) found.set(pool.rp, (found.get(pool.rp) ?? 0) + pool.free);
-    }
-    return found;
-  }
-
-  /** Nova's own check, by numbers alone; a pool that the requests before have emptied is not there for the next. */
-  #countsSuffice(requests: readonly PciRequest[], { place = ANYWHERE, units }: ClaimOptions): boolean {
-    const taken = new Map<Pool, number>();
-    const freeOf: FreeOf = (p) => p.free - (taken.get(p) ?? 0);
-    return requests.every((request, i) => {
-      const left = this.#pools.list.filter((p) => !taken.has(p) || freeOf(p) > 0);
-      const choices = filterPools(left, request, place, units?.[i] ?? null, freeOf);
-      if (choices.length === 0) return false;
-      for (const { pool, count } of shares(choices, request, units?.[i] ?? null, freeOf)) {
-        taken.set(pool, (taken.get(pool) ?? 0) + count);
-      }
-      return true;
-    });
+  /** Providers whose devices tags split into several pools: Nova gives out none of them through Placement (nova.md 6.2, BUG D). */
+  splitProviders(): string[] {
+    const seen = new Set<string>();
+    const split = new Set<string>();
+    for (const { rp } of this.#pools.list) if (rp !== null) (seen.has(rp) ? split : seen).add(rp);
+    return [...split];
   }
 
   /**
@@ -183,25 +177,31 @@ export class PciTracker {
     sparing: boolean,
   ): Tracked[][] | null {
     const all: Tracked[][] = [];
+    // A pool that the requests before have emptied is not there for the next, though it keeps its place: so Nova's scheduler sees it.
+    const emptied = new Set<Pool>();
     for (const [i, request] of requests.entries()) {
-      const found = filterPools(this.#pools.list, request, place, units?.[i] ?? null, freeNow);
-      if (found.length === 0) return null;
-      const choices = sparing ? found.toSorted((a, b) => a.rank - b.rank || freeVfs(a) - freeVfs(b)) : found;
       const given = units?.[i] ?? null;
-      const isSpread = spread && given === null;
-      all.push(
-        isSpread ? this.#takeSpread(choices, request.count, log) : this.#takeInOrder(choices, request, given, log),
-      );
-      if ((all.at(-1)?.length ?? 0) < request.count) return null;
+      const there = emptied.size === 0 ? this.#pools.list : this.#pools.list.filter((p) => !emptied.has(p));
+      const choices = filterPools(there, request, place, given);
+      if (choices.pools.length === 0) return null;
+      if (sparing) choices.pools = inTwo(choices, (a, b) => freeVfs(a) - freeVfs(b));
+      const taken =
+        spread && given === null
+          ? this.#takeSpread(choices, request.count, log)
+          : this.#takeInOrder(choices.pools, request.count, given, log);
+      if (taken.length < request.count) return null;
+      for (const p of choices.pools) if (requests.length > 1 && p.devices.length === 0) emptied.add(p);
+      all.push(taken);
     }
     return all;
   }
 
-  #takeInOrder(choices: Choice[], request: PciRequest, units: ProviderUnits, log: UndoLog): Tracked[] {
+  #takeInOrder(pools: readonly Pool[], count: number, units: ProviderUnits, log: UndoLog): Tracked[] {
     const taken: Tracked[] = [];
     const left = units === null ? null : new Map(units);
-    for (const { pool } of choices) {
-      let most = left === null ? request.count - taken.length : (left.get(pool.rp ?? '') ?? 0);
+    for (const pool of pools) {
+      if (taken.length === count) break;
+      let most = left === null ? count - taken.length : (left.get(pool.rp ?? '') ?? 0);
       // Looked up each time: taking a PF takes its VFs out of their pools.
       for (let next = lastFree(pool); most > 0 && next !== null; next = lastFree(pool)) {
         taken.push(this.#takeOne(next, log));
@@ -212,23 +212,24 @@ export class PciTracker {
     return taken;
   }
 
-  #takeSpread(choices: Choice[], count: number, log: UndoLog): Tracked[] {
+  #takeSpread({ pools, near }: Choices, count: number, log: UndoLog): Tracked[] {
     const held = new Map<string, number>();
     const card = (d: PoolDevice): string => d.parent_addr ?? d.address;
-    for (const t of this.#tracked)
-      if (t.consumer !== null) held.set(card(t.device), (held.get(card(t.device)) ?? 0) + 1);
-    const heldBeside = ({ pool }: Choice): number => held.get(pool.keys.address as string) ?? 0;
+    const hold = (d: PoolDevice): void => void held.set(card(d), (held.get(card(d)) ?? 0) + 1);
+    for (const t of this.#tracked) if (t.consumer !== null) hold(t.device);
     const taken: Tracked[] = [];
-    while (taken.length < count) {
-      const open = choices.filter(({ pool }) => lastFree(pool) !== null);
-      const next = open.reduce<Choice | null>((best, c) => {
-        if (best === null || c.rank < best.rank) return c;
-        return c.rank === best.rank && heldBeside(c) < heldBeside(best) ? c : best;
-      }, null);
-      const tracked = next === null ? null : lastFree(next.pool);
-      if (tracked === null) break;
-      taken.push(this.#takeOne(tracked, log));
-      held.set(card(tracked.device), (held.get(card(tracked.device)) ?? 0) + 1);
+    for (const part of [pools.slice(0, near), pools.slice(near)]) {
+      while (taken.length < count) {
+        let best: Tracked | null = null;
+        for (const pool of part) {
+          const next = lastFree(pool);
+          if (next === null) continue;
+          if (best === null || (held.get(card(next.device)) ?? 0) < (held.get(card(best.device)) ?? 0)) best = next;
+        }
+        if (best === null) break;
+        taken.push(this.#takeOne(best, log));
+        hold(best.device);
+      }
     }
     return taken;
   }
@@ -281,7 +282,7 @@ export class PciTracker {
     for (const t of [...this.#tracked])
       this.#update(t, reported.get(t.device.address) ?? null, isOtherSpecs && isHere.has(t.device.address));
     for (const [address, found] of reported) if (!this.#byAddress.has(address)) this.#track(found);
-    this.#tracked.sort(byAddress);
+    if (this.#tracked.some((t, i, all) => i > 0 && byAddress(all[i - 1] ?? t, t) > 0)) this.#tracked.sort(byAddress);
     this.#link();
   }
 
@@ -296,6 +297,7 @@ export class PciTracker {
           note(`${t.device.address} is held by ${t.consumer} and no longer offered: it is kept until it is freed`),
         );
       t.later = found ?? 'gone';
+      t.namedTags = found?.tags ?? this.#matcher.match(t.device).tags;
     } else if (found !== null) this.#become(t, found);
     else {
       // The pool keeps what was in it under the old specs; nothing is tracked of it any more.
@@ -311,9 +313,9 @@ export class PciTracker {
   ): boolean {
     const isOther = t.device.dev_type !== device.dev_type || t.device.parent_addr !== device.parent_addr;
     const wasPooled = t.pool !== null;
-    const moves = wasPooled && !sameJson(poolKeys(t.device, t.tags), poolKeys(device, tags));
+    const moves = wasPooled && poolIdentity(t.device, t.tags) !== poolIdentity(device, tags);
     if (moves) this.#pools.remove(t);
-    Object.assign(t, { device, tags, specIndex });
+    Object.assign(t, { device, tags, specIndex, namedTags: tags });
     if (moves) this.#pools.add(t);
     return isOther;
   }
@@ -323,6 +325,7 @@ export class PciTracker {
       device,
       tags,
       specIndex,
+      namedTags: tags,
       status: 'available',
       consumer: null,
       parent: null,
@@ -367,8 +370,6 @@ export class PciTracker {
   }
 }
 
-const freeNow: FreeOf = (pool) => pool.free;
-
 /** Devices of no tracker any more, and burned ones, are in their pools but not to be had. */
 function lastFree(pool: Pool): Tracked | null {
   for (let i = pool.devices.length - 1; i >= 0; i -= 1) {
@@ -378,26 +379,15 @@ function lastFree(pool: Pool): Tracked | null {
   return null;
 }
 
-const freeVfs = ({ pool }: Choice): number =>
+/** How many free VFs a pool's PF would take with it. */
+const freeVfs = (pool: Pool): number =>
   pool.isPf ? (pool.devices.at(-1)?.children.filter((c) => c.pool !== null).length ?? 0) : 0;
 
-/** How many devices come from which pool: one pool after the other, or what Placement says of each provider. */
-function shares(
-  choices: readonly Choice[],
-  request: PciRequest,
-  units: ProviderUnits,
-  freeOf: FreeOf,
-): { pool: Pool; count: number }[] {
-  const left = units === null ? null : new Map(units);
-  let wanted = request.count;
-  return choices.map(({ pool }) => {
-    const most = left === null ? wanted : (left.get(pool.rp ?? '') ?? 0);
-    const count = Math.min(most, freeOf(pool));
-    wanted -= count;
-    if (left !== null && pool.rp !== null) left.set(pool.rp, most - count);
-    return { pool, count };
-  });
-}
+/** Sorted, what goes first and what goes second each by itself. */
+const inTwo = ({ pools, near }: Choices, compare: (a: Pool, b: Pool) => number): Pool[] => [
+  ...pools.slice(0, near).toSorted(compare),
+  ...pools.slice(near).toSorted(compare),
+];
 
 function undo(log: UndoLog): void {
   for (let step = log.pop(); step !== undefined; step = log.pop()) step();

@@ -318,8 +318,9 @@ export class SpecMatcher {
   #find(device: SpecDevice): number | null {
     let own: AddressFields | null = null;
     let parent: AddressFields | null = null;
-    for (const [index, c] of this.#compiled.entries()) {
-      if (c === null) continue;
+    for (let index = 0; index < this.#compiled.length; index += 1) {
+      const c = this.#compiled[index];
+      if (!c) continue;
       let isThere = false;
       if (c.isPf && device.parent_addr) {
         parent ??= deviceFields(device.parent_addr);

@@ -1,17 +1,19 @@
-/** `npm run bench [-- host|vm] [--write]`: prints the tables; with --write they go into docs/benchmarks.md. */
+/** `npm run bench [-- host|vm|pools] [--write]`: prints the tables; with --write they go into docs/benchmarks.md. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { benchMachine } from './inMachine.ts';
 import { benchHost } from './onHost.ts';
+import { benchPools } from './pools.ts';
 
 const PAGE = 'docs/benchmarks.md';
 
 async function main(words: string[]): Promise<void> {
-  const all = !words.includes('host') && !words.includes('vm');
+  const all = !['host', 'vm', 'pools'].some((w) => words.includes(w));
   const machine = `Measured on ${new Date().toISOString().slice(0, 10)}, node ${process.versions.node}, Linux ${release()}, ${cpus().length} x ${cpus()[0]?.model ?? 'unknown CPU'}.`;
   for (const [name, measure] of [
     ['host', benchHost],
     ['vm', benchMachine],
+    ['pools', benchPools],
   ] as const) {
     if (!all && !words.includes(name)) continue;
     const text = `${machine}\n\n${await measure()}`;
