@@ -1,12 +1,11 @@
 /** `claim -n`: which devices a request would get now. Nothing is kept yet. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { Ledger } from '../placement/ledger.ts';
-import type { GuestPlace, ProviderUnits } from '../pool/filters.ts';
-import type { ClaimOptions, PciTracker } from '../pool/tracker.ts';
+import type { GuestPlace } from '../pool/filters.ts';
 import { NovaError } from '../spec/novaError.ts';
 import { type PciRequest, resolveRequest } from '../spec/request.ts';
-import { type HostPools, hostPools, viewOptions } from './hostPools.ts';
+import { mostOf, wayOf } from './claimWay.ts';
+import { type HostPools, hostPools } from './hostPools.ts';
 import type { Warned } from './options.ts';
 import { type PciSetup, type SetupOptions, usableSetup } from './pciSetup.ts';
 
@@ -35,9 +34,6 @@ export type ClaimAnswer = Warned & {
   changed: false;
   requests: { alias_name: string | null; count: number; numa_policy: string; devices: ClaimedDevice[] }[];
 };
-
-/** The name of a claim that is only tried. */
-const NOBODY = 'claim -n';
 
 /** Raises HOSTDEV_REQUEST, HOSTDEV_ALIAS_ABSENT, HOSTDEV_NO_CAPACITY, and what {@link usableSetup} and hostPools raise. */
 export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWish): Promise<ClaimAnswer> {
@@ -78,44 +74,6 @@ export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWis
   };
 }
 
-/** How devices are taken: from the pools alone, or as Placement allocates them first. */
-type Way = {
-  supports(requests: readonly PciRequest[], options: ClaimOptions): boolean;
-  claim(requests: readonly PciRequest[], options: ClaimOptions): string[][];
-  providerOf(address: string): string | null;
-};
-
-function wayOf(setup: PciSetup, tracker: PciTracker, isolate: boolean): Way {
-  if (!setup.config.pci.pci_in_placement) {
-    return {
-      supports: (requests, options) => tracker.isSupported(requests, options),
-      claim: (requests, options) => tracker.claim(NOBODY, requests, options).byRequest,
-      providerOf: () => null,
-    };
-  }
-  const ledger = new Ledger(viewOptions(setup));
-  const devices = tracker.devices();
-  ledger.report(
-    setup.specs.map((s) => s.value),
-    devices,
-  );
-  tracker.assignProviders((d) => ledger.providerOf(d));
-  const providers = new Map(devices.map((d) => [d.device.address, ledger.providerOf(d)]));
-  // Placement offers candidates, the pools decide which of them they can serve.
-  const find = (requests: readonly PciRequest[], options: ClaimOptions): readonly ProviderUnits[] | null =>
-    ledger.findCandidate(requests, isolate, (units) => tracker.isSupported(requests, { ...options, units }));
-  return {
-    supports: (requests, options) => find(requests, options) !== null,
-    claim: (requests, options) => {
-      const units = find(requests, options);
-      if (units === null)
-        throw new NovaError('PciDeviceRequestFailed', 'Placement has no providers that serve all of it');
-      return tracker.claim(NOBODY, requests, { ...options, units }).byRequest;
-    },
-    providerOf: (address) => providers.get(address) ?? null,
-  };
-}
-
 /** The refusal, with how many devices each alias alone could have, wherever the guest is. */
 function noCapacity(
   setup: PciSetup,
@@ -150,16 +108,6 @@ function noCapacity(
     data: { requests: rows },
     cause,
   });
-}
-
-function mostOf(way: Way, request: PciRequest, limit: number): number {
-  let [low, high] = [0, limit];
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (way.supports([{ ...request, count: middle }], {})) low = middle;
-    else high = middle - 1;
-  }
-  return low;
 }
 
 function wishWarnings(setup: PciSetup, requests: readonly PciRequest[], wish: ClaimWish): string[] {

@@ -11,6 +11,7 @@ import { type SpecDevice, SpecMatcher } from '../spec/deviceSpec.ts';
 import { canonicalJson } from '../spec/json.ts';
 import { NovaError } from '../spec/novaError.ts';
 import { starlingxNotes } from '../spec/starlingx.ts';
+import { mostOf, wayOf } from './claimWay.ts';
 import { viewOptions } from './hostPools.ts';
 import type { Warned } from './options.ts';
 import { type PciSetup, readSetup, type SetupOptions } from './pciSetup.ts';
@@ -25,7 +26,8 @@ export type SpecReport = {
   hidden: string[];
 };
 
-export type AliasReport = { name: string; file: string; line: number };
+/** `devices`: how many a request for it could get, were nothing in use; null where mistakes keep Nova from starting. */
+export type AliasReport = { name: string; file: string; line: number; devices: number | null };
 
 export type CheckedConfig = Warned & {
   form: PciSetup['config']['form'];
@@ -50,6 +52,21 @@ export async function checkConfig(host: Host, options: SetupOptions): Promise<Ch
     ...hardDevices(setup, matched),
     ...allowances(setup, options.inventory === null),
   ];
+  if (config.pci.pci_in_placement && !config.pci.report_in_placement)
+    findings.push(
+      remark(
+        nowhere('pci_in_placement'),
+        'is on, and report_in_placement is off: nothing is reported that could be allocated',
+        {
+          hint: 'Set [pci] report_in_placement = true on the computes first.',
+        },
+      ),
+    );
+  const served = findings.some((f) => f.fatal) ? null : servedAliases(setup);
+  for (const { name, place } of served === null ? [] : setup.aliasPlaces)
+    if (served?.get(name) === 0) findings.push(remark(place, `${JSON.stringify(name)} finds no device here`));
+  if (config.specs.length === 0 && (config.form === 'nova' || config.aliases.length > 0))
+    findings.push(remark(nowhere('device_spec'), 'there is none, so that nothing may be given out'));
   if (config.pci.starlingx_default_aliases)
     findings.push(
       ...starlingxNotes(inventory.devices).map((n) => remark(nowhere('pci.starlingx_default_aliases'), n.text)),
@@ -70,7 +87,12 @@ export async function checkConfig(host: Host, options: SetupOptions): Promise<Ch
       devices: matched.devices[index]?.map((d) => d.address) ?? [],
       hidden: matched.hidden[index]?.map((d) => d.address) ?? [],
     })),
-    aliases: setup.aliasPlaces.map(({ name, place }) => ({ name, file: place.file, line: place.line })),
+    aliases: setup.aliasPlaces.map(({ name, place }) => ({
+      name,
+      file: place.file,
+      line: place.line,
+      devices: served?.get(name) ?? null,
+    })),
     warnings: [...inventory.warnings, ...[...facts.unknown].map((u) => `not known: ${u}`)],
   };
 }
@@ -137,6 +159,34 @@ function matchAll(setup: PciSetup): Matched {
     );
   }
   return result;
+}
+
+/** Null when Placement would be told nothing. */
+function servedAliases(setup: PciSetup): Map<string, number> | null {
+  try {
+    return countServed(setup);
+  } catch (e) {
+    if (e instanceof NovaError) return null;
+    throw e;
+  }
+}
+
+function countServed(setup: PciSetup): Map<string, number> {
+  const { specs, inventory, facts, aliases } = setup;
+  const devices = fromInventory(inventory.devices.filter((d) => !isBridge(d)));
+  const tracker = new PciTracker(
+    specs.map((s) => s.value),
+    devices,
+    facts,
+  );
+  const way = wayOf(setup, tracker, false);
+  const most = tracker.devices().length;
+  return new Map(
+    [...aliases].map(([name, { specs: spec, numa_policy }]) => [
+      name,
+      mostOf(way, { alias_name: name, count: 1, numa_policy, spec }, most),
+    ]),
+  );
 }
 
 /** A PF excludes its VFs and they it: refused with report_in_placement (Nova's PlacementPciDependentDeviceException), otherwise worth knowing. */

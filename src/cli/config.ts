@@ -18,6 +18,11 @@ export async function configCheck(invocation: Invocation): Promise<Answer> {
     `${s.devices.length}`,
     `${s.devices.slice(0, LISTED).join(' ')}${s.devices.length > LISTED ? ' …' : ''}`,
   ]);
+  const aliases = checked.aliases.map((a) => [
+    plain(a.name),
+    plain(`${a.file}:${a.line}`),
+    a.devices === null ? '-' : `${a.devices}`,
+  ]);
   const verdict =
     files.length === 0
       ? 'There is no configuration: nothing may be given out'
@@ -26,7 +31,7 @@ export async function configCheck(invocation: Invocation): Promise<Answer> {
         : 'No mistakes';
   return {
     json: checked,
-    text: `${lines(mistakes, bad('error'))}${lines(remarks, warn('warning'))}${table(['SPEC', 'WHERE', 'TAKES', 'DEVICES'], rows)}${verdict}\n`,
+    text: `${lines(mistakes, bad('error'))}${lines(remarks, warn('warning'))}${table(['SPEC', 'WHERE', 'TAKES', 'DEVICES'], rows)}${table(['ALIAS', 'WHERE', 'FINDS'], aliases)}${verdict}\n`,
     warnings,
     exit: mistakes.length > 0 ? EXIT.no : EXIT.done,
   };

@@ -124,10 +124,10 @@ function nameFinding(o: OsloOption): Finding | null {
     const newest = NOVA_OPTIONS.find((k) => k.is === known.is) ?? known;
     return newest === known ? null : remark(place, `is the old name of ${full(newest)}, and Nova will drop it`);
   }
-  if (!PCI_SECTIONS.has(o.section)) return null;
-  // DEFAULT and filter_scheduler have hundreds of options: there only a name of ours is meant.
   const names = [...new Set(NOVA_OPTIONS.map((k) => k.name))];
-  const exact = names.find((n) => n === o.name);
+  // "alias" may be an option of anybody's: ours is meant only in sections that are Nova's for PCI, or look like them.
+  const isOurs = PCI_SECTIONS.has(o.section) || nearestWord(o.section, PCI_SECTIONS) !== null;
+  const exact = names.find((n) => n === o.name && (n !== 'alias' || isOurs));
   const meant = exact ?? (o.section === 'pci' ? (OTHER_OPTIONS[o.name] ?? nearestWord(o.name, names)) : null);
   const right =
     NOVA_OPTIONS.find((k) => k.name === meant && k.section === o.section) ?? NOVA_OPTIONS.find((k) => k.name === meant);

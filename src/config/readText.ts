@@ -1,10 +1,14 @@
 /** Configuration files and folders as they lie on the disk: bounded, UTF-8, and an error that names the place and the way out. */
-import { closeSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { now } from '../host/clock.ts';
 import { type Finding, fatal } from './place.ts';
 
 const CHUNK = 65536;
+const AGAIN_MS = 5;
+/** Time for what `<(command)` has to say. */
+const PIPE_MS = 10_000;
 
 /** The text of a file, or the finding that says why there is none. */
 export type ReadText = { text: string } | { finding: Finding };
@@ -37,16 +41,21 @@ export function readText(file: string, max: number): ReadText {
 
 function readBytes(file: string, max: number): Buffer {
   try {
-    const fd = openSync(file, 'r');
+    // A named pipe that nobody writes to must not hold a guest's start: without waiting it is an empty file.
+    const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       if (fstatSync(fd).isDirectory()) throw notReadable(file, 'it is a folder', 'Name a file in it.');
       const parts: Buffer[] = [];
+      const from = now();
       for (let size = 0; size <= max; ) {
         const chunk = Buffer.alloc(CHUNK);
-        const n = readSync(fd, chunk);
+        const n = readSome(fd, chunk);
         if (n === 0) break;
-        parts.push(chunk.subarray(0, n));
-        size += n;
+        if (n !== null) {
+          parts.push(chunk.subarray(0, n));
+          size += n;
+        } else if (now() - from > PIPE_MS)
+          throw new HostdevError('HOSTDEV_TIMEOUT', `Failed to read ${file}: nothing came through the pipe`);
       }
       return Buffer.concat(parts);
     } finally {
@@ -54,6 +63,17 @@ function readBytes(file: string, max: number): Buffer {
     }
   } catch (e) {
     throw readError(file, e);
+  }
+}
+
+/** Null: a pipe whose writer has nothing yet, looked at again a little later. */
+function readSome(fd: number, chunk: Buffer): number | null {
+  try {
+    return readSync(fd, chunk);
+  } catch (e) {
+    if (!isErrno(e, 'EAGAIN')) throw e;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, AGAIN_MS);
+    return null;
   }
 }
 

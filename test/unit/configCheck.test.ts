@@ -96,6 +96,28 @@ describe('what the specs take', () => {
     expect(c.remarks.some((r) => r.message.includes('0000:00:01.0') && r.message.includes('bridges'))).toBe(true);
   });
 
+  test('what each alias finds', async () => {
+    const alias = (name: string, more: string): string => `alias = {"name": "${name}", "vendor_id": "8086", ${more}}`;
+    const lines = [
+      `device_spec = {"address": "${PF}"}`,
+      alias('vf', '"product_id": "10ca", "device_type": "type-VF"'),
+      alias('pf', '"product_id": "10c9", "device_type": "type-PF"'),
+      alias('none', '"product_id": "ffff"'),
+    ];
+    const c = await pci(...lines);
+    expect(c.aliases.map((a) => [a.name, a.line, a.devices])).toEqual([
+      ['vf', 3, 4],
+      ['pf', 4, 1],
+      ['none', 5, 0],
+    ]);
+    expect(c.remarks).toContainEqual(expect.objectContaining({ line: 5, message: '"none" finds no device here' }));
+    // Placement is asked for, and cannot be told of a PF beside its VFs.
+    const placement = await pci(...lines, '[filter_scheduler]', 'pci_in_placement = true');
+    expect(placement.mistakes).toEqual([]);
+    expect(placement.aliases.map((a) => a.devices)).toEqual([null, null, null]);
+    expect(placement.remarks.some((r) => r.key === 'pci_in_placement')).toBe(true);
+  });
+
   test('thousands of specs are told apart only as far as that is quick', async () => {
     const devices = Array.from({ length: 2000 }, (_, n) => ({
       address: `${(n >> 8).toString(16).padStart(4, '0')}:${(n & 255).toString(16).padStart(2, '0')}:00.0`,

@@ -12,7 +12,7 @@ import { HostdevError } from '../../src/errors.ts';
 import { vpdSerial } from '../../src/pci/facts.ts';
 import { readSavedInventory } from '../../src/pci/savedInventory.ts';
 import { type SimulatedHost, simulatedHost } from '../mock/hosts.ts';
-import { hostdev } from '../mock/tree.ts';
+import { CLI, hostdev, runCommand } from '../mock/tree.ts';
 
 let sim: SimulatedHost;
 beforeEach(() => {
@@ -104,6 +104,14 @@ describe('what is in them', () => {
     const c = await load(file);
     expect(c.findings).toMatchObject([{ fatal: true, message: expect.stringMatching(/^is larger than \d MiB$/) }]);
     expect(performance.now() - from).toBeLessThan(2000);
+  });
+
+  test('a named pipe that nobody writes to is empty, and keeps nobody waiting', async () => {
+    const pipe = join(sim.host.root, 'p.conf');
+    execFileSync('mkfifo', [pipe]);
+    const from = performance.now();
+    expect((await load(pipe)).findings).toEqual([]);
+    expect(performance.now() - from).toBeLessThan(1000);
   });
 
   test('an endless file ends', async () => {
@@ -345,6 +353,26 @@ describe('on the command line', () => {
     ]);
     expect(ran.exit).toBe(3);
     expect((ran.out + ran.err).replace(/\n/g, '')).not.toMatch(/\p{Cc}/u);
+  });
+
+  test('what comes through a pipe', () => {
+    const command = `${process.execPath} ${CLI} config check -j --config <(sleep 0.2; echo '[pci]'; echo 'device_spec = 5')`;
+    const ran = runCommand('bash', ['-c', command]);
+    expect(JSON.parse(ran.out)).toMatchObject({ form: 'nova', mistakes: [{ line: 2 }] });
+  });
+
+  test('the TOML parser is loaded where there is TOML, and nowhere else', () => {
+    const spy = file(
+      'spy.cjs',
+      'process.on("exit", () => require("node:fs").writeSync(2, "LOADED " + Object.keys(require.cache).join(" ")));',
+    );
+    const loads = (...args: string[]): boolean =>
+      runCommand(process.execPath, ['-r', spy, CLI, ...args])
+        .err.split('LOADED ')[1]
+        ?.includes('/toml.js') ?? true;
+    expect(loads('list', '-j')).toBe(false);
+    expect(loads('config', 'check', '--config', file('a.conf', '[pci]\n'))).toBe(false);
+    expect(loads('config', 'check', '--config', file('a.toml', '[pci]\n'))).toBe(true);
   });
 
   test('commands that have no use for them refuse --config and --inventory', () => {

@@ -58,11 +58,20 @@ describe('places', () => {
     ['[pci]\nAlias = {}\n', 'alias'],
     ['[pci]\npci_in_placement = true\n', '[filter_scheduler] pci_in_placement'],
     ['[DEFAULT]\ndevice_spec = {}\n', '[pci] device_spec'],
+    ['[pcii]\nalias = {}\n', '[pci] alias'],
+    ['[libvirt]\ndevice_spec = {}\n', '[pci] device_spec'],
     ['[pci]\npci_passthrough_whitelist = {}\n', '[DEFAULT] pci_passthrough_whitelist'],
   ])('%j is read over by Nova and suggests %s', (text, hint) => {
     const [f, ...more] = read([text]).findings;
     expect(f).toMatchObject({ line: 2, severity: 'error', fatal: false, hint: expect.stringContaining(hint) });
     expect(more).toEqual([]);
+  });
+
+  test('options of others are no affair of ours', () => {
+    expect(
+      read(['[DEFAULT]\nhost = a\n[database]\nalias = x\nconnection = y\n[filter_scheduler]\nenabled_filters = z\n'])
+        .findings,
+    ).toEqual([]);
   });
 
   test('an old name is read and said', () => {
