@@ -60,7 +60,7 @@ const isFree =
 export const viewOptions = ({ config }: PciSetup) =>
   ({
     hypervisorHostname: config.pci.hypervisor_hostname,
-    traitBlanks: config.pci.trim_traits ? 'trim' : 'nova',
+    traitBlanks: config.pci.trait_blanks,
   }) as const;
 
 /** From what the books hold for guests, and what does not answer: then what these exclude, a PF its VFs and a VF its PF, offered or not. */

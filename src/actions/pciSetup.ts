@@ -1,5 +1,5 @@
 /** The configuration and the devices that the commands over pools work on: read, parsed, every mistake with its place. */
-import type { Config, Entry } from '../config/config.ts';
+import type { Config, Entry, PciSettings } from '../config/config.ts';
 import { loadConfig } from '../config/load.ts';
 import { type Finding, fatal, type Place, placeText, plainValue, remark } from '../config/place.ts';
 import { keysOf } from '../config/schema.ts';
@@ -18,7 +18,12 @@ import { starlingxAliases } from '../spec/starlingx.ts';
 /** The bytes of `--inventory`, and the name of the file for messages. */
 export type SavedInventory = { bytes: Uint8Array; file: string; maxBytes: number };
 
-export type SetupOptions = { config: readonly string[]; inventory: SavedInventory | null };
+/** `traitBlanks` goes before the configured one. */
+export type SetupOptions = {
+  config: readonly string[];
+  inventory: SavedInventory | null;
+  traitBlanks?: PciSettings['trait_blanks'] | null;
+};
 
 /** A spec or alias that could be read, and where it stands. */
 export type Placed<T> = { value: T; place: Place };
@@ -38,6 +43,7 @@ export type PciSetup = {
 /** Reads all of it; nothing is refused yet but files that cannot be read (see loadConfig) and a wrong inventory (HOSTDEV_INVENTORY). */
 export async function readSetup(host: Host, options: SetupOptions): Promise<PciSetup> {
   const config = await loadConfig(host, options.config);
+  config.pci.trait_blanks = options.traitBlanks ?? config.pci.trait_blanks;
   const saved = options.inventory;
   const inventory = saved === null ? scanInventory(host) : readSavedInventory(saved.bytes, saved.file, saved.maxBytes);
   const facts = pciFacts(inventory, saved === null ? host : null);
@@ -150,7 +156,7 @@ function readSpecs(config: Config, facts: PciFacts, findings: Finding[]): Placed
     const read = readEntry(entry, 'device_spec', findings, (value) => parseDeviceSpec(value, context));
     if (read === null) continue;
     findings.push(...ofNotes(entry, 'device_spec', read.notes));
-    findings.push(...tagRemarks(entry, config.pci.trim_traits));
+    findings.push(...tagRemarks(entry, config.pci.trait_blanks === 'nova'));
     for (const value of read.specs) {
       specs.push({ value, place: entry.place });
       entries.push(entry);
@@ -179,7 +185,7 @@ function readSpecs(config: Config, facts: PciFacts, findings: Finding[]): Placed
 }
 
 /** Values that Nova takes and that do not do what they look like. */
-function tagRemarks(entry: Entry, trimTraits: boolean): Finding[] {
+function tagRemarks(entry: Entry, asNova: boolean): Finding[] {
   const findings: Finding[] = [];
   const text = (key: string): string | null => {
     const value = entry.table.members.get(key)?.value;
@@ -204,7 +210,6 @@ function tagRemarks(entry: Entry, trimTraits: boolean): Finding[] {
       ),
     );
   if (
-    !trimTraits &&
     text('traits')
       ?.split(',')
       .some((t) => t !== t.trim())
@@ -212,10 +217,10 @@ function tagRemarks(entry: Entry, trimTraits: boolean): Finding[] {
     findings.push(
       remark(
         placeOfKey(entry, 'traits'),
-        'has blanks at its commas, which become part of the names: "blue, big" is CUSTOM_BLUE and CUSTOM__BIG',
-        {
-          hint: 'Leave the blanks out, or set [pci] trim_traits = true in hostdev.toml.',
-        },
+        asNova
+          ? 'has blanks at its commas, which become part of the names: "blue, big" is CUSTOM_BLUE and CUSTOM__BIG'
+          : 'has blanks at its commas, which Nova makes part of the names (CUSTOM__BIG for "blue, big"), and hostdev does not',
+        { hint: 'Leave the blanks out.' },
       ),
     );
   return findings;

@@ -3,6 +3,11 @@ import type { Command } from './command.ts';
 
 const ONE_DEVICE = 'DEV';
 const DEVICES = 'DEV…';
+const TRAIT_BLANKS = {
+  type: 'string',
+  value: 'trim|nova',
+  text: 'blanks around the names in traits: taken off, or part of the name as in Nova',
+} as const;
 const MANY = Number.MAX_SAFE_INTEGER;
 
 export const COMMANDS: readonly Command[] = [
@@ -105,6 +110,7 @@ export const COMMANDS: readonly Command[] = [
     text: 'what OpenStack Placement would be told of the configured devices',
     takes: ['config', 'inventory'],
     own: {
+      'trait-blanks': TRAIT_BLANKS,
       'hypervisor-hostname': {
         type: 'string',
         value: 'NAME',

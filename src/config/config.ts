@@ -1,7 +1,7 @@
 /** What a configuration says, whatever file it came from. */
 import { hostname } from 'node:os';
 import type { Finding, Place, Table } from './place.ts';
-import type { UNMANAGED } from './schema.ts';
+import type { TRAIT_BLANKS, UNMANAGED } from './schema.ts';
 
 /** One device_spec or alias as it was written: its own meaning is src/spec's. */
 export type Entry = {
@@ -16,7 +16,7 @@ export type Entry = {
 export type PciSettings = {
   report_in_placement: boolean;
   pci_in_placement: boolean;
-  trim_traits: boolean;
+  trait_blanks: (typeof TRAIT_BLANKS)[number];
   starlingx_default_aliases: boolean;
   hypervisor_hostname: string;
 };
@@ -60,7 +60,7 @@ export const emptyConfig = (form: Config['form']): Config => ({
   pci: {
     report_in_placement: false,
     pci_in_placement: false,
-    trim_traits: false,
+    trait_blanks: 'trim',
     starlingx_default_aliases: false,
     hypervisor_hostname: hostname(),
   },

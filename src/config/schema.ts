@@ -37,6 +37,9 @@ export const ALLOWABLE_GUARDS = ['other-owner', 'disk', 'network', 'display', 'n
 /** What the hook does for a device with managed='no' (design: the heart). */
 export const UNMANAGED = ['bind', 'check', 'ignore'] as const;
 
+/** src/placement/names.ts says what they do. */
+export const TRAIT_BLANKS = ['trim', 'nova'] as const;
+
 const SAID_BOOLEAN =
   'true or false, as a boolean, as the number 1 or 0, or as one of the texts 1 t true on y yes, 0 f false off n no (any case, trimmed)';
 const MAX_DEADLINE = 600;
@@ -118,7 +121,7 @@ export const SCHEMA = {
         types: ['text'],
         otherwise: 'none',
         rule: 'names separated by commas, normalised as the class. Not part of the pool',
-        nova: "blanks around a name become part of it (`blue, big` is CUSTOM_BLUE and CUSTOM__BIG), as on Nova's computes; `[pci] trim_traits` takes them off",
+        nova: "with blanks, as in Nova's own example `blue, big`, Nova's names are CUSTOM_BLUE and CUSTOM__BIG, which nobody asks for: CUSTOM_BIG here, unless `[pci] trait_blanks` is `nova`",
       },
     },
   },
@@ -186,10 +189,11 @@ export const SCHEMA = {
         rule: 'Placement allocates what an alias asks for: an alias may have only a resource_class, and only one meaning',
         nova: 'in nova.conf it stands in [filter_scheduler]',
       },
-      trim_traits: {
-        types: ['boolean'],
-        otherwise: 'false',
-        rule: 'blanks around the names in `traits` are taken off before they are normalised',
+      trait_blanks: {
+        types: ['text'],
+        values: TRAIT_BLANKS,
+        otherwise: 'trim',
+        rule: 'what becomes of blanks around the names in `traits`: `trim` takes them off, `nova` makes them part of the name. Take `nova` where Nova computes report the same devices. `placement show` and `claim` have it as --trait-blanks, for a nova.conf',
         nova: null,
       },
       starlingx_default_aliases: {

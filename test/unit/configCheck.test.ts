@@ -254,7 +254,7 @@ device_type = "type-VF"
 unmanaged = "check"
 prepare_seconds = 2.5
 [pci]
-trim_traits = true
+trait_blanks = "nova"
 [[allow]]
 device = "${PF}"
 guard = "network"

@@ -307,15 +307,16 @@ describe('placement show', () => {
     });
   });
 
-  test('trim_traits', async () => {
+  test('blanks around the names of traits', async () => {
     const spec = '[[device_spec]]\nproduct_id = "10ca"\ntraits = "blue, big"\n';
-    const traits = async (more: string): Promise<string[]> => {
-      const options = saved(TWO_CARDS);
-      const shown = await showPlacement(sim.host, { ...options, config: [write('h.toml', spec + more)] });
-      return Object.values(shown.providers)[0]?.traits ?? [];
+    const traits = async (more: string, traitBlanks: 'trim' | 'nova' | null = null): Promise<string[]> => {
+      const options = { ...saved(TWO_CARDS), config: [write('h.toml', spec + more)], traitBlanks };
+      return Object.values((await showPlacement(sim.host, options)).providers)[0]?.traits ?? [];
     };
-    expect(await traits('')).toContain('CUSTOM__BIG');
-    expect(await traits('[pci]\ntrim_traits = true\n')).toContain('CUSTOM_BIG');
+    expect(await traits('')).toContain('CUSTOM_BIG');
+    expect(await traits('[pci]\ntrait_blanks = "nova"\n')).toContain('CUSTOM__BIG');
+    expect(await traits('', 'nova')).toContain('CUSTOM__BIG');
+    expect(await traits('[pci]\ntrait_blanks = "nova"\n', 'trim')).toContain('CUSTOM_BIG');
   });
 
   test.each([
@@ -415,6 +416,7 @@ describe('on the command line', () => {
     [['--sockets', '0']],
     [['--sockets', '0:0,0:1']],
     [['--group-policy', 'x']],
+    [['--trait-blanks', 'x']],
     [['--policy', 'x']],
   ])('%j is a mistake of usage', (args) => {
     const ran = hostdev([
