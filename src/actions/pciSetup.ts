@@ -203,7 +203,7 @@ function tagRemarks(entry: Entry, asNova: boolean): Finding[] {
     findings.push(
       remark(
         placeOfKey(entry, 'resource_class'),
-        `is sent to Placement as ${JSON.stringify(given.slice(0, 64))}, which refuses it`,
+        `is sent by Nova as ${JSON.stringify(given.slice(0, 64))}, which Placement refuses`,
         {
           hint: 'Use A to Z, 0 to 9 and _, at most 255 characters.',
         },

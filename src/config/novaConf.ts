@@ -3,7 +3,7 @@ import { checkKeys, fatalKeys } from './check.ts';
 import type { Config, Entry } from './config.ts';
 import { correctedJson, readJson } from './jsonText.ts';
 import { type NovaText, placeOf, readNovaOptions } from './novaOptions.ts';
-import { type OsloOption, placeInOption } from './oslo.ts';
+import { type OsloOption, placesInOption } from './oslo.ts';
 import { fatal, kindText, type Located, mistake, type Place, type Table } from './place.ts';
 
 /** The files of one nova-compute, first to last as oslo.config reads them, added to `config`. */
@@ -21,7 +21,7 @@ function addJson(config: Config, { kind, option: o, text }: NovaText): void {
   const list = kind === 'alias' ? config.aliases : config.specs;
   const { findings } = config;
   const key = `${kind}[${list.length}]`;
-  const { value, faults, repeated } = readJson(text, (at) => placeInOption(o, at));
+  const { value, faults, repeated } = readJson(text, placesInOption(o));
   if (faults.length > 0) {
     const fixed = correctedJson(text, faults);
     const corrected = fixed === null ? null : `${o.name} = ${fixed.replace(/\n/g, '\n  ')}`;

@@ -1,5 +1,5 @@
 /** The PCI options of nova.conf and its older names, in the order in which Nova gets them. */
-import { type OsloOption, optionText, osloBoolean, placeInOption, readOslo, substitute } from './oslo.ts';
+import { type OsloOption, optionText, osloBoolean, placesInOption, readOslo, substitute } from './oslo.ts';
 import { type Finding, fatal, mistake, type Place, remark } from './place.ts';
 import { NOVA_OPTIONS } from './schema.ts';
 import { nearestWord } from './suggest.ts';
@@ -76,21 +76,26 @@ function lookupIn(options: readonly OsloOption[]): Lookup {
   };
 }
 
-export const placeOf = (o: OsloOption, key: string, at = 0): Place => ({ file: o.file, ...placeInOption(o, at), key });
+export const placeOf = (o: OsloOption, key: string, at = 0): Place => ({ file: o.file, ...placesInOption(o)(at), key });
 
 function substituted(o: OsloOption, lookup: Lookup, findings: Finding[]): string {
   const written = optionText(o);
-  return substitute(written, o.section, lookup, (reference) =>
-    findings.push(
-      fatal(
-        placeOf(o, o.name, Math.max(0, written.indexOf(reference))),
-        `refers to an option that no file sets: ${reference}`,
-        {
-          hint: 'Set it in the file (the defaults of Nova are not known here); for a dollar sign itself write $$.',
-        },
-      ),
-    ),
-  );
+  const told = new Set<string>();
+  return substitute(written, o.section, {
+    lookup,
+    unknown: (reference, isEndless) => {
+      if (told.has(reference)) return;
+      told.add(reference);
+      const place = placeOf(o, o.name, Math.max(0, written.indexOf(reference)));
+      findings.push(
+        isEndless
+          ? fatal(place, `refers to itself, or to more than can be: ${reference}`, { hint: 'Write the value itself.' })
+          : fatal(place, `refers to an option that no file sets: ${reference}`, {
+              hint: 'Set it in the file (the defaults of Nova are not known here); for a dollar sign itself write $$.',
+            }),
+      );
+    },
+  });
 }
 
 /** A value that a later one replaces is never looked at by oslo. */

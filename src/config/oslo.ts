@@ -122,51 +122,71 @@ function readAssignment(
 /** The value as oslo gives it to JSON: its lines joined. */
 export const optionText = (o: OsloOption): string => o.lines.map((l) => l.text).join('\n');
 
-/** Line and column of an offset in the text of {@link optionText}. */
-export function placeInOption(o: OsloOption, at: number): { line: number; column: number } {
-  let rest = at;
+/** Tells line and column of an offset in the text of {@link optionText}; a value may have as many lines as its file. */
+export function placesInOption(o: OsloOption): (at: number) => { line: number; column: number } {
+  const starts: number[] = [];
+  let next = 0;
   for (const l of o.lines) {
-    if (rest <= l.text.length) return { line: l.line, column: l.column + rest };
-    rest -= l.text.length + 1;
+    starts.push(next);
+    next += l.text.length + 1;
   }
-  const last = o.lines.at(-1);
-  return { line: last?.line ?? o.line, column: (last?.column ?? 1) + (last?.text.length ?? 0) };
+  return (at) => {
+    let [low, high] = [0, starts.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if ((starts[middle] ?? 0) <= at) low = middle;
+      else high = middle - 1;
+    }
+    const { line, column, text } = o.lines[low] ?? { line: o.line, column: 1, text: '' };
+    // Behind the end where a reference became longer than it was written.
+    return { line, column: column + Math.min(at - (starts[low] ?? 0), text.length) };
+  };
 }
 
 /** string.Template with oslo's names: `$$`, `$name`, `${name}`; any other dollar sign stays. */
 const TEMPLATE = /\$(?:(\$)|([_a-z][._a-z0-9]*)|\{([_a-z][._a-z0-9]*)\})/gi;
 
-/** Longer than any value of ours: what refers to itself many times over must not fill the memory. */
-const MAX_TEXT = 1024 * 1024;
+/** What references may come to: one that refers to itself many times over must fill neither the memory nor the time. */
+const MAX_EXPANDED = 1024 * 1024;
+const MAX_REFERENCES = 10_000;
+const MAX_DEPTH = 8;
 
-/**
- * The text with its references replaced: `lookup` gives the value of an option by section and name, null when no file sets it. `unknown` gets the references that stay
- * (Nova stops at one that is no option of its; an option that has only its default is not known here).
- */
-export function substitute(
-  text: string,
-  section: string,
-  lookup: (section: string, name: string) => string | null,
-  unknown: (reference: string) => void,
-  depth = 0,
-): string {
-  if (!text.includes('$')) return text;
+export type Substitution = {
+  /** The value of an option by section and name, null when no file sets it. */
+  lookup: (section: string, name: string) => string | null;
+  /** Gets the references that stay, and whether that is because they come back to themselves or grow beyond bounds. Nova stops at one that is no option of its. */
+  unknown: (reference: string, isEndless: boolean) => void;
+};
+
+/** The text with its references replaced. */
+export function substitute(text: string, section: string, { lookup, unknown }: Substitution): string {
   // DEFAULT is no group to oslo: its options are named without one.
   const inGroup = (group: string, name: string): string | null =>
     group === 'DEFAULT' ? null : lookup(sectionName(group), name);
-  const replaced = text.replaceAll('\\$', '$$$$').replace(TEMPLATE, (whole, dollar, plain, braced) => {
-    if (dollar !== undefined) return '$';
-    const name = `${plain ?? braced}`;
-    const dot = name.indexOf('.');
-    const found =
-      (dot > 0 ? inGroup(name.slice(0, dot), name.slice(dot + 1)) : lookup(section, name)) ?? lookup('DEFAULT', name);
-    if (found === null || depth > 8) {
-      unknown(whole);
+  let references = 0;
+  let expanded = 0;
+  let isFull = false;
+  const expand = (value: string, depth: number): string => {
+    if (!value.includes('$')) return value;
+    return value.replaceAll('\\$', '$$$$').replace(TEMPLATE, (whole, dollar, plain, braced) => {
+      if (dollar !== undefined) return '$';
+      const name = `${plain ?? braced}`;
+      const dot = name.indexOf('.');
+      const found =
+        (dot > 0 ? inGroup(name.slice(0, dot), name.slice(dot + 1)) : lookup(section, name)) ?? lookup('DEFAULT', name);
+      references += 1;
+      expanded += found?.length ?? 0;
+      if (references > MAX_REFERENCES || expanded > MAX_EXPANDED) {
+        if (!isFull) unknown(whole, true);
+        isFull = true;
+        return '';
+      }
+      if (found !== null && depth < MAX_DEPTH) return expand(found, depth + 1);
+      unknown(whole, found !== null);
       return whole;
-    }
-    return substitute(found, section, lookup, unknown, depth + 1);
-  });
-  return replaced.slice(0, MAX_TEXT);
+    });
+  };
+  return expand(text, 0);
 }
 
 /** oslo_config/types.py Boolean; null when it is neither. */

@@ -115,7 +115,7 @@ export const SCHEMA = {
         types: ['text'],
         otherwise: 'CUSTOM_PCI_<VENDOR>_<PRODUCT>',
         rule: 'the class in Placement: upper-cased; a standard class or one that begins with CUSTOM_ stays, otherwise CUSTOM_ and every run of other characters one `_`. Not part of the pool',
-        nova: 'a CUSTOM_ name with characters that Placement refuses is sent by Nova as it is: told here',
+        nova: 'a CUSTOM_ name with characters that Placement refuses is sent by Nova as it is: made one that it takes here, and told',
       },
       traits: {
         types: ['text'],

@@ -1,8 +1,10 @@
 /** `config check` on a simulated host: each kind of mistake at its place, and what the specs take. */
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { checkConfig } from '../../src/actions/configCheck.ts';
+import { listPools } from '../../src/actions/poolList.ts';
 import { GUARDS } from '../../src/binding/guards.ts';
 import { ALLOWABLE_GUARDS, SCHEMA } from '../../src/config/schema.ts';
 import { ALIAS_KEYS } from '../../src/spec/alias.ts';
@@ -235,6 +237,40 @@ describe('mistakes', () => {
   test('devname with report_in_placement', async () => {
     const c = await pci('report_in_placement = true', 'device_spec = {"devname": "eth0"}');
     expect(c.mistakes).toMatchObject([{ line: 3, key: 'device_spec[0].devname', fatal: true }]);
+  });
+});
+
+describe('whatever is in it', () => {
+  const key = fc.constantFrom(...SPEC_KEYS, ...ALIAS_KEYS, 'tag', '__proto__', 'constructor', '', 'a.b');
+  const value = fc.oneof(
+    fc.constantFrom('8086', '10ca', '*', PF, '*:*:*.*', 'true', 'no', '', 'type-VF', 'a,b', 'CUSTOM_X', 'eth0'),
+    fc.jsonValue({ maxDepth: 2 }),
+    fc.record({ bus: fc.constantFrom('2.', '(', '.*', '0a'), slot: fc.string({ maxLength: 4 }) }),
+  );
+  const entry = fc.dictionary(key, value, { maxKeys: 6 });
+
+  test('every mistake and remark has a place, and nothing crashes', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(entry, { maxLength: 3 }),
+        fc.array(entry, { maxLength: 2 }),
+        fc.boolean(),
+        async (specs, aliases, placement) => {
+          const text = (list: object[], name: string): string =>
+            list.map((o) => `${name} = ${JSON.stringify(o).replaceAll('$', '$$$$')}\n`).join('');
+          const c = await nova(
+            `[filter_scheduler]\npci_in_placement = ${placement}\n[pci]\nreport_in_placement = ${placement}\n${text(specs, 'device_spec')}${text(aliases, 'alias')}`,
+          );
+          for (const f of [...c.mistakes, ...c.remarks])
+            if (f.file !== '') expect([f.line > 0, f.column > 0, f.message !== '']).toEqual([true, true, true]);
+          // What is no mistake can be used.
+          const used = await listPools(sim.host, { config: c.files, inventory: null }).catch((e: unknown) => e);
+          if (c.mistakes.some((m) => m.fatal)) expect(used).toMatchObject({ exit: 3 });
+          else expect(used).toHaveProperty('pools');
+        },
+      ),
+      { numRuns: 250 },
+    );
   });
 });
 

@@ -1,6 +1,8 @@
 /** Files of oslo.config: what hostdev makes of them is what oslo.config 9.0.0 itself made of them (test/data/oslo). */
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { emptyConfig } from '../../src/config/config.ts';
+import { addNovaFiles } from '../../src/config/novaConf.ts';
 import { readNovaOptions } from '../../src/config/novaOptions.ts';
 
 type Answer = { device_spec: string[]; alias: string[]; report_in_placement: boolean; pci_in_placement: boolean };
@@ -27,6 +29,31 @@ describe('oslo.config', () => {
     expect(fatal).toEqual([]);
     const values = (kind: string): string[] => r.texts.filter((t) => t.kind === kind).map((t) => t.text);
     expect({ device_spec: values('device_spec'), alias: values('alias'), ...r.switches }).toEqual(answer);
+  });
+});
+
+describe('bounds', () => {
+  test('references that multiply or come back to themselves end', () => {
+    const bomb = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'].map(
+      (n, i, all) => `${n} = ${`$${all[(i + 1) % all.length]}`.repeat(1000)}\n`,
+    );
+    const from = performance.now();
+    const r = read([`[pci]\n${bomb.join('')}device_spec = $a\nalias = $alias\n`]);
+    expect(performance.now() - from).toBeLessThan(2000);
+    expect(r.findings.filter((f) => f.fatal && /refers to itself/.test(f.message)).length).toBeGreaterThan(1);
+    expect(r.texts.every((t) => t.text.length <= 2 * 1024 * 1024)).toBe(true);
+  });
+
+  test('a value of very many lines is placed without counting them for each part of it', async () => {
+    const lines = 60_000;
+    const config = emptyConfig('nova');
+    const from = performance.now();
+    addNovaFiles(config, [
+      { file: 'n', text: `[pci]\ndevice_spec = [\n${'  {"a": 1},\n'.repeat(lines)}  {"a": 2}]\n` },
+    ]);
+    expect(performance.now() - from).toBeLessThan(5000);
+    expect(config.specs).toHaveLength(lines + 1);
+    expect(config.specs.at(-1)?.place).toMatchObject({ line: lines + 3, column: 3 });
   });
 });
 
