@@ -8,27 +8,13 @@ import type { JsonObject } from '../spec/json.ts';
 import { type Note, NovaError, note } from '../spec/novaError.ts';
 import type { PciRequest } from '../spec/request.ts';
 import type { PoolDevice } from './device.ts';
-import { ANYWHERE, type Choices, filterPools, type GuestPlace, type ProviderUnits } from './filters.ts';
-import {
-  type DeviceStatus,
-  type Pool,
-  Pools,
-  type PoolView,
-  poolIdentity,
-  type Tracked,
-  type UndoLog,
-} from './pools.ts';
+import { type DeviceStatus, Pools, type PoolView, poolIdentity, type Tracked, type UndoLog } from './pools.ts';
+import { type ClaimOptions, takeAll, takeOne, undo } from './take.ts';
+
+export type { ClaimOptions };
 
 /** What a claim gave: addresses by request, each in the order of picking. */
 export type Claimed = { byRequest: string[][] };
-
-export type ClaimOptions = {
-  place?: GuestPlace;
-  /** What Placement allocated, one entry a request; absent in legacy mode. */
-  units?: readonly ProviderUnits[];
-  /** Beyond Nova: take each device from the PF with the fewest devices in use, instead of draining one PF after the other. */
-  spread?: boolean;
-};
 
 /** What the specs said of one reported device. */
 export type DeviceMatch = {
@@ -46,6 +32,9 @@ export type DeviceState = {
   namedTags: JsonObject | null;
   status: DeviceStatus;
   consumer: string | null;
+  /** Of an unavailable device: the PF or VF that is held, and by whom. */
+  blockedBy: { address: string; consumer: string } | null;
+  /** one_time_use, and given out once: not given out again. */
   burned: boolean;
 };
 
@@ -85,14 +74,7 @@ export class PciTracker {
 
   /** All tracked devices, in order of address. */
   devices(): DeviceState[] {
-    return this.#tracked.map(({ device, tags, namedTags, status, consumer, burned }) => ({
-      device,
-      tags,
-      namedTags,
-      status,
-      consumer,
-      burned,
-    }));
+    return this.#tracked.map(stateOf);
   }
 
   /** The devices that a consumer holds; null when it never claimed or has freed them. */
@@ -103,7 +85,7 @@ export class PciTracker {
   /** True when {@link claim} would succeed now. */
   isSupported(requests: readonly PciRequest[], options: ClaimOptions = {}): boolean {
     const log: UndoLog = [];
-    const taken = this.#takeAll(requests, options, log);
+    const taken = takeAll(this.#pools, this.#tracked, requests, options, log);
     undo(log);
     return taken !== null;
   }
@@ -114,21 +96,40 @@ export class PciTracker {
    */
   claim(consumer: string, requests: readonly PciRequest[], options: ClaimOptions = {}): Claimed {
     const log: UndoLog = [];
-    const taken = this.#takeAll(requests, options, log);
+    const taken = takeAll(this.#pools, this.#tracked, requests, options, log);
     if (taken === null) {
       undo(log);
       throw new NovaError('PciDeviceRequestFailed', `The devices for ${describe(requests)} are not all free`);
     }
-    const all = taken.flat();
-    for (const t of all) {
+    this.#give(consumer, taken.flat());
+    return { byRequest: taken.map((list) => list.map((t) => t.device.address)) };
+  }
+
+  /**
+   * Books devices that a consumer holds already, as kept claims say; all of them or none. Raises PciDeviceInvalidStatus (HOSTDEV_DEVICE_STATE) for one that no spec names or that
+   * is not free.
+   */
+  adopt(consumer: string, addresses: readonly string[]): void {
+    const log: UndoLog = [];
+    const taken = addresses.map((address) => {
+      const t = this.#byAddress.get(address);
+      if (t !== undefined && t.pool !== null) return takeOne(this.#pools, t, log);
+      undo(log);
+      const why = t === undefined ? 'no device_spec names it' : `it is ${t.status}`;
+      throw new NovaError('PciDeviceInvalidStatus', `${address} cannot be held by ${consumer}: ${why}`);
+    });
+    this.#give(consumer, taken);
+  }
+
+  #give(consumer: string, taken: readonly Tracked[]): void {
+    for (const t of taken) {
       t.status = 'allocated';
       t.consumer = consumer;
       if (t.tags.one_time_use === 'true') t.burned = true;
       for (const child of t.children) child.status = 'unavailable';
       if (t.parent !== null) t.parent.status = 'unavailable';
     }
-    this.#consumers.set(consumer, [...(this.#consumers.get(consumer) ?? []), ...all]);
-    return { byRequest: taken.map((list) => list.map((t) => t.device.address)) };
+    this.#consumers.set(consumer, [...(this.#consumers.get(consumer) ?? []), ...taken]);
   }
 
   /** Gives back all that a consumer holds. Raises NoSuchInstance (HOSTDEV_CONSUMER_ABSENT). */
@@ -147,7 +148,7 @@ export class PciTracker {
 
   /** After a report to Placement: the provider of each device, or null. Pools take it as a key. */
   assignProviders(providerOf: (device: DeviceState) => string | null): void {
-    for (const t of this.#tracked) t.rp = providerOf(t) ?? t.rp;
+    for (const t of this.#tracked) t.rp = providerOf(stateOf(t)) ?? t.rp;
     this.#pools.assignProviders();
   }
 
@@ -157,89 +158,6 @@ export class PciTracker {
     const split = new Set<string>();
     for (const { rp } of this.#pools.list) if (rp !== null) (seen.has(rp) ? split : seen).add(rp);
     return [...split];
-  }
-
-  /**
-   * Takes in Nova's order. Where that fails because a PF was taken whose VFs are wanted too, once more with PFs that have the fewest free VFs first: what is
-   * possible is then found for all but contrived requests.
-   */
-  #takeAll(requests: readonly PciRequest[], options: ClaimOptions, log: UndoLog): Tracked[][] | null {
-    const first = this.#tryTake(requests, options, log, false);
-    if (first !== null || requests.length < 2) return first;
-    undo(log);
-    return this.#tryTake(requests, options, log, true);
-  }
-
-  #tryTake(
-    requests: readonly PciRequest[],
-    { place = ANYWHERE, units, spread = false }: ClaimOptions,
-    log: UndoLog,
-    sparing: boolean,
-  ): Tracked[][] | null {
-    const all: Tracked[][] = [];
-    // A pool that the requests before have emptied is not there for the next, though it keeps its place: so Nova's scheduler sees it.
-    const emptied = new Set<Pool>();
-    for (const [i, request] of requests.entries()) {
-      const given = units?.[i] ?? null;
-      const there = emptied.size === 0 ? this.#pools.list : this.#pools.list.filter((p) => !emptied.has(p));
-      const choices = filterPools(there, request, place, given);
-      if (choices.pools.length === 0) return null;
-      if (sparing) choices.pools = inTwo(choices, (a, b) => freeVfs(a) - freeVfs(b));
-      const taken =
-        spread && given === null
-          ? this.#takeSpread(choices, request.count, log)
-          : this.#takeInOrder(choices.pools, request.count, given, log);
-      if (taken.length < request.count) return null;
-      for (const p of choices.pools) if (requests.length > 1 && p.devices.length === 0) emptied.add(p);
-      all.push(taken);
-    }
-    return all;
-  }
-
-  #takeInOrder(pools: readonly Pool[], count: number, units: ProviderUnits, log: UndoLog): Tracked[] {
-    const taken: Tracked[] = [];
-    const left = units === null ? null : new Map(units);
-    for (const pool of pools) {
-      if (taken.length === count) break;
-      let most = left === null ? count - taken.length : (left.get(pool.rp ?? '') ?? 0);
-      // Looked up each time: taking a PF takes its VFs out of their pools.
-      for (let next = lastFree(pool); most > 0 && next !== null; next = lastFree(pool)) {
-        taken.push(this.#takeOne(next, log));
-        most -= 1;
-      }
-      if (left !== null && pool.rp !== null) left.set(pool.rp, most);
-    }
-    return taken;
-  }
-
-  #takeSpread({ pools, near }: Choices, count: number, log: UndoLog): Tracked[] {
-    const held = new Map<string, number>();
-    const card = (d: PoolDevice): string => d.parent_addr ?? d.address;
-    const hold = (d: PoolDevice): void => void held.set(card(d), (held.get(card(d)) ?? 0) + 1);
-    for (const t of this.#tracked) if (t.consumer !== null) hold(t.device);
-    const taken: Tracked[] = [];
-    for (const part of [pools.slice(0, near), pools.slice(near)]) {
-      while (taken.length < count) {
-        let best: Tracked | null = null;
-        for (const pool of part) {
-          const next = lastFree(pool);
-          if (next === null) continue;
-          if (best === null || (held.get(card(next.device)) ?? 0) < (held.get(card(best.device)) ?? 0)) best = next;
-        }
-        if (best === null) break;
-        taken.push(this.#takeOne(best, log));
-        hold(best.device);
-      }
-    }
-    return taken;
-  }
-
-  /** With the device, what cannot be given out beside it leaves its pools. */
-  #takeOne(tracked: Tracked, log: UndoLog): Tracked {
-    this.#pools.take(tracked, log);
-    for (const child of tracked.children) this.#pools.remove(child, log);
-    if (tracked.parent !== null) this.#pools.remove(tracked.parent, log);
-    return tracked;
   }
 
   #freeOne(tracked: Tracked): void {
@@ -370,27 +288,15 @@ export class PciTracker {
   }
 }
 
-/** Devices of no tracker any more, and burned ones, are in their pools but not to be had. */
-function lastFree(pool: Pool): Tracked | null {
-  for (let i = pool.devices.length - 1; i >= 0; i -= 1) {
-    const d = pool.devices[i];
-    if (d !== undefined && !d.burned && !d.barred) return d;
-  }
-  return null;
+function stateOf(t: Tracked): DeviceState {
+  const { device, tags, namedTags, status, consumer, burned } = t;
+  return { device, tags, namedTags, status, consumer, blockedBy: blockerOf(t), burned };
 }
 
-/** How many free VFs a pool's PF would take with it. */
-const freeVfs = (pool: Pool): number =>
-  pool.isPf ? (pool.devices.at(-1)?.children.filter((c) => c.pool !== null).length ?? 0) : 0;
-
-/** Sorted, what goes first and what goes second each by itself. */
-const inTwo = ({ pools, near }: Choices, compare: (a: Pool, b: Pool) => number): Pool[] => [
-  ...pools.slice(0, near).toSorted(compare),
-  ...pools.slice(near).toSorted(compare),
-];
-
-function undo(log: UndoLog): void {
-  for (let step = log.pop(); step !== undefined; step = log.pop()) step();
+function blockerOf(t: Tracked): DeviceState['blockedBy'] {
+  if (t.status !== 'unavailable') return null;
+  const holder = [t.parent, ...t.children].find((other) => other?.consumer != null);
+  return holder?.consumer == null ? null : { address: holder.device.address, consumer: holder.consumer };
 }
 
 const describe = (requests: readonly PciRequest[]): string =>

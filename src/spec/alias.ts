@@ -83,8 +83,9 @@ function checkValue(key: string, value: JsonValue): void {
       throw invalid(`The alias key ${key} cannot be ${quote(value)}`, key, `It takes one of: ${words.join(', ')}.`);
     }
   };
-  if (key === 'name' && (value.length === 0 || value.length > MAX_NAME)) {
-    throw invalid(`The name of an alias has 1 to ${MAX_NAME} characters, not ${value.length}`, key);
+  const length = key === 'name' ? [...value].length : 1;
+  if (length === 0 || length > MAX_NAME) {
+    throw invalid(`The name of an alias has 1 to ${MAX_NAME} characters, not ${length}`, key);
   }
   if ((key === 'vendor_id' || key === 'product_id') && !/^[0-9a-fA-F]{4}$/.test(value)) {
     const hint = 'An alias has no wildcards and no 0x.';

@@ -9,6 +9,7 @@ import {
   addressMatcher,
   addressText,
   deviceFields,
+  isAnyAddress,
   parseAddressSpec,
 } from './addressSpec.ts';
 import { canonicalJson, isObject, type JsonObject, type JsonValue, parseJson, quote } from './json.ts';
@@ -127,7 +128,7 @@ function parseOne(entry: JsonObject, context: SpecContext, notes: Note[]): Devic
   const productId = parseId('product_id', own('product_id', ANY));
   const devname = parseDevname(own('devname', null));
   const address = own('address', null);
-  if (address && devname) {
+  if (!isAnyAddress(address) && devname) {
     throw new NovaError('PciDeviceInvalidDeviceName', 'A device_spec has an address or a devname, not both', {
       key: 'devname',
     });

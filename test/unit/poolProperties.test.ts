@@ -298,11 +298,15 @@ test('patterns match as regular expressions do', { timeout: TIMEOUT }, () => {
     ),
   }));
   fc.assert(
-    fc.property(pattern, fc.array(fc.stringMatching(/^[08a]{0,5}$/), { minLength: 1, maxLength: 4 }), (p, subjects) => {
-      const ours = compileField(p);
-      const theirs = new RegExp(`^(?:${p})`);
-      for (const s of subjects) expect([s, ours(s)]).toEqual([s, theirs.test(s)]);
-    }),
+    fc.property(
+      pattern.filter((p) => p.length <= 40),
+      fc.array(fc.stringMatching(/^[08a]{0,5}$/), { minLength: 1, maxLength: 4 }),
+      (p, subjects) => {
+        const ours = compileField(p);
+        const theirs = new RegExp(`^(?:${p})`);
+        for (const s of subjects) expect([s, ours(s)]).toEqual([s, theirs.test(s)]);
+      },
+    ),
     RUNS,
   );
 });
