@@ -3,7 +3,6 @@ import type { Config, Entry, PciSettings } from '../config/config.ts';
 import { loadConfig } from '../config/load.ts';
 import { type Finding, fatal, type Place, placeText, plainValue, remark } from '../config/place.ts';
 import { keysOf } from '../config/schema.ts';
-import { nearestWord } from '../config/suggest.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type PciFacts, pciFacts } from '../pci/facts.ts';
@@ -14,6 +13,7 @@ import { type DeviceSpec, duplicateSpecs, parseDeviceSpec, type SpecContext } fr
 import type { JsonObject } from '../spec/json.ts';
 import { type Note, NovaError } from '../spec/novaError.ts';
 import { starlingxAliases } from '../spec/starlingx.ts';
+import { nearestWord } from '../suggest.ts';
 
 /** The bytes of `--inventory`, and the name of the file for messages. */
 export type SavedInventory = { bytes: Uint8Array; file: string; maxBytes: number };

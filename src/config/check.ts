@@ -1,4 +1,6 @@
 /** A section against the schema: unknown keys with what they may have meant, keys that are missing, values of a wrong type. */
+
+import { nearestWord } from '../suggest.ts';
 import {
   type Finding,
   type FindingExtra,
@@ -11,7 +13,6 @@ import {
   type Table,
 } from './place.ts';
 import { type KeyRule, keysOf, OTHER_NAMES, SCHEMA, type SectionName, type ValueType } from './schema.ts';
-import { nearestWord } from './suggest.ts';
 
 /** Keys of a section that the schema does not know. In an open section those are the user's own tags, unless they look like a known key mistyped. */
 export function checkKeys(section: SectionName, table: Table, place: Place): Finding[] {

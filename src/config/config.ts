@@ -1,7 +1,7 @@
 /** What a configuration says, whatever file it came from. */
 import { hostname } from 'node:os';
 import type { Finding, Place, Table } from './place.ts';
-import type { TRAIT_BLANKS, UNMANAGED } from './schema.ts';
+import type { AllowableGuard, TRAIT_BLANKS, UNMANAGED } from './schema.ts';
 
 /** One device_spec or alias as it was written: its own meaning is src/spec's. */
 export type Entry = {
@@ -29,7 +29,7 @@ export type HookSettings = {
 };
 
 /** `device` is a canonical address; `domain` a name, a UUID in lower case, or `*`. */
-export type Allowance = { device: string; guard: string; domain: string; place: Place };
+export type Allowance = { device: string; guard: AllowableGuard; domain: string; place: Place };
 
 export type Config = {
   /** The files that were read, in order. */

@@ -4,6 +4,7 @@ import type { Host } from '../host/host.ts';
 import { type Allowance, HOOK_DEFAULTS, type HookSettings } from './config.ts';
 import { placeText } from './place.ts';
 import { ownFiles } from './readText.ts';
+import type { AllowableGuard } from './schema.ts';
 
 export type HookConfig = { hook: HookSettings; allow: Allowance[] };
 
@@ -26,7 +27,11 @@ export async function readHookConfig(host: Host): Promise<HookConfig> {
 }
 
 /** The guards that stand aside for this device of this domain. `uuid` in lower case. */
-export function allowedGuards(config: HookConfig, device: string, domain: { name: string; uuid: string }): Set<string> {
+export function allowedGuards(
+  config: HookConfig,
+  device: string,
+  domain: { name: string; uuid: string },
+): Set<AllowableGuard> {
   return new Set(
     config.allow
       .filter(

@@ -1,9 +1,10 @@
 /** hostdev.toml and conf.d: sections after the schema; specs and aliases add up over the files, of the others the last file counts. */
+
+import { nearestWord } from '../suggest.ts';
 import { checkKeys, checkTypes, checkValues, fatalKeys } from './check.ts';
 import type { Config, Entry } from './config.ts';
 import { fatal, kindText, type Located, type Place, plainValue, remark, type Table } from './place.ts';
-import { SCHEMA, type SectionName } from './schema.ts';
-import { nearestWord } from './suggest.ts';
+import { ALLOWABLE_GUARDS, SCHEMA, type SectionName } from './schema.ts';
 import { readToml } from './tomlText.ts';
 
 /** The files in their order, added to `config`. */
@@ -80,6 +81,8 @@ function addAllowance(config: Config, { place, table }: Entry): void {
   const device = text('device');
   const domain = text('domain');
   const address = device.value.trim().toLowerCase();
+  // checkValues has seen that it is one of them.
+  const guard = ALLOWABLE_GUARDS.find((g) => g === text('guard').value);
   if (!/^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/.test(address))
     config.findings.push(
       fatal(device.place, `is ${JSON.stringify(device.value.slice(0, 64))}: no full address`, {
@@ -90,7 +93,7 @@ function addAllowance(config: Config, { place, table }: Entry): void {
     config.findings.push(
       fatal(domain.place, 'is empty', { hint: 'Write the domain\'s name or UUID, or "*" for any.' }),
     );
-  else config.allow.push({ device: address, guard: text('guard').value, domain: domain.value.trim(), place });
+  else if (guard !== undefined) config.allow.push({ device: address, guard, domain: domain.value.trim(), place });
 }
 
 function addSettings(config: Config, name: SectionName, place: Place, table: Table, seen: Map<string, Place>): void {

@@ -1,8 +1,9 @@
 /** The PCI options of nova.conf and its older names, in the order in which Nova gets them. */
+
+import { nearestWord } from '../suggest.ts';
 import { type OsloOption, optionText, osloBoolean, placesInOption, readOslo, substitute } from './oslo.ts';
 import { type Finding, fatal, mistake, type Place, remark } from './place.ts';
 import { NOVA_OPTIONS } from './schema.ts';
-import { nearestWord } from './suggest.ts';
 
 /** One value of device_spec or alias: the text that Nova gives to json.loads. */
 export type NovaText = { kind: 'device_spec' | 'alias'; option: OsloOption; text: string };

@@ -33,6 +33,7 @@ export type Section = {
 
 /** The guards that an `[[allow]]` may lift; a test holds them against src/binding/guards.ts, which lies on a higher floor. */
 export const ALLOWABLE_GUARDS = ['other-owner', 'disk', 'network', 'display', 'not-measured'] as const;
+export type AllowableGuard = (typeof ALLOWABLE_GUARDS)[number];
 
 /** What the hook does for a device with managed='no' (design: the heart). */
 export const UNMANAGED = ['bind', 'check', 'ignore'] as const;

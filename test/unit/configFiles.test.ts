@@ -7,10 +7,10 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { allowedGuards, readHookConfig } from '../../src/config/hookSettings.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import { nearestWord } from '../../src/config/suggest.ts';
 import { HostdevError } from '../../src/errors.ts';
 import { vpdSerial } from '../../src/pci/facts.ts';
 import { readSavedInventory } from '../../src/pci/savedInventory.ts';
+import { nearestWord } from '../../src/suggest.ts';
 import { type SimulatedHost, simulatedHost } from '../mock/hosts.ts';
 import { CLI, hostdev, runCommand } from '../mock/tree.ts';
 
