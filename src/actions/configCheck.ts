@@ -65,7 +65,7 @@ export async function checkConfig(host: Host, options: SetupOptions): Promise<Ch
   const served = findings.some((f) => f.fatal) ? null : servedAliases(setup);
   for (const { name, place } of served === null ? [] : setup.aliasPlaces)
     if (served?.get(name) === 0) findings.push(remark(place, `${JSON.stringify(name)} finds no device here`));
-  if (config.specs.length === 0 && (config.form === 'nova' || config.aliases.length > 0))
+  if (config.specs.length === 0 && (config.form === 'nova' || config.form === 'both' || config.aliases.length > 0))
     findings.push(remark(nowhere('device_spec'), 'there is none, so that nothing may be given out'));
   if (config.pci.starlingx_default_aliases)
     findings.push(

@@ -34,8 +34,8 @@ export type Allowance = { device: string; guard: AllowableGuard; domain: string;
 export type Config = {
   /** The files that were read, in order. */
   files: string[];
-  /** Whose grammar: our own, Nova's, or that there is no file at all. */
-  form: 'hostdev' | 'nova' | 'none';
+  /** Whose grammar: our own, Nova's, of each some files, or that there is no file at all. */
+  form: 'hostdev' | 'nova' | 'both' | 'none';
   specs: Entry[];
   aliases: Entry[];
   pci: PciSettings;

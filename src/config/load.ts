@@ -14,30 +14,27 @@ const MAX_TOML = 1024 * 1024;
 
 /**
  * Reads the configuration: the files and folders of `--config`, in their order, or etc/hostdev below the root. A file whose name ends in `.toml` is ours, any other is Nova's;
- * of a folder, `hostdev.toml` with `conf.d/*.toml`, or else `*.toml`, or else `*.conf`, each sorted as oslo sorts them. What is wrong in the files is in `findings`; a file that
- * cannot be read raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED, files of both kinds HOSTDEV_USAGE.
+ * of a folder, `hostdev.toml` with `conf.d/*.toml`, or else `*.toml`, or else `*.conf`, each sorted as oslo sorts them. Of both kinds, Nova's go first, so that a file of ours adds the
+ * settings that Nova's has no place for. What is wrong in the files is in `findings`; a file that cannot be read raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED.
  */
 export async function loadConfig(host: Host, given: readonly string[]): Promise<Config> {
   const files = given.length === 0 ? ownFiles(host.configDir) : given.flatMap(filesOf);
-  const toml = files.filter((f) => f.endsWith('.toml'));
-  if (toml.length > 0 && toml.length < files.length)
-    throw new HostdevError(
-      'HOSTDEV_USAGE',
-      `--config: ${toml[0]} is hostdev's and ${files.find((f) => !f.endsWith('.toml'))} Nova's`,
-      {
-        hint: 'Give files of one kind: those of hostdev end in .toml.',
-      },
-    );
-  const config = emptyConfig(files.length === 0 ? 'none' : toml.length > 0 ? 'hostdev' : 'nova');
-  const texts: { file: string; text: string }[] = [];
-  for (const file of files) {
-    const read = readText(file, toml.length > 0 ? MAX_TOML : MAX_NOVA);
-    if ('finding' in read) config.findings.push(read.finding);
-    else texts.push({ file, text: read.text });
-    config.files.push(file);
-  }
-  if (config.form === 'hostdev') (await import('./hostdevToml.ts')).addTomlFiles(config, texts);
-  if (config.form === 'nova') addNovaFiles(config, texts);
+  const isOurs = (file: string): boolean => file.endsWith('.toml');
+  const nova = files.filter((f) => !isOurs(f));
+  const toml = files.filter(isOurs);
+  const config = emptyConfig(
+    files.length === 0 ? 'none' : nova.length === 0 ? 'hostdev' : toml.length === 0 ? 'nova' : 'both',
+  );
+  const read = (list: readonly string[], max: number): { file: string; text: string }[] =>
+    list.flatMap((file) => {
+      config.files.push(file);
+      const got = readText(file, max);
+      if ('text' in got) return [{ file, text: got.text }];
+      config.findings.push(got.finding);
+      return [];
+    });
+  if (nova.length > 0) addNovaFiles(config, read(nova, MAX_NOVA));
+  if (toml.length > 0) (await import('./hostdevToml.ts')).addTomlFiles(config, read(toml, MAX_TOML));
   for (const path of given) {
     const beside = `${path}.d`;
     if (
@@ -53,7 +50,7 @@ export async function loadConfig(host: Host, given: readonly string[]): Promise<
       );
   }
   config.findings.sort(
-    (a, b) => files.indexOf(a.file) - files.indexOf(b.file) || a.line - b.line || a.column - b.column,
+    (a, b) => config.files.indexOf(a.file) - config.files.indexOf(b.file) || a.line - b.line || a.column - b.column,
   );
   return config;
 }

@@ -67,11 +67,17 @@ describe('which files', () => {
     expect([c.form, c.specs.length]).toEqual(['hostdev', 2]);
   });
 
-  test('files of both kinds, an empty folder and one that is not there are refused', async () => {
+  test("of both kinds Nova's go first, and ours add what nova.conf has no place for", async () => {
+    const conf = write('nova.conf', '[pci]\ndevice_spec = {"x": 1}\nreport_in_placement = true\n');
+    const toml = write('x.toml', '[[device_spec]]\n[pci]\ntrait_blanks = "nova"\nstarlingx_default_aliases = true\n');
+    const c = await load(toml, conf);
+    expect([c.form, c.files, c.specs.map((s) => s.place.file)]).toEqual(['both', [conf, toml], [conf, toml]]);
+    expect(c.pci).toMatchObject({ report_in_placement: true, trait_blanks: 'nova', starlingx_default_aliases: true });
+  });
+
+  test('an empty folder and a file that is not there are refused', async () => {
     const conf = write('nova.conf', '');
-    const toml = write('x.toml', '');
     mkdirSync(join(sim.host.root, 'empty'));
-    expect(await code(load(conf, toml))).toBe('HOSTDEV_USAGE');
     expect(await code(load(join(sim.host.root, 'empty')))).toBe('HOSTDEV_FILE_ABSENT');
     expect(await code(load(join(sim.host.root, 'gone.conf')))).toBe('HOSTDEV_FILE_ABSENT');
     expect(await code(load(`${conf}/x`))).toBe('HOSTDEV_FILE_ABSENT');

@@ -37,7 +37,8 @@ ${MADE}
 
 hostdev reads \`/etc/hostdev/hostdev.toml\` and then \`/etc/hostdev/conf.d/*.toml\` in the order of their names: \`[[…]]\` add up, of the other settings the last
 counts. \`--config FILE|DIR\` takes other files instead, and may be given several times: a file whose name ends in \`.toml\` is hostdev's, any other is
-Nova's; of a folder, \`hostdev.toml\` with \`conf.d\`, or its \`*.toml\`, or its \`*.conf\`. \`hostdev config check\` tells every mistake with file, line,
+Nova's; of a folder, \`hostdev.toml\` with \`conf.d\`, or its \`*.toml\`, or its \`*.conf\`. Of both kinds, Nova's go
+first, and hostdev's add what nova.conf has no place for. \`hostdev config check\` tells every mistake with file, line,
 column and key. What specs,
 aliases and requests mean in every detail: [device-spec.md](device-spec.md).
 
