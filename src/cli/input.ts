@@ -2,7 +2,9 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { HostdevError, isErrno } from '../errors.ts';
 
-const MAX_BYTES = 16 * 1024 * 1024 + 1;
+/** What is read of a file; one byte more tells the reader that it is too large. */
+export const MAX_INPUT = 16 * 1024 * 1024;
+const MAX_BYTES = MAX_INPUT + 1;
 const CHUNK_BYTES = 1024 * 1024;
 const STDIN = 0;
 

@@ -2,8 +2,10 @@
  * Nova's `[pci] alias`: a named request (nova/pci/request.py of 33.0.0). Unlike a device_spec it has a schema, and an unknown key is an error.
  * One name given several times means: any of these.
  */
+
+import { nearestWord } from '../suggest.ts';
 import { isObject, type JsonObject, type JsonValue, parseJson, quote } from './json.ts';
-import { NovaError, nearestWord } from './novaError.ts';
+import { NovaError } from './novaError.ts';
 import { BOOL_WORDS, strictBool } from './values.ts';
 
 export const NUMA_POLICIES = ['required', 'legacy', 'preferred', 'socket'] as const;

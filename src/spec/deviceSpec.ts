@@ -2,6 +2,8 @@
  * Nova's `[pci] device_spec`: which devices may be given out, and with which tags (nova/pci/devspec.py, whitelist.py of 33.0.0).
  * There is no schema: every key that does not match devices is a tag and becomes part of the pool; slips are only noted.
  */
+
+import { nearestWord } from '../suggest.ts';
 import {
   type AddressFields,
   type AddressMatcher,
@@ -13,7 +15,7 @@ import {
   parseAddressSpec,
 } from './addressSpec.ts';
 import { canonicalJson, isObject, type JsonObject, type JsonValue, parseJson, quote } from './json.ts';
-import { type Note, NovaError, nearestWord, note } from './novaError.ts';
+import { type Note, NovaError, note } from './novaError.ts';
 import { BOOL_WORDS, hexField, looseBool, strictBool } from './values.ts';
 
 /** What a spec asks of the host while it is read (PFs, netdevs). Addresses are canonical texts. */
