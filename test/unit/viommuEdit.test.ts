@@ -51,6 +51,11 @@ describe('intel', () => {
     );
   });
 
+  test('takes the place of several', () => {
+    const two = "    <iommu model='smmuv3'/>\n    <iommu model='smmuv3'/>\n";
+    expect(put(domain(features(QEMU), two), 'intel')).toBe(domain(features(QEMU), INTEL));
+  });
+
   test('leaves alone what has all of it and more', () => {
     const text = domain(features(QEMU), INTEL.replace("iotlb='on'", "iotlb='on' dma_translation='on'"));
     expect(put(text, 'intel')).toBe(text);
