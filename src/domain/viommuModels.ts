@@ -118,7 +118,7 @@ export const ATTRIBUTES: Record<string, AttributeRow> = {
   passthrough: {
     libvirt: version('11.5.0'),
     value: 'switch',
-    models: only('amd', '11.5.0'),
+    models: { amd: version('11.5.0'), virtio: version('11.5.0') },
     text: 'DMA is not translated',
   },
   pciBus: {
