@@ -155,18 +155,20 @@ function attributeFaults({ domain, versions }: Target): Fault[] {
 const guestAddress = (i: Iommu): string | null => child(i.part.element, 'address')?.getAttribute('type') ?? null;
 
 /** libvirt writes what more than 255 vCPUs need into the definition when the XML is silent. */
-const filledIn = (t: Target): boolean => !below(t.versions.libvirt, FILLED_IN_FROM);
+const filledIn = (t: Target): boolean => isQemu(t.domain) && !below(t.versions.libvirt, FILLED_IN_FROM);
 
 const manyVcpus = (d: DomainFacts): boolean => isQemu(d) && isX86(d) && d.vcpus > MAX_VCPUS_WITHOUT_EIM;
 
-/** intremap and eim as libvirt's validators see them, after it has filled in what more than 255 vCPUs need (qemu_postparse.c). */
-function effective(
-  i: Iommu & { model: ViommuModel },
-  t: Target,
-): { intremap: string | undefined; eim: string | undefined } {
-  const { intremap, eim } = i.driver;
-  if (i.model !== 'intel' || !filledIn(t) || !manyVcpus(t.domain) || !isQ35(t.domain)) return { intremap, eim };
-  return { intremap: intremap ?? 'on', eim: eim ?? 'on' };
+type Switches = Record<'intremap' | 'eim' | 'xtsup', string | undefined>;
+
+/** What libvirt's validators see, after it has filled in what more than 255 vCPUs need (qemu_postparse.c qemuDomainIOMMUDefPostParse). */
+function effective(i: Iommu & { model: ViommuModel }, t: Target): Switches {
+  const { intremap, eim, xtsup } = i.driver;
+  const said = { intremap, eim, xtsup };
+  if (!filledIn(t) || !manyVcpus(t.domain) || !isQ35(t.domain)) return said;
+  if (i.model === 'intel') return { intremap: intremap ?? 'on', eim: eim ?? 'on', xtsup };
+  const amd = i.model === 'amd' && !below(t.versions.libvirt, XTSUP_FROM);
+  return amd ? { intremap: intremap ?? 'on', eim, xtsup: xtsup ?? 'on' } : said;
 }
 
 function ioapicFault(t: Target): Fault[] {
@@ -182,11 +184,19 @@ function ioapicFault(t: Target): Fault[] {
 
 function vcpuFault(t: Target): Fault[] {
   const { domain, versions } = t;
-  if (!manyVcpus(domain) || !isQ35(domain) || !below(versions.libvirt, XTSUP_FROM)) return [];
-  const first = known(domain)[0];
-  if (domain.iommus.length === 0 && filledIn(t)) return [];
-  if (first && effective(first, t).eim === 'on') return [];
-  return [{ part: first?.part ?? null, cause: `${domain.vcpus} vCPUs need <iommu> with eim='on', and there is none` }];
+  if (!manyVcpus(domain) || !isQ35(domain) || (domain.iommus.length === 0 && filledIn(t))) return [];
+  const all = known(domain);
+  const first = all[0];
+  if (below(versions.libvirt, XTSUP_FROM)) {
+    if (first && effective(first, t).eim === 'on') return [];
+    return [{ part: first?.part ?? null, cause: `${domain.vcpus} vCPUs without <iommu> with eim='on'` }];
+  }
+  // From here on an I/O APIC in QEMU is enough, and a missing one becomes that.
+  if (domain.ioapic !== 'kvm' || all.some((i) => effective(i, t).eim === 'on' || effective(i, t).xtsup === 'on'))
+    return [];
+  return [
+    { part: first?.part ?? null, cause: `${domain.vcpus} vCPUs with <ioapic driver='kvm'/> and no eim or xtsup` },
+  ];
 }
 
 /** The most vCPUs of a machine type: hw/i386/pc_q35.c, pc_piix.c, hw/arm/virt.c; null is not known. */
@@ -454,6 +464,18 @@ export const VIOMMU_RULES: readonly Rule[] = [
         : [],
   },
   {
+    id: 'ioapic-schema',
+    stage: 'define',
+    holds: "<ioapic> has driver='qemu' or driver='kvm'",
+    since: null,
+    source: 'libvirt conf/schemas/domaincommon.rng features',
+    fix: "write <ioapic driver='qemu'/>",
+    check: ({ domain }) =>
+      domain.ioapic === null || ['qemu', 'kvm'].includes(domain.ioapic)
+        ? []
+        : [{ part: null, cause: `its driver is '${printable(domain.ioapic)}'` }],
+  },
+  {
     id: 'intremap-ioapic',
     stage: 'define',
     holds: "intremap='on' needs <ioapic driver='qemu'/> in <features>",
@@ -475,6 +497,15 @@ export const VIOMMU_RULES: readonly Rule[] = [
       const why = i.driver.eim === 'on' ? "eim='on'" : `libvirt sets eim for ${t.domain.vcpus} vCPUs`;
       return `${why} with ${intremap === undefined ? 'no intremap' : `intremap='${printable(intremap)}'`}`;
     }),
+  },
+  {
+    id: 'vcpus-schema',
+    stage: 'define',
+    holds: '<vcpu> is a number from 1 on',
+    since: null,
+    source: 'libvirt conf/schemas/domaincommon.rng vcpu',
+    fix: 'write how many vCPUs the guest can have',
+    check: ({ domain }) => (domain.vcpus > 0 ? [] : [{ part: null, cause: 'it is not' }]),
   },
   {
     id: 'vcpus-machine',
@@ -499,7 +530,7 @@ export const VIOMMU_RULES: readonly Rule[] = [
   {
     id: 'vcpus-eim',
     stage: 'define',
-    holds: `more than 255 vCPUs on x86 need an intel <iommu> with eim='on'; from libvirt ${formatVersion(FILLED_IN_FROM)} on it is added where the XML is silent`,
+    holds: `more than 255 vCPUs on x86 need an intel <iommu> with eim='on'; from libvirt ${formatVersion(FILLED_IN_FROM)} on it is added where the XML is silent; from ${formatVersion(XTSUP_FROM)} on <ioapic driver='qemu'/> or amd's xtsup='on' will do`,
     since: `libvirt ${formatVersion(FILLED_IN_FROM)} adds it, ${formatVersion(XTSUP_FROM)} takes amd with xtsup`,
     source: `${QEMU_VALIDATE} qemuValidateDomainVCpuTopology (require extended interrupt mode)`,
     fix: "add <iommu model='intel'><driver intremap='on' eim='on'/></iommu>",
