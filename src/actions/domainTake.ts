@@ -162,7 +162,9 @@ export async function checkGuards(
   const claim = { owner: `domain:${domain.uuid ?? NOBODY}` as const, name: domain.name, managed: false };
   let refusals: Refusal[];
   try {
-    const verdict = await observing(host, options, (work) => planPrepare(work, listed, claim, options.allowed));
+    const verdict = await observing(host, { ...options, deadlineMs: LOOK_MS }, (work) =>
+      planPrepare(work, listed, claim, options.allowed),
+    );
     refusals = verdict.refusals;
     warnings.push(...verdict.warnings);
   } catch (e) {
@@ -174,6 +176,9 @@ export async function checkGuards(
   refuse(refusals.filter((r) => peers.has(r.address)));
   warnings.push(...refusals.map((r) => `${r.address}: ${r.reason}: the hook will refuse it (${r.guard})`));
 }
+
+/** Nobody waits half a minute for a plan because a device does not answer. */
+const LOOK_MS = 5000;
 
 /** As in hookTest.ts: a domain that was never defined has no UUID. */
 const NOBODY = '00000000-0000-0000-0000-000000000000';
