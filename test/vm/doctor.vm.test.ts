@@ -208,7 +208,7 @@ describe('a root port without ACS above a switch', () => {
   const vm = useMachine('intel', {
     name: 'no-acs',
     extraQemuArgs: [
-      'pcie-root-port,id=na,bus=pcie.0,addr=7,chassis=90,disable-acs=on',
+      'ioh3420,id=na,bus=pcie.0,addr=7,chassis=90',
       'x3130-upstream,id=naup,bus=na',
       'xio3130-downstream,id=na0,bus=naup,chassis=91',
       'xio3130-downstream,id=na1,bus=naup,chassis=92',
