@@ -38,6 +38,10 @@ export type DeviceState = {
   burned: boolean;
 };
 
+/** A device that a spec names. */
+type Named = { device: PoolDevice; tags: JsonObject; specIndex: number };
+const isNamed = (m: DeviceMatch): m is DeviceMatch & Named => m.tags !== null && m.specIndex !== null;
+
 const byAddress = (a: Tracked, b: Tracked): number =>
   a.device.address < b.device.address ? -1 : a.device.address > b.device.address ? 1 : 0;
 
@@ -48,6 +52,8 @@ export class PciTracker {
   #tracked: Tracked[] = [];
   #byAddress = new Map<string, Tracked>();
   #matches: DeviceMatch[] = [];
+  /** In their pools, but of no spec any more. */
+  readonly #barred = new Map<string, Tracked>();
   readonly #consumers = new Map<string, Tracked[]>();
   #notes: Note[] = [];
 
@@ -185,30 +191,25 @@ export class PciTracker {
   /** `isOtherSpecs`: a free device that the new specs do not name stays in its pool, as in Nova until its restart, but is never given out. */
   #report(devices: readonly PoolDevice[], isOtherSpecs = false): void {
     this.#notes = [];
+    const reported = new Map<string, Named>();
     this.#matches = devices.map((device) => {
       const { index, tags, error } = this.#matcher.match(device);
+      const match = { device, specIndex: index, tags, error };
       if (error !== null) this.#notes.push(note(`${device.address} is left out: ${error.message}`));
-      return { device, specIndex: index, tags, error };
-    });
-    const reported = new Map<string, { device: PoolDevice; tags: JsonObject; specIndex: number }>();
-    for (const { device, tags, specIndex } of this.#matches) {
-      if (tags === null || specIndex === null) continue;
+      if (!isNamed(match)) return match;
       if (reported.has(device.address)) this.#notes.push(note(`${device.address} is reported twice: the first counts`));
-      else reported.set(device.address, { device, tags, specIndex });
-    }
-    const isHere = new Set(devices.map((d) => d.address));
+      else reported.set(device.address, match);
+      return match;
+    });
+    const isHere = new Set(isOtherSpecs ? devices.map((d) => d.address) : []);
     for (const t of [...this.#tracked])
-      this.#update(t, reported.get(t.device.address) ?? null, isOtherSpecs && isHere.has(t.device.address));
+      this.#update(t, reported.get(t.device.address) ?? null, isHere.has(t.device.address));
     for (const [address, found] of reported) if (!this.#byAddress.has(address)) this.#track(found);
     if (this.#tracked.some((t, i, all) => i > 0 && byAddress(all[i - 1] ?? t, t) > 0)) this.#tracked.sort(byAddress);
     this.#link();
   }
 
-  #update(
-    t: Tracked,
-    found: { device: PoolDevice; tags: JsonObject; specIndex: number } | null,
-    isDisowned: boolean,
-  ): void {
+  #update(t: Tracked, found: Named | null, isDisowned: boolean): void {
     if (t.consumer !== null) {
       if (found === null)
         this.#notes.push(
@@ -219,16 +220,16 @@ export class PciTracker {
     } else if (found !== null) this.#become(t, found);
     else {
       // The pool keeps what was in it under the old specs; nothing is tracked of it any more.
-      if (isDisowned) this.#pools.bar(t);
+      if (isDisowned && t.pool !== null) {
+        this.#pools.bar(t);
+        this.#barred.set(t.device.address, t);
+      }
       this.#forget(t, isDisowned);
     }
   }
 
   /** Applies what a report says of a device; true when PF and VF links may have changed. A free device changes its pool with its keys. */
-  #become(
-    t: Tracked,
-    { device, tags, specIndex }: { device: PoolDevice; tags: JsonObject; specIndex: number },
-  ): boolean {
+  #become(t: Tracked, { device, tags, specIndex }: Named): boolean {
     const isOther = t.device.dev_type !== device.dev_type || t.device.parent_addr !== device.parent_addr;
     const wasPooled = t.pool !== null;
     const moves = wasPooled && poolIdentity(t.device, t.tags) !== poolIdentity(device, tags);
@@ -238,7 +239,10 @@ export class PciTracker {
     return isOther;
   }
 
-  #track({ device, tags, specIndex }: { device: PoolDevice; tags: JsonObject; specIndex: number }): void {
+  #track({ device, tags, specIndex }: Named): void {
+    const before = this.#barred.get(device.address);
+    if (before !== undefined) this.#pools.remove(before);
+    this.#barred.delete(device.address);
     const tracked: Tracked = {
       device,
       tags,

@@ -348,9 +348,20 @@ export class SpecMatcher {
 function compile(spec: DeviceSpec, facts: HostFacts): Compiled {
   if (spec.address !== null) return { spec, matches: addressMatcher(spec.address), isPf: spec.address.is_pf };
   const address = spec.devname === null ? null : facts.netdev(spec.devname);
-  if (address === null) return null;
+  const fields = address === null ? null : fieldsOf(address);
+  if (address === null || fields === null) return null;
   const isPf = facts.isPf(address);
-  return { spec, matches: addressMatcher({ kind: 'glob', ...deviceFields(address), is_pf: isPf }), isPf };
+  return { spec, matches: addressMatcher({ kind: 'glob', ...fields, is_pf: isPf }), isPf };
+}
+
+/** {@link deviceFields}, or null for what is no address of Nova's: an interface behind it can be matched by nothing. */
+function fieldsOf(address: string): AddressFields | null {
+  try {
+    return deviceFields(address);
+  } catch (e) {
+    if (e instanceof NovaError) return null;
+    throw e;
+  }
 }
 
 /** {@link SpecMatcher.match} for one device. */

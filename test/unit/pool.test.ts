@@ -142,6 +142,16 @@ describe('refresh', () => {
     expect(one?.devices).toEqual(['0000:0b:00.0']);
   });
 
+  test('what is named again is given out again', () => {
+    const only = { op: 'refresh', device_spec: [{ address: '0000:0b:00.0' }] };
+    const [, again, asked] = steps({
+      devices: [held, other],
+      steps: [only, { op: 'refresh', device_spec: [{}] }, claim('x', 'pci:2')],
+    });
+    expect(again?.pools_after.map((p) => p.devices).sort()).toEqual([['0000:0a:00.0'], ['0000:0b:00.0']]);
+    expect(asked?.supported).toBe(true);
+  });
+
   test('specs that do not parse change nothing', () => {
     const [refresh] = steps({ devices: [held], steps: [{ op: 'refresh', device_spec: ['{'] }] });
     expect(refresh?.error).toMatchObject({ class: 'PciConfigInvalidSpec', code: 'HOSTDEV_SPEC' });
