@@ -1,7 +1,7 @@
 /** The configuration and the devices that the commands over pools work on: read, parsed, every mistake with its place. */
 import type { Config, Entry, PciSettings } from '../config/config.ts';
 import { loadConfig } from '../config/load.ts';
-import { type Finding, fatal, type Place, placeText, plainValue, remark } from '../config/place.ts';
+import { type Finding, fatal, type Place, placeText, plainValue, remark, sortFindings } from '../config/place.ts';
 import { keysOf } from '../config/schema.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -50,10 +50,7 @@ export async function readSetup(host: Host, options: SetupOptions): Promise<PciS
   const findings = [...config.findings];
   const specs = readSpecs(config, facts, findings);
   const { aliases, aliasPlaces } = readAliases(config, findings);
-  const order = new Map(config.files.map((f, n) => [f, n]));
-  findings.sort(
-    (a, b) => (order.get(a.file) ?? -1) - (order.get(b.file) ?? -1) || a.line - b.line || a.column - b.column,
-  );
+  sortFindings(findings, config.files);
   return { config, inventory, facts, specs, aliases, aliasPlaces, findings };
 }
 

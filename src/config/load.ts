@@ -4,7 +4,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Config, emptyConfig } from './config.ts';
 import { addNovaFiles } from './novaConf.ts';
-import { remark } from './place.ts';
+import { remark, sortFindings } from './place.ts';
 import { kindOf, namesIn, ownFiles, readText } from './readText.ts';
 
 /** More than nova.conf with every option explained (500 KiB). */
@@ -49,9 +49,7 @@ export async function loadConfig(host: Host, given: readonly string[]): Promise<
         }),
       );
   }
-  config.findings.sort(
-    (a, b) => config.files.indexOf(a.file) - config.files.indexOf(b.file) || a.line - b.line || a.column - b.column,
-  );
+  sortFindings(config.findings, config.files);
   return config;
 }
 

@@ -50,6 +50,13 @@ export const mistake = finding('error', false);
 /** Worth knowing; exit 0. */
 export const remark = finding('warning', false);
 
+/** In the order of the files and of the places in them; what stands in no file comes last. */
+export function sortFindings(findings: Finding[], files: readonly string[]): void {
+  const order = new Map(files.map((f, n) => [f, n]));
+  const rank = (f: Finding): number => order.get(f.file) ?? files.length;
+  findings.sort((a, b) => rank(a) - rank(b) || a.line - b.line || a.column - b.column);
+}
+
 /** `file:line:column: key`, as compilers write it. */
 export const placeText = (p: Place): string =>
   `${p.file}${p.line > 0 ? `:${p.line}:${p.column}` : ''}${p.key === '' ? '' : `: ${p.key}`}`;

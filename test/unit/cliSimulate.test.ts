@@ -68,7 +68,16 @@ test('what is wrong with specs, aliases and requests is in the verdict, and the 
   const request = simulate({ ...SCENARIO, request: 'b:1' });
   expect(verdict(request).steps).toMatchObject([{ stage: 'request', error: { code: 'HOSTDEV_ALIAS_ABSENT' } }]);
   const address = simulate({ ...SCENARIO, devices: [{ ...DEVICE, address: 'nonsense' }] });
-  expect(verdict(address).tracker_error).toMatchObject({ class: 'PciDeviceWrongAddressFormat' });
+  expect(verdict(address)).toMatchObject({
+    tracker_error: { class: 'PciDeviceWrongAddressFormat' },
+    devices: [{ address: 'nonsense', error: { code: 'HOSTDEV_SPEC_ADDRESS' } }],
+    pools: [],
+    steps: [{ stage: 'support', supported: false }],
+  });
+  const refresh = { op: 'refresh', devices: [{ ...DEVICE, address: '0a:00.0' }] };
+  expect(verdict(simulate({ ...SCENARIO, steps: [refresh] })).steps).toMatchObject([
+    { error: { class: 'PciDeviceWrongAddressFormat' }, pools_after: [{ count: 1 }] },
+  ]);
 });
 
 test('what is worth saying is a warning', () => {
