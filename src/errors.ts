@@ -100,6 +100,11 @@ export const ERRORS = {
     text: 'A peer in the IOMMU group is on a host driver, so the kernel will not hand the group to a guest.',
     hint: 'Bind the peer to VFIO too, or list it in the domain with <address type="unassigned"/>.',
   },
+  HOSTDEV_NOT_BOUND: {
+    exit: EXIT.no,
+    text: 'A managed="no" device is on a host driver, and the hook is configured only to check.',
+    hint: "Run 'hostdev bind' for it before the guest starts.",
+  },
   HOSTDEV_IOMMU_OFF: {
     exit: EXIT.no,
     text: 'The kernel has no IOMMU groups, so nothing can be handed to a guest.',

@@ -7,6 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { readBooks } from '../binding/books.ts';
+import { HOOK_DEFAULTS, type HookSettings } from '../config/config.ts';
 import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { replaceFile } from '../store/files.ts';
@@ -59,15 +60,19 @@ function isOldLibvirt(host: Host): boolean {
   return false;
 }
 
+/** Seconds that libvirt is kept waiting, from `[hook]` of hostdev.toml: the native part reads no TOML, so they are written for it here. */
+export type HookDeadlines = Pick<HookSettings, 'prepare_seconds' | 'start_seconds' | 'other_seconds'>;
+
 /** Installs or renews the hook. Raises HOSTDEV_HOOKS when something else has the name, HOSTDEV_NATIVE_MISSING, HOSTDEV_NOT_PERMITTED, HOSTDEV_STORE. */
 export function installHook(
   host: Host,
   program: HookProgram,
   dryRun: boolean,
+  deadlines: HookDeadlines = HOOK_DEFAULTS,
 ): { changed: boolean; path: string; notes: string[] } {
   const at = places(host, isOldLibvirt(host));
   const binary = readProgram(program.native);
-  const conf = confText(host, program);
+  const conf = confText(host, program, deadlines);
   const old = readOurs(at.executable);
   if (old?.equals(binary) && readText(at.conf) === conf && isExecutable(at.executable))
     return { changed: false, path: at.executable, notes: [] };
@@ -134,7 +139,7 @@ function installedPlaces(host: Host): HookPlaces {
   return readOursOrNull(old.executable) === null ? modern : old;
 }
 
-function confText(host: Host, { node, cli }: HookProgram): string {
+function confText(host: Host, { node, cli }: HookProgram, deadlines: HookDeadlines): string {
   for (const path of [node, cli, host.root]) {
     if (/[\n\r]/.test(path))
       throw new HostdevError(
@@ -147,9 +152,9 @@ function confText(host: Host, { node, cli }: HookProgram): string {
     `node=${node}`,
     `cli=${cli}`,
     `root=${host.root}`,
-    'prepare_deadline=30',
-    'start_deadline=5',
-    'other_deadline=2',
+    `prepare_deadline=${Math.ceil(deadlines.prepare_seconds)}`,
+    `start_deadline=${Math.ceil(deadlines.start_seconds)}`,
+    `other_deadline=${Math.ceil(deadlines.other_seconds)}`,
     '',
   ].join('\n');
 }

@@ -3,14 +3,15 @@
  * libvirt cannot undo a guest's end.
  */
 import { appendFileSync, renameSync, statSync } from 'node:fs';
-import type { Allowance, Guard } from '../binding/guards.ts';
+import type { Guard } from '../binding/guards.ts';
 import { now } from '../clock.ts';
+import { readHookConfig } from '../config/hookSettings.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { decodeXml } from '../domain/xml.ts';
 import { HostdevError, isErrno } from '../errors.ts';
 import { domainOwner } from '../hook/check.ts';
-import { prepareDomain } from '../hook/prepare.ts';
+import { concerned, type HookPolicy, prepareDomain } from '../hook/prepare.ts';
 import { releaseDomain } from '../hook/release.ts';
 import { checkStart } from '../hook/start.ts';
 import type { Host } from '../host/host.ts';
@@ -23,8 +24,6 @@ export type HookOptions = {
   deadlineMs: number;
   signal?: Stop;
   allowed: ReadonlySet<Guard>;
-  /** `[[allow]]` of hostdev.toml. */
-  allowances?: readonly Allowance[];
   /** UUID whose lock the hook client holds for us already. */
   lockedUuid: string | null;
 };
@@ -55,9 +54,20 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
   }
 }
 
+/** What hostdev.toml says for the hook. Raises HOSTDEV_CONFIG: with a mistake there no guard is lifted by a guess. */
+export async function hookPolicy(host: Host): Promise<HookPolicy> {
+  const { hook, allow } = await readHookConfig(host);
+  return { unmanaged: hook.unmanaged, allowances: allow };
+}
+
 async function operate(host: Host, operation: string, domain: DomainDevices, options: HookOptions): Promise<object> {
-  if (operation === 'prepare') return prepareDomain(host, domain, options.allowed, options, options.allowances);
-  if (operation === 'start') return checkStart(host, domain);
+  if (operation !== 'release') {
+    const policy = await hookPolicy(host);
+    const mine = concerned(domain, policy);
+    if (mine.devices.length === 0) return {};
+    if (operation === 'start') return checkStart(host, mine);
+    return prepareDomain(host, mine, options.allowed, options, policy);
+  }
   const released = await releaseDomain(host, domain, options);
   return {
     ...released,

@@ -5,9 +5,10 @@ import { readDomainDevices } from '../domain/hostDevices.ts';
 import { decodeXml } from '../domain/xml.ts';
 import { HostdevError } from '../errors.ts';
 import { checkIommu, checkViability, domainOwner, findDevices } from '../hook/check.ts';
-import { planPrepare } from '../hook/prepare.ts';
+import { concerned, planPrepare } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
+import { hookPolicy } from './hookRun.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, printedPlan } from './plan.ts';
 
@@ -25,7 +26,8 @@ const NOBODY = '00000000-0000-0000-0000-000000000000';
 /** Raises what prepare would raise, with the plan in the error's data. */
 export async function testHook(host: Host, xml: Uint8Array, what: string, options: ActionOptions): Promise<HookTest> {
   const read = readDomainDevices(decodeXml(xml, what), what);
-  const domain = { ...read, uuid: read.uuid ?? NOBODY };
+  const policy = await hookPolicy(host);
+  const domain = concerned({ ...read, uuid: read.uuid ?? NOBODY }, policy);
   const inventory = scanInventory(host);
   const devices = findDevices(inventory, domain);
   checkIommu(
@@ -38,6 +40,7 @@ export async function testHook(host: Host, xml: Uint8Array, what: string, option
       devices,
       { owner: domainOwner(domain), name: domain.name, managed: false },
       options.allowed,
+      policy,
     );
     const printed = printedPlan(work, plan.bind, plan.refusals);
     withPlan(printed, () => {

@@ -1,5 +1,6 @@
 import { hookStatus, installHook, removeHook } from '../actions/hookInstall.ts';
 import { testHook } from '../actions/hookTest.ts';
+import { readHookConfig } from '../config/hookSettings.ts';
 import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { hookProgram } from './hookProgram.ts';
@@ -23,8 +24,9 @@ export async function hookTest({ host, words, options }: Invocation): Promise<An
 }
 
 /** `hostdev hook install` */
-export function hookInstall({ host, options }: Invocation): Answer {
-  const { changed, path, notes } = installHook(host, hookProgram(), options.dryRun);
+export async function hookInstall({ host, options }: Invocation): Promise<Answer> {
+  const { hook } = await readHookConfig(host);
+  const { changed, path, notes } = installHook(host, hookProgram(), options.dryRun, hook);
   const did = options.dryRun ? 'Would install' : 'Installed';
   return {
     json: { changed: changed && !options.dryRun, path, notes },

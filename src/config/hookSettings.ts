@@ -4,7 +4,6 @@ import type { Host } from '../host/host.ts';
 import { type Allowance, HOOK_DEFAULTS, type HookSettings } from './config.ts';
 import { placeText } from './place.ts';
 import { ownFiles } from './readText.ts';
-import type { AllowableGuard } from './schema.ts';
 
 export type HookConfig = { hook: HookSettings; allow: Allowance[] };
 
@@ -24,21 +23,4 @@ export async function readHookConfig(host: Host): Promise<HookConfig> {
       wrong.hint === null ? {} : { hint: wrong.hint },
     );
   return { hook: config.hook, allow: config.allow };
-}
-
-/** The guards that stand aside for this device of this domain. `uuid` in lower case. */
-export function allowedGuards(
-  config: HookConfig,
-  device: string,
-  domain: { name: string; uuid: string },
-): Set<AllowableGuard> {
-  return new Set(
-    config.allow
-      .filter(
-        (a) =>
-          a.device === device &&
-          (a.domain === '*' || a.domain === domain.name || a.domain.toLowerCase() === domain.uuid),
-      )
-      .map((a) => a.guard),
-  );
 }

@@ -32,7 +32,19 @@ export type Section = {
 };
 
 /** The guards that an `[[allow]]` may lift; a test holds them against src/binding/guards.ts, which lies on a higher floor. */
-export const ALLOWABLE_GUARDS = ['other-owner', 'disk', 'network', 'display', 'not-measured'] as const;
+export const ALLOWABLE_GUARDS = [
+  'bridge',
+  'vfs',
+  'in-use',
+  'other-owner',
+  'disk',
+  'network',
+  'display',
+  'mdev',
+  'vdpa',
+  'rdma',
+  'not-measured',
+] as const;
 export type AllowableGuard = (typeof ALLOWABLE_GUARDS)[number];
 
 /** What the hook does for a device with managed='no' (design: the heart). */
@@ -228,7 +240,7 @@ export const SCHEMA = {
         types: ['number'],
         range: [1, MAX_DEADLINE],
         otherwise: '30',
-        rule: 'the time that `prepare` may take, waits for locks included',
+        rule: "the time that `prepare` may take, waits for locks included; taken over by 'hostdev hook install'",
         nova: null,
       },
       start_seconds: {

@@ -21,11 +21,20 @@ import { checkIommu, checkViability, domainOwner, findDevices } from './check.ts
 
 export type Prepared = { bound: string[]; managed: string[]; left_alone: string[]; warnings: string[] };
 
+/** What hostdev.toml says for the hook: `[hook] unmanaged` and `[[allow]]`. */
+export type HookPolicy = { unmanaged: 'bind' | 'check' | 'ignore'; allowances: readonly Allowance[] };
+
+export const DEFAULT_POLICY: HookPolicy = { unmanaged: 'bind', allowances: [] };
+
+/** The devices of a domain that are the hook's affair: with `unmanaged = "ignore"` only those that libvirt manages. */
+export const concerned = (domain: DomainDevices, { unmanaged }: HookPolicy): DomainDevices =>
+  unmanaged === 'ignore' ? { ...domain, devices: domain.devices.filter((d) => d.managed) } : domain;
+
 /** `managed` devices as they will be: libvirt chooses the driver; for our judgement any VFIO driver will do. */
 type Listed = { listed: DomainDevice; device: PciDevice };
 
 /**
- * Prepares a domain. Raises HOSTDEV_DEVICE_ABSENT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_IOMMU_OFF and whatever a
+ * Prepares a domain. Raises HOSTDEV_NOT_BOUND, HOSTDEV_DEVICE_ABSENT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_IOMMU_OFF and whatever a
  * transaction raises; then nothing has changed. Calling it again for the same domain changes nothing.
  */
 export async function prepareDomain(
@@ -33,7 +42,7 @@ export async function prepareDomain(
   domain: DomainDevices,
   allowed: ReadonlySet<Guard>,
   options: SessionOptions,
-  allowances: readonly Allowance[] = [],
+  policy: HookPolicy = DEFAULT_POLICY,
 ): Promise<Prepared> {
   const inventory = scanInventory(host);
   const devices = findDevices(inventory, domain);
@@ -48,7 +57,7 @@ export async function prepareDomain(
     // The locks may have been waited for: what was scanned before is old.
     const fresh = scanInventory(host);
     const claim: Claim = { owner, name: domain.name, managed: false };
-    const plan = await planPrepare(work, findDevices(fresh, domain), claim, allowed, allowances);
+    const plan = await planPrepare(work, findDevices(fresh, domain), claim, allowed, policy);
     refuse(plan.refusals);
     checkViability(host, fresh, domain);
     await executeBind(work, plan.bind, claim, plan.bindings);
@@ -73,14 +82,14 @@ type PreparePlan = {
 
 /**
  * What prepare would do, without doing it; `hook test` shows it. The caller holds the locks, or only wants to know. `allowed` lifts guards for every device,
- * `allowances` those of hostdev.toml for the device and domain that each names.
+ * `policy` what hostdev.toml says.
  */
 export async function planPrepare(
   work: Work,
   devices: readonly Listed[],
   claim: Claim,
   allowed: ReadonlySet<Guard>,
-  allowances: readonly Allowance[] = [],
+  policy: HookPolicy = DEFAULT_POLICY,
 ): Promise<PreparePlan> {
   const { host } = work;
   const { owner } = claim;
@@ -89,7 +98,7 @@ export async function planPrepare(
   const plan: Omit<PreparePlan, 'bind'> = { bindings: [], refusals: [], warnings: [], managed: [], leftAlone: [] };
   for (const { listed, device } of devices) {
     const binding = readBinding(host, device.address);
-    const lifted = new Set([...allowed, ...liftedFor(allowances, device.address, claim)]);
+    const lifted = new Set([...allowed, ...liftedFor(policy.allowances, device.address, claim)]);
     const held = heldByOther(host, device, binding, owner);
     plan.refusals.push(...held);
     if (listed.managed) {
@@ -103,6 +112,14 @@ export async function planPrepare(
       if (binding !== null && binding.owner !== 'admin' && binding.owner !== 'boot') {
         plan.bindings.push({ ...withClaims(binding, addClaim(binding.claims, claim)), note: null });
       }
+    } else if (policy.unmanaged === 'check') {
+      throw new HostdevError(
+        'HOSTDEV_NOT_BOUND',
+        `${device.address} is on ${device.driver ?? 'no driver'}, and [hook] unmanaged = "check" leaves binding to you`,
+        {
+          hint: `Run 'hostdev bind ${device.address}' before the guest starts, or let the hook do it: unmanaged = "bind".`,
+        },
+      );
     } else requests.push({ device, wanted: listed.model, allowed: lifted });
   }
   await judgeUnmoved(work, unmoved, plan);

@@ -317,7 +317,7 @@ domain = "*"
     ['[hook]\nunmanagd = "bind"', 2, 'hook.unmanagd', 'is no key of hook'],
     ['[pci]\nhypervisor_hostname = ""', 1, 'pci.hypervisor_hostname', '0 characters'],
     ['[[allow]]\ndevice = "01:00.0"\nguard = "disk"\ndomain = "vm"', 2, 'allow[0].device', 'no full address'],
-    [`[[allow]]\ndevice = "${PF}"\nguard = "in-use"\ndomain = "vm"`, 3, 'allow[0].guard', 'may be'],
+    [`[[allow]]\ndevice = "${PF}"\nguard = "denylist"\ndomain = "vm"`, 3, 'allow[0].guard', 'may be'],
     [`[[allow]]\ndevice = "${PF}"\nguard = "disk"`, 1, 'allow[0]', 'has no domain'],
     [`[[allow]]\ndevice = "${PF}"\nguard = "disk"\ndomain = " "`, 4, 'allow[0].domain', 'is empty'],
   ])('%j', async (text, line, key, message) => {

@@ -1,4 +1,5 @@
 /** The guards in the hook and in unbind: the same ones as in bind, with the allowances of hostdev.toml, and what libvirt would do anyway refused only where the host is lost. */
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../src/actions/bind.ts';
 import { runHook } from '../../src/actions/hookRun.ts';
@@ -25,13 +26,51 @@ afterEach(() => sim.remove());
 
 const mounted = (point: string) =>
   sim.kernel.files.set('proc/self/mountinfo', `29 1 259:0 / ${point} rw - ext4 /dev/nvme0n1 rw\n`);
-const prepare = (address: string, managed: 'yes' | 'no', allowances: Allowance[] = [], uuid = UUID_A) =>
-  runHook(
+/** hostdev.toml with these allowances, below the text given. */
+function configure(allowances: readonly Allowance[], text = ''): void {
+  mkdirSync(sim.host.configDir, { recursive: true });
+  const tables = allowances.map(
+    (a) => `[[allow]]\ndevice = '${a.device}'\nguard = '${a.guard}'\ndomain = '${a.domain}'\n`,
+  );
+  writeFileSync(`${sim.host.configDir}/hostdev.toml`, text + tables.join(''));
+}
+
+const prepare = (address: string, managed: 'yes' | 'no', allowances?: Allowance[], uuid = UUID_A) => {
+  if (allowances !== undefined) configure(allowances);
+  return runHook(
     sim.host,
     { name: 'web', operation: 'prepare', xml: domainXml('web', uuid, [{ address, managed }]) },
-    { allowed: new Set(), allowances, deadlineMs: 5000, lockedUuid: null },
+    { allowed: new Set(), deadlineMs: 5000, lockedUuid: null },
   );
+};
 const allow = (guard: string, domain: string, device = NVME): Allowance => ({ device, guard, domain });
+
+describe('hostdev.toml', () => {
+  test('a guard that does not exist: no guest starts on a guess', async () => {
+    await expect(prepare(NVME, 'no', [allow('bogus', '*')])).rejects.toMatchObject({ code: 'HOSTDEV_CONFIG' });
+    expect(sim.kernel.writes).toEqual([]);
+  });
+
+  test('unmanaged = "check": what is not bound is refused with the command; bound by the admin it may start, and stays his', async () => {
+    configure([], '[hook]\nunmanaged = "check"\n');
+    const e = await prepare(VF, 'no').catch((x) => x);
+    expect(e).toMatchObject({
+      code: 'HOSTDEV_NOT_BOUND',
+      exit: 3,
+      hint: expect.stringContaining(`hostdev bind ${VF}`),
+    });
+    expect(sim.kernel.writes).toEqual([]);
+    await bindDevices(sim.host, [VF], null, { allowed: new Set(), deadlineMs: 5000, dryRun: false });
+    await expect(prepare(VF, 'no')).resolves.toMatchObject({ bound: [], left_alone: [VF] });
+  });
+
+  test('unmanaged = "ignore": the hook has nothing to do with them', async () => {
+    configure([], '[hook]\nunmanaged = "ignore"\n');
+    await expect(prepare(VF, 'no')).resolves.toEqual({});
+    expect(sim.kernel.writes).toEqual([]);
+    await expect(prepare(VF, 'yes')).resolves.toMatchObject({ managed: [VF] });
+  });
+});
 
 describe("managed='no'", () => {
   test('a mounted disk is refused, with the way out; nothing is written', async () => {
@@ -49,7 +88,6 @@ describe("managed='no'", () => {
     ['another guard', [allow('network', '*'), allow('in-use', '*'), allow('not-measured', '*')], false],
     ['another device', [allow('disk', '*', NIC)], false],
     ['another domain', [allow('disk', 'db'), allow('disk', UUID_B)], false],
-    ['no guard at all', [allow('bogus', '*')], false],
   ])('[[allow]] %s', async (_how, allowances, lifted) => {
     mounted('/');
     const done = prepare(NVME, 'no', allowances);
@@ -92,7 +130,7 @@ describe("managed='yes'", () => {
     await expect(prepare(NVME, 'yes')).rejects.toMatchObject({ exit: 5 });
     await expect(prepare(NVME, 'yes', [allow('disk', 'web')])).resolves.toMatchObject({ managed: [NVME] });
     mounted('/srv');
-    await expect(prepare(NVME, 'yes')).resolves.toMatchObject({
+    await expect(prepare(NVME, 'yes', [])).resolves.toMatchObject({
       warnings: [`${NVME}: nvme0n1 is mounted on /srv`],
     });
   });

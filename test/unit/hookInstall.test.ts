@@ -49,6 +49,13 @@ test('installs a real executable file and its conf; again is no change; remove t
   expect(hookStatus(host, program()).installed).toBe(false);
 });
 
+test('the deadlines of hostdev.toml go into its conf', () => {
+  installHook(host, program(), false, { prepare_seconds: 45, start_seconds: 7, other_seconds: 3 });
+  expect(readFileSync(hooks('hostdev.conf'), 'utf8')).toContain(
+    'prepare_deadline=45\nstart_deadline=7\nother_deadline=3\n',
+  );
+});
+
 test('a dry run touches nothing', () => {
   expect(installHook(host, program(), true).changed).toBe(true);
   expect(existsSync(hooks())).toBe(false);
