@@ -100,9 +100,23 @@ class Reader {
     for (; this.#at < this.#text.length; this.#at += 1) {
       const c = this.#text[this.#at] ?? '';
       if (c === ' ' || c === '\t' || c === '\n' || c === '\r') continue;
+      if (c === '#' || this.#text.startsWith('//', this.#at)) {
+        this.#comment();
+        continue;
+      }
       if (!/\s/.test(c)) return;
       this.#fault(this.#at, this.#at + 1, ' ', `a blank that JSON does not know (U+${hex4(c)})`);
     }
+  }
+
+  /** Taken out with its line where it is alone on it: an empty line would end oslo's value. */
+  #comment(): void {
+    const before = this.#text.slice(0, this.#at).replace(/[ \t]+$/, '');
+    const from = before.endsWith('\n') ? before.length - 1 : before.length;
+    const end = this.#text.indexOf('\n', this.#at);
+    const to = end < 0 ? this.#text.length : end;
+    this.#fault(from, to, '', 'a comment, which JSON does not have');
+    this.#at = to - 1;
   }
 
   #next(): string {
