@@ -97,6 +97,10 @@ describe('what people write', () => {
     if (corrected !== null) expect(() => JSON.parse(corrected)).not.toThrow();
   });
 
+  test('a comment is told where it stands, not where its fix begins', () => {
+    expect(read('{"a": 1,\n  # one\n"b": 2}').faults.map((f) => f.at)).toEqual([11]);
+  });
+
   test('every mistake is told, with the way to it', () => {
     const { faults } = read('{a: 1, "b": {\'c\': 2, d: True}}');
     expect(faults.map((f) => [f.path, f.at])).toEqual([
@@ -128,8 +132,6 @@ describe('what people write', () => {
       'True',
       'null',
       '“',
-      '#',
-      '//',
       '#',
       '//',
       '=',
