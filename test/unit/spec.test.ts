@@ -214,6 +214,10 @@ describe('aliases and requests', () => {
     expect(parseAliases(values).get('qat-vf')?.specs).toHaveLength(2);
     expect(parseAliases(values).has('qat-c62x-vf')).toBe(false);
     expect(notes).toHaveLength(1);
+    expect([...parseAliases(starlingxAliases(new Map(), true).values, true).keys()]).toEqual([
+      'qat-dh895xcc-vf',
+      'qat-c62x-vf',
+    ]);
     const card = (n: number) => [
       { address: `0000:0${n}:00.0`, vendor_id: '8086', product_id: '37c8', parent_addr: null },
       { address: `0000:0${n}:01.0`, vendor_id: '8086', product_id: '37c9', parent_addr: `0000:0${n}:00.0` },
