@@ -106,7 +106,7 @@ function pfAndVfs({ config, specs, inventory }: PciSetup, { specOf, devices }: M
       : 'and whichever is given out first excludes the other';
     return (config.pci.report_in_placement ? fatal : remark)(
       place,
-      `takes the PF ${list(pfs)} and its VFs${with_}, ${rule}`,
+      `takes ${pfs.length === 1 ? `the PF ${list(pfs)} and its` : `the PFs ${list(pfs)} and their`} VFs${with_}, ${rule}`,
       {
         hint: `Add "product_id": "${vf.product_id}" to take the VFs only, "${pf.product_id}" for the PF only.`,
       },

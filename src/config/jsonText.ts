@@ -4,12 +4,12 @@
  */
 import type { Located, Member } from './place.ts';
 
-/** A mistake at `at` (offset in the text); `fix` replaces `[at, end)`. Without a fix there is no corrected text. */
+/** A mistake at the offset `at`, on the `path` to it (`.address.bus`). A fix replaces `[from, end)`; without one there is no corrected text. */
 export type JsonFault = {
-  at: number /** The way to it: `.address.bus`. */;
+  at: number;
   path: string;
   message: string;
-  fix: { end: number; text: string } | null;
+  fix: { from: number; end: number; text: string } | null;
 };
 
 export type JsonRead = {
@@ -39,10 +39,11 @@ export function readJson(text: string, placeOf: PlaceOf): JsonRead {
 export function correctedJson(text: string, faults: readonly JsonFault[]): string | null {
   let result = '';
   let from = 0;
-  for (const f of [...faults].sort((a, b) => a.at - b.at)) {
-    if (f.fix === null || f.at < from) return null;
-    result += text.slice(from, f.at) + f.fix.text;
-    from = f.fix.end;
+  const fixes = faults.map((f) => f.fix);
+  for (const fix of fixes.toSorted((a, b) => (a?.from ?? 0) - (b?.from ?? 0))) {
+    if (fix === null || fix.from < from) return null;
+    result += text.slice(from, fix.from) + fix.text;
+    from = fix.end;
   }
   return result + text.slice(from);
 }
@@ -90,8 +91,8 @@ class Reader {
     throw new Unreadable();
   }
 
-  #fault(at: number, end: number, text: string, message: string): void {
-    this.#faults.push({ at, path: this.#path.join(''), message, fix: { end, text } });
+  #fault(from: number, end: number, text: string, message: string, at = from): void {
+    this.#faults.push({ at, path: this.#path.join(''), message, fix: { from, end, text } });
     if (this.#faults.length >= MAX_FAULTS) this.#stop('has more mistakes than are worth listing');
   }
 
@@ -100,9 +101,23 @@ class Reader {
     for (; this.#at < this.#text.length; this.#at += 1) {
       const c = this.#text[this.#at] ?? '';
       if (c === ' ' || c === '\t' || c === '\n' || c === '\r') continue;
+      if (c === '#' || this.#text.startsWith('//', this.#at)) {
+        this.#comment();
+        continue;
+      }
       if (!/\s/.test(c)) return;
       this.#fault(this.#at, this.#at + 1, ' ', `a blank that JSON does not know (U+${hex4(c)})`);
     }
+  }
+
+  /** Taken out with its line where it is alone on it: an empty line would end oslo's value. */
+  #comment(): void {
+    const before = this.#text.slice(0, this.#at).replace(/[ \t]+$/, '');
+    const from = before.endsWith('\n') ? before.length - 1 : before.length;
+    const end = this.#text.indexOf('\n', this.#at);
+    const to = end < 0 ? this.#text.length : end;
+    this.#fault(from, to, '', 'a comment, which JSON does not have', this.#at);
+    this.#at = to - 1;
   }
 
   #next(): string {

@@ -50,7 +50,7 @@ export function readOslo(file: string, text: string): OsloFile {
             { file, line, column: content.length - rest.length + 1, key: open.name },
             'is no comment: an indented line is part of the value above',
             {
-              hint: 'Begin the comment at the first column.',
+              hint: 'There are no comments inside a value: put it above the option, at the first column.',
             },
           ),
         );

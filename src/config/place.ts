@@ -59,7 +59,9 @@ export function sortFindings(findings: Finding[], files: readonly string[]): voi
 
 /** `file:line:column: key`, as compilers write it. */
 export const placeText = (p: Place): string =>
-  `${p.file}${p.line > 0 ? `:${p.line}:${p.column}` : ''}${p.key === '' ? '' : `: ${p.key}`}`;
+  [p.file === '' ? [] : p.line > 0 ? `${p.file}:${p.line}:${p.column}` : p.file, p.key === '' ? [] : p.key]
+    .flat()
+    .join(': ');
 
 /** The value without its places. Members keep their order; `__proto__` is a key like any other. */
 export function plainValue(node: Located): unknown {

@@ -162,15 +162,20 @@ class Parser {
 
   #branch(): Step {
     const parts: Part[] = [];
+    this.#skipComments();
     while (this.#at < this.#text.length && this.#peek() !== '|' && this.#peek() !== ')') {
-      const part = this.#part();
-      if (part === null) continue;
-      parts.push(this.#repeat(part));
+      parts.push(this.#repeat(this.#part()));
+      this.#skipComments();
     }
     return sequence(parts);
   }
 
+  #skipComments(): void {
+    while (this.#matching(/^\(\?#[^)]*\)/) !== null);
+  }
+
   #repeat(part: Part): Part {
+    this.#skipComments();
     const count = this.#count();
     if (count === null) return part;
     if (part.anchor) this.#fail('nothing to repeat');
@@ -194,8 +199,8 @@ class Parser {
     return [least, most];
   }
 
-  /** One character, class, anchor or group; null for a comment. */
-  #part(): Part | null {
+  /** One character, class, anchor or group. */
+  #part(): Part {
     if (this.#peek() === '(') return this.#group();
     if (this.#count() !== null) this.#fail('nothing to repeat');
     if (this.#take('.')) return oneChar((c) => c !== '\n');
@@ -227,7 +232,8 @@ class Parser {
     if (this.#take('A')) return anchor((_, at) => at === 0);
     if (this.#take('Z')) return anchor((s, at) => at === s.length);
     if (this.#take('b')) return anchor(isBoundary);
-    if (this.#take('B')) return anchor((s, at) => !isBoundary(s, at));
+    // In Python an empty text has neither.
+    if (this.#take('B')) return anchor((s, at) => s !== '' && !isBoundary(s, at));
     const cls = CLASSES[this.#peek()];
     if (cls !== undefined) {
       this.#at += 1;
@@ -285,9 +291,8 @@ class Parser {
     return octal === null ? this.#escapedChar() : String.fromCharCode(Number.parseInt(octal, 8));
   }
 
-  #group(): Part | null {
+  #group(): Part {
     this.#at += 1;
-    if (this.#matching(/^\?#[^)]*\)/) !== null) return null;
     if (this.#take('?=')) return this.#look(true);
     if (this.#take('?!')) return this.#look(false);
     const flags = this.#matching(/^\?[imsaux]*(?:-[imsx]+)?:/);

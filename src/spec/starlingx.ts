@@ -12,17 +12,23 @@ const QAT = [
 ] as const;
 const INTEL = '8086';
 
-/** Configuration values to put behind the operator's own; a name that the operator defines is left to the operator. */
-export function starlingxAliases(own: Aliases): { values: object[]; notes: Note[] } {
-  const values: { name: string }[] = [];
-  const add = (name: string, vf: string): void => {
-    values.push({ name, vendor_id: INTEL, product_id: vf, device_type: 'type-VF' } as { name: string });
-  };
-  for (const { vf } of QAT) add('qat-vf', vf);
-  for (const { chip, vf } of QAT) add(`qat-${chip}-vf`, vf);
-  const kept = values.filter((v) => !own.has(v.name));
-  const taken = [...new Set(values.filter((v) => own.has(v.name)).map((v) => v.name))];
-  return { values: kept, notes: taken.map((n) => note(`the default alias ${n} is the configuration's own`, 'name')) };
+/**
+ * Configuration values to put behind the operator's own; a name that the operator defines is left to the operator. With pci_in_placement an alias can stand for one chip only,
+ * so `qat-vf` is left out.
+ */
+export function starlingxAliases(own: Aliases, pciInPlacement = false): { values: object[]; notes: Note[] } {
+  const notes: Note[] = [];
+  const values = [...(pciInPlacement ? [] : ['qat-vf']), ...QAT.map((q) => `qat-${q.chip}-vf`)].flatMap((name) => {
+    if (own.has(name)) {
+      notes.push(note(`the default alias ${name} is the configuration's own`, 'name'));
+      return [];
+    }
+    const chips = QAT.filter((q) => name === 'qat-vf' || name === `qat-${q.chip}-vf`);
+    return chips.map((q) => ({ name, vendor_id: INTEL, product_id: q.vf, device_type: 'type-VF' }));
+  });
+  if (pciInPlacement)
+    notes.push(note('the default alias qat-vf stands for several chips: with pci_in_placement it is left out', 'name'));
+  return { values, notes };
 }
 
 type Card = { address: string; vendor_id: string | null; product_id: string | null; parent_addr: string | null };

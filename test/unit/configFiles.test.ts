@@ -161,7 +161,7 @@ describe('what is in them', () => {
         const c = await load(write(name, text));
         for (const f of c.findings) expect(f.line).toBeGreaterThan(0);
       }),
-      { numRuns: 1500 },
+      { numRuns: 600 },
     );
   });
 

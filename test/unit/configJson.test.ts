@@ -61,6 +61,9 @@ describe('what people write', () => {
     ['{"a": 1, ', '{"a": 1}'],
     ['[{"a": 1}, ', '[{"a": 1}]'],
     ['{"a":\u00a01}', '{"a": 1}'],
+    ['{"a": 1, # one\n"b": 2}', '{"a": 1,\n"b": 2}'],
+    ['{"a": 1,\n  # one\n  // two\n"b": 2}', '{"a": 1,\n"b": 2}'],
+    ['{"a": 1} # end', '{"a": 1}'],
     ['{"a": "x\ty"}', '{"a": "x\\u0009y"}'],
     ['{"a": "C:\\x"}', '{"a": "C:\\\\x"}'],
   ])('%s', (text, corrected) => {
@@ -94,6 +97,10 @@ describe('what people write', () => {
     if (corrected !== null) expect(() => JSON.parse(corrected)).not.toThrow();
   });
 
+  test('a comment is told where it stands, not where its fix begins', () => {
+    expect(read('{"a": 1,\n  # one\n"b": 2}').faults.map((f) => f.at)).toEqual([11]);
+  });
+
   test('every mistake is told, with the way to it', () => {
     const { faults } = read('{a: 1, "b": {\'c\': 2, d: True}}');
     expect(faults.map((f) => [f.path, f.at])).toEqual([
@@ -125,6 +132,8 @@ describe('what people write', () => {
       'True',
       'null',
       '“',
+      '#',
+      '//',
       '=',
       ';',
     );

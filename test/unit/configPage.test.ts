@@ -56,6 +56,22 @@ each value of \`alias\` one JSON object.
 Where hostdev differs: it tells all mistakes of a file, where oslo stops at the first; an option of ours that is mistyped or stands in the wrong section,
 which Nova reads over, is a mistake; a \`$name\` that no file sets is one too, because Nova's defaults are not known here. Of the files of nova-compute you
 name each: \`--config /etc/nova/nova.conf --config /etc/nova/nova.conf.d\`.
+
+## What is printed with -j
+
+\`config check\`: \`form\` (hostdev, nova, both, none), \`files\`, \`mistakes\` and \`remarks\`, each
+\`{file, line, column, key, severity, fatal, message, hint, corrected}\` (line and column from 1; \`fatal\`: nova-compute would not start, and no command of
+hostdev's uses the configuration; \`corrected\`: the line as it should read, or null), \`specs\` \`[{index, key, file, line, devices, hidden}]\` (\`hidden\`: what
+an earlier spec takes) and \`aliases\` \`[{name, file, line, devices}]\` (how many devices it could get, null where a mistake keeps it from being counted).
+
+\`pool list\`: \`pools\` \`[{keys, physical_network, resource_classes, total, free, claimed, unavailable, devices}]\` in Nova's order, each device
+\`{address, state, reason, consumer, resource_class}\`; \`networks\` \`[{physical_network, total, free, claimed, unavailable}]\`; \`left_out\` \`[{address, reason}]\`.
+
+\`claim -n\`: \`changed\` (false) and \`requests\` \`[{alias_name, count, numa_policy, devices}]\` in the order of the request, each device
+\`{address, vendor_id, product_id, dev_type, numa_node, provider}\` in the order of picking. Without capacity (exit 3) \`requests\` is
+\`[{alias_name, wanted, offered, free}]\`, beside \`error\`.
+
+\`placement show\`: \`hypervisor_hostname\`, \`providers\` \`{name: {inventory, traits, devices}}\`, \`not_reported\` (addresses).
 `;
 }
 

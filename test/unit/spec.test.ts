@@ -1,4 +1,5 @@
 /** Nova's grammar beyond what its verdicts in test/conformance cover: printing, notes, patterns, the older keys. */
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { parseAlias, parseAliases } from '../../src/spec/alias.ts';
 import {
@@ -15,6 +16,7 @@ import { NovaError } from '../../src/spec/novaError.ts';
 import { compileField, PatternError } from '../../src/spec/regex.ts';
 import { parseRequest, resolveRequest } from '../../src/spec/request.ts';
 import { starlingxAliases, starlingxNotes } from '../../src/spec/starlingx.ts';
+import { hexField } from '../../src/spec/values.ts';
 
 const facts: HostFacts = {
   ...NO_FACTS,
@@ -212,6 +214,10 @@ describe('aliases and requests', () => {
     expect(parseAliases(values).get('qat-vf')?.specs).toHaveLength(2);
     expect(parseAliases(values).has('qat-c62x-vf')).toBe(false);
     expect(notes).toHaveLength(1);
+    expect([...parseAliases(starlingxAliases(new Map(), true).values, true).keys()]).toEqual([
+      'qat-dh895xcc-vf',
+      'qat-c62x-vf',
+    ]);
     const card = (n: number) => [
       { address: `0000:0${n}:00.0`, vendor_id: '8086', product_id: '37c8', parent_addr: null },
       { address: `0000:0${n}:01.0`, vendor_id: '8086', product_id: '37c9', parent_addr: `0000:0${n}:00.0` },
@@ -222,5 +228,45 @@ describe('aliases and requests', () => {
       expect.stringContaining('denylist'),
     ]);
     expect(starlingxNotes([])).toEqual([]);
+  });
+});
+
+/** What Python 3.11 answered, as test/data/python-*.json has it: patterns with re.match on SUBJECTS (null is re.error), texts with int(text, 16). */
+describe('as Python', () => {
+  const SUBJECTS = ['', '0', '0a', '00', '10', '1f', '81', '0000', 'ffff', 'a8', '8'];
+  const read = <T>(name: string): T => JSON.parse(readFileSync(`test/data/${name}.json`, 'utf8')) as T;
+  /** Python takes these, and we say that we do not. */
+  const REFUSED = /not supported/;
+
+  test('re.match', () => {
+    let refused = 0;
+    for (const [pattern, verdict] of read<[string, string | null][]>('python-re')) {
+      let ours: string | null = null;
+      try {
+        const matches = compileField(pattern);
+        ours = SUBJECTS.map((s) => Number(matches(s))).join('');
+      } catch (e) {
+        if (!(e instanceof PatternError)) throw e;
+        if (verdict !== null && REFUSED.test(e.message)) {
+          refused += 1;
+          continue;
+        }
+      }
+      expect([pattern, ours]).toEqual([pattern, verdict]);
+    }
+    expect(refused).toBeLessThan(10);
+  });
+
+  test('int(text, 16)', () => {
+    for (const [text, value] of read<[string, number | null][]>('python-int')) {
+      let ours: number | null = null;
+      try {
+        ours = Number.parseInt(hexField('x', text, 0xffffffff, 1), 16);
+      } catch (e) {
+        if (!(e instanceof NovaError)) throw e;
+      }
+      // -0 is 0 in Python.
+      expect([text, ours === null ? null : ours + 0]).toEqual([text, value]);
+    }
   });
 });
