@@ -129,12 +129,18 @@ class Reader {
 
   text(key: string): string | null {
     const value = this.get(key);
-    return value === null ? null : asText(value, this.at(key));
+    // The place is spelled only for an error: there are thousands of devices.
+    return value === null || typeof value === 'string' ? value : asText(value, this.at(key));
+  }
+
+  neededText(key: string): string {
+    const value = this.get(key);
+    return typeof value === 'string' ? value : asText(value, this.at(key));
   }
 
   whole(key: string): number | null {
     const value = this.get(key);
-    return value === null ? null : asWhole(value, this.at(key));
+    return value === null || Number.isSafeInteger(value) ? (value as number | null) : asWhole(value, this.at(key));
   }
 
   flag(key: string, absent = false): boolean {
@@ -177,19 +183,25 @@ function deviceOf(read: Reader): ScenarioDevice {
   if (!DEV_TYPES.includes(devType))
     throw bad(`${read.at('dev_type')} is ${quote(devType)}: there are ${DEV_TYPES.join(', ')}`);
   const numa = read.whole('numa_node');
-  const vpd = new Reader(read.at('capabilities'), read.object('capabilities')).object('vpd');
   return {
-    address: asText(read.get('address'), read.at('address')),
+    address: read.neededText('address'),
     vendor_id: read.text('vendor_id'),
     product_id: read.text('product_id'),
     dev_type: devType as DevType,
     parent_addr: read.text('parent_addr') || null,
     numa_node: numa === null || numa < 0 ? null : numa,
-    card_serial_number: new Reader('vpd', vpd).text('card_serial_number'),
+    card_serial_number: serialOf(read),
     parent_ifname: read.text('parent_ifname'),
     totalvfs: read.whole('totalvfs'),
     sriov_vf_device: read.text('sriov_vf_device'),
   };
+}
+
+function serialOf(read: Reader): string | null {
+  if (read.get('capabilities') === null) return null;
+  const place = read.at('capabilities');
+  const vpd = new Reader(place, read.object('capabilities')).object('vpd');
+  return new Reader(`${place}.vpd`, vpd).text('card_serial_number');
 }
 
 function cellOf(value: JsonValue, place: string): HostCell {
@@ -207,8 +219,8 @@ function stepsOf(read: Reader): Step[] {
   return list.map((s, i): Step => {
     const step = reader(s, `${read.at('steps')}[${i}]`);
     const op = step.text('op');
-    if (op === 'claim') return claimOf(step, asText(step.get('instance'), step.at('instance')));
-    if (op === 'free') return { op, instance: asText(step.get('instance'), step.at('instance')) };
+    if (op === 'claim') return claimOf(step, step.neededText('instance'));
+    if (op === 'free') return { op, instance: step.neededText('instance') };
     if (op === 'refresh')
       return { op, devices: devicesOf(step, 'devices', false), deviceSpec: step.list('device_spec') };
     throw bad(`${step.at('op')} is ${quote(op)}: there are claim, free and refresh`);

@@ -273,7 +273,10 @@ export class PciTracker {
 
   /** PFs and their VFs, anew; what appeared beside a held PF or VF is not to be given out. */
   #link(): void {
-    for (const t of this.#tracked) [t.parent, t.children] = [null, []];
+    for (const t of this.#tracked) {
+      t.parent = null;
+      if (t.children.length > 0) t.children = [];
+    }
     for (const t of this.#tracked) {
       if (t.device.dev_type !== 'type-VF' && t.device.dev_type !== 'vdpa') continue;
       const parent = t.device.parent_addr === null ? undefined : this.#byAddress.get(t.device.parent_addr);
@@ -281,6 +284,8 @@ export class PciTracker {
       t.parent = parent;
       parent.children.push(t);
     }
+    // Before the first claim nothing can be in the way of anything.
+    if (this.#consumers.size === 0 && !this.#tracked.some((t) => t.status === 'unavailable')) return;
     for (const t of this.#tracked) {
       const isBlocked = t.parent?.consumer != null || t.children.some((c) => c.consumer !== null);
       if (t.consumer !== null) continue;

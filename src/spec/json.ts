@@ -13,18 +13,13 @@ const QUOTED = 80;
 /** Deeper than any configuration; what walks a value may then recurse. */
 const MAX_DEPTH = 32;
 
-/** True when lists and objects are nested deeper than {@link MAX_DEPTH}; does not recurse itself. */
-export function isTooDeep(value: JsonValue): boolean {
-  let level: JsonValue[] = [value];
-  for (let depth = 0; level.length > 0; depth += 1) {
-    if (depth > MAX_DEPTH) return true;
-    const next: JsonValue[] = [];
-    for (const v of level) {
-      if (typeof v !== 'object' || v === null) continue;
-      for (const inner of Object.values(v)) if (typeof inner === 'object' && inner !== null) next.push(inner);
-    }
-    level = next;
-  }
+/** True when lists and objects are nested deeper than `most`, which bounds the recursion too. */
+export function isTooDeep(value: JsonValue, most = MAX_DEPTH): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  if (most < 0) return true;
+  if (Array.isArray(value)) return value.some((v) => isTooDeep(v, most - 1));
+  // for-in: a document of megabytes is walked without a list for each object in it.
+  for (const key in value) if (isTooDeep(value[key] ?? null, most - 1)) return true;
   return false;
 }
 
