@@ -116,6 +116,11 @@ export const ERRORS = {
     text: 'The domain XML is not well-formed or not acceptable.',
     hint: 'Correct the line and column named here.',
   },
+  HOSTDEV_DOMAIN_UNFIT: {
+    exit: EXIT.no,
+    text: 'The domain cannot take the device, or not in the way asked for.',
+    hint: 'The message says what is in the way.',
+  },
   HOSTDEV_HOOKS: {
     exit: EXIT.failed,
     text: 'The libvirt hook could not be installed or removed.',

@@ -8,6 +8,8 @@ export type Invocation = {
   words: string[];
   /** Own options: a text, or true for a flag; absent when not given. */
   own: Record<string, string | boolean | undefined>;
+  /** Own options that may be given several times. */
+  lists: Record<string, string[]>;
   json: boolean;
   options: ActionOptions;
   /** Opened on first use: `--help` needs no host. */
@@ -17,7 +19,8 @@ export type Invocation = {
 /** What a command answers: the JSON document (without `schema`), the text for people, the exit code. Warnings go to stderr, and into the JSON. */
 export type Answer = { json: object; text: string; exit?: number; warnings?: string[] };
 
-export type OwnOption = { type: 'string' | 'boolean'; value?: string; text: string };
+/** `multiple`: may be given several times, and is found in `lists`. */
+export type OwnOption = { type: 'string' | 'boolean'; value?: string; text: string; multiple?: true };
 
 export type Command = {
   /** "group list" */

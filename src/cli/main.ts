@@ -100,12 +100,17 @@ async function run(argv: string[], { command, words }: Named): Promise<Answer> {
     ...(interrupt ? { signal: interrupt.signal } : {}),
     ...(command.changes ? { onStep: progress() } : {}),
   };
+  const named = Object.entries(command.own ?? {});
   const ownValues = Object.fromEntries(
-    Object.keys(command.own ?? {}).map((k) => [k, values[k] as string | boolean | undefined]),
+    named.filter(([, o]) => !o.multiple).map(([k]) => [k, values[k] as string | boolean | undefined]),
+  );
+  const lists = Object.fromEntries(
+    named.filter(([, o]) => o.multiple).map(([k]) => [k, (values[k] ?? []) as string[]]),
   );
   const answer = await (await command.load())({
     words: own,
     own: ownValues,
+    lists,
     json: values.json === true,
     options,
     host,
@@ -140,7 +145,9 @@ function rootFolder(value: Values[string]): string {
 type Values = Record<string, string | boolean | (string | boolean)[] | undefined>;
 
 function parse(argv: string[], command: Command | null): { values: Values; positionals: string[] } {
-  const own = Object.fromEntries(Object.entries(command?.own ?? {}).map(([k, o]) => [k, { type: o.type }]));
+  const own = Object.fromEntries(
+    Object.entries(command?.own ?? {}).map(([k, o]) => [k, { type: o.type, multiple: o.multiple === true }]),
+  );
   try {
     const { values, positionals } = parseArgs({
       args: argv,

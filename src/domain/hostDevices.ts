@@ -54,6 +54,7 @@ const MODULE = /^[A-Za-z0-9_-]{1,55}$/;
 
 const UUID = /^([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})$/;
 
+/** The elements of that name directly below `parent`, in no namespace: libvirt's own look at a domain. */
 export function children(parent: Element, name: string): Element[] {
   const found: Element[] = [];
   for (let n = parent.firstChild; n; n = n.nextSibling) {
@@ -87,7 +88,7 @@ function part(what: string, address: Element, name: keyof typeof LIMITS): number
 }
 
 /** The host's address below `<source>`, canonical. */
-function sourceAddress(what: string, owner: Element, source: Element | undefined, where: string): Address {
+export function sourceAddress(what: string, owner: Element, source: Element | undefined, where: string): Address {
   if (!source) return fail(what, owner, `${where} has no <source>`);
   const address = child(source, 'address');
   if (!address) return fail(what, source, `${where} has no <address> in its <source>`);

@@ -136,9 +136,14 @@ function textFault(part: string, offset: number, inside: boolean): XmlFault | nu
 /**
  * Looks for the first fault of `text`, whose line ends are `\n` already: tags that don't match or end, a second root,
  * text outside it, an attribute twice, references, characters that XML 1.0 doesn't know, any DOCTYPE, and the
- * `limits`. Returns null for text that may be given to xmldom.
+ * `limits`. Returns null for text that may be given to xmldom. `seen` is told where each piece of markup begins and ends, in
+ * their order.
  */
-export function findXmlFault(text: string, limits: XmlLimits): XmlFault | null {
+export function findXmlFault(
+  text: string,
+  limits: XmlLimits,
+  seen?: (start: number, end: number) => void,
+): XmlFault | null {
   const bad = NOT_A_CHAR.exec(text);
   if (bad) {
     const code = (bad[0].codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0');
@@ -157,6 +162,7 @@ export function findXmlFault(text: string, limits: XmlLimits): XmlFault | null {
     if (element && open.length === 0 && ++roots > 1) return { offset: start, reason: 'a second root element' };
     const next = markup(text, start, open, limits);
     if (typeof next !== 'number') return next;
+    seen?.(start, next);
     offset = next;
   }
   const unclosed = open.at(-1);

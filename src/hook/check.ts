@@ -50,7 +50,8 @@ export function checkIommu(host: Host, devices: readonly PciDevice[]): void {
  * the way out: for an endpoint the XML to add, for a bridge the driver to unbind.
  */
 export function checkViability(host: Host, inventory: Inventory, domain: DomainDevices): void {
-  const { blockers, groups } = viability(host, inventory, domain);
+  const addresses = domain.devices.map((d) => d.address);
+  const { blockers, groups } = viability(host, inventory, addresses, new Set(addresses));
   if (blockers.length === 0) return;
   const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
   throw new HostdevError(
@@ -63,11 +64,16 @@ export function checkViability(host: Host, inventory: Inventory, domain: DomainD
   );
 }
 
-function viability(host: Host, inventory: Inventory, domain: DomainDevices): { blockers: Blocker[]; groups: number[] } {
-  const listed = new Set<Address>(domain.devices.map((d) => d.address));
-  const groups = [
-    ...new Set(domain.devices.flatMap((d) => inventory.byAddress.get(d.address)?.iommu_group ?? [])),
-  ].sort((a, b) => a - b);
+/** What blocks the groups of `addresses` once all that is `listed` is on VFIO, and which groups these are. */
+export function viability(
+  host: Host,
+  inventory: Inventory,
+  addresses: readonly Address[],
+  listed: ReadonlySet<Address>,
+): { blockers: Blocker[]; groups: number[] } {
+  const groups = [...new Set(addresses.flatMap((a) => inventory.byAddress.get(a)?.iommu_group ?? []))].sort(
+    (a, b) => a - b,
+  );
   const blockers: Blocker[] = [];
   const blocked: number[] = [];
   for (const id of groups) {
@@ -83,12 +89,18 @@ function viability(host: Host, inventory: Inventory, domain: DomainDevices): { b
   return { blockers, groups: blocked };
 }
 
-const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+export const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** What to do about a bridge that blocks; null for an endpoint. */
+export function bridgeWayOut(inventory: Inventory, blocker: Blocker): string | null {
+  const device = inventory.byAddress.get(blocker.address);
+  if (!device || !isBridge(device)) return null;
+  return `unbind the bridge's driver: echo ${blocker.address} > /sys/bus/pci/drivers/${blocker.driver}/unbind`;
+}
 
 function wayOut(inventory: Inventory, blocker: Blocker): string {
-  const device = inventory.byAddress.get(blocker.address);
-  if (device && isBridge(device))
-    return `unbind the bridge's driver: echo ${blocker.address} > /sys/bus/pci/drivers/${blocker.driver}/unbind`;
+  const bridge = bridgeWayOut(inventory, blocker);
+  if (bridge !== null) return bridge;
   return `add to the domain: ${unassignedXml(blocker.address)}`;
 }
 

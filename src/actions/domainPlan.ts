@@ -1,0 +1,218 @@
+/** `domain plan`: a domain's XML with devices of this host in it, or without them again. Reads the host and changes nothing on it. */
+import { checkDomain } from '../domain/checkDomain.ts';
+import { addDevices, domainType, readBootOrders, removeDevices, unfit } from '../domain/devices.ts';
+import { readDomainFacts } from '../domain/domainFacts.ts';
+import { SINCE } from '../domain/fragments.ts';
+import { type DomainDevice, type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
+import type { Finding } from '../domain/rules.ts';
+import { formatVersion, parseVersion, type Version, type Versions } from '../domain/version.ts';
+import { removeViommu, setViommu } from '../domain/viommuEdit.ts';
+import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../domain/viommuSuggest.ts';
+import { formatXml, LIBVIRT_LAYOUT } from '../domain/write.ts';
+import { decodeXml } from '../domain/xml.ts';
+import { HostdevError } from '../errors.ts';
+import { sentence } from '../hook/check.ts';
+import type { Host } from '../host/host.ts';
+import { type Address, canonicalAddress } from '../pci/address.ts';
+import { type Inventory, printable, scanInventory } from '../pci/inventory.ts';
+import { resolveDevice } from '../pci/resolve.ts';
+import { type Added, addedDevice, checkGuards, namedDevices, peersOf, type TakeRequest } from './domainTake.ts';
+import type { ActionOptions, Warned } from './options.ts';
+
+export type DomainPlanRequest = TakeRequest & {
+  /** Words of contract 2, or addresses of what the domain takes. */
+  remove: readonly string[];
+  /** A wish of {@link VIOMMU_WISHES} or 'none', as typed; null leaves what is there. */
+  viommu: string | null;
+  /** Versions as typed; null: those of this host. */
+  libvirt: string | null;
+  qemu: string | null;
+};
+
+/** A device element for `virsh attach-device`, as a file of its own. */
+export type Fragment = { address: Address; kind: 'hostdev' | 'interface'; unassigned: boolean; xml: string };
+
+export type DomainPlan = Warned & {
+  domain: { name: string; uuid: string | null };
+  /** In the order in which they can be plugged in: peers that only leave the host come first. */
+  fragments: Fragment[];
+  removed: { address: Address; kind: DomainDevice['kind'] }[];
+  /** What was put in, and why; null when none was asked for. */
+  viommu: { model: string; reasons: string[]; notes: string[] } | null;
+  /** The whole domain, edited. */
+  xml: string;
+};
+
+const BOM = [0xef, 0xbb, 0xbf];
+
+/**
+ * Plans the change of a domain's XML (`what` names the file). Raises HOSTDEV_XML, HOSTDEV_DEVICE_ABSENT or _AMBIGUOUS, HOSTDEV_GUARD for a bridge or a peer that
+ * the host needs, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_DOMAIN_UNFIT for what the domain has already or cannot take.
+ */
+export async function planDomain(
+  host: Host,
+  bytes: Uint8Array,
+  what: string,
+  request: DomainPlanRequest,
+  options: ActionOptions,
+): Promise<DomainPlan> {
+  const wish = readWish(request.viommu);
+  const versions = readVersions(request);
+  const text = decodeXml(bytes, what);
+  const before = readDomainDevices(text, what);
+  const inventory = scanInventory(host);
+  const warnings = [...inventory.warnings];
+  const removed = request.remove.map((word) => listedDevice(host, inventory, before, word));
+  const rest = removeDevices(
+    text,
+    what,
+    removed.map((d) => d.address),
+  );
+  const domain = readDomainDevices(rest, what);
+  const named = namedDevices(host, inventory, domain, request);
+  if (named.length > 0) checkFit(rest, what, request);
+  if (named.length > 0) checkVersions(request, versions);
+  const added = named.map((device) => addedDevice(host, device, request, warnings));
+  added.push(...peersOf(host, inventory, domain, added, request, warnings));
+  if (added.some((a) => a.unassigned))
+    need(versions, SINCE.unassigned, "<address type='unassigned'/>", 'Name the peers.');
+  await checkGuards(host, domain, added, options, warnings);
+  const withDevices = addDevices(
+    rest,
+    what,
+    added.map((a) => a.element),
+  );
+  const { xml, viommu } = withViommu(withDevices, what, versions, wish);
+  // What we hand out is read once more as libvirt would read it.
+  readDomainDevices(xml, what);
+  warnings.push(...newFindings(text, xml, what, versions));
+  return {
+    domain: { name: domain.name, uuid: domain.uuid },
+    fragments: added.map(fragment).sort((a, b) => Number(b.unassigned) - Number(a.unassigned)),
+    removed: removed.map(({ address, kind }) => ({ address, kind })),
+    viommu,
+    xml: BOM.every((b, i) => bytes[i] === b) ? `\uFEFF${xml}` : xml,
+    warnings,
+  };
+}
+
+function readWish(word: string | null): ViommuWish | 'none' | null {
+  if (word === null || word === 'none' || isViommuWish(word)) return word;
+  throw new HostdevError('HOSTDEV_USAGE', `--viommu ${printable(word)}: there is no such model`, {
+    hint: `There are: ${VIOMMU_WISHES.join(', ')}, none.`,
+  });
+}
+
+function readVersions(request: DomainPlanRequest): Versions {
+  const read = (name: 'libvirt' | 'qemu'): Version | null => {
+    const word = request[name];
+    const v = word === null ? null : parseVersion(word);
+    if (word !== null && v === null)
+      throw new HostdevError('HOSTDEV_USAGE', `--${name} ${printable(word)}: no version`, {
+        hint: 'For example 11.3.0.',
+      });
+    return v;
+  };
+  return { libvirt: read('libvirt'), qemu: read('qemu') };
+}
+
+/** Raises HOSTDEV_DOMAIN_UNFIT when libvirt is known and older than `since`: it would drop the thing without a word. */
+function need({ libvirt }: Versions, since: Version, thing: string, hint: string): void {
+  if (libvirt !== null && libvirt < since)
+    throw unfit(`${thing} needs libvirt ${formatVersion(since)}, and this is ${formatVersion(libvirt)}`, hint);
+}
+
+function checkVersions({ model, rom, nic }: DomainPlanRequest, versions: Versions): void {
+  if (model !== null)
+    need(
+      versions,
+      SINCE.model,
+      `<driver model='${model}'/>`,
+      "Leave --driver out; with --managed no 'hostdev bind --driver' does it.",
+    );
+  if (rom !== null && 'enabled' in rom) need(versions, SINCE.romEnabled, "<rom enabled='no'/>", 'Give --rom off.');
+  if (nic?.shape === 'vdpa') need(versions, SINCE.vdpa, "<interface type='vdpa'>", 'Give --vnic direct.');
+}
+
+function withViommu(
+  text: string,
+  what: string,
+  versions: Versions,
+  wish: ViommuWish | 'none' | null,
+): Pick<DomainPlan, 'xml' | 'viommu'> {
+  if (wish === null) return { xml: text, viommu: null };
+  if (wish === 'none') return { xml: removeViommu(text, what), viommu: null };
+  const s = suggestViommu(readDomainFacts(text, what), versions, null, wish);
+  if (s.kind === 'refusal')
+    throw unfit(`No vIOMMU ${wish} for this domain: ${s.reason} (${s.rule})`, sentence(`${s.fix}.`));
+  return { xml: setViommu(text, what, s), viommu: { model: s.model, reasons: s.reasons, notes: s.notes } };
+}
+
+/** Lines change with an edit, so what is new is told by how often each rule is broken. */
+function brokenRules(text: string, what: string, versions: Versions): Map<string, Finding[]> {
+  const rules = new Map<string, Finding[]>();
+  for (const f of checkDomain(readDomainFacts(text, what), versions).findings)
+    rules.set(f.rule, [...(rules.get(f.rule) ?? []), f]);
+  return rules;
+}
+
+/**
+ * What the edit breaks of the rules of `domain check`, as warnings. Raises HOSTDEV_DOMAIN_UNFIT when libvirt would refuse the edited domain for it; what was broken
+ * before is none of ours.
+ */
+function newFindings(before: string, after: string, what: string, versions: Versions): string[] {
+  const known = brokenRules(before, what, versions);
+  const found = [...brokenRules(after, what, versions)].flatMap(([rule, f]) => f.slice(known.get(rule)?.length ?? 0));
+  const refused = found.find((f) => f.stage === 'define');
+  if (refused)
+    throw unfit(
+      `libvirt would refuse it: ${refused.where}: ${refused.cause} (${refused.rule})`,
+      sentence(`${refused.fix}.`),
+    );
+  return found
+    .filter((f) => f.stage !== 'advice')
+    .map((f) => `${f.where}: ${f.cause}, so the guest will not start: ${f.fix} (${f.rule})`);
+}
+
+const fragment = ({ device, unassigned, element }: Added): Fragment => ({
+  address: device.address,
+  kind: element.name === 'hostdev' ? 'hostdev' : 'interface',
+  unassigned,
+  xml: `${formatXml(element, LIBVIRT_LAYOUT)}\n`,
+});
+
+/** A device that the domain takes; it need not be on this host any more when its address is given. */
+function listedDevice(host: Host, inventory: Inventory, domain: DomainDevices, word: string): DomainDevice {
+  const address = canonicalAddress(word) ?? resolveDevice(host, inventory, word).address;
+  const device = domain.devices.find((d) => d.address === address);
+  if (device) return device;
+  throw unfit(`Domain ${domain.name} does not take ${address}`, domainTakes(domain));
+}
+
+const domainTakes = (domain: DomainDevices): string =>
+  domain.devices.length === 0
+    ? 'It takes no PCI device.'
+    : `It takes ${domain.devices.map((d) => `${d.address} (${d.where})`).join(', ')}.`;
+
+/** What the domain itself says about devices more. */
+function checkFit(text: string, what: string, { boot }: DomainPlanRequest): void {
+  const type = domainType(text, what);
+  if (type !== null && !['kvm', 'qemu', 'test'].includes(type))
+    throw unfit(`The domain's type is '${type}': PCI devices go to guests of QEMU by VFIO`, 'Use type kvm or qemu.');
+  if (boot === null) return;
+  const { byOs, taken } = readBootOrders(text, what);
+  if (byOs)
+    throw unfit(
+      "The domain says <boot dev> in <os>: libvirt refuses a device's own <boot order> beside it",
+      'Take <boot dev> out of <os> and give its devices <boot order>, or leave --boot out.',
+    );
+  const by = taken.get(boot);
+  if (by !== undefined)
+    throw unfit(`Boot order ${boot} is taken by ${by}`, `Free is ${firstFree(taken)}; or change that one first.`);
+}
+
+function firstFree(taken: ReadonlyMap<number, string>): number {
+  let order = 1;
+  while (taken.has(order)) order += 1;
+  return order;
+}

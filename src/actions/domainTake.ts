@@ -1,0 +1,179 @@
+/** The devices that a domain is to take: named, with the peers that have to come along, and what the host says to it. */
+import { refuse } from '../binding/bind.ts';
+import type { Refusal } from '../binding/guards.ts';
+import { observing } from '../binding/session.ts';
+import { unfit } from '../domain/devices.ts';
+import { type Hostdev, hostdevElement, type Rom } from '../domain/fragments.ts';
+import type { DomainDevices } from '../domain/hostDevices.ts';
+import { type Nic, nicElement } from '../domain/nic.ts';
+import type { XmlElement } from '../domain/write.ts';
+import { HostdevError } from '../errors.ts';
+import { bridgeWayOut, sentence, viability } from '../hook/check.ts';
+import { planPrepare } from '../hook/prepare.ts';
+import type { Host } from '../host/host.ts';
+import { iommuState } from '../host/iommu.ts';
+import type { Address } from '../pci/address.ts';
+import { type Inventory, isBridge, type PciDevice } from '../pci/inventory.ts';
+import { resolveDevice } from '../pci/resolve.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
+import { type AskedNic, bindNic } from './domainNic.ts';
+import type { ActionOptions } from './options.ts';
+
+export type TakeRequest = {
+  /** Words of contract 2. */
+  add: readonly string[];
+  /** Null is libvirt's and Nova's usual 'yes'. */
+  managed: boolean | null;
+  model: string | null;
+  rom: Rom | null;
+  boot: number | null;
+  /** Null: as `<hostdev>`. */
+  nic: AskedNic | null;
+  unassignedPeers: boolean;
+};
+
+/** A device and the element by which the domain takes it. */
+export type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: Nic | null };
+
+/** The devices that were named, each that the domain can take. Raises HOSTDEV_DOMAIN_UNFIT, HOSTDEV_GUARD for a bridge, HOSTDEV_USAGE for one named twice. */
+export function namedDevices(
+  host: Host,
+  inventory: Inventory,
+  domain: DomainDevices,
+  { add }: TakeRequest,
+): PciDevice[] {
+  const devices = new Map<Address, PciDevice>();
+  for (const word of add) {
+    const device = resolveDevice(host, inventory, word);
+    const listed = domain.devices.find((d) => d.address === device.address);
+    if (listed)
+      throw unfit(
+        `Domain ${domain.name} takes ${device.address} already: ${listed.where}`,
+        `Leave it out, or take it out first with --remove ${device.address}.`,
+      );
+    if (devices.has(device.address))
+      throw new HostdevError('HOSTDEV_USAGE', `${device.address} is named twice`, { hint: 'Name each device once.' });
+    if (isBridge(device)) refuseBridge(inventory, device);
+    devices.set(device.address, device);
+  }
+  return [...devices.values()];
+}
+
+function refuseBridge(inventory: Inventory, device: PciDevice): never {
+  const peers = inventory.devices.filter(
+    (d) => d.iommu_group !== null && d.iommu_group === device.iommu_group && !isBridge(d),
+  );
+  const behind = peers.length > 0 ? ` In its group: ${peers.map((d) => d.address).join(', ')}.` : '';
+  throw new HostdevError(
+    'HOSTDEV_GUARD',
+    `${device.address} is a bridge (class ${device.class}): VFIO does not take it`,
+    {
+      hint: `Name the devices behind it instead.${behind}`,
+    },
+  );
+}
+
+/** A named device as the element that was asked for. Raises HOSTDEV_DOMAIN_UNFIT when it cannot be that. */
+export function addedDevice(host: Host, device: PciDevice, request: TakeRequest, warnings: string[]): Added {
+  const { address, driver } = device;
+  const passed = {
+    address,
+    managed: request.managed ?? true,
+    model: request.model,
+    rom: request.rom,
+    boot: request.boot,
+  };
+  const { managed } = passed;
+  if (request.nic !== null) {
+    const nic = bindNic(host, device, request.nic);
+    return { device, unassigned: false, element: nicElement(nic, passed), managed, nic };
+  }
+  if (managed && driver !== null && driver !== 'vfio-pci' && isVfioDriver(host, address, driver))
+    warnings.push(`${address} is on ${driver}, which is VFIO's already: --managed no leaves it there`);
+  return { device, unassigned: false, element: hostdevElement({ ...passed, unassigned: false }), managed, nic: null };
+}
+
+/** A macvtap or vDPA interface leaves the function on its host driver. */
+const takesFunction = ({ nic }: Added): boolean => nic === null || nic.shape === 'direct' || nic.shape === 'physical';
+
+/** The peers that keep the added devices' groups from the guest, as devices that only leave the host. Raises HOSTDEV_GROUP_NOT_VIABLE. */
+export function peersOf(
+  host: Host,
+  inventory: Inventory,
+  domain: DomainDevices,
+  added: readonly Added[],
+  request: TakeRequest,
+  warnings: string[],
+): Added[] {
+  const taking = added.filter(takesFunction);
+  const addresses = taking.map((a) => a.device.address);
+  if (taking.some((a) => a.device.iommu_group === null)) {
+    const { on, reason } = iommuState(host);
+    warnings.push(on ? `${addresses.join(', ')}: not all are in an IOMMU group yet` : `no IOMMU here: ${reason}`);
+  }
+  const listed = new Set([...domain.devices.map((d) => d.address), ...addresses]);
+  const { blockers, groups } = viability(host, inventory, addresses, listed);
+  if (blockers.length === 0) return [];
+  const bridges = blockers.flatMap((b) => bridgeWayOut(inventory, b) ?? []);
+  if (bridges.length > 0 || !request.unassignedPeers) {
+    const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
+    const endpoints = blockers.filter((b) => bridgeWayOut(inventory, b) === null).map((b) => b.address);
+    const ways = [
+      ...(endpoints.length === 0 || request.unassignedPeers
+        ? []
+        : [
+            `give --unassigned-peers to take ${endpoints.join(', ')} from the host too, unseen by the guest, or name them with --device`,
+          ]),
+      ...bridges,
+    ];
+    throw new HostdevError(
+      'HOSTDEV_GROUP_NOT_VIABLE',
+      `IOMMU group ${groups.join(', ')} would not be viable: ${peers}`,
+      {
+        hint: `${sentence(ways.join('; and '))}.`,
+        data: { blockers },
+      },
+    );
+  }
+  const managed = request.managed ?? true;
+  return blockers.flatMap((b) => {
+    const device = inventory.byAddress.get(b.address);
+    const h: Hostdev = { address: b.address, managed, model: null, rom: null, boot: null, unassigned: true };
+    return device ? [{ device, unassigned: true, element: hostdevElement(h), managed, nic: null }] : [];
+  });
+}
+
+/**
+ * What the hook's guards would say. For a device that was named it is a warning: nothing is changed here, and the hook refuses in its time. A peer was not named, so
+ * one that the host needs is refused.
+ */
+export async function checkGuards(
+  host: Host,
+  domain: DomainDevices,
+  added: readonly Added[],
+  options: ActionOptions,
+  warnings: string[],
+): Promise<void> {
+  const listed = added.filter(takesFunction).map(({ device, managed, unassigned }) => ({
+    device,
+    listed: { address: device.address, kind: 'hostdev' as const, managed, model: null, unassigned, where: '' },
+  }));
+  if (listed.length === 0) return;
+  const claim = { owner: `domain:${domain.uuid ?? NOBODY}` as const, name: domain.name, managed: false };
+  let refusals: Refusal[];
+  try {
+    const verdict = await observing(host, options, (work) => planPrepare(work, listed, claim, options.allowed));
+    refusals = verdict.refusals;
+    warnings.push(...verdict.warnings);
+  } catch (e) {
+    if (!(e instanceof HostdevError)) throw e;
+    warnings.push(`the guards were not asked: ${e.message}`);
+    return;
+  }
+  const peers = new Set(added.filter((a) => a.unassigned).map((a) => a.device.address));
+  refuse(refusals.filter((r) => peers.has(r.address)));
+  warnings.push(...refusals.map((r) => `${r.address}: ${r.reason}: the hook will refuse it (${r.guard})`));
+}
+
+/** As in hookTest.ts: a domain that was never defined has no UUID. */
+const NOBODY = '00000000-0000-0000-0000-000000000000';

@@ -1,0 +1,114 @@
+import { type AskedNic, readNic } from '../actions/domainNic.ts';
+import { type DomainPlanRequest, planDomain } from '../actions/domainPlan.ts';
+import { HostdevError } from '../errors.ts';
+import type { Answer, Invocation } from './command.ts';
+import { readInput } from './input.ts';
+import { unifiedDiff } from './unifiedDiff.ts';
+
+const usage = (message: string, hint: string): HostdevError => new HostdevError('HOSTDEV_USAGE', message, { hint });
+
+/** `hostdev domain plan FILE --device DEV…` */
+export async function domainPlan({ host, words, own, lists, options }: Invocation): Promise<Answer> {
+  const [file = '-', ...more] = words;
+  const request = readRequest(own, lists, more);
+  if (own.diff === true && own.fragments === true)
+    throw usage('--diff and --fragments are two answers', 'Give one of them.');
+  const what = file === '-' ? 'stdin' : file;
+  const bytes = await readInput(file);
+  const { warnings, ...json } = await planDomain(host, bytes, what, request, options);
+  const diff =
+    own.diff === true
+      ? unifiedDiff(new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes), json.xml, oneLine(what))
+      : null;
+  const text = own.fragments === true ? json.fragments.map((f) => f.xml).join('\n') : (diff ?? json.xml);
+  return { json: diff === null ? json : { ...json, diff }, text: harmless(text), warnings };
+}
+
+/** A name in the head of a diff: patch(1) ends it at a tab. */
+const oneLine = (name: string): string => name.replace(/[\p{Cc}\p{Cf}]/gu, '?');
+
+/** XML goes byte for byte into a file or pipe; on a terminal nothing in it may command it. */
+const harmless = (text: string): string =>
+  process.stdout.isTTY ? text.replace(/[\x7f-\x9f\r]|\p{Cf}|\u2028|\u2029/gu, '?') : text;
+
+function readRequest(own: Invocation['own'], lists: Invocation['lists'], more: readonly string[]): DomainPlanRequest {
+  const { device = [], remove = [], alias = [] } = lists;
+  if (alias.length > 0)
+    throw usage('--alias picks from the pools, and these come with pools', 'Name the devices with --device.');
+  const request = {
+    add: [...device, ...more],
+    remove,
+    managed: readManaged(own.managed),
+    model: readModel(own.driver),
+    rom: readRom(own.rom),
+    boot: readBoot(own.boot),
+    nic: readNicWords(own),
+    unassignedPeers: own['unassigned-peers'] === true,
+    viommu: text(own.viommu) ?? null,
+    libvirt: text(own.libvirt) ?? null,
+    qemu: text(own.qemu) ?? null,
+  };
+  if (request.add.length === 0 && remove.length === 0 && request.viommu === null)
+    throw usage("'domain plan' needs something to do", 'Give --device DEV, --remove DEV or --viommu MODEL.');
+  checkTogether(request, own);
+  return request;
+}
+
+type Value = string | boolean | undefined;
+
+const text = (value: Value): string | undefined => (typeof value === 'string' ? value : undefined);
+
+function readManaged(value: Value): boolean | null {
+  if (value === undefined) return null;
+  if (value === 'yes' || value === 'no') return value === 'yes';
+  throw usage(`--managed ${value}: neither yes nor no`, "yes: libvirt binds it; no: hostdev's hook or you do.");
+}
+
+/** What the kernel takes for a module's name; it is what libvirt puts into driver_override. */
+function readModel(value: Value): string | null {
+  if (value === undefined || value === 'auto' || value === 'vfio') return null;
+  if (typeof value === 'string' && /^[A-Za-z0-9_-]{1,55}$/.test(value)) return value;
+  throw usage(`--driver ${JSON.stringify(value)}: no name of a driver`, 'For example vfio-pci or mlx5_vfio_pci.');
+}
+
+function readRom(value: Value): DomainPlanRequest['rom'] {
+  if (value === undefined || typeof value === 'boolean') return null;
+  if (value === 'on' || value === 'off') return { bar: value };
+  if (value === 'none') return { enabled: 'no' };
+  // The schema's absFilePath; QEMU runs elsewhere, so a relative path would mean nothing.
+  if (/^\/[^\p{Cc}]{1,4095}$/u.test(value)) return { file: value };
+  throw usage(`--rom ${JSON.stringify(value)}: neither on, off, none nor an absolute path`, 'Give the whole path.');
+}
+
+/** libvirt holds it in an unsigned int; QEMU's bootindex is signed. */
+function readBoot(value: Value): number | null {
+  if (value === undefined) return null;
+  if (typeof value === 'string' && /^[1-9]\d{0,8}$/.test(value)) return Number(value);
+  throw usage(`--boot ${value}: not a place in the boot order`, 'It is a number, and the first is 1.');
+}
+
+function readNicWords(own: Invocation['own']): AskedNic | null {
+  const vnic = text(own.vnic);
+  const words = { mac: text(own.mac), vlan: text(own.vlan), profile: text(own['profile-id']) };
+  if (vnic !== undefined) return readNic({ vnic, ...words });
+  const [alone] = ['mac', 'vlan', 'profile-id'].filter((n) => own[n] !== undefined);
+  if (alone !== undefined) throw usage(`--${alone} is a network interface's`, 'Give --vnic TYPE too.');
+  return null;
+}
+
+/** Options that mean nothing together are an error, not silence. */
+function checkTogether(request: DomainPlanRequest, own: Invocation['own']): void {
+  const forAdded = ['managed', 'driver', 'rom', 'boot', 'vnic', 'unassigned-peers'];
+  const idle = request.add.length === 0 ? forAdded.find((n) => own[n] !== undefined) : undefined;
+  if (idle !== undefined) throw usage(`--${idle} is about a device that is put in`, 'Give --device DEV too.');
+  if (request.boot !== null && request.add.length > 1)
+    throw usage('--boot is for one device', 'Plan the devices one after the other, each with its place.');
+  const { nic } = request;
+  if (nic === null) return;
+  if (nic.mac !== null && request.add.length > 1)
+    throw usage('--mac is for one device', 'Plan the interfaces one after the other, each with its MAC.');
+  if (nic.shape === 'direct' || nic.shape === 'physical') return;
+  const foreign = ['managed', 'driver', 'unassigned-peers'].find((n) => own[n] !== undefined);
+  if (foreign !== undefined)
+    throw usage(`--${foreign} means nothing for --vnic ${nic.vnic}`, 'The function stays on its host driver.');
+}
