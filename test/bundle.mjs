@@ -1,6 +1,6 @@
 /**
  * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `engine` what the other commands add, `hook` what only the
- * hook does, `plan` what only `domain plan` does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
+ * hook does, `domain` what judges domain XML, `plan` what only `domain plan` does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
  * above is loaded when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
  */
 import { chmodSync, rmSync, writeFileSync } from 'node:fs';
@@ -11,6 +11,7 @@ const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
   ['engine', ['bind', 'group', 'help', 'show', 'status'].map((n) => `src/cli/${n}.ts`).concat('src/binding/guards.ts')],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
+  ['domain', ['src/cli/domainCheck.ts', 'src/cli/viommu.ts']],
   ['plan', ['src/cli/domainPlan.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];

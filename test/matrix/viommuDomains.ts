@@ -193,7 +193,25 @@ function* values(): Generator<MatrixDomain> {
     });
   }
   for (const model of ['intel', 'virtio']) {
-    for (const bits of ['0', '31', '32', '39', '57', '64', '65', '255', '256', '-1', '0x30', '048', ' 48', '48 ', '+48', 'abc', '']) {
+    for (const bits of [
+      '0',
+      '31',
+      '32',
+      '39',
+      '57',
+      '64',
+      '65',
+      '255',
+      '256',
+      '-1',
+      '0x30',
+      '048',
+      ' 48',
+      '48 ',
+      '+48',
+      'abc',
+      '',
+    ]) {
       const label = bits.replace(' ', 'blank').replace('+', 'plus').replace('-', 'minus') || 'empty';
       yield domain(`value-${model}-aw-${label}`, { devices: iommu(model, `aw_bits='${bits}'`) });
     }
@@ -205,7 +223,10 @@ function* values(): Generator<MatrixDomain> {
     });
   }
   for (const size of ['-1', '0', '20', '21', 'x']) {
-    yield domain(`value-ssidsize-${size}`, { machine: 'virt', devices: iommu('smmuv3', `accel='on' ssidsize='${size}'`) });
+    yield domain(`value-ssidsize-${size}`, {
+      machine: 'virt',
+      devices: iommu('smmuv3', `accel='on' ssidsize='${size}'`),
+    });
   }
   yield domain('value-accel-off-ats', { machine: 'virt', devices: iommu('smmuv3', "accel='off' ats='on'") });
   yield domain('value-accel-ats', { machine: 'virt', devices: iommu('smmuv3', "accel='on' ats='on'") });
@@ -226,7 +247,8 @@ function* addresses(): Generator<MatrixDomain> {
     acpi: "<acpi index='5'/>",
     'two-pci': "<address type='pci'/><address type='pci'/>",
   };
-  const port = "<controller type='pci' index='0' model='pcie-root'/><controller type='pci' index='1' model='pcie-root-port'/>";
+  const port =
+    "<controller type='pci' index='0' model='pcie-root'/><controller type='pci' index='1' model='pcie-root-port'/>";
   for (const model of MODELS) {
     const machine = HOME[model] ?? 'q35';
     for (const [name, inside] of Object.entries(all)) {
