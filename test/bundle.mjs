@@ -29,6 +29,7 @@ const LAYERS = [
   ['pools', ['config', 'pool', 'claim', 'placement'].map((n) => `src/cli/${n}.ts`)],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['doctor', ['src/cli/doctor.ts', 'src/cli/groupWhy.ts']],
+  ['domain', ['src/cli/domainCheck.ts', 'src/cli/viommu.ts']],
   ['plan', ['src/cli/domainPlan.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];

@@ -5,7 +5,7 @@ import { readDomainFacts } from '../domain/domainFacts.ts';
 import { SINCE } from '../domain/fragments.ts';
 import { type DomainDevice, type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
 import type { Finding } from '../domain/rules.ts';
-import { formatVersion, parseVersion, type Version, type Versions } from '../domain/version.ts';
+import { formatVersion, type Version, type Versions } from '../domain/version.ts';
 import { removeViommu, setViommu } from '../domain/viommuEdit.ts';
 import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../domain/viommuSuggest.ts';
 import { formatXml, LIBVIRT_LAYOUT } from '../domain/write.ts';
@@ -16,8 +16,10 @@ import type { Host } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
 import { type Inventory, printable, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
+import { readVersions, type ShownVersions } from './domainCheck.ts';
 import { type Added, addedDevice, checkGuards, namedDevices, peersOf, type TakeRequest } from './domainTake.ts';
 import type { ActionOptions, Warned } from './options.ts';
+import { hostIommu } from './viommuSuggest.ts';
 
 export type DomainPlanRequest = TakeRequest & {
   /** Words of contract 2, or addresses of what the domain takes. */
@@ -39,6 +41,7 @@ export type DomainPlan = Warned & {
   removed: { address: Address; kind: DomainDevice['kind'] }[];
   /** What was put in, and why; null when none was asked for. */
   viommu: { model: string; reasons: string[]; notes: string[] } | null;
+  versions: ShownVersions;
   /** The whole domain, edited. */
   xml: string;
 };
@@ -47,7 +50,8 @@ const BOM = [0xef, 0xbb, 0xbf];
 
 /**
  * Plans the change of a domain's XML (`what` names the file). Raises HOSTDEV_XML, HOSTDEV_DEVICE_ABSENT or _AMBIGUOUS, HOSTDEV_GUARD for a bridge or a peer that
- * the host needs, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_DOMAIN_UNFIT for what the domain has already or cannot take.
+ * the host needs, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_DOMAIN_UNFIT for what the domain has already
+ * or cannot take, HOSTDEV_USAGE for words that are none.
  */
 export async function planDomain(
   host: Host,
@@ -57,9 +61,9 @@ export async function planDomain(
   options: ActionOptions,
 ): Promise<DomainPlan> {
   const wish = readWish(request.viommu);
-  const versions = readVersions(request);
   const text = decodeXml(bytes, what);
   const before = readDomainDevices(text, what);
+  const { versions, shown } = await readVersions(host, readDomainFacts(text, what), request);
   const inventory = scanInventory(host);
   const warnings = [...inventory.warnings];
   const removed = request.remove.map((word) => listedDevice(host, inventory, before, word));
@@ -82,7 +86,7 @@ export async function planDomain(
     what,
     added.map((a) => a.element),
   );
-  const { xml, viommu } = withViommu(withDevices, what, versions, wish);
+  const { xml, viommu } = withViommu(host, withDevices, what, versions, wish);
   // What we hand out is read once more as libvirt would read it.
   readDomainDevices(xml, what);
   warnings.push(...newFindings(text, xml, what, versions));
@@ -91,6 +95,7 @@ export async function planDomain(
     fragments: added.map(fragment).sort((a, b) => Number(b.unassigned) - Number(a.unassigned)),
     removed: removed.map(({ address, kind }) => ({ address, kind })),
     viommu,
+    versions: shown,
     xml: BOM.every((b, i) => bytes[i] === b) ? `\uFEFF${xml}` : xml,
     warnings,
   };
@@ -101,19 +106,6 @@ function readWish(word: string | null): ViommuWish | 'none' | null {
   throw new HostdevError('HOSTDEV_USAGE', `--viommu ${printable(word)}: there is no such model`, {
     hint: `There are: ${VIOMMU_WISHES.join(', ')}, none.`,
   });
-}
-
-function readVersions(request: DomainPlanRequest): Versions {
-  const read = (name: 'libvirt' | 'qemu'): Version | null => {
-    const word = request[name];
-    const v = word === null ? null : parseVersion(word);
-    if (word !== null && v === null)
-      throw new HostdevError('HOSTDEV_USAGE', `--${name} ${printable(word)}: no version`, {
-        hint: 'For example 11.3.0.',
-      });
-    return v;
-  };
-  return { libvirt: read('libvirt'), qemu: read('qemu') };
 }
 
 /** Raises HOSTDEV_DOMAIN_UNFIT when libvirt is known and older than `since`: it would drop the thing without a word. */
@@ -134,7 +126,9 @@ function checkVersions({ model, rom, nic }: DomainPlanRequest, versions: Version
   if (nic?.shape === 'vdpa') need(versions, SINCE.vdpa, "<interface type='vdpa'>", 'Give --vnic direct.');
 }
 
+/** The devices are of this host, whatever libvirt is meant: so its IOMMU's width counts. */
 function withViommu(
+  host: Host,
   text: string,
   what: string,
   versions: Versions,
@@ -142,7 +136,7 @@ function withViommu(
 ): Pick<DomainPlan, 'xml' | 'viommu'> {
   if (wish === null) return { xml: text, viommu: null };
   if (wish === 'none') return { xml: removeViommu(text, what), viommu: null };
-  const s = suggestViommu(readDomainFacts(text, what), versions, null, wish);
+  const s = suggestViommu(readDomainFacts(text, what), versions, hostIommu(host), wish);
   if (s.kind === 'refusal')
     throw unfit(`No vIOMMU ${wish} for this domain: ${s.reason} (${s.rule})`, sentence(`${s.fix}.`));
   return { xml: setViommu(text, what, s), viommu: { model: s.model, reasons: s.reasons, notes: s.notes } };

@@ -191,6 +191,29 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./placement.ts')).placementShow,
   },
   {
+    name: 'domain check',
+    args: 'FILE',
+    words: [1, 1],
+    text: 'whether libvirt takes this domain XML and the guest can start (- is stdin; exit 3: no)',
+    own: {
+      libvirt: { type: 'string', value: 'X.Y.Z', text: 'judge for this libvirt, and ask nothing of this host' },
+      qemu: { type: 'string', value: 'X.Y.Z', text: 'judge for this QEMU, and ask nothing of this host' },
+    },
+    load: async () => (await import('./domainCheck.ts')).domainCheck,
+  },
+  {
+    name: 'viommu suggest',
+    args: 'FILE',
+    words: [1, 1],
+    text: 'the vIOMMU for this domain XML, with reasons (- is stdin; exit 3: there is none)',
+    own: {
+      model: { type: 'string', value: 'MODEL', text: 'auto (default), intel, virtio, smmuv3 or amd' },
+      libvirt: { type: 'string', value: 'X.Y.Z', text: 'for this libvirt, and ask nothing of this host' },
+      qemu: { type: 'string', value: 'X.Y.Z', text: 'for this QEMU, and ask nothing of this host' },
+    },
+    load: async () => (await import('./viommu.ts')).viommuSuggest,
+  },
+  {
     name: 'hook run',
     args: 'NAME OP SUBOP EXTRA',
     words: [4, 4],

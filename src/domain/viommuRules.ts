@@ -228,6 +228,9 @@ export function intelAddressBits({ domain, versions }: Target): number | null {
   return given > 0 ? given : defaultIntelBits(domain, versions.qemu);
 }
 
+/** Where QEMU compares the guest's width with the host's. */
+export const AW_BITS_SOURCE = 'QEMU hw/i386/intel_iommu.c vtd_check_hiod (aw-bits 48 > host aw-bits 39)';
+
 const VALIDATE = 'libvirt conf/domain_validate.c';
 const QEMU_VALIDATE = 'libvirt qemu/qemu_validate.c';
 

@@ -190,6 +190,19 @@ function refuseModel(d: ViommuDomain, v: Versions, host: HostIommu | null, model
       'choose intel',
     );
   }
+  if (
+    isX86(d) &&
+    d.vcpus > MAX_VCPUS_WITHOUT_EIM &&
+    model === 'intel' &&
+    d.type === 'qemu' &&
+    below(v.qemu, EIM_TCG_QEMU)
+  ) {
+    return refusal(
+      'intel-eim-tcg',
+      `${d.vcpus} vCPUs need extended interrupt mode, which without KVM needs QEMU ${formatVersion(EIM_TCG_QEMU)}`,
+      "use type='kvm', or 255 vCPUs",
+    );
+  }
   if (!usesVfio(d)) return null;
   if (model === 'smmuv3') {
     return refusal(

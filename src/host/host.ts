@@ -90,6 +90,13 @@ export class Host {
     return file === undefined ? `sys/module/${name}` : `sys/module/${name}/${file}`;
   }
 
+  /** A host NUMA node's folder or file (drivers/base/node.c). */
+  readonly numaNodes = 'sys/devices/system/node';
+
+  numaNode(node: number, file: string): string {
+    return `sys/devices/system/node/node${node}/${file}`;
+  }
+
   classLink(kind: 'net' | 'block' | 'iommu' | 'drm' | 'vtconsole', name?: string): string {
     return name === undefined ? `sys/class/${kind}` : `sys/class/${kind}/${name}`;
   }

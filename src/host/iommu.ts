@@ -58,3 +58,33 @@ export function iommuState(host: Host): IommuState {
 function isNoIommu(host: Host, group: string): boolean {
   return /^\d+$/.test(group) && host.read(host.group(Number(group), 'name')) === 'vfio-noiommu';
 }
+
+/** Hardware registers as sysfs prints them: hex digits without 0x. */
+const register = (text: string | null): bigint | null =>
+  text !== null && /^[0-9a-f]{1,16}$/i.test(text.trim()) ? BigInt(`0x${text.trim()}`) : null;
+
+/**
+ * VT-d's capability register (drivers/iommu/intel/iommu.c cap_show; VT-d specification 10.4.2): the widest table the unit walks (SAGAW, bits 12:8), no wider
+ * than its addresses (MGAW, bits 21:16).
+ */
+function vtdBits(cap: bigint): number | null {
+  const sagaw = Number((cap >> 8n) & 0x1fn);
+  const mgaw = Number((cap >> 16n) & 0x3fn) + 1;
+  const levels = [57, 48, 39].find((_, i) => (sagaw & (8 >> i)) !== 0);
+  return levels === undefined ? null : Math.min(levels, mgaw);
+}
+
+/** AMD's extended features (drivers/iommu/amd/init.c amd_iommu_show_features; HATS, bits 11:10): 4 levels are 48 bits, 5 are 57, 6 are 64. */
+const amdBits = (features: bigint): number | null => [48, 57, 64][Number((features >> 10n) & 3n)] ?? null;
+
+/** How many bits of I/O address every IOMMU unit of the host translates; null when a unit does not say (SMMU, virtio) or there is none. */
+export function iommuAddressBits(host: Host): number | null {
+  const units = host.list(host.classLink('iommu')) ?? [];
+  const bits = units.map((unit) => {
+    const cap = register(host.read(host.classLink('iommu', `${unit}/intel-iommu/cap`)));
+    if (cap !== null) return vtdBits(cap);
+    const features = register(host.read(host.classLink('iommu', `${unit}/amd-iommu/features`))?.split(':')[0] ?? null);
+    return features === null ? null : amdBits(features);
+  });
+  return bits.length === 0 || bits.includes(null) ? null : Math.min(...bits.map((b) => b ?? 0));
+}

@@ -281,6 +281,7 @@ describe('--viommu', () => {
     });
     expect(p.plan.xml).toContain("<ioapic driver='qemu'/>");
     expect(p.plan.xml).toMatch(/<iommu model='intel'><driver intremap='on' caching_mode='on'/);
+    expect(p.plan.versions).toEqual({ libvirt: '9.0.0', qemu: '7.2.0', source: 'given' });
   });
 
   test('alone, and out again', () => {
@@ -296,7 +297,7 @@ describe('--viommu', () => {
     ['i440FX has none', [VF, '--viommu', 'auto'], 3, /No vIOMMU auto for this domain: .*i440FX/],
     ['an old libvirt', ['--viommu', 'amd', '--libvirt', '9.0.0'], 3, /./],
     ['no model', ['--viommu', 'vtd'], 2, /no such model/],
-    ['no version', [VF, '--libvirt', 'new'], 2, /no version/],
+    ['no version', [VF, '--libvirt', 'new'], 2, /wants a version/],
     [
       'a driver before libvirt 10',
       [VF, '--driver=vfio-pci', '--libvirt=9.10.0'],

@@ -1,0 +1,47 @@
+import { checkDomainXml, type DomainCheck } from '../actions/domainCheck.ts';
+import { EXIT } from '../errors.ts';
+import type { Answer, Invocation } from './command.ts';
+import { readInput } from './input.ts';
+import { colours, pairs, plain, table } from './table.ts';
+
+const text = (value: unknown): string | null => (typeof value === 'string' ? value : null);
+
+/** `hostdev domain check FILE [--libvirt X.Y.Z] [--qemu X.Y.Z]`: exit 3 when it is not valid. */
+export async function domainCheck({ host, words, own, options }: Invocation): Promise<Answer> {
+  const file = words[0] ?? '-';
+  const what = file === '-' ? 'stdin' : file;
+  const asked = { libvirt: text(own.libvirt), qemu: text(own.qemu) };
+  const { warnings, ...json } = await checkDomainXml(host, await readInput(file), what, asked, options);
+  return { json, text: printed(json), warnings, exit: json.valid ? EXIT.done : EXIT.no };
+}
+
+/** What each stage of a rule means to a reader. */
+const STAGE = { define: 'refused', assign: 'no start', start: 'no start', advice: 'advice' } as const;
+
+function printed(c: Omit<DomainCheck, 'warnings'>): string {
+  const { good, bad, warn } = colours(process.stdout);
+  const paint = { define: bad, assign: bad, start: warn, advice: warn };
+  const verdict = c.valid ? good('valid') : bad(c.defines ? 'defined, but does not start' : 'refused by libvirt');
+  const version = (v: string | null): string => v ?? 'not known';
+  const head = pairs([
+    ['Domain', plain(c.domain.name ?? '(no name)')],
+    ['Judged for', `libvirt ${version(c.versions.libvirt)}, QEMU ${version(c.versions.qemu)} (${c.versions.source})`],
+    ['Takes', c.devices.map((d) => d.address).join(' ') || 'no device of the host'],
+    ...(c.memlock_kib === null ? [] : [['Locks', `${c.memlock_kib} KiB`] as const]),
+    ['Verdict', verdict],
+  ]);
+  const findings = c.findings.map((f) => {
+    const since = f.since === null ? '' : ` [${f.since}]`;
+    const place = f.line === null ? f.where : `${f.where}, column ${f.column ?? 1}`;
+    return `${paint[f.stage](STAGE[f.stage])}  ${f.rule}  ${plain(place)}: ${plain(f.cause)}${since}\n    fix: ${plain(f.fix)}\n    by: ${f.source}\n`;
+  });
+  const host = (c.host?.devices ?? []).map((d) => [
+    d.address,
+    `${d.iommu_group ?? '-'}`,
+    d.driver ?? '-',
+    d.will_be ?? '-',
+    `${d.numa_node ?? '-'}`,
+    d.peers.join(' ') || '-',
+  ]);
+  return head + findings.join('') + table(['ADDRESS', 'GROUP', 'DRIVER', 'WILL BE', 'NUMA', 'PEERS'], host);
+}
