@@ -15,7 +15,7 @@ import {
   UINT32,
 } from './rules.ts';
 import type { Version } from './version.ts';
-import { ATTRIBUTES, type AttributeRow, GRANULE } from './viommuModels.ts';
+import { ATTRIBUTES, type AttributeRow, DEVICE_INFO_FROM, GRANULE } from './viommuModels.ts';
 import { iommusOf, known } from './viommuParts.ts';
 import { printable } from './xmlScan.ts';
 
@@ -41,25 +41,36 @@ function driverShape(libvirt: Version | null): Shape {
 export function schemaFaults({ domain, versions }: Target): Fault[] {
   return iommusOf(domain).flatMap(({ part }) => {
     const e = part.element;
-    const faults = shapeFaults(e, { attributes: { model: ANY }, children: ['driver', 'acpi', 'address', 'alias'] });
     const driver = child(e, 'driver');
-    const late: Fault[] = [];
-    if (driver) {
-      for (const text of shapeFaults(driver, driverShape(versions.libvirt))) {
-        const name = /no (?:attribute '|element <)(\w+)/.exec(text)?.[1] ?? '';
-        const row = name === 'granule' ? GRANULE : Object.hasOwn(ATTRIBUTES, name) ? ATTRIBUTES[name] : undefined;
-        const since = row && sinceLibvirt(row.libvirt);
-        late.push(since ? { part, cause: `${text} before ${since}`, since } : { part, cause: text });
-      }
-      const granule = child(driver, 'granule');
-      if (granule && !below(versions.libvirt, GRANULE.libvirt)) faults.push(...granuleFaults(granule));
-    }
     const address = child(e, 'address');
-    if (address) faults.push(...addressFaults(address));
     const acpi = child(e, 'acpi');
-    if (acpi) faults.push(...shapeFaults(acpi, { attributes: { index: /^0*[1-9]\d{0,8}$/ }, children: [] }));
-    return [...faults.map((cause) => ({ part, cause })), ...late];
+    const granule = driver && child(driver, 'granule');
+    const info = below(versions.libvirt, DEVICE_INFO_FROM) ? [] : ['acpi', 'address', 'alias'];
+    const causes = [
+      ...shapeFaults(e, { attributes: { model: ANY }, children: ['driver', ...info] }),
+      ...(driver ? shapeFaults(driver, driverShape(versions.libvirt)) : []),
+      ...(granule && !below(versions.libvirt, GRANULE.libvirt) ? granuleFaults(granule) : []),
+      ...(address && info.length > 0 ? addressFaults(address) : []),
+      ...(acpi && info.length > 0 ? shapeFaults(acpi, ACPI) : []),
+    ];
+    return causes.map((cause): Fault => {
+      const from = knownFrom(cause);
+      return from === null || !below(versions.libvirt, from)
+        ? { part, cause }
+        : { part, cause: `${cause} before ${sinceLibvirt(from)}`, since: sinceLibvirt(from) };
+    });
   });
+}
+
+const ACPI: Shape = { attributes: { index: /^0*[1-9]\d{0,8}$/ }, children: [] };
+
+/** The version from which there is what a fault says is not there; null when there never is. */
+function knownFrom(cause: string): Version | null {
+  const [, what, name = ''] = /^<\w+> has no (attribute '|element <)(\w+)/.exec(cause) ?? [];
+  if (what === undefined) return null;
+  if (name === 'granule') return GRANULE.libvirt;
+  if (['acpi', 'address', 'alias'].includes(name)) return DEVICE_INFO_FROM;
+  return (Object.hasOwn(ATTRIBUTES, name) ? ATTRIBUTES[name]?.libvirt : null) ?? null;
 }
 
 function granuleFaults(e: Parameters<typeof shapeFaults>[0]): string[] {

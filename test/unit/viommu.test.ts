@@ -104,6 +104,7 @@ describe('suggest', () => {
     ['amd on libvirt 11.4', {}, target('11.4.0', null), 'amd', 'viommu-model'],
     ['virtio with many vCPUs', { vcpus: 300 }, target('11.3.0', '10.0.0'), 'virtio', 'vcpus-eim'],
     ['amd with many vCPUs on libvirt 12.1', { vcpus: 300 }, target('12.1.0', '10.2.0'), 'amd', 'vcpus-eim'],
+    ['amd on QEMU 10.0', {}, target('12.1.0', '10.0.0'), 'amd', 'viommu-qemu'],
     ['smmuv3 with devices', { ...ARM, devices: VF }, target('12.8.0', '11.1.0'), 'smmuv3', 'smmuv3-vfio'],
     ['amd with devices', { devices: VF }, target('12.8.0', '11.1.0'), 'amd', 'amd-vfio'],
   ])('refuses %s', (_, shape, v, wish, rule) => {
@@ -173,8 +174,14 @@ describe('rules of what a domain takes', () => {
     expect(rules({ devices: port + VF })).toContain('hotplug-ports');
   });
 
+  test('libvirt 8.2 knows no address of an <iommu>, 8.3 does', () => {
+    const devices = "<iommu model='intel'><alias name='ua-x'/></iommu>";
+    expect(rules({ devices }, target('8.2.0', '6.2.0'))).toEqual(['viommu-schema']);
+    expect(rules({ devices }, target('8.3.0', '6.2.0'))).toEqual([]);
+  });
+
   test('a finding names rule, place, cause, version, fix and source', () => {
-    const { findings } = checkDomain(facts({ devices: `\n  ${iommu('amd')}` }), target('9.0.0', '7.2.0'));
+    const { findings } = checkDomain(facts({ devices: `\n  ${iommu('amd')}` }), target('9.0.0', null));
     expect(findings).toMatchObject([
       {
         rule: 'viommu-model',
