@@ -5,7 +5,7 @@ import type { DomainFacts } from '../domain/domainFacts.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
 import type { Finding } from '../domain/rules.ts';
 import type { Versions } from '../domain/version.ts';
-import { AW_BITS_SOURCE, intelAddressBits } from '../domain/viommuRules.ts';
+import { intelAddressBits } from '../domain/viommuParts.ts';
 import { usesVfio } from '../domain/viommuSuggest.ts';
 import { HostdevError } from '../errors.ts';
 import { checkIommu, checkViability, domainOwner } from '../hook/check.ts';
@@ -127,7 +127,8 @@ function addressBits(host: Host, facts: DomainFacts, versions: Versions): Findin
   const bits = iommuAddressBits(host);
   if (wanted === null || bits === null || wanted <= bits) return [];
   const cause = `the guest's intel-iommu has ${wanted} address bits, and this host's IOMMU ${bits}`;
-  return [finding('host-aw-bits', 'assign', 'iommu', cause, "write aw_bits='39'", AW_BITS_SOURCE)];
+  const source = 'QEMU hw/i386/intel_iommu.c vtd_check_hiod (aw-bits 48 > host aw-bits 39)';
+  return [finding('host-aw-bits', 'assign', 'iommu', cause, "write aw_bits='39'", source)];
 }
 
 type Prepared = { findings: Finding[]; warnings: string[]; drivers: Map<string, string> };

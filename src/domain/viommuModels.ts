@@ -45,8 +45,8 @@ export const MODELS: Record<ViommuModel, ModelRow> = {
   },
   amd: {
     libvirt: version('11.5.0'),
-    // AMDVI-PCI with its own pci-id (QEMU_CAPS_AMD_IOMMU_PCI_ID).
-    qemu: version('7.0.0'),
+    // The property pci-id, which libvirt insists on (QEMU_CAPS_AMD_IOMMU_PCI_ID): not in 10.0.13, in 11.1.3 (measured); upstream in 10.1.
+    qemu: version('10.1.0'),
     machine: 'q35',
     pci: true,
     source: 'libvirt NEWS 11.5.0; qemu_validate.c qemuValidateDomainDeviceDefIOMMU',
@@ -138,6 +138,9 @@ export const ATTRIBUTES: Record<string, AttributeRow> = {
 
 /** `<driver><granule>` */
 export const GRANULE = { libvirt: version('12.1.0'), models: only('virtio', '12.1.0') };
+
+/** `<iommu>` has an address, an alias and acpi like other devices. */
+export const DEVICE_INFO_FROM = version('8.3.0');
 
 /** More than one `<iommu>`: each an SMMUv3 before a PCIe bus of its own. */
 export const SEVERAL_FROM = version('11.10.0');
