@@ -1,7 +1,6 @@
 /** `bind DEV…`: the devices onto VFIO drivers for the admin, all of them or none. */
-import { executeBind, planBind, refuse } from '../binding/bind.ts';
+import { executeBind, planBind } from '../binding/bind.ts';
 import { changing, observing } from '../binding/session.ts';
-import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import type { PciDevice } from '../pci/inventory.ts';
@@ -9,7 +8,7 @@ import { type Inventory, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
 import type { ActionOptions, Warned } from './options.ts';
-import { type PrintedPlan, printedPlan } from './plan.ts';
+import { type PrintedPlan, printedPlan, refuseWithPlan } from './plan.ts';
 
 export type BindResult = Warned & { changed: boolean; plan: PrintedPlan };
 
@@ -57,15 +56,6 @@ export async function bindDevices(
 /** The devices that words name, each once. */
 export function uniqueDevices(host: Host, inventory: Inventory, words: readonly string[]): PciDevice[] {
   return [...new Map(words.map((w) => resolveDevice(host, inventory, w)).map((d) => [d.address, d])).values()];
-}
-
-function refuseWithPlan(plan: PrintedPlan): void {
-  try {
-    refuse(plan.refusals);
-  } catch (e) {
-    if (e instanceof HostdevError) throw new HostdevError(e.code, e.message, { hint: e.hint, data: { plan } });
-    throw e;
-  }
 }
 
 /** Binding is done and right; whether a guest can have it is another matter that the admin wants to hear of now. */
