@@ -1,14 +1,13 @@
 /** `bind DEV…`: the devices onto VFIO drivers for the admin, all of them or none. */
-import { executeBind, planBind, refuse } from '../binding/bind.ts';
+import { executeBind, planBind } from '../binding/bind.ts';
 import { changing, observing } from '../binding/session.ts';
-import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type Inventory, isBridge, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
 import type { ActionOptions, Warned } from './options.ts';
-import { type PrintedPlan, printedPlan } from './plan.ts';
+import { type PrintedPlan, printedPlan, refuseWithPlan } from './plan.ts';
 
 export type BindResult = Warned & { changed: boolean; plan: PrintedPlan };
 
@@ -65,15 +64,6 @@ function withEndpoints(inventory: Inventory, named: readonly PciDevice[]): PciDe
   const groups = new Set(named.flatMap((d) => d.iommu_group ?? []));
   const peers = [...groups].flatMap((id) => groupMembers(inventory, id)).filter((d) => !isBridge(d));
   return [...new Map([...named, ...peers].map((d) => [d.address, d])).values()];
-}
-
-function refuseWithPlan(plan: PrintedPlan): void {
-  try {
-    refuse(plan.refusals);
-  } catch (e) {
-    if (e instanceof HostdevError) throw new HostdevError(e.code, e.message, { hint: e.hint, data: { plan } });
-    throw e;
-  }
 }
 
 /** Binding is done and right; whether a guest can have it is another matter that the admin wants to hear of now. */

@@ -1,8 +1,9 @@
 /** A plan as contract 4 prints it. */
-import { type BindPlan, planSteps } from '../binding/bind.ts';
+import { type BindPlan, planSteps, refuse } from '../binding/bind.ts';
 import type { Refusal } from '../binding/guards.ts';
 import type { Write } from '../binding/move.ts';
 import type { Work } from '../binding/transaction.ts';
+import { HostdevError } from '../errors.ts';
 
 export type PrintedPlan = {
   devices: { address: string; driver_from: string | null; driver_to: string | null; module: string | null }[];
@@ -24,3 +25,13 @@ export const printedPlan = (
   steps: planSteps(work, plan).map(({ path, value, undo }) => ({ path, value, undo })),
   refusals,
 });
+
+/** Raises what {@link refuse} raises for the plan's refusals, with the plan in the error's data: an answer in JSON shows what would have been done. */
+export function refuseWithPlan(plan: PrintedPlan): void {
+  try {
+    refuse(plan.refusals);
+  } catch (e) {
+    if (e instanceof HostdevError) throw new HostdevError(e.code, e.message, { hint: e.hint, data: { plan } });
+    throw e;
+  }
+}

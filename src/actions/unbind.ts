@@ -1,5 +1,5 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
-import { ownerText, refuse } from '../binding/bind.ts';
+import { ownerText } from '../binding/bind.ts';
 import { type Binding, readBinding, removeBinding } from '../binding/books.ts';
 import { giveBackTogether } from '../binding/giveBack.ts';
 import { judge, type Refusal } from '../binding/guards.ts';
@@ -15,7 +15,7 @@ import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { uniqueDevices } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
-import type { PrintedPlan } from './plan.ts';
+import { type PrintedPlan, refuseWithPlan } from './plan.ts';
 
 export type UnbindResult = Warned & { changed: boolean; plan: PrintedPlan };
 
@@ -38,7 +38,7 @@ export async function unbindDevices(
     for (const device of devices) ways.push(await wayBack(work, device, toHost));
     const { refusals, warnings: guarded } = await judgeWays(work, ways, options);
     const plan = planOf(work, ways, refusals);
-    refuse(refusals);
+    refuseWithPlan(plan);
     if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...guarded] };
     const warnings = [...recovered, ...guarded];
     return { changed: await goBack(work, ways, toHost, options, warnings), plan, warnings };

@@ -176,7 +176,10 @@ describe('bind and unbind', () => {
     const d = sim.kernel.devices.get(NVME);
     if (d) d.override = 'nvme';
     mounted('/');
-    await expect(unbindDevices(sim.host, [NVME], true, admin('network'))).rejects.toMatchObject({ exit: 5 });
+    await expect(unbindDevices(sim.host, [NVME], true, admin('network'))).rejects.toMatchObject({
+      exit: 5,
+      data: { plan: { refusals: [{ guard: 'disk', address: NVME }] } },
+    });
     expect(sim.kernel.writes).toEqual([]);
     await expect(unbindDevices(sim.host, [NVME], true, { ...admin('disk'), dryRun: true })).resolves.toMatchObject({
       changed: false,
