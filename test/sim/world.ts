@@ -131,7 +131,7 @@ export const KINDS: Kind[] = [
     run: unbind([A, B, C]),
     command: ['unbind', A, B, C],
     devices: [A, B, C],
-    atomic: false,
+    atomic: true,
     booked: 'before',
   },
   {
