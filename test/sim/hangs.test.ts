@@ -88,6 +88,27 @@ describeSim('a write that hangs', () => {
     await booksRightAgain(sim, original);
   });
 
+  test('on the way back: the device is in the books, and status says so all the same', {
+    timeout: 90_000,
+  }, async () => {
+    const sim = await sims.start(WORLD);
+    const original = snapshot(sim);
+    expect(sim.run('bind', D).exit).toBe(0);
+    sim.ctl('fault write sys/bus/pci/drivers/vfio-pci/unbind hang count=1');
+    const unbind = sim.spawn(['unbind', D]);
+    await until(() => sim.hung().length === 1, 'the unbind hangs', 10_000);
+    await othersAnswer(sim);
+    await givesUp(unbind);
+    await othersAnswer(sim);
+    // Nobody waits behind it a second time.
+    const refused = await sim.spawn(['unbind', D]).ended;
+    expect(refused.exit, refused.err).not.toBe(0);
+    expect(refused.ms).toBeLessThan(ANSWER_MS);
+    expect(refused.err).toContain(D);
+    sim.ctl('clear', 'release');
+    await booksRightAgain(sim, original);
+  });
+
   test('a device that a guest holds is refused by name; one that is taken at the last moment hangs until it is let go', {
     timeout: 60_000,
   }, async () => {
