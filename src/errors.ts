@@ -131,6 +131,16 @@ export const ERRORS = {
     text: 'The domain cannot take the device, or not in the way asked for.',
     hint: 'The message says what is in the way.',
   },
+  HOSTDEV_CONFIG: {
+    exit: EXIT.no,
+    text: 'The configuration has a mistake with which it cannot be used.',
+    hint: "Run 'hostdev config check' for all of them.",
+  },
+  HOSTDEV_INVENTORY: {
+    exit: EXIT.no,
+    text: "The file given with --inventory is not what 'hostdev list -j' prints.",
+    hint: "Make it with 'hostdev list -j > FILE' on the host in question.",
+  },
   HOSTDEV_HOOKS: {
     exit: EXIT.failed,
     text: 'The libvirt hook could not be installed or removed.',
@@ -139,7 +149,7 @@ export const ERRORS = {
   HOSTDEV_SPEC: {
     exit: EXIT.no,
     text: 'A device_spec is not what Nova takes.',
-    hint: 'Correct the key named here; docs/reference/device-spec.md has every key with its rule.',
+    hint: 'Correct the key named here; docs/reference/config.md has every key with its rule.',
   },
   HOSTDEV_SPEC_ADDRESS: {
     exit: EXIT.no,
@@ -159,7 +169,7 @@ export const ERRORS = {
   HOSTDEV_ALIAS: {
     exit: EXIT.no,
     text: 'An alias is not what Nova takes.',
-    hint: 'Correct the key named here; docs/reference/device-spec.md has every key with its rule.',
+    hint: 'Correct the key named here; docs/reference/config.md has every key with its rule.',
   },
   HOSTDEV_ALIAS_ABSENT: {
     exit: EXIT.absent,

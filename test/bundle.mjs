@@ -1,8 +1,7 @@
 /**
- * Bundles the CLI into dist/ as layers, a CommonJS file each: `hostdev` holds all that `list` needs, `input` the reading of files, `engine` what the other commands add, `hook` what only the
- * hook does, `doctor` what explains a host, `plan` what only `domain plan` does, `xmldom` the XML library. A layer finds the modules of those below it in their files, so each module is there once; a layer
- * above is loaded when a command asks for it by import(). src/launch.ts loads them, with the bytecode that src/warm.ts makes at the end.
- * Why: docs/decisions/0005-bundle.md.
+ * Bundles the CLI into dist/ as layers, a CommonJS file each; LAYERS says what is in which. A layer finds the modules of those above it in the list in their
+ * files, so each module is there once; a layer is loaded when a command asks for it by import(). src/launch.ts loads them, with the bytecode that
+ * src/warm.ts makes at the end. Why: docs/decisions/0005-bundle.md.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -13,6 +12,8 @@ import { build } from 'esbuild';
 const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
   ['input', ['src/cli/input.ts']],
+  // What the commands over pools need too, which have no use for the rest of `engine`.
+  ['common', ['src/binding/denylist.ts', 'src/pci/resolve.ts', 'src/store/files.ts']],
   [
     'engine',
     [
@@ -20,10 +21,15 @@ const LAYERS = [
       ...['guards', 'quarantine'].map((n) => `src/binding/${n}.ts`),
     ],
   ],
+  ['simulate', ['src/cli/simulate.ts']],
+  // What the hook reads where there is a configuration, and what it reads only then.
+  ['settings', ['src/config/hookSettings.ts']],
+  ['config', ['src/config/load.ts']],
+  ['toml', ['src/config/hostdevToml.ts', 'toml-eslint-parser']],
+  ['pools', ['config', 'pool', 'claim', 'placement'].map((n) => `src/cli/${n}.ts`)],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['doctor', ['src/cli/doctor.ts', 'src/cli/groupWhy.ts']],
   ['plan', ['src/cli/domainPlan.ts']],
-  ['simulate', ['src/cli/simulate.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];
 
@@ -43,7 +49,7 @@ const options = (name) => ({
     {
       name: 'layers',
       setup: (b) =>
-        b.onResolve({ filter: /^(\.|@xmldom\/xmldom$)/ }, ({ path, resolveDir }) => {
+        b.onResolve({ filter: /^(\.|(@xmldom\/xmldom|toml-eslint-parser)$)/ }, ({ path, resolveDir }) => {
           const file = path.startsWith('.') ? relative('.', resolve(resolveDir, path)) : path;
           const layer = layerOf.get(file) ?? name;
           return layer === name ? null : { path: `./${layer}.js`, external: true };

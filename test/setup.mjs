@@ -53,14 +53,18 @@ run('The simulated host', process.execPath, ['test/simhost/build.mjs']);
 upToDate('bundle', 'dist/hostdev.js', [...files('src'), 'package.json', 'test/bundle.mjs'], () =>
   run('The bundle', process.execPath, ['test/bundle.mjs']),
 );
-upToDate('story', '.cache/story.mjs', [...files('src'), ...files('test/mock'), ...files('test/scenarios'), ...files('test/demo')], () =>
-  run('The story', 'node_modules/.bin/esbuild', [
-    'test/demo/story.ts',
-    '--bundle',
-    '--platform=node',
-    '--format=esm',
-    '--target=node20',
-    '--log-level=warning',
-    '--outfile=.cache/story.mjs',
-  ]),
+upToDate(
+  'story',
+  '.cache/story.mjs',
+  [...files('src'), ...files('test/mock'), ...files('test/scenarios'), ...files('test/demo')],
+  () =>
+    run('The story', 'node_modules/.bin/esbuild', [
+      'test/demo/story.ts',
+      '--bundle',
+      '--platform=node',
+      '--format=esm',
+      '--target=node20',
+      '--log-level=warning',
+      '--outfile=.cache/story.mjs',
+    ]),
 );

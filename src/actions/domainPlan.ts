@@ -1,8 +1,10 @@
 /** `domain plan`: a domain's XML with devices of this host in it, or without them again. Reads the host and changes nothing on it. */
+import { checkDomain } from '../domain/checkDomain.ts';
 import { addDevices, domainType, readBootOrders, removeDevices, unfit } from '../domain/devices.ts';
 import { readDomainFacts } from '../domain/domainFacts.ts';
 import { SINCE } from '../domain/fragments.ts';
 import { type DomainDevice, type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
+import type { Finding } from '../domain/rules.ts';
 import { formatVersion, parseVersion, type Version, type Versions } from '../domain/version.ts';
 import { removeViommu, setViommu } from '../domain/viommuEdit.ts';
 import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../domain/viommuSuggest.ts';
@@ -68,7 +70,7 @@ export async function planDomain(
   );
   const domain = readDomainDevices(rest, what);
   const named = namedDevices(host, inventory, domain, request);
-  if (named.length > 0) checkDomain(rest, what, request);
+  if (named.length > 0) checkFit(rest, what, request);
   if (named.length > 0) checkVersions(request, versions);
   const added = named.map((device) => addedDevice(host, device, request, warnings));
   added.push(...peersOf(host, inventory, domain, added, request, warnings));
@@ -83,6 +85,7 @@ export async function planDomain(
   const { xml, viommu } = withViommu(withDevices, what, versions, wish);
   // What we hand out is read once more as libvirt would read it.
   readDomainDevices(xml, what);
+  warnings.push(...newFindings(text, xml, what, versions));
   return {
     domain: { name: domain.name, uuid: domain.uuid },
     fragments: added.map(fragment).sort((a, b) => Number(b.unassigned) - Number(a.unassigned)),
@@ -145,6 +148,32 @@ function withViommu(
   return { xml: setViommu(text, what, s), viommu: { model: s.model, reasons: s.reasons, notes: s.notes } };
 }
 
+/** Lines change with an edit, so what is new is told by how often each rule is broken. */
+function brokenRules(text: string, what: string, versions: Versions): Map<string, Finding[]> {
+  const rules = new Map<string, Finding[]>();
+  for (const f of checkDomain(readDomainFacts(text, what), versions).findings)
+    rules.set(f.rule, [...(rules.get(f.rule) ?? []), f]);
+  return rules;
+}
+
+/**
+ * What the edit breaks of the rules of `domain check`, as warnings. Raises HOSTDEV_DOMAIN_UNFIT when libvirt would refuse the edited domain for it; what was broken
+ * before is none of ours.
+ */
+function newFindings(before: string, after: string, what: string, versions: Versions): string[] {
+  const known = brokenRules(before, what, versions);
+  const found = [...brokenRules(after, what, versions)].flatMap(([rule, f]) => f.slice(known.get(rule)?.length ?? 0));
+  const refused = found.find((f) => f.stage === 'define');
+  if (refused)
+    throw unfit(
+      `libvirt would refuse it: ${refused.where}: ${refused.cause} (${refused.rule})`,
+      sentence(`${refused.fix}.`),
+    );
+  return found
+    .filter((f) => f.stage !== 'advice')
+    .map((f) => `${f.where}: ${f.cause}, so the guest will not start: ${f.fix} (${f.rule})`);
+}
+
 const fragment = ({ device, unassigned, element }: Added): Fragment => ({
   address: device.address,
   kind: element.name === 'hostdev' ? 'hostdev' : 'interface',
@@ -166,7 +195,7 @@ const domainTakes = (domain: DomainDevices): string =>
     : `It takes ${domain.devices.map((d) => `${d.address} (${d.where})`).join(', ')}.`;
 
 /** What the domain itself says about devices more. */
-function checkDomain(text: string, what: string, { boot }: DomainPlanRequest): void {
+function checkFit(text: string, what: string, { boot }: DomainPlanRequest): void {
   const type = domainType(text, what);
   if (type !== null && !['kvm', 'qemu', 'test'].includes(type))
     throw unfit(`The domain's type is '${type}': PCI devices go to guests of QEMU by VFIO`, 'Use type kvm or qemu.');

@@ -1,5 +1,4 @@
 /** The devices that a domain is to take: named, with the peers that have to come along, and what the host says to it. */
-import { refuse } from '../binding/bind.ts';
 import type { Refusal } from '../binding/guards.ts';
 import { observing } from '../binding/session.ts';
 import { unfit } from '../domain/devices.ts';
@@ -7,7 +6,7 @@ import { type Hostdev, hostdevElement, type Rom } from '../domain/fragments.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import { type Nic, nicElement } from '../domain/nic.ts';
 import type { XmlElement } from '../domain/write.ts';
-import { HostdevError } from '../errors.ts';
+import { HostdevError, isSysError } from '../errors.ts';
 import { bridgeWayOut, sentence, viability } from '../hook/check.ts';
 import { planPrepare } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
@@ -162,18 +161,34 @@ export async function checkGuards(
   const claim = { owner: `domain:${domain.uuid ?? NOBODY}` as const, name: domain.name, managed: false };
   let refusals: Refusal[];
   try {
-    const verdict = await observing(host, options, (work) => planPrepare(work, listed, claim, options.allowed));
+    const verdict = await observing(host, { ...options, deadlineMs: LOOK_MS }, (work) =>
+      planPrepare(work, listed, claim, options.allowed),
+    );
     refusals = verdict.refusals;
     warnings.push(...verdict.warnings);
   } catch (e) {
-    if (!(e instanceof HostdevError)) throw e;
+    if (!(e instanceof HostdevError) && !isSysError(e)) throw e;
     warnings.push(`the guards were not asked: ${e.message}`);
     return;
   }
   const peers = new Set(added.filter((a) => a.unassigned).map((a) => a.device.address));
-  refuse(refusals.filter((r) => peers.has(r.address)));
+  // Who is not root cannot look everywhere, and may plan all the same.
+  const needed = refusals.filter((r) => peers.has(r.address) && r.guard !== 'not-measured');
+  if (needed.length > 0) {
+    throw new HostdevError(
+      'HOSTDEV_GUARD',
+      `The host needs a peer: ${needed.map((r) => `${r.address}: ${r.reason}`).join('; ')}`,
+      {
+        hint: `If it can really do without, name it: --device ${needed[0]?.address}.`,
+        data: { refusals: needed },
+      },
+    );
+  }
   warnings.push(...refusals.map((r) => `${r.address}: ${r.reason}: the hook will refuse it (${r.guard})`));
 }
+
+/** Nobody waits half a minute for a plan because a device does not answer. */
+const LOOK_MS = 5000;
 
 /** As in hookTest.ts: a domain that was never defined has no UUID. */
 const NOBODY = '00000000-0000-0000-0000-000000000000';

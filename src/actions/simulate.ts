@@ -8,7 +8,7 @@ import type { PoolView } from '../pool/pools.ts';
 import { type DeviceState, PciTracker } from '../pool/tracker.ts';
 import type { AddressSpec } from '../spec/addressSpec.ts';
 import { type Alias, type Aliases, parseAliases, viewAliases } from '../spec/alias.ts';
-import { type DeviceSpec, parseDeviceSpecs, type SpecContext } from '../spec/deviceSpec.ts';
+import { type DeviceSpec, parseDeviceSpecs, type SpecContext, SpecMatcher } from '../spec/deviceSpec.ts';
 import type { JsonObject, JsonValue } from '../spec/json.ts';
 import { type ErrorView, type Note, NovaError } from '../spec/novaError.ts';
 import { type PciRequest, parsePolicy, resolveRequest } from '../spec/request.ts';
@@ -69,6 +69,10 @@ function attempt<T>(f: () => T): { value: T; error: null } | { value: null; erro
   }
 }
 
+/** The first device address that is none: Nova stumbles over it, where it only leaves out one beyond its limits. */
+const malformedOf = (matches: readonly { error: NovaError | null }[]): NovaError | null =>
+  matches.find((m) => m.error?.novaClass === 'PciDeviceWrongAddressFormat')?.error ?? null;
+
 class Simulation {
   readonly notes: string[] = [];
   readonly #scenario: Scenario;
@@ -102,20 +106,23 @@ class Simulation {
     if (specs.value === null) return verdict;
     this.#specs = specs.value.specs;
     this.#say(specs.value.notes);
-    const tracker = new PciTracker(this.#specs, this.#devices, this.#context.facts);
-    this.#say(tracker.notes);
+    const { facts } = this.#context;
+    const all = new PciTracker(this.#specs, this.#devices, facts);
+    this.#say(all.notes);
+    // Nova's tracker gives up: nothing is offered until the address is right.
+    const malformed = malformedOf(all.matches);
+    const tracker = malformed === null ? all : new PciTracker(this.#specs, [], facts);
     const placement = this.#report(tracker);
     for (const rp of pciInPlacement ? tracker.splitProviders() : []) {
       this.notes.push(
         `tags split the VFs of ${rp} into several pools: Nova would give out none of them through Placement`,
       );
     }
-    const isMalformed = (e: NovaError | null): boolean => e?.novaClass === 'PciDeviceWrongAddressFormat';
     return {
       ...verdict,
-      tracker_error: tracker.matches.find((m) => isMalformed(m.error))?.error?.view() ?? null,
+      tracker_error: malformed?.view() ?? null,
       specs: this.#specs,
-      devices: tracker.matches.map(({ device, specIndex, tags, error }) => ({
+      devices: all.matches.map(({ device, specIndex, tags, error }) => ({
         address: device.address,
         spec_index: specIndex,
         tags,
@@ -162,20 +169,28 @@ class Simulation {
       }
       const before = this.#devices;
       this.#devices = step.devices ?? before;
-      if (step.deviceSpec !== null) {
-        const parsed = attempt(() => parseDeviceSpecs(step.deviceSpec ?? [], this.#context));
-        if (parsed.value === null) {
-          this.#devices = before;
-          throw parsed.error;
-        }
-        this.#specs = parsed.value.specs;
-        this.#say(parsed.value.notes);
+      const parsed = attempt(() => this.#specsOf(step));
+      if (parsed.value === null) {
+        this.#devices = before;
+        throw parsed.error;
       }
+      this.#specs = parsed.value;
       const specs = step.deviceSpec === null ? {} : { specs: this.#specs, facts: this.#context.facts };
       tracker.refresh({ devices: this.#devices, ...specs });
       this.#say(tracker.notes);
     });
     return error?.view() ?? null;
+  }
+
+  /** The specs from a refresh on, once they are known to be good for its devices. */
+  #specsOf({ deviceSpec }: Extract<Step, { op: 'refresh' }>): DeviceSpec[] {
+    const parsed = deviceSpec === null ? null : parseDeviceSpecs(deviceSpec, this.#context);
+    const specs = parsed?.specs ?? this.#specs;
+    const matcher = new SpecMatcher(specs, this.#context.facts);
+    const malformed = malformedOf(this.#devices.map((d) => matcher.match(d)));
+    if (malformed !== null) throw malformed;
+    this.#say(parsed?.notes ?? []);
+    return specs;
   }
 
   #claim(tracker: PciTracker, step: ClaimStep): Omit<StepVerdict, 'op' | 'pools_after' | 'statuses'> {

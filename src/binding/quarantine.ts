@@ -45,13 +45,17 @@ export function endQuarantine(host: Host, address: Address): void {
 /** Raises HOSTDEV_STUCK, naming the access and who held the device, while the hang goes on. */
 export function refuseStuck(host: Host, address: Address): void {
   const held = readQuarantine(host, address);
-  if (held === null) return;
-  const pid = held.helper.split(':', 1)[0];
-  const by = held.holders.length > 0 ? `; held by ${held.holders.join(', ')}` : '';
-  throw new HostdevError(
+  if (held !== null) throw stuckError(held);
+}
+
+/** HOSTDEV_STUCK for a device in quarantine. */
+export function stuckError({ address, since, path, helper, holders }: Quarantine): HostdevError {
+  const pid = helper.split(':', 1)[0];
+  const by = holders.length > 0 ? `; held by ${holders.join(', ')}` : '';
+  return new HostdevError(
     'HOSTDEV_STUCK',
-    `${address} hangs in the kernel since ${held.since}: process ${pid} has not come back from ${held.path}${by}`,
-    { data: { stuck: held } },
+    `${address} hangs in the kernel since ${since}: process ${pid} has not come back from ${path}${by}`,
+    { data: { stuck: { address, since, path, holders } } },
   );
 }
 

@@ -33,7 +33,12 @@ export async function recover(
   for (const entry of readJournal(work.host)) {
     if (finish !== undefined && !finish.only.has(entry.id)) continue;
     // One that hangs is left for when it has come back; whoever asks for it is told so.
-    const mine = entry.devices.filter((d) => groups.includes(d.group) && readQuarantine(work.host, d.address) === null);
+    const mine = entry.devices.filter((d) => {
+      if (!groups.includes(d.group)) return false;
+      const stuck = readQuarantine(work.host, d.address);
+      if (stuck !== null) work.stuck = new Map([...(work.stuck ?? []), [d.address, stuck]]);
+      return stuck === null;
+    });
     if (mine.length === 0) continue;
     const failed: JournalMove[] = [];
     const reasons: string[] = [];

@@ -24,7 +24,7 @@ import {
   writeJournal,
 } from './journal.ts';
 import { type DeviceState, describeState, type Move, type Step, sameState, stepsOf } from './move.ts';
-import { quarantine, refuseStuck } from './quarantine.ts';
+import { type Quarantine, quarantine, refuseStuck, stuckError } from './quarantine.ts';
 
 /** What one command works with: the helper that writes, its time, and how it is stopped. */
 export type Work = {
@@ -35,6 +35,8 @@ export type Work = {
   undoMs: number;
   /** Set on Ctrl-C or SIGTERM: the transaction stops before its next write and undoes. */
   signal?: Stop;
+  /** Devices that recovery left in the journal because they hung: not to be touched in this session even if the hang ends meanwhile. */
+  stuck?: Map<Address, Quarantine>;
   /** Told of each write that was made and verified. */
   onStep?: (step: Step) => void;
 };
@@ -48,6 +50,8 @@ const PROBE_TRIES = 3;
 /** What is observed of a device now; null when the device itself is gone. `overrideBytes` is the attribute as read. */
 export async function observe(work: Work, address: Address): Promise<(DeviceState & { overrideBytes: string }) | null> {
   const { host, writer, deadline } = work;
+  const stuck = work.stuck?.get(address);
+  if (stuck !== undefined) throw stuckError(stuck);
   refuseStuck(host, address);
   try {
     const overrideBytes = await writer.read(

@@ -2,8 +2,8 @@
  * What the host itself uses devices for: the facts that the guards judge. Read before anything is planned, for all devices of a plan at once; "not measured" is
  * a fact too, because a guard that could not look must not say yes.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Holder, KernelWriter } from '../addon/native.ts';
+import { sleep } from '../clock.ts';
 import { isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
@@ -60,15 +60,19 @@ export async function readUsages(work: Reading, devices: readonly PciDevice[]): 
   return usages;
 }
 
+/** What the host does with a device, one line each, without who holds it open, which costs a look at every process: for lists of many devices. */
+export function hostUses(host: Host, device: PciDevice): string[] {
+  const { look, uses, vfio } = see(new Tables(host), device);
+  return [...uses, ...(vfio ? [] : displayUses(look, device, []))].map((u) => u.reason);
+}
+
 /**
- * What uses a device now, one line each, for a device on which a write hangs (`device.driver` as it was before the write): mounts, interfaces, displays, what was handed
- * on, and every process that holds it. Takes no device's lock, opens no disk and never raises.
+ * What uses a device now, one line each, for a device on which a write hangs (`device.driver` as it was before the write): {@link hostUses} and every process that
+ * holds it. Takes no device's lock, opens no disk and never raises.
  */
 export function usesNow(host: Host, device: PciDevice): string[] {
   try {
-    const { look, uses, vfio } = see(new Tables(host), device);
-    const held = heldUses(holdersOf(host, device));
-    return [...uses, ...(vfio ? [] : displayUses(look, device, [])), ...held].map((u) => u.reason);
+    return [...hostUses(host, device), ...heldUses(holdersOf(host, device)).map((u) => u.reason)];
   } catch {
     return [];
   }

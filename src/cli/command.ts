@@ -12,6 +12,10 @@ export type Invocation = {
   lists: Record<string, string[]>;
   json: boolean;
   options: ActionOptions;
+  /** The files and folders of --config, in order; none: etc/hostdev. */
+  config: string[];
+  /** The file of --inventory (- is stdin); null: the devices of this host. */
+  inventory: string | null;
   /** Opened on first use: `--help` needs no host. */
   host: Host;
 };
@@ -32,6 +36,10 @@ export type Command = {
   own?: Record<string, OwnOption>;
   /** True for what changes something: it takes --dry-run and --allow, and Ctrl-C undoes. */
   changes?: boolean;
+  /** True for what changes nothing yet but can be asked what it would. */
+  dryRun?: boolean;
+  /** The global options beside -j and --root that it takes. */
+  takes?: readonly ('config' | 'inventory' | 'connect')[];
   /** The hook: libvirt reads its last line, and its deadline and signals are its own. */
   load: () => Promise<(i: Invocation) => Promise<Answer> | Answer>;
 };

@@ -3,6 +3,11 @@ import type { Command } from './command.ts';
 
 const ONE_DEVICE = 'DEV';
 const DEVICES = 'DEV…';
+const TRAIT_BLANKS = {
+  type: 'string',
+  value: 'trim|nova',
+  text: 'blanks around the names in traits: taken off, or part of the name as in Nova',
+} as const;
 const MANY = Number.MAX_SAFE_INTEGER;
 
 export const COMMANDS: readonly Command[] = [
@@ -129,6 +134,61 @@ export const COMMANDS: readonly Command[] = [
       fragments: { type: 'boolean', text: "print only the devices, for 'virsh attach-device'" },
     },
     load: async () => (await import('./domainPlan.ts')).domainPlan,
+  },
+  {
+    name: 'config check',
+    args: '',
+    words: [0, 0],
+    text: 'every mistake of the configuration with its place, and what each device_spec takes (exit 3: mistakes)',
+    takes: ['config', 'inventory'],
+    load: async () => (await import('./config.ts')).configCheck,
+  },
+  {
+    name: 'pool list',
+    args: '',
+    words: [0, 0],
+    text: 'the pools of the configured devices: what is free, what is not and why',
+    takes: ['config', 'inventory'],
+    load: async () => (await import('./pool.ts')).poolList,
+  },
+  {
+    name: 'claim',
+    args: 'REQUEST',
+    words: [1, 1],
+    text: 'the devices that a request such as "gpu:1, nic:2" would get (with -n; keeping them comes later)',
+    dryRun: true,
+    takes: ['config', 'inventory'],
+    own: {
+      numa: { type: 'string', value: 'N,…', text: "the host's NUMA nodes that the guest is on" },
+      policy: {
+        type: 'string',
+        value: 'POLICY',
+        text: "required, socket, preferred or legacy, before the aliases' own",
+      },
+      sockets: { type: 'string', value: 'N:S,…', text: 'the socket of each NUMA node, for the policy socket' },
+      'group-policy': { type: 'string', value: 'POLICY', text: 'none, or isolate: each device from another provider' },
+      spread: {
+        type: 'boolean',
+        text: 'from the PFs with the fewest devices in use, instead of one PF after the other',
+      },
+    },
+    load: async () => (await import('./claim.ts')).claim,
+  },
+  {
+    name: 'placement show',
+    args: '',
+    words: [0, 0],
+    text: 'what OpenStack Placement would be told of the configured devices',
+    takes: ['config', 'inventory'],
+    own: {
+      'trait-blanks': TRAIT_BLANKS,
+      'hypervisor-hostname': {
+        type: 'string',
+        value: 'NAME',
+        text: "the compute node, where it is not this host's name",
+      },
+    },
+    load: async () => (await import('./placement.ts')).placementShow,
   },
   {
     name: 'hook run',

@@ -8,6 +8,8 @@ const GLOBAL_OPTIONS: [string, string][] = [
   ['-j, --json', 'one JSON document on stdout, errors too'],
   ['-n, --dry-run', "show the plan, change nothing; the exit code is the real run's"],
   ['--allow GUARD', 'go on where this guard refuses (may be given several times)'],
+  ['--config FILE|DIR', "hostdev's or Nova's configuration instead of /etc/hostdev (may be given several times)"],
+  ['--inventory FILE', "the devices that 'hostdev list -j' printed on any host, instead of this one's (- is stdin)"],
   ['-h, --help', 'this text; after a command, its own'],
   ['--version', 'the version'],
 ];

@@ -22,7 +22,7 @@ const GLOBALS = {
   json: { type: 'boolean', short: 'j' },
   'dry-run': { type: 'boolean', short: 'n' },
   allow: { type: 'string', multiple: true },
-  config: { type: 'string' },
+  config: { type: 'string', multiple: true },
   inventory: { type: 'string' },
   connect: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
@@ -113,6 +113,8 @@ async function run(argv: string[], { command, words }: Named): Promise<Answer> {
     lists,
     json: values.json === true,
     options,
+    config: (values.config as string[] | undefined) ?? [],
+    inventory: (values.inventory as string | undefined) ?? null,
     host,
   });
   return options.dryRun && command.changes ? dryRunAnswer(answer, host) : answer;
@@ -155,15 +157,16 @@ function parse(argv: string[], command: Command | null): { values: Values; posit
       allowPositionals: true,
       strict: true,
     });
-    for (const later of ['config', 'inventory', 'connect'] as const) {
-      if (values[later] !== undefined)
-        throw new HostdevError('HOSTDEV_USAGE', `--${later} is not taken by ${command?.name ?? 'this command'}`);
+    for (const some of ['config', 'inventory', 'connect'] as const) {
+      if (values[some] !== undefined && !command?.takes?.includes(some))
+        throw new HostdevError('HOSTDEV_USAGE', `--${some} is not taken by ${command?.name ?? 'this command'}`);
     }
     for (const [word, name] of [
       ['dry-run', '--dry-run'],
       ['allow', '--allow'],
     ] as const) {
       if (values[word] === undefined || command === null || command.changes || command.name === 'hook test') continue;
+      if (word === 'dry-run' && command.dryRun) continue;
       throw new HostdevError(
         'HOSTDEV_USAGE',
         command.name === 'hook run'

@@ -49,7 +49,8 @@ function placementText(p: Report): string {
 }
 
 function stepText(s: StepVerdict, index: number): string {
-  const outcome = s.error ? `${s.error.class}: ${s.error.message}` : (s.stage ?? 'done');
+  const stage = s.stage === 'support' ? 'refused: the devices are not all free' : 'done';
+  const outcome = s.error ? `${s.error.class}: ${s.error.message}` : stage;
   const got = s.devices?.length ? `: ${s.devices.join(' ')}` : '';
   return `${index + 1}. ${s.op} ${s.instance ?? ''}: ${outcome}${got}\n`;
 }

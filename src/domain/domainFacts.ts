@@ -25,7 +25,7 @@ export type DomainFacts = {
   /** As written; null when the XML leaves it to libvirt. */
   arch: string | null;
   machine: string | null;
-  /** The most vCPUs the guest can have (`<vcpu>`, which `current` may lower); 1 when absent. */
+  /** The most vCPUs the guest can have (`<vcpu>`, which `current` may lower); 1 when absent, 0 when it is no number. */
   vcpus: number;
   acpi: boolean;
   /** The driver of `<features><ioapic>`; null when absent. */
@@ -138,9 +138,10 @@ function factsOf(document: Document, root: Element, what: string): DomainFacts {
     type: root.getAttribute('type') ?? '',
     arch: type?.getAttribute('arch') || null,
     machine: type?.getAttribute('machine') || null,
-    vcpus: wholeNumber(text(child(root, 'vcpu'))) ?? 1,
+    vcpus: child(root, 'vcpu') === undefined ? 1 : (wholeNumber(text(child(root, 'vcpu'))) ?? 0),
     acpi: features !== undefined && child(features, 'acpi') !== undefined,
-    ioapic: (features && child(features, 'ioapic')?.getAttribute('driver')) || null,
+    ioapic:
+      (features && child(features, 'ioapic') && (child(features, 'ioapic')?.getAttribute('driver') ?? '')) ?? null,
     uefi:
       os?.getAttribute('firmware') === 'efi' ||
       (loader?.getAttribute('type') === 'pflash' && loader.getAttribute('readonly') !== 'no'),

@@ -4,6 +4,7 @@ import { edited, insertIntoSection, removeElements, replaceElement } from './edi
 import { child, children } from './hostDevices.ts';
 import type { Need, ViommuSuggestion } from './viommuSuggest.ts';
 import type { XmlElement } from './write.ts';
+import { readXmlSource } from './xmlSource.ts';
 
 /** libvirt writes `<features>` behind these. */
 const BEFORE_FEATURES = ['vcpu', 'numatune', 'resource', 'sysinfo', 'bootloader', 'os', 'idmap', 'name'];
@@ -36,11 +37,12 @@ export function removeViommu(text: string, what: string): string {
 }
 
 /**
- * Puts a suggested vIOMMU into a domain: one that is like it stays, another is replaced in its place. What the suggestion needs elsewhere is put there too. Returns
- * the new text.
+ * Puts a suggested vIOMMU into a domain: one that is like it stays, another is replaced in its place, and several make room for it. What the suggestion needs
+ * elsewhere is put there too. Returns the new text.
  */
 export function setViommu(text: string, what: string, { element, needs }: ViommuSuggestion): string {
-  const withElement = edited(text, what, (source) => {
+  const several = iommus(readXmlSource(text, what).root).length > 1;
+  const withElement = edited(several ? removeViommu(text, what) : text, what, (source) => {
     const [first] = iommus(source.root);
     if (!first) return insertIntoSection(source, 'devices', [element]);
     return satisfies(first, element) ? source.text : replaceElement(source, first, element);

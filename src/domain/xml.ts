@@ -35,7 +35,9 @@ const place = (text: string, offset: number): XmlPlace => {
 };
 
 const tooBig = (what: string): HostdevError =>
-  new HostdevError('HOSTDEV_XML', `${what}: more than ${MAX_CHARS} characters of XML are not read`);
+  new HostdevError('HOSTDEV_XML', `${what}: more than ${MAX_CHARS} characters of XML are not read`, {
+    hint: "A domain has some thousand; 'virsh dumpxml' prints it.",
+  });
 
 const START: XmlPlace = { line: 1, column: 1 };
 

@@ -109,6 +109,11 @@ export class Host {
     return [`lib/modules/${release}/${file}`, `run/booted-system/kernel-modules/lib/modules/${release}/${file}`];
   }
 
+  /** Our configuration, absolute: hostdev.toml and conf.d. */
+  get configDir(): string {
+    return this.absolute('etc/hostdev');
+  }
+
   // Our own state, absolute.
   get stateDir(): string {
     return this.absolute('run/hostdev');

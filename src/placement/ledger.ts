@@ -25,6 +25,16 @@ export type PlacementView = {
 type Book = { resourceClass: string; inventory: Inventory; traits: string[] };
 type Allocation = Map<string, { resourceClass: string; units: number }>;
 
+/**
+ * What Placement would be told of these devices, with the allocations of those that are held; nothing is known of what is in Placement already. Raises
+ * what {@link computeProviders} raises.
+ */
+export const placementView = (
+  specs: readonly DeviceSpec[],
+  devices: readonly DeviceState[],
+  options: ViewOptions,
+): PlacementView => new Ledger(options).report(specs, devices);
+
 /** One set of devices from Placement: how many from which provider, for each request. */
 export type Candidate = Map<string, number>[];
 

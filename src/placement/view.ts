@@ -16,7 +16,8 @@ export type Provider = {
   /** All traits that are reported, sorted. */
   traits: string[];
   devices: DeviceState[];
-  isPf: boolean;
+  /** One device or PF, and no VFs. */
+  isWhole: boolean;
   oneTimeUse: boolean;
 };
 
@@ -31,10 +32,11 @@ const MAX_NAME = 200;
 /** Nova owns the provider and, since 2026, says so. */
 const ALWAYS = ['COMPUTE_MANAGED_PCI_DEVICE', 'OWNER_NOVA'];
 
+const isChild = (device: PoolDevice): boolean => device.dev_type === 'type-VF' || device.dev_type === 'vdpa';
+
 /** The provider that a device is reported on: itself, or the PF of a VF. Raises PlacementPciException for a VF whose PF is not known. */
 export function providerName(device: PoolDevice, hypervisorHostname: string): string {
-  const isChild = device.dev_type === 'type-VF' || device.dev_type === 'vdpa';
-  const address = isChild ? device.parent_addr : device.address;
+  const address = isChild(device) ? device.parent_addr : device.address;
   if (address) return `${hypervisorHostname}_${address.toUpperCase()}`;
   throw refusal(`${device.address} is a ${device.dev_type} whose PF is not known`);
 }
@@ -71,7 +73,7 @@ export function computeProviders(
     const before = providers.get(name);
     if (before === undefined) providers.set(name, one);
     else join(before, one, state);
-    if ('one_time_use' in tags && state.device.parent_addr !== null) {
+    if (isChild(state.device) && Object.hasOwn(tags, 'one_time_use')) {
       throw refusal(`${state.device.address} is a VF, and only whole devices and PFs can have the tag one_time_use`);
     }
   }
@@ -98,7 +100,7 @@ function providerOf(name: string, state: DeviceState, tags: JsonObject, options:
     resource_class: resourceClass(textTag(tags, 'resource_class', device.address), device.vendor_id, device.product_id),
     traits: [...new Set(traits)].sort(),
     devices: [state],
-    isPf: device.dev_type === 'type-PF' || device.dev_type === 'type-PCI',
+    isWhole: !isChild(device),
     oneTimeUse,
   };
 }
@@ -106,7 +108,7 @@ function providerOf(name: string, state: DeviceState, tags: JsonObject, options:
 function join(before: Provider, one: Provider, state: DeviceState): void {
   const { address } = state.device;
   const others = before.devices.map((d) => d.device.address).join(', ');
-  if (before.isPf || one.isPf) {
+  if (before.isWhole || one.isWhole) {
     const message = `Both ${address} and ${others} are configured: a PF and its VFs cannot both be reported to Placement`;
     throw new NovaError('PlacementPciDependentDeviceException', message);
   }

@@ -1,6 +1,6 @@
 /** Devices as pools take them: what a hypervisor reports to Nova, made of `list -j` or of a scenario. */
 import type { DevType, PciDevice } from '../pci/inventory.ts';
-import type { HostFacts, SpecDevice } from '../spec/deviceSpec.ts';
+import type { SpecDevice } from '../spec/deviceSpec.ts';
 
 /** One reported device. Ids are 4 lower-case hex digits; unknown is null. */
 export type PoolDevice = SpecDevice & {
@@ -35,22 +35,4 @@ export function fromInventory(devices: readonly PciDevice[], details: DeviceDeta
     card_serial_number: serial(d.address) ?? serial(d.parent_addr),
     parent_ifname: netdev(d.address) === null ? null : netdev(d.parent_addr),
   }));
-}
-
-/** What specs ask of the host, answered from an inventory; `netdevs` are interface names with their addresses, where known. */
-export function inventoryFacts(
-  devices: readonly PciDevice[],
-  netdevs: ReadonlyMap<string, string> = new Map(),
-): HostFacts {
-  const byAddress = new Map(devices.map((d) => [d.address, d]));
-  return {
-    netdev: (name) => netdevs.get(name) ?? null,
-    isPf: (address) => (byAddress.get(address)?.sriov_totalvfs ?? 0) > 0,
-    ids: (address) => {
-      const { vendor_id = null, product_id = null } = byAddress.get(address) ?? {};
-      return vendor_id === null || product_id === null ? null : { vendor_id, product_id };
-    },
-    // sriov_vf_device is not in the inventory: any VF that is there says the same.
-    vfProductId: (address) => devices.find((d) => d.parent_addr === address)?.product_id ?? null,
-  };
 }

@@ -8,27 +8,13 @@ import type { JsonObject } from '../spec/json.ts';
 import { type Note, NovaError, note } from '../spec/novaError.ts';
 import type { PciRequest } from '../spec/request.ts';
 import type { PoolDevice } from './device.ts';
-import { ANYWHERE, type Choices, filterPools, type GuestPlace, type ProviderUnits } from './filters.ts';
-import {
-  type DeviceStatus,
-  type Pool,
-  Pools,
-  type PoolView,
-  poolIdentity,
-  type Tracked,
-  type UndoLog,
-} from './pools.ts';
+import { type DeviceStatus, Pools, type PoolView, poolIdentity, type Tracked, type UndoLog } from './pools.ts';
+import { type ClaimOptions, takeAll, takeOne, undo } from './take.ts';
+
+export type { ClaimOptions };
 
 /** What a claim gave: addresses by request, each in the order of picking. */
 export type Claimed = { byRequest: string[][] };
-
-export type ClaimOptions = {
-  place?: GuestPlace;
-  /** What Placement allocated, one entry a request; absent in legacy mode. */
-  units?: readonly ProviderUnits[];
-  /** Beyond Nova: take each device from the PF with the fewest devices in use, instead of draining one PF after the other. */
-  spread?: boolean;
-};
 
 /** What the specs said of one reported device. */
 export type DeviceMatch = {
@@ -46,8 +32,15 @@ export type DeviceState = {
   namedTags: JsonObject | null;
   status: DeviceStatus;
   consumer: string | null;
+  /** Of an unavailable device: the PF or VF that is held, and by whom. */
+  blockedBy: { address: string; consumer: string } | null;
+  /** one_time_use, and given out once: not given out again. */
   burned: boolean;
 };
+
+/** A device that a spec names. */
+type Named = { device: PoolDevice; tags: JsonObject; specIndex: number };
+const isNamed = (m: DeviceMatch): m is DeviceMatch & Named => m.tags !== null && m.specIndex !== null;
 
 const byAddress = (a: Tracked, b: Tracked): number =>
   a.device.address < b.device.address ? -1 : a.device.address > b.device.address ? 1 : 0;
@@ -59,6 +52,8 @@ export class PciTracker {
   #tracked: Tracked[] = [];
   #byAddress = new Map<string, Tracked>();
   #matches: DeviceMatch[] = [];
+  /** In their pools, but of no spec any more. */
+  readonly #barred = new Map<string, Tracked>();
   readonly #consumers = new Map<string, Tracked[]>();
   #notes: Note[] = [];
 
@@ -85,14 +80,7 @@ export class PciTracker {
 
   /** All tracked devices, in order of address. */
   devices(): DeviceState[] {
-    return this.#tracked.map(({ device, tags, namedTags, status, consumer, burned }) => ({
-      device,
-      tags,
-      namedTags,
-      status,
-      consumer,
-      burned,
-    }));
+    return this.#tracked.map(stateOf);
   }
 
   /** The devices that a consumer holds; null when it never claimed or has freed them. */
@@ -103,7 +91,7 @@ export class PciTracker {
   /** True when {@link claim} would succeed now. */
   isSupported(requests: readonly PciRequest[], options: ClaimOptions = {}): boolean {
     const log: UndoLog = [];
-    const taken = this.#takeAll(requests, options, log);
+    const taken = takeAll(this.#pools, this.#tracked, requests, options, log);
     undo(log);
     return taken !== null;
   }
@@ -114,21 +102,40 @@ export class PciTracker {
    */
   claim(consumer: string, requests: readonly PciRequest[], options: ClaimOptions = {}): Claimed {
     const log: UndoLog = [];
-    const taken = this.#takeAll(requests, options, log);
+    const taken = takeAll(this.#pools, this.#tracked, requests, options, log);
     if (taken === null) {
       undo(log);
       throw new NovaError('PciDeviceRequestFailed', `The devices for ${describe(requests)} are not all free`);
     }
-    const all = taken.flat();
-    for (const t of all) {
+    this.#give(consumer, taken.flat());
+    return { byRequest: taken.map((list) => list.map((t) => t.device.address)) };
+  }
+
+  /**
+   * Books devices that a consumer holds already, as kept claims say; all of them or none. Raises PciDeviceInvalidStatus (HOSTDEV_DEVICE_STATE) for one that no spec names or that
+   * is not free.
+   */
+  adopt(consumer: string, addresses: readonly string[]): void {
+    const log: UndoLog = [];
+    const taken = addresses.map((address) => {
+      const t = this.#byAddress.get(address);
+      if (t !== undefined && t.pool !== null) return takeOne(this.#pools, t, log);
+      undo(log);
+      const why = t === undefined ? 'no device_spec names it' : `it is ${t.status}`;
+      throw new NovaError('PciDeviceInvalidStatus', `${address} cannot be held by ${consumer}: ${why}`);
+    });
+    this.#give(consumer, taken);
+  }
+
+  #give(consumer: string, taken: readonly Tracked[]): void {
+    for (const t of taken) {
       t.status = 'allocated';
       t.consumer = consumer;
       if (t.tags.one_time_use === 'true') t.burned = true;
       for (const child of t.children) child.status = 'unavailable';
       if (t.parent !== null) t.parent.status = 'unavailable';
     }
-    this.#consumers.set(consumer, [...(this.#consumers.get(consumer) ?? []), ...all]);
-    return { byRequest: taken.map((list) => list.map((t) => t.device.address)) };
+    this.#consumers.set(consumer, [...(this.#consumers.get(consumer) ?? []), ...taken]);
   }
 
   /** Gives back all that a consumer holds. Raises NoSuchInstance (HOSTDEV_CONSUMER_ABSENT). */
@@ -147,7 +154,7 @@ export class PciTracker {
 
   /** After a report to Placement: the provider of each device, or null. Pools take it as a key. */
   assignProviders(providerOf: (device: DeviceState) => string | null): void {
-    for (const t of this.#tracked) t.rp = providerOf(t) ?? t.rp;
+    for (const t of this.#tracked) t.rp = providerOf(stateOf(t)) ?? t.rp;
     this.#pools.assignProviders();
   }
 
@@ -157,89 +164,6 @@ export class PciTracker {
     const split = new Set<string>();
     for (const { rp } of this.#pools.list) if (rp !== null) (seen.has(rp) ? split : seen).add(rp);
     return [...split];
-  }
-
-  /**
-   * Takes in Nova's order. Where that fails because a PF was taken whose VFs are wanted too, once more with PFs that have the fewest free VFs first: what is
-   * possible is then found for all but contrived requests.
-   */
-  #takeAll(requests: readonly PciRequest[], options: ClaimOptions, log: UndoLog): Tracked[][] | null {
-    const first = this.#tryTake(requests, options, log, false);
-    if (first !== null || requests.length < 2) return first;
-    undo(log);
-    return this.#tryTake(requests, options, log, true);
-  }
-
-  #tryTake(
-    requests: readonly PciRequest[],
-    { place = ANYWHERE, units, spread = false }: ClaimOptions,
-    log: UndoLog,
-    sparing: boolean,
-  ): Tracked[][] | null {
-    const all: Tracked[][] = [];
-    // A pool that the requests before have emptied is not there for the next, though it keeps its place: so Nova's scheduler sees it.
-    const emptied = new Set<Pool>();
-    for (const [i, request] of requests.entries()) {
-      const given = units?.[i] ?? null;
-      const there = emptied.size === 0 ? this.#pools.list : this.#pools.list.filter((p) => !emptied.has(p));
-      const choices = filterPools(there, request, place, given);
-      if (choices.pools.length === 0) return null;
-      if (sparing) choices.pools = inTwo(choices, (a, b) => freeVfs(a) - freeVfs(b));
-      const taken =
-        spread && given === null
-          ? this.#takeSpread(choices, request.count, log)
-          : this.#takeInOrder(choices.pools, request.count, given, log);
-      if (taken.length < request.count) return null;
-      for (const p of choices.pools) if (requests.length > 1 && p.devices.length === 0) emptied.add(p);
-      all.push(taken);
-    }
-    return all;
-  }
-
-  #takeInOrder(pools: readonly Pool[], count: number, units: ProviderUnits, log: UndoLog): Tracked[] {
-    const taken: Tracked[] = [];
-    const left = units === null ? null : new Map(units);
-    for (const pool of pools) {
-      if (taken.length === count) break;
-      let most = left === null ? count - taken.length : (left.get(pool.rp ?? '') ?? 0);
-      // Looked up each time: taking a PF takes its VFs out of their pools.
-      for (let next = lastFree(pool); most > 0 && next !== null; next = lastFree(pool)) {
-        taken.push(this.#takeOne(next, log));
-        most -= 1;
-      }
-      if (left !== null && pool.rp !== null) left.set(pool.rp, most);
-    }
-    return taken;
-  }
-
-  #takeSpread({ pools, near }: Choices, count: number, log: UndoLog): Tracked[] {
-    const held = new Map<string, number>();
-    const card = (d: PoolDevice): string => d.parent_addr ?? d.address;
-    const hold = (d: PoolDevice): void => void held.set(card(d), (held.get(card(d)) ?? 0) + 1);
-    for (const t of this.#tracked) if (t.consumer !== null) hold(t.device);
-    const taken: Tracked[] = [];
-    for (const part of [pools.slice(0, near), pools.slice(near)]) {
-      while (taken.length < count) {
-        let best: Tracked | null = null;
-        for (const pool of part) {
-          const next = lastFree(pool);
-          if (next === null) continue;
-          if (best === null || (held.get(card(next.device)) ?? 0) < (held.get(card(best.device)) ?? 0)) best = next;
-        }
-        if (best === null) break;
-        taken.push(this.#takeOne(best, log));
-        hold(best.device);
-      }
-    }
-    return taken;
-  }
-
-  /** With the device, what cannot be given out beside it leaves its pools. */
-  #takeOne(tracked: Tracked, log: UndoLog): Tracked {
-    this.#pools.take(tracked, log);
-    for (const child of tracked.children) this.#pools.remove(child, log);
-    if (tracked.parent !== null) this.#pools.remove(tracked.parent, log);
-    return tracked;
   }
 
   #freeOne(tracked: Tracked): void {
@@ -267,30 +191,25 @@ export class PciTracker {
   /** `isOtherSpecs`: a free device that the new specs do not name stays in its pool, as in Nova until its restart, but is never given out. */
   #report(devices: readonly PoolDevice[], isOtherSpecs = false): void {
     this.#notes = [];
+    const reported = new Map<string, Named>();
     this.#matches = devices.map((device) => {
       const { index, tags, error } = this.#matcher.match(device);
+      const match = { device, specIndex: index, tags, error };
       if (error !== null) this.#notes.push(note(`${device.address} is left out: ${error.message}`));
-      return { device, specIndex: index, tags, error };
-    });
-    const reported = new Map<string, { device: PoolDevice; tags: JsonObject; specIndex: number }>();
-    for (const { device, tags, specIndex } of this.#matches) {
-      if (tags === null || specIndex === null) continue;
+      if (!isNamed(match)) return match;
       if (reported.has(device.address)) this.#notes.push(note(`${device.address} is reported twice: the first counts`));
-      else reported.set(device.address, { device, tags, specIndex });
-    }
-    const isHere = new Set(devices.map((d) => d.address));
+      else reported.set(device.address, match);
+      return match;
+    });
+    const isHere = new Set(isOtherSpecs ? devices.map((d) => d.address) : []);
     for (const t of [...this.#tracked])
-      this.#update(t, reported.get(t.device.address) ?? null, isOtherSpecs && isHere.has(t.device.address));
+      this.#update(t, reported.get(t.device.address) ?? null, isHere.has(t.device.address));
     for (const [address, found] of reported) if (!this.#byAddress.has(address)) this.#track(found);
     if (this.#tracked.some((t, i, all) => i > 0 && byAddress(all[i - 1] ?? t, t) > 0)) this.#tracked.sort(byAddress);
     this.#link();
   }
 
-  #update(
-    t: Tracked,
-    found: { device: PoolDevice; tags: JsonObject; specIndex: number } | null,
-    isDisowned: boolean,
-  ): void {
+  #update(t: Tracked, found: Named | null, isDisowned: boolean): void {
     if (t.consumer !== null) {
       if (found === null)
         this.#notes.push(
@@ -301,16 +220,16 @@ export class PciTracker {
     } else if (found !== null) this.#become(t, found);
     else {
       // The pool keeps what was in it under the old specs; nothing is tracked of it any more.
-      if (isDisowned) this.#pools.bar(t);
+      if (isDisowned && t.pool !== null) {
+        this.#pools.bar(t);
+        this.#barred.set(t.device.address, t);
+      }
       this.#forget(t, isDisowned);
     }
   }
 
   /** Applies what a report says of a device; true when PF and VF links may have changed. A free device changes its pool with its keys. */
-  #become(
-    t: Tracked,
-    { device, tags, specIndex }: { device: PoolDevice; tags: JsonObject; specIndex: number },
-  ): boolean {
+  #become(t: Tracked, { device, tags, specIndex }: Named): boolean {
     const isOther = t.device.dev_type !== device.dev_type || t.device.parent_addr !== device.parent_addr;
     const wasPooled = t.pool !== null;
     const moves = wasPooled && poolIdentity(t.device, t.tags) !== poolIdentity(device, tags);
@@ -320,7 +239,10 @@ export class PciTracker {
     return isOther;
   }
 
-  #track({ device, tags, specIndex }: { device: PoolDevice; tags: JsonObject; specIndex: number }): void {
+  #track({ device, tags, specIndex }: Named): void {
+    const before = this.#barred.get(device.address);
+    if (before !== undefined) this.#pools.remove(before);
+    this.#barred.delete(device.address);
     const tracked: Tracked = {
       device,
       tags,
@@ -370,27 +292,15 @@ export class PciTracker {
   }
 }
 
-/** Devices of no tracker any more, and burned ones, are in their pools but not to be had. */
-function lastFree(pool: Pool): Tracked | null {
-  for (let i = pool.devices.length - 1; i >= 0; i -= 1) {
-    const d = pool.devices[i];
-    if (d !== undefined && !d.burned && !d.barred) return d;
-  }
-  return null;
+function stateOf(t: Tracked): DeviceState {
+  const { device, tags, namedTags, status, consumer, burned } = t;
+  return { device, tags, namedTags, status, consumer, blockedBy: blockerOf(t), burned };
 }
 
-/** How many free VFs a pool's PF would take with it. */
-const freeVfs = (pool: Pool): number =>
-  pool.isPf ? (pool.devices.at(-1)?.children.filter((c) => c.pool !== null).length ?? 0) : 0;
-
-/** Sorted, what goes first and what goes second each by itself. */
-const inTwo = ({ pools, near }: Choices, compare: (a: Pool, b: Pool) => number): Pool[] => [
-  ...pools.slice(0, near).toSorted(compare),
-  ...pools.slice(near).toSorted(compare),
-];
-
-function undo(log: UndoLog): void {
-  for (let step = log.pop(); step !== undefined; step = log.pop()) step();
+function blockerOf(t: Tracked): DeviceState['blockedBy'] {
+  if (t.status !== 'unavailable') return null;
+  const holder = [t.parent, ...t.children].find((other) => other?.consumer != null);
+  return holder?.consumer == null ? null : { address: holder.device.address, consumer: holder.consumer };
 }
 
 const describe = (requests: readonly PciRequest[]): string =>

@@ -1,6 +1,8 @@
 /** The `address` of a device_spec: a glob in a text or a pattern a field in an object (nova/pci/devspec.py, PciAddress*Spec). */
+
+import { nearestWord } from '../suggest.ts';
 import { isObject, type JsonValue, quote } from './json.ts';
-import { type Note, NovaError, nearestWord, note } from './novaError.ts';
+import { type Note, NovaError, note } from './novaError.ts';
 import { compileField, type FieldPattern, PatternError } from './regex.ts';
 import { hexField } from './values.ts';
 
@@ -93,13 +95,16 @@ const isSingle = (a: AddressFields): boolean => FIELDS.every((f) => /^[0-9a-fA-F
 
 export const addressText = (a: AddressFields): string => `${a.domain}:${a.bus}:${a.slot}.${a.function}`;
 
+/** What Python takes for false: no address is given, so any will do. */
+export const isAnyAddress = (value: JsonValue): boolean =>
+  !value || (typeof value === 'object' && Object.keys(value).length === 0);
+
 /**
  * Parses a spec's address; null, "", {} and the like are any address. `isPf` tells whether an address is a PF of this host.
  * Raises PciConfigInvalidSpec or PciDeviceWrongAddressFormat.
  */
 export function parseAddressSpec(value: JsonValue, isPf: (address: string) => boolean, notes: Note[]): AddressSpec {
-  const isAny = value === null || value === '' || value === false || value === 0;
-  const given = isAny || (typeof value === 'object' && Object.keys(value).length === 0) ? '*:*:*.*' : value;
+  const given = isAnyAddress(value) ? '*:*:*.*' : value;
   if (typeof given !== 'string' && !isObject(given)) {
     throw new NovaError(
       'PciDeviceWrongAddressFormat',

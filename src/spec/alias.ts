@@ -2,8 +2,10 @@
  * Nova's `[pci] alias`: a named request (nova/pci/request.py of 33.0.0). Unlike a device_spec it has a schema, and an unknown key is an error.
  * One name given several times means: any of these.
  */
+
+import { nearestWord } from '../suggest.ts';
 import { isObject, type JsonObject, type JsonValue, parseJson, quote } from './json.ts';
-import { NovaError, nearestWord } from './novaError.ts';
+import { NovaError } from './novaError.ts';
 import { BOOL_WORDS, strictBool } from './values.ts';
 
 export const NUMA_POLICIES = ['required', 'legacy', 'preferred', 'socket'] as const;
@@ -83,8 +85,9 @@ function checkValue(key: string, value: JsonValue): void {
       throw invalid(`The alias key ${key} cannot be ${quote(value)}`, key, `It takes one of: ${words.join(', ')}.`);
     }
   };
-  if (key === 'name' && (value.length === 0 || value.length > MAX_NAME)) {
-    throw invalid(`The name of an alias has 1 to ${MAX_NAME} characters, not ${value.length}`, key);
+  const length = key === 'name' ? [...value].length : 1;
+  if (length === 0 || length > MAX_NAME) {
+    throw invalid(`The name of an alias has 1 to ${MAX_NAME} characters, not ${length}`, key);
   }
   if ((key === 'vendor_id' || key === 'product_id') && !/^[0-9a-fA-F]{4}$/.test(value)) {
     const hint = 'An alias has no wildcards and no 0x.';

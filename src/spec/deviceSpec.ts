@@ -2,6 +2,8 @@
  * Nova's `[pci] device_spec`: which devices may be given out, and with which tags (nova/pci/devspec.py, whitelist.py of 33.0.0).
  * There is no schema: every key that does not match devices is a tag and becomes part of the pool; slips are only noted.
  */
+
+import { nearestWord } from '../suggest.ts';
 import {
   type AddressFields,
   type AddressMatcher,
@@ -9,10 +11,11 @@ import {
   addressMatcher,
   addressText,
   deviceFields,
+  isAnyAddress,
   parseAddressSpec,
 } from './addressSpec.ts';
 import { canonicalJson, isObject, type JsonObject, type JsonValue, parseJson, quote } from './json.ts';
-import { type Note, NovaError, nearestWord, note } from './novaError.ts';
+import { type Note, NovaError, note } from './novaError.ts';
 import { BOOL_WORDS, hexField, looseBool, strictBool } from './values.ts';
 
 /** What a spec asks of the host while it is read (PFs, netdevs). Addresses are canonical texts. */
@@ -127,7 +130,7 @@ function parseOne(entry: JsonObject, context: SpecContext, notes: Note[]): Devic
   const productId = parseId('product_id', own('product_id', ANY));
   const devname = parseDevname(own('devname', null));
   const address = own('address', null);
-  if (address && devname) {
+  if (!isAnyAddress(address) && devname) {
     throw new NovaError('PciDeviceInvalidDeviceName', 'A device_spec has an address or a devname, not both', {
       key: 'devname',
     });
@@ -345,9 +348,20 @@ export class SpecMatcher {
 function compile(spec: DeviceSpec, facts: HostFacts): Compiled {
   if (spec.address !== null) return { spec, matches: addressMatcher(spec.address), isPf: spec.address.is_pf };
   const address = spec.devname === null ? null : facts.netdev(spec.devname);
-  if (address === null) return null;
+  const fields = address === null ? null : fieldsOf(address);
+  if (address === null || fields === null) return null;
   const isPf = facts.isPf(address);
-  return { spec, matches: addressMatcher({ kind: 'glob', ...deviceFields(address), is_pf: isPf }), isPf };
+  return { spec, matches: addressMatcher({ kind: 'glob', ...fields, is_pf: isPf }), isPf };
+}
+
+/** {@link deviceFields}, or null for what is no address of Nova's: an interface behind it can be matched by nothing. */
+function fieldsOf(address: string): AddressFields | null {
+  try {
+    return deviceFields(address);
+  } catch (e) {
+    if (e instanceof NovaError) return null;
+    throw e;
+  }
 }
 
 /** {@link SpecMatcher.match} for one device. */

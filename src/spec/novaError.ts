@@ -59,19 +59,3 @@ export const note = (text: string, key: string | null = null, suggestion: string
   key,
   suggestion,
 });
-
-/** Swapped neighbours, one letter wrong, missing or too many. */
-function isNear(a: string, b: string): boolean {
-  let same = 0;
-  while (same < a.length && a[same] === b[same]) same += 1;
-  const [x, y] = [a.slice(same), b.slice(same)];
-  const swapped = x[0] === y[1] && x[1] === y[0] && x.slice(2) === y.slice(2);
-  return x.slice(1) === y || x === y.slice(1) || x.slice(1) === y.slice(1) || swapped;
-}
-
-/** The known word that `typed` is probably a slip of: case, blanks, `-` for `_`, or one letter; null when none is near. */
-export function nearestWord(typed: string, known: readonly string[]): string | null {
-  if (typed.length > 64) return null;
-  const plain = typed.trim().toLowerCase().replaceAll('-', '_');
-  return known.find((k) => k === plain) ?? known.find((k) => isNear(plain, k)) ?? null;
-}

@@ -1,7 +1,9 @@
 /** What a consumer asks for: `pci_passthrough:alias` of a flavor, "gpu:1, qat-c62x-vf:2" (nova/pci/request.py). */
+
+import { nearestWord } from '../suggest.ts';
 import { type Aliases, isNumaPolicy, type NumaPolicy, type RequestSpec } from './alias.ts';
 import { quote } from './json.ts';
-import { type Note, NovaError, nearestWord, note } from './novaError.ts';
+import { type Note, NovaError, note } from './novaError.ts';
 
 /** One alias and a number of it. `alias_name` is null for a neutron port; `numa_policy` null counts as legacy. */
 export type PciRequest = {

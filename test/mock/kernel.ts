@@ -67,10 +67,10 @@ export class KernelModel implements NativeBinding {
   /** Every write that reached the kernel, in order: "path=value". */
   readonly writes: string[] = [];
   openBy: Holder[] = [];
-  /** What was removed and a rescan finds again. */
-  readonly removed: ModelDevice[] = [];
   /** Nodes that somebody has for himself alone ("dev/nvme0n1"). */
   claimed: string[] = [];
+  /** What was removed and a rescan finds again. */
+  readonly removed: ModelDevice[] = [];
   fault: Fault = () => null;
   /** Writes that hang and the device whose lock each holds, until {@link release}. */
   readonly #hung = new Map<string, { address: string; path: string; value: string }>();

@@ -56,6 +56,11 @@ test('there are at least fifty domains, of all kinds', () => {
 describe.each(rows)('%s', (name, sample) => {
   const before = text(sample);
 
+  test.skipIf(!xmllint)("our canonical XML is xmllint's", () => {
+    const declared = before.replace(/^<\?xml [^>]*>\s*/, '');
+    expect(canonical(sample.bytes)).toBe(c14n(declared).replace(/\n$/, ''));
+  });
+
   test('with a device: all that was there is there, in one piece or two', () => {
     const after = addDevices(before, name, [hostdev(A)]);
     expect(readDomainDevices(after, name).devices.filter((d) => d.address === A)).toHaveLength(1);
@@ -75,7 +80,6 @@ describe.each(rows)('%s', (name, sample) => {
     const same = before.replace(/<devices\s*\/>/, (m) => `${m.slice(0, -2)}></devices>`);
     expect([before, same]).toContain(back);
     expect(canonical(Buffer.from(back))).toBe(canonical(Buffer.from(before)));
-    if (xmllint) expect(c14n(back)).toBe(c14n(before));
   });
 });
 

@@ -157,7 +157,13 @@ describe('refused, with the way out', () => {
     ],
     ['a bridge in its group', [BEHIND], 3, /0000:06:00.0 is a bridge, bound to shpchp/, /drivers\/shpchp\/unbind/],
     ['a bridge in its group, peers or not', [BEHIND, '--unassigned-peers'], 3, /shpchp/, /^Unbind the bridge/],
-    ['a peer that the host needs', ['0000:04:00.0', '--unassigned-peers'], 5, /0000:04:00.1: .*nvme1n1/, /./],
+    [
+      'a peer that the host needs',
+      ['0000:04:00.0', '--unassigned-peers'],
+      5,
+      /The host needs a peer: 0000:04:00.1: .*nvme1n1/,
+      /--device 0000:04:00.1/,
+    ],
     ['a boot order that is taken', [VF2, '--boot', '1'], 3, /Boot order 1 is taken by disk \(line 10\)/, /Free is 2/],
     ['twice the same', [VF2, VF2], 2, /named twice/, /once/],
     ['an interface of no VF', [PF, '--vnic', 'direct'], 3, /no VF/, /--vnic direct-physical/],
@@ -258,6 +264,55 @@ describe('--unassigned-peers', () => {
     const p = plan(EMPTY, GPU, SOUND);
     expect(p.exit).toBe(0);
     expect(p.plan.xml).not.toContain('unassigned');
+  });
+});
+
+describe('--viommu', () => {
+  const Q35 =
+    "<domain type='kvm'>\n  <name>g</name>\n  <os><type arch='x86_64' machine='q35'>hvm</type></os>\n  <devices>\n  </devices>\n</domain>\n";
+  const HERE = ['--libvirt', '9.0.0', '--qemu', '7.2.0'];
+
+  test('the suggestion and its reasons, with what it needs', () => {
+    const p = plan(Q35, VF, '--viommu', 'auto', ...HERE);
+    expect(p.exit, p.err).toBe(0);
+    expect(p.plan.viommu).toMatchObject({
+      model: 'intel',
+      reasons: expect.arrayContaining([expect.stringContaining('auto is intel')]),
+    });
+    expect(p.plan.xml).toContain("<ioapic driver='qemu'/>");
+    expect(p.plan.xml).toMatch(/<iommu model='intel'><driver intremap='on' caching_mode='on'/);
+  });
+
+  test('alone, and out again', () => {
+    const p = plan(Q35, '--viommu', 'virtio', '--libvirt', '11.3.0');
+    expect(p.plan.xml).toContain("<iommu model='virtio'/>");
+    expect(p.plan.fragments).toEqual([]);
+    expect(plan(p.plan.xml, '--viommu', 'none').plan.xml).toBe(
+      Q35.replace('  <devices>', '  <features>\n    <acpi/>\n  </features>\n  <devices>'),
+    );
+  });
+
+  test.each([
+    ['i440FX has none', [VF, '--viommu', 'auto'], 3, /No vIOMMU auto for this domain: .*i440FX/],
+    ['an old libvirt', ['--viommu', 'amd', '--libvirt', '9.0.0'], 3, /./],
+    ['no model', ['--viommu', 'vtd'], 2, /no such model/],
+    ['no version', [VF, '--libvirt', 'new'], 2, /no version/],
+    [
+      'a driver before libvirt 10',
+      [VF, '--driver=vfio-pci', '--libvirt=9.10.0'],
+      3,
+      /needs libvirt 10.0.0, and this is 9.10.0/,
+    ],
+    ['peers before libvirt 6', [GPU, '--unassigned-peers', '--libvirt=5.10.0'], 3, /unassigned.* needs libvirt 6.0.0/],
+  ])('%s', (_, args, exit, message) => {
+    const p = plan(EMPTY, ...args);
+    expect([p.exit, p.json.error.message]).toEqual([exit, expect.stringMatching(message)]);
+  });
+
+  test('a vIOMMU that keeps the guest from starting with the device is told of', () => {
+    const p = plan(Q35.replace('>\n  </devices>', "><iommu model='intel'/></devices>"), VF);
+    expect(p.exit).toBe(0);
+    expect(p.plan.warnings).toEqual([expect.stringMatching(/^iommu .*will not start: .*caching_mode/)]);
   });
 });
 

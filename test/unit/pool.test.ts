@@ -50,6 +50,11 @@ describe('a request with PFs and VFs', () => {
     });
   });
 
+  test('takes the VFs of one card where those of two would cost both PFs', () => {
+    const [s] = steps({ devices: [...card('81', 1), ...card('82', 2)], steps: [claim('x', 'vf:2,pf:1')] });
+    expect(s).toMatchObject({ stage: 'done', devices: ['0000:82:10.1', '0000:82:10.0', '0000:81:00.0'] });
+  });
+
   test('is refused whole, and what comes after is served from whole pools', () => {
     const devices = [...card('81', 2)];
     const [first, second] = steps({ devices, steps: [claim('x', 'pf:1,vf:1'), claim('y', 'vf:2')] });
@@ -127,13 +132,24 @@ describe('refresh', () => {
   });
 
   test('what new specs do not name stays listed as in Nova, and is not given out', () => {
-    const [refresh, asked] = steps({
+    const [refresh, asked, one] = steps({
       devices: [held, other],
-      steps: [{ op: 'refresh', device_spec: [{ address: '0000:0b:00.0' }] }, claim('x', 'pci:2')],
+      steps: [{ op: 'refresh', device_spec: [{ address: '0000:0b:00.0' }] }, claim('x', 'pci:2'), claim('y', 'pci:1')],
     });
     expect(refresh?.pools_after).toHaveLength(2);
     expect(Object.keys(refresh?.statuses ?? {})).toEqual(['0000:0b:00.0']);
     expect(asked?.supported).toBe(false);
+    expect(one?.devices).toEqual(['0000:0b:00.0']);
+  });
+
+  test('what is named again is given out again', () => {
+    const only = { op: 'refresh', device_spec: [{ address: '0000:0b:00.0' }] };
+    const [, again, asked] = steps({
+      devices: [held, other],
+      steps: [only, { op: 'refresh', device_spec: [{}] }, claim('x', 'pci:2')],
+    });
+    expect(again?.pools_after.map((p) => p.devices).sort()).toEqual([['0000:0a:00.0'], ['0000:0b:00.0']]);
+    expect(asked?.supported).toBe(true);
   });
 
   test('specs that do not parse change nothing', () => {
@@ -236,4 +252,17 @@ test('a tracker answers for claims without a scenario', () => {
   tracker.free('x');
   expect(tracker.isSupported([request])).toBe(true);
   expect(() => tracker.free('x')).toThrow(expect.objectContaining({ code: 'HOSTDEV_CONSUMER_ABSENT' }));
+  tracker.adopt('z', ['0000:81:10.0']);
+  expect(tracker.devices().map((d) => [d.status, d.blockedBy])).toEqual([
+    ['unavailable', { address: '0000:81:10.0', consumer: 'z' }],
+    ['allocated', null],
+    ['available', null],
+  ]);
+  const before = JSON.stringify([tracker.pools(), tracker.devices()]);
+  for (const address of ['0000:81:00.0', '0000:81:10.0', '0000:99:00.0']) {
+    expect(() => tracker.adopt('y', ['0000:81:10.1', address])).toThrow(
+      expect.objectContaining({ code: 'HOSTDEV_DEVICE_STATE' }),
+    );
+    expect(JSON.stringify([tracker.pools(), tracker.devices()])).toBe(before);
+  }
 });

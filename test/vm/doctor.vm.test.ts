@@ -74,29 +74,26 @@ describe('an Intel IOMMU', () => {
     expect(w.exit).toBe(0);
   });
 
-  test('ACS is read as lspci reads it, for every port', async () => {
-    const ports = (await vm().ok("lspci -D | awk '/PCI bridge/ { print $1 }'")).split('\n');
-    expect(ports.length).toBeGreaterThan(10);
+  test('ACS is named where lspci shows none, and only there', async () => {
     const has = async (port: string) =>
-      (await vm().sh(`lspci -vvs ${port} | grep -q 'Access Control Services'`)).code === 0;
-    // The bridges that are in a group with something below them are those without it.
-    for (const port of ports) {
+      (await vm().sh(`lspci -vvs ${port} | grep 'Access Control Services'`)).code === 0;
+    for (const port of ['0000:95:00.0', '0000:95:01.0', '0000:20:00.0', '0000:90:03.0']) {
       const named = (await why(vm(), port)).causes.some((c) => c.id === 'port-acs' && c.object === port);
-      if (named) expect(await has(port), port).toBe(false);
+      expect(named, port).toBe(!(await has(port)));
     }
-    expect(await has('0000:95:00.0')).toBe(false);
-    expect(await has('0000:20:00.0')).toBe(true);
   });
 
   test("the host's own: root disk, management NIC, the PF of VFs", async () => {
-    expect(blocking(await why(vm(), '0000:00:03.0'))).toEqual([expect.stringMatching(/^host-use/)]);
-    expect(blocking(await why(vm(), 'eth0'))).toContain('host-use 0000:00:02.0');
+    expect(blocking(await why(vm(), '/dev/vda'))).toContain('host-use 0000:00:03.0');
+    expect(blocking(await why(vm(), '0000:00:02.0'))).toContain('host-use 0000:00:02.0');
     const [vf = ''] = await createVfs(vm(), '0000:21:00.0', 2);
     expect(blocking(await why(vm(), '0000:21:00.0'))).toEqual(['vfs 0000:21:00.0']);
     expect((await why(vm(), vf)).exit).toBe(0);
   });
 
   test('doctor finds no error here, measures all but secure boot, and changes nothing', async () => {
+    // It ends by itself when nobody has asked it for two minutes.
+    await vm().ok('systemctl start libvirtd');
     const before = await drivers(vm());
     const d = await doctor(vm());
     expect(errors(d)).toEqual([]);
@@ -117,7 +114,7 @@ describe('an Intel IOMMU', () => {
   });
 
   test('a hook that libvirt has not seen, until it is restarted', async () => {
-    await vm().ok('hostdev hook install');
+    await vm().ok('systemctl restart libvirtd; sleep 4; hostdev hook install');
     const d = await doctor(vm());
     expect(errors(d)).toEqual(['hook-not-seen']);
     expect(d.exit).toBe(3);
@@ -211,7 +208,7 @@ describe('a root port without ACS above a switch', () => {
   const vm = useMachine('intel', {
     name: 'no-acs',
     extraQemuArgs: [
-      'pcie-root-port,id=na,bus=pcie.0,addr=7,chassis=90,disable-acs=on',
+      'ioh3420,id=na,bus=pcie.0,addr=7,chassis=90',
       'x3130-upstream,id=naup,bus=na',
       'xio3130-downstream,id=na0,bus=naup,chassis=91',
       'xio3130-downstream,id=na1,bus=naup,chassis=92',

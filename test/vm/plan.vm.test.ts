@@ -74,7 +74,7 @@ describe("this machine's own devices", () => {
   test('without --unassigned-peers the group is refused; with it the guest starts', async () => {
     const refused = await plan('/tmp/base.xml', [TWIN]);
     expect(refused.code).toBe(3);
-    expect(refused.stderr).toContain(`give --unassigned-peers to take ${OTHER_TWIN}`);
+    expect(refused.stderr).toContain(`Give --unassigned-peers to take ${OTHER_TWIN}`);
     const { stdout } = await plan('/tmp/base.xml', [TWIN, '--unassigned-peers']);
     await vm().write('/tmp/planned.xml', stdout);
     await vm().ok('virsh define --validate /tmp/planned.xml');

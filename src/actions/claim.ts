@@ -1,0 +1,131 @@
+/** `claim -n`: which devices a request would get now. Nothing is kept yet. */
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import type { GuestPlace } from '../pool/filters.ts';
+import { NovaError } from '../spec/novaError.ts';
+import { type PciRequest, resolveRequest } from '../spec/request.ts';
+import { mostOf, wayOf } from './claimWay.ts';
+import { type HostPools, hostPools } from './hostPools.ts';
+import type { Warned } from './options.ts';
+import { type PciSetup, type SetupOptions, usableSetup } from './pciSetup.ts';
+
+export type ClaimWish = {
+  /** "gpu:1, qat-c62x-vf:2" */
+  request: string;
+  place: GuestPlace;
+  /** hw:pci_numa_affinity_policy: goes before the aliases' own. */
+  policy: string | null;
+  /** group_policy=isolate: each device from another provider; only where Placement allocates. */
+  isolate: boolean;
+  spread: boolean;
+};
+
+export type ClaimedDevice = {
+  address: string;
+  vendor_id: string | null;
+  product_id: string | null;
+  dev_type: string;
+  numa_node: number | null;
+  /** The resource provider that Placement took it from; null where Placement was not asked. */
+  provider: string | null;
+};
+
+export type ClaimAnswer = Warned & {
+  changed: false;
+  requests: { alias_name: string | null; count: number; numa_policy: string; devices: ClaimedDevice[] }[];
+};
+
+/** Raises HOSTDEV_REQUEST, HOSTDEV_ALIAS_ABSENT, HOSTDEV_NO_CAPACITY, and what {@link usableSetup} and hostPools raise. */
+export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWish): Promise<ClaimAnswer> {
+  const setup = await usableSetup(host, options);
+  const { requests, notes } = resolveRequest(wish.request, setup.aliases, wish.policy);
+  const pools = await hostPools(setup, options.inventory === null ? host : null);
+  const way = wayOf(setup, pools.free(), wish.isolate);
+  let byRequest: string[][];
+  try {
+    byRequest = way.claim(requests, { place: wish.place, spread: wish.spread });
+  } catch (e) {
+    if (!(e instanceof NovaError) || e.novaClass !== 'PciDeviceRequestFailed') throw e;
+    throw noCapacity(setup, pools, requests, wish, e);
+  }
+  const known = setup.inventory.byAddress;
+  return {
+    changed: false,
+    requests: requests.map((r, n) => ({
+      alias_name: r.alias_name,
+      count: r.count,
+      numa_policy: r.numa_policy ?? 'legacy',
+      devices: (byRequest[n] ?? []).map((address) => {
+        const {
+          vendor_id = null,
+          product_id = null,
+          dev_type = 'type-PCI',
+          numa_node = null,
+        } = known.get(address) ?? {};
+        return { address, vendor_id, product_id, dev_type, numa_node, provider: way.providerOf(address) };
+      }),
+    })),
+    warnings: [
+      ...setup.warnings,
+      ...pools.warnings,
+      ...notes.map((n) => n.text),
+      ...wishWarnings(setup, requests, wish),
+    ],
+  };
+}
+
+/** The refusal, with how many devices each alias alone could have, wherever the guest is. */
+function noCapacity(
+  setup: PciSetup,
+  { offered, free, notFree }: HostPools,
+  requests: readonly PciRequest[],
+  wish: ClaimWish,
+  cause: NovaError,
+): HostdevError {
+  const [all, now] = [offered, free()].map((tracker) => {
+    const way = wayOf(setup, tracker, false);
+    return requests.map((r) => mostOf(way, r, tracker.devices().length));
+  });
+  const rows = requests.map((r, n) => ({
+    alias_name: r.alias_name,
+    wanted: r.count,
+    offered: all?.[n] ?? 0,
+    free: now?.[n] ?? 0,
+  }));
+  const numbers = rows.map((r) => `${r.alias_name ?? 'a port'}: ${r.wanted} wanted, ${r.free} free of ${r.offered}`);
+  const isEnough = rows.every((r) => r.free >= r.wanted);
+  const hint = !isEnough
+    ? rows.some((r) => r.free < r.offered)
+      ? `${notFree.size} devices are not free: 'hostdev pool list' says why.`
+      : "'hostdev config check' shows what each device_spec takes."
+    : wish.isolate
+      ? 'There are enough, but not each on another provider, as --group-policy isolate asks.'
+      : wish.place.numaCells.length > 0
+        ? "There are enough, but not on these NUMA nodes: see 'hostdev pool list', or give --policy preferred."
+        : 'There are enough for each alone, but not for all together: a PF excludes its VFs, and aliases may share devices.';
+  return new HostdevError('HOSTDEV_NO_CAPACITY', `The devices are not all free (${numbers.join('; ')})`, {
+    hint,
+    data: { requests: rows },
+    cause,
+  });
+}
+
+function wishWarnings(setup: PciSetup, requests: readonly PciRequest[], wish: ClaimWish): string[] {
+  const { pci_in_placement: inPlacement } = setup.config.pci;
+  const warnings: string[] = [];
+  const inert = requests.filter((r) => r.spec.some((s) => 'resource_class' in s || 'traits' in s));
+  if (!inPlacement && inert.length > 0)
+    warnings.push(
+      `resource_class and traits of ${inert.map((r) => r.alias_name).join(', ')} count only with pci_in_placement, as in Nova`,
+    );
+  if (!inPlacement && wish.isolate) warnings.push('group policy isolate counts only with pci_in_placement, as in Nova');
+  const policies = new Set(requests.map((r) => r.numa_policy));
+  const { numaCells, hostCells } = wish.place;
+  if (policies.has('socket') && numaCells.length > 0 && hostCells.length === 0)
+    warnings.push(
+      'the sockets of NUMA nodes are not known, so that the policy socket finds only devices on the nodes themselves: give --sockets',
+    );
+  if (numaCells.length === 0 && policies.has('required'))
+    warnings.push('without --numa the policy required asks nothing, as in Nova');
+  return warnings;
+}

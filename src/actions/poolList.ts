@@ -1,0 +1,76 @@
+/** `pool list`: each pool with its devices, free or why not. */
+import type { Host } from '../host/host.ts';
+import { resourceClass } from '../placement/names.ts';
+import type { DeviceState } from '../pool/tracker.ts';
+import type { JsonObject } from '../spec/json.ts';
+import { hostPools } from './hostPools.ts';
+import type { Warned } from './options.ts';
+import { type SetupOptions, usableSetup } from './pciSetup.ts';
+
+export type PoolDeviceReport = {
+  address: string;
+  state: 'free' | 'claimed' | 'unavailable';
+  reason: string | null;
+  consumer: string | null;
+  resource_class: string;
+};
+
+export type PoolReport = Counts & {
+  /** What makes its devices alike: Nova's pool keys. */
+  keys: JsonObject;
+  physical_network: string | null;
+  /** Those of its devices, more than one where VFs are of different kinds. */
+  resource_classes: string[];
+  devices: PoolDeviceReport[];
+};
+
+export type Counts = { total: number; free: number; claimed: number; unavailable: number };
+
+export type ListedPools = Warned & {
+  pools: PoolReport[];
+  networks: (Counts & { physical_network: string | null })[];
+  left_out: { address: string; reason: string }[];
+};
+
+/** Raises HOSTDEV_CONFIG, what hostPools raises, and what reading the files raises. */
+export async function listPools(host: Host, options: SetupOptions): Promise<ListedPools> {
+  const setup = await usableSetup(host, options);
+  const { offered, notFree, leftOut, warnings } = await hostPools(setup, options.inventory === null ? host : null);
+  const states = new Map(offered.devices().map((s) => [s.device.address, s]));
+  const report = ({ device, tags }: DeviceState): PoolDeviceReport => {
+    const why = notFree.get(device.address);
+    const given = typeof tags.resource_class === 'string' ? tags.resource_class : null;
+    return {
+      address: device.address,
+      state: why?.state ?? 'free',
+      reason: why?.reason ?? null,
+      consumer: why?.consumer ?? null,
+      resource_class: resourceClass(given, device.vendor_id, device.product_id),
+    };
+  };
+  // Nothing was claimed from these pools: each device is still in its own.
+  const pools = offered.pools().map(({ count: _, devices: addresses, _has_rp: __, ...keys }): PoolReport => {
+    const devices = addresses.flatMap((a) => states.get(a) ?? []).map(report);
+    return {
+      keys: keys as JsonObject,
+      physical_network: networkOf(keys as JsonObject),
+      resource_classes: [...new Set(devices.map((d) => d.resource_class))].sort(),
+      ...countsOf(devices),
+      devices,
+    };
+  });
+  const networks = [...new Set(pools.map((p) => p.physical_network))].map((physical_network) => ({
+    physical_network,
+    ...countsOf(pools.filter((p) => p.physical_network === physical_network).flatMap((p) => p.devices)),
+  }));
+  return { pools, networks, left_out: leftOut, warnings: [...setup.warnings, ...warnings] };
+}
+
+/** Nova and Placement take null and the empty text for no network. */
+const networkOf = (keys: JsonObject): string | null =>
+  typeof keys.physical_network === 'string' && keys.physical_network !== '' ? keys.physical_network : null;
+
+function countsOf(devices: readonly PoolDeviceReport[]): Counts {
+  const count = (state: PoolDeviceReport['state']): number => devices.filter((d) => d.state === state).length;
+  return { total: devices.length, free: count('free'), claimed: count('claimed'), unavailable: count('unavailable') };
+}

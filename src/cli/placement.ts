@@ -1,0 +1,36 @@
+import { showPlacement } from '../actions/placementShow.ts';
+import { HostdevError } from '../errors.ts';
+import type { Answer, Invocation } from './command.ts';
+import { setupOptions } from './setupInput.ts';
+import { plain, table } from './table.ts';
+
+/** Placement takes 200 characters for a provider's name, and 13 are "_dddd:bb:ss.f". */
+const HOSTNAME = /^[\x21-\x7e]{1,187}$/;
+
+/** `hostdev placement show [--hypervisor-hostname NAME]` */
+export async function placementShow(invocation: Invocation): Promise<Answer> {
+  const given = invocation.own['hypervisor-hostname'];
+  const hostname = typeof given === 'string' ? given : null;
+  if (hostname !== null && !HOSTNAME.test(hostname))
+    throw new HostdevError(
+      'HOSTDEV_USAGE',
+      `--hypervisor-hostname ${JSON.stringify(hostname.slice(0, 64))} is no name of a host`,
+    );
+  const { warnings, ...json } = await showPlacement(invocation.host, await setupOptions(invocation), hostname);
+  const rows = Object.entries(json.providers).flatMap(([name, { inventory, traits }]) =>
+    Object.entries(inventory).map(([cls, { total, reserved }]) => [
+      plain(name),
+      cls,
+      `${total}`,
+      `${reserved ?? 0}`,
+      traits.join(' '),
+    ]),
+  );
+  const left = json.not_reported.length;
+  const text = table(['PROVIDER', 'CLASS', 'TOTAL', 'RESERVED', 'TRAITS'], rows);
+  return {
+    json,
+    text: `${text === '' ? 'No provider\n' : text}${left === 0 ? '' : `${left} ${left === 1 ? 'device is' : 'devices are'} not reported: physical_network\n`}`,
+    warnings,
+  };
+}

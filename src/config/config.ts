@@ -1,0 +1,70 @@
+/** What a configuration says, whatever file it came from. */
+import { hostname } from 'node:os';
+import type { Finding, Place, Table } from './place.ts';
+import type { AllowableGuard, TRAIT_BLANKS, UNMANAGED } from './schema.ts';
+
+/** One device_spec or alias as it was written: its own meaning is src/spec's. */
+export type Entry = {
+  place: Place;
+  table: Table;
+  /** Keys of it that were found wrong already. */
+  bad: ReadonlySet<string>;
+  /** Not even a table: it only keeps its number, which Nova's own messages count by. */
+  unreadable: boolean;
+};
+
+export type PciSettings = {
+  report_in_placement: boolean;
+  pci_in_placement: boolean;
+  trait_blanks: (typeof TRAIT_BLANKS)[number];
+  starlingx_default_aliases: boolean;
+  hypervisor_hostname: string;
+};
+
+export type HookSettings = {
+  unmanaged: (typeof UNMANAGED)[number];
+  prepare_seconds: number;
+  start_seconds: number;
+  other_seconds: number;
+};
+
+/** `device` is a canonical address; `domain` a name, a UUID in lower case, or `*`. */
+export type Allowance = { device: string; guard: AllowableGuard; domain: string; place: Place };
+
+export type Config = {
+  /** The files that were read, in order. */
+  files: string[];
+  /** Whose grammar: our own, Nova's, of each some files, or that there is no file at all. */
+  form: 'hostdev' | 'nova' | 'both' | 'none';
+  specs: Entry[];
+  aliases: Entry[];
+  pci: PciSettings;
+  hook: HookSettings;
+  allow: Allowance[];
+  findings: Finding[];
+};
+
+export const HOOK_DEFAULTS: HookSettings = {
+  unmanaged: 'bind',
+  prepare_seconds: 30,
+  start_seconds: 5,
+  other_seconds: 2,
+};
+
+/** A configuration that says nothing. */
+export const emptyConfig = (form: Config['form']): Config => ({
+  files: [],
+  form,
+  specs: [],
+  aliases: [],
+  pci: {
+    report_in_placement: false,
+    pci_in_placement: false,
+    trait_blanks: 'trim',
+    starlingx_default_aliases: false,
+    hypervisor_hostname: hostname(),
+  },
+  hook: { ...HOOK_DEFAULTS },
+  allow: [],
+  findings: [],
+});

@@ -1,0 +1,29 @@
+/** All rules over one domain, and what comes out: whether libvirt will define it, and whether it can start with what it takes. */
+
+import { DEVICE_RULES } from './deviceRules.ts';
+import type { DomainFacts } from './domainFacts.ts';
+import { type Finding, judgeDomain, type Rule } from './rules.ts';
+import type { Versions } from './version.ts';
+import { VIOMMU_RULES } from './viommuRules.ts';
+
+/** Every rule of a domain, in the order in which findings are told. */
+export const DOMAIN_RULES: readonly Rule[] = [...VIOMMU_RULES, ...DEVICE_RULES];
+
+export type Verdict = {
+  /** Nothing that libvirt refuses, and nothing that keeps the guest from its devices. */
+  valid: boolean;
+  /** What `virsh define --validate` of that libvirt says of what hostdev knows the rules of. */
+  defines: boolean;
+  findings: Finding[];
+};
+
+/** The verdict on findings, wherever they come from. */
+export const verdict = (findings: readonly Finding[]): Verdict => ({
+  valid: !findings.some((f) => f.stage === 'define' || f.stage === 'assign'),
+  defines: !findings.some((f) => f.stage === 'define'),
+  findings: [...findings],
+});
+
+/** Judges a domain for the libvirt and QEMU of `versions`; no fact of any host goes into it. */
+export const checkDomain = (domain: DomainFacts, versions: Versions): Verdict =>
+  verdict(judgeDomain(DOMAIN_RULES, { domain, versions }));

@@ -1,0 +1,458 @@
+/** The rules of what a domain takes from the host: PCI hostdevs, interfaces of type hostdev, NVMe disks. Checked against libvirt 9.0.0, 11.3.0 and 12.8.0. */
+import type { Element } from '@xmldom/xmldom';
+import { type DomainFacts, isQemu, type Part } from './domainFacts.ts';
+import { child, children } from './hostDevices.ts';
+import {
+  ANY,
+  below,
+  type Fault,
+  ON_OFF,
+  PCI_ADDRESS,
+  type Rule,
+  type Shape,
+  shapeFaults,
+  sinceLibvirt,
+  type Target,
+  YES_NO,
+} from './rules.ts';
+import { type Version, version } from './version.ts';
+import { printable } from './xmlScan.ts';
+
+const DRIVER_MODEL_FROM = version('10.0.0');
+const DISPLAY_FROM = version('10.3.0');
+const ACPI_NODESET_FROM = version('11.8.0');
+const IOMMUFD_FROM = version('12.1.0');
+const IOMMUFD_DOMAIN_FROM = version('12.2.0');
+
+const ofType = (parts: readonly Part[], type: string): Part[] =>
+  parts.filter((p) => p.element.getAttribute('type') === type);
+
+const pciHostdevs = (d: DomainFacts): Part[] =>
+  ofType(d.hostdevs, 'pci').filter((p) => (p.element.getAttribute('mode') ?? 'subsystem') === 'subsystem');
+
+const hostdevInterfaces = (d: DomainFacts): Part[] => ofType(d.interfaces, 'hostdev');
+
+const nvmeDisks = (d: DomainFacts): Part[] => ofType(d.disks, 'nvme');
+
+const sourceOf = (p: Part): Element | undefined => child(p.element, 'source');
+
+const sourceAddress = (p: Part): Element | undefined => {
+  const source = sourceOf(p);
+  return source && child(source, 'address');
+};
+
+const faults = (part: Part, causes: readonly string[]): Fault[] => causes.map((cause) => ({ part, cause }));
+
+/** The numbers of an address, 0 where an attribute is missing, as libvirt reads it; null when one is no number. */
+function addressKey(e: Element): string | null {
+  const parts = ['domain', 'bus', 'slot', 'function'].map((n) => {
+    const text = e.getAttribute(n);
+    if (text === null) return 0;
+    if (!PCI_ADDRESS[n]?.test(text)) return null;
+    return /^0[0-7]+$/.test(text) ? Number.parseInt(text, 8) : Number(text);
+  });
+  return parts.includes(null) ? null : parts.map((n) => (n ?? 0).toString(16)).join(':');
+}
+
+/** `<driver>` of a host device by libvirt's schema of a version. */
+function driverFaults(e: Element, libvirt: Version | null): { cause: string; since?: string }[] {
+  const old = below(libvirt, DRIVER_MODEL_FROM);
+  const found = shapeFaults(e, {
+    attributes: {
+      name: /^(kvm|vfio|xen)$/,
+      ...(old ? {} : { model: ANY }),
+      ...(below(libvirt, IOMMUFD_FROM) ? {} : { iommufd: YES_NO }),
+    },
+    children: [],
+  }).map((cause): { cause: string; since?: string } => {
+    const name = /no attribute '(\w+)'/.exec(cause)?.[1];
+    const from = name === 'model' ? DRIVER_MODEL_FROM : name === 'iommufd' ? IOMMUFD_FROM : null;
+    return from ? { cause: `${cause} before ${sinceLibvirt(from)}`, since: sinceLibvirt(from) } : { cause };
+  });
+  if (old && found.length === 0 && e.getAttribute('name') === null) {
+    found.push({
+      cause: `<driver> without a name needs ${sinceLibvirt(DRIVER_MODEL_FROM)}`,
+      since: sinceLibvirt(DRIVER_MODEL_FROM),
+    });
+  }
+  return found;
+}
+
+const addressCauses = (e: Element, extra: Shape['attributes'] = {}): string[] =>
+  shapeFaults(e, { attributes: { ...PCI_ADDRESS, ...extra }, children: ['zpci'] });
+
+function hostdevShape(libvirt: Version | null): Shape {
+  return {
+    attributes: {
+      mode: /^subsystem$/,
+      type: ANY,
+      managed: YES_NO,
+      ...(below(libvirt, DISPLAY_FROM) ? {} : { display: ON_OFF, ramfb: ON_OFF }),
+    },
+    children: ['driver', 'teaming', 'source', 'alias', 'acpi', 'boot', 'rom', 'address', 'readonly', 'shareable'],
+  };
+}
+
+function hostdevFaults({ domain, versions }: Target): Fault[] {
+  const odd = domain.hostdevs.flatMap((p) => {
+    const mode = p.element.getAttribute('mode') ?? 'subsystem';
+    if (mode !== 'subsystem' && mode !== 'capabilities') return faults(p, [`'${printable(mode)}' is no mode`]);
+    return p.element.getAttribute('type') === null ? faults(p, ['it has no type']) : [];
+  });
+  return [...odd, ...pciHostdevs(domain).flatMap((p) => oneHostdev(p, versions.libvirt))];
+}
+
+function oneHostdev(p: Part, libvirt: Version | null): Fault[] {
+  const found: Fault[] = [];
+  for (const cause of shapeFaults(p.element, hostdevShape(libvirt))) {
+    const late = /no attribute '(display|ramfb)'/.test(cause);
+    found.push(
+      late
+        ? { part: p, cause: `${cause} before ${sinceLibvirt(DISPLAY_FROM)}`, since: sinceLibvirt(DISPLAY_FROM) }
+        : { part: p, cause },
+    );
+  }
+  const source = sourceOf(p);
+  const address = sourceAddress(p);
+  if (!source) found.push({ part: p, cause: 'it has no <source>' });
+  else if (!address) found.push({ part: p, cause: 'its <source> has no <address>' });
+  if (source) {
+    found.push(
+      ...faults(
+        p,
+        shapeFaults(source, {
+          attributes: { startupPolicy: /^(mandatory|requisite|optional)$/, writeFiltering: YES_NO },
+          children: ['address'],
+        }),
+      ),
+    );
+  }
+  if (address) found.push(...faults(p, addressCauses(address)));
+  const driver = child(p.element, 'driver');
+  if (driver) found.push(...driverFaults(driver, libvirt).map((f) => ({ part: p, ...f })));
+  const rom = child(p.element, 'rom');
+  if (rom) {
+    found.push(
+      ...faults(p, shapeFaults(rom, { attributes: { enabled: YES_NO, bar: ON_OFF, file: /^\// }, children: [] })),
+    );
+  }
+  const boot = child(p.element, 'boot');
+  if (boot) {
+    found.push(
+      ...faults(p, shapeFaults(boot, { attributes: { order: /^0*[1-9]\d{0,8}$/, loadparm: ANY }, children: [] })),
+    );
+  }
+  const nodeset = child(p.element, 'acpi')?.getAttribute('nodeset');
+  if (nodeset != null && below(libvirt, ACPI_NODESET_FROM)) {
+    found.push({
+      part: p,
+      cause: `<acpi> has no attribute 'nodeset' before ${sinceLibvirt(ACPI_NODESET_FROM)}`,
+      since: sinceLibvirt(ACPI_NODESET_FROM),
+    });
+  }
+  return found;
+}
+
+const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i;
+
+function interfaceFaults({ domain, versions }: Target): Fault[] {
+  return hostdevInterfaces(domain).flatMap((p) => {
+    const found: Fault[] = [];
+    const say = (cause: string): number => found.push({ part: p, cause });
+    const address = sourceAddress(p);
+    const type = address?.getAttribute('type');
+    if (!address) say(sourceOf(p) ? 'its <source> has no <address>' : 'it has no <source>');
+    else if (type !== 'pci' && type !== 'usb') say(`the <address> in its <source> needs type='pci'`);
+    else if (type === 'pci') found.push(...faults(p, addressCauses(address, { type: ANY })));
+    const managed = p.element.getAttribute('managed');
+    if (managed !== null && !YES_NO.test(managed)) say(`'${printable(managed)}' is no value for 'managed'`);
+    const mac = child(p.element, 'mac')?.getAttribute('address');
+    if (mac != null && !MAC.test(mac)) say(`'${printable(mac)}' is no unicast MAC address`);
+    for (const tag of vlanTags(p)) {
+      const id = tag.getAttribute('id') ?? '';
+      if (!/^\d{1,4}$/.test(id) || Number(id) > 4095) say(`'${printable(id)}' is no VLAN id`);
+    }
+    const driver = child(p.element, 'driver');
+    if (driver) found.push(...driverFaults(driver, versions.libvirt).map((f) => ({ part: p, ...f })));
+    return found;
+  });
+}
+
+function vlanTags(p: Part): Element[] {
+  const vlan = child(p.element, 'vlan');
+  return vlan ? children(vlan, 'tag') : [];
+}
+
+function duplicateFaults({ domain }: Target): Fault[] {
+  const seen = new Map<string, Part>();
+  return [...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => {
+    const address = sourceAddress(p);
+    if (address?.getAttribute('type') === 'usb') return [];
+    const key = address ? addressKey(address) : null;
+    const earlier = key === null ? undefined : seen.get(key);
+    if (key !== null && !earlier) seen.set(key, p);
+    return earlier ? [{ part: p, cause: `the host's address is that of ${earlier.where}` }] : [];
+  });
+}
+
+function bootFaults({ domain }: Target): Fault[] {
+  const seen = new Map<string, Part>();
+  return [...domain.disks, ...domain.interfaces, ...domain.hostdevs].flatMap((p) => {
+    const order = child(p.element, 'boot')?.getAttribute('order');
+    if (!order) return [];
+    const key = `${Number(order)}`;
+    const earlier = seen.get(key);
+    seen.set(key, p);
+    return earlier ? [{ part: p, cause: `boot order ${key} is that of ${earlier.where}` }] : [];
+  });
+}
+
+function teamingFaults({ domain }: Target): Fault[] {
+  return [...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => {
+    const teaming = child(p.element, 'teaming');
+    if (!teaming) return [];
+    const type = teaming.getAttribute('type');
+    if (type === 'transient')
+      return teaming.getAttribute('persistent') ? [] : faults(p, ["type='transient' without persistent"]);
+    return p.element.nodeName === 'hostdev' || type !== 'persistent'
+      ? faults(p, [`the type is '${printable(type ?? '')}'`])
+      : [];
+  });
+}
+
+function nvmeFaults({ domain }: Target): Fault[] {
+  return nvmeDisks(domain).flatMap((p) => {
+    const source = sourceOf(p);
+    const address = sourceAddress(p);
+    const found: string[] = [];
+    if (!address) found.push('it has no <source> with an <address>');
+    else found.push(...addressCauses(address));
+    if (source && source.getAttribute('type') !== 'pci') found.push("its <source> has no type='pci'");
+    const managed = source?.getAttribute('managed');
+    if (managed != null && !YES_NO.test(managed)) found.push(`'${printable(managed)}' is no value for 'managed'`);
+    const namespace = source?.getAttribute('namespace') ?? null;
+    if (namespace === null || !/^\d{1,10}$/.test(namespace)) found.push('its <source> has no namespace');
+    else if (Number(namespace) === 0) found.push("a namespace can't be 0");
+    return faults(p, found);
+  });
+}
+
+const VALIDATE = 'libvirt conf/domain_validate.c';
+
+export const DEVICE_RULES: readonly Rule[] = [
+  {
+    id: 'hostdev-schema',
+    stage: 'define',
+    holds: 'a PCI <hostdev> has only what the schema of that libvirt knows, and one source address within PCI limits',
+    since: null,
+    source: 'libvirt conf/schemas/domaincommon.rng hostdev; conf/domain_conf.c virDomainHostdevSubsysPCIDefParseXML',
+    fix: 'correct or leave out what is named; a define without VALIDATE drops unknown attributes silently',
+    check: hostdevFaults,
+  },
+  {
+    id: 'interface-schema',
+    stage: 'define',
+    holds: "<interface type='hostdev'> has a source address with type='pci', a unicast MAC and VLAN ids up to 4095",
+    since: null,
+    source: 'libvirt conf/schemas/domaincommon.rng interface; conf/domain_conf.c virDomainNetDefParseXML',
+    fix: 'correct what is named',
+    check: interfaceFaults,
+  },
+  {
+    id: 'nvme-schema',
+    stage: 'define',
+    holds: "<disk type='nvme'> has type='pci', a namespace above 0 and the controller's address in its <source>",
+    since: null,
+    source: `libvirt conf/schemas/domaincommon.rng diskSourceNvme; ${VALIDATE} (NVMe namespace can't be zero)`,
+    fix: 'correct what is named',
+    check: nvmeFaults,
+  },
+  {
+    id: 'hostdev-duplicate',
+    stage: 'define',
+    holds: 'no host address is there twice among <hostdev> and <interface type=hostdev>',
+    since: null,
+    source: `${VALIDATE} virDomainDefHostdevValidate (Hostdev already exists in the domain configuration)`,
+    fix: 'leave one',
+    check: duplicateFaults,
+  },
+  {
+    id: 'hostdev-guest-address',
+    stage: 'define',
+    holds: "a PCI <hostdev>'s own <address> is of type pci or unassigned",
+    since: null,
+    source: `${VALIDATE} virDomainHostdevDefValidate (must use 'pci' or 'unassigned' address type)`,
+    fix: 'take the <address> out: libvirt chooses one',
+    check: ({ domain }) =>
+      pciHostdevs(domain).flatMap((p) => {
+        const address = child(p.element, 'address');
+        const type = address?.getAttribute('type');
+        if (!address || type === 'pci' || type === 'unassigned') {
+          return address && type === 'pci' ? faults(p, addressCauses(address, { type: ANY })) : [];
+        }
+        return faults(p, [`it is '${printable(type ?? '')}'`]);
+      }),
+  },
+  {
+    id: 'unassigned-elsewhere',
+    stage: 'define',
+    holds: "only a <hostdev> may have <address type='unassigned'/>",
+    since: 'libvirt 6.0.0',
+    source: `${VALIDATE} virDomainDeviceInfoValidate (is supported only for hostdevs)`,
+    fix: 'use a <hostdev> for what the guest is not to see',
+    check: ({ domain }) =>
+      [...domain.interfaces, ...domain.disks, ...domain.controllers]
+        .filter((p) => child(p.element, 'address')?.getAttribute('type') === 'unassigned')
+        .map((part) => ({ part, cause: 'it has one' })),
+  },
+  {
+    id: 'hostdev-write-filtering',
+    stage: 'define',
+    holds: 'writeFiltering is for Xen',
+    since: null,
+    source:
+      'libvirt qemu/qemu_validate.c qemuValidateDomainDeviceDefHostdev (Write filtering … is not supported by qemu)',
+    fix: 'take it out',
+    check: ({ domain }) =>
+      pciHostdevs(domain)
+        .filter((p) => isQemu(domain) && sourceOf(p)?.getAttribute('writeFiltering') != null)
+        .map((part) => ({ part, cause: 'its <source> has writeFiltering' })),
+  },
+  {
+    id: 'hostdev-rom',
+    stage: 'define',
+    holds: "rom enabled='no' has neither bar nor file",
+    since: null,
+    source: 'libvirt conf/domain_conf.c virDomainDeviceInfoParseXML (ROM tuning is not supported when ROM is disabled)',
+    fix: 'take bar and file out',
+    check: ({ domain }) =>
+      pciHostdevs(domain)
+        .filter((p) => {
+          const rom = child(p.element, 'rom');
+          return (
+            rom?.getAttribute('enabled') === 'no' && (rom.getAttribute('bar') ?? rom.getAttribute('file')) !== null
+          );
+        })
+        .map((part) => ({ part, cause: 'it has' })),
+  },
+  {
+    id: 'boot-order',
+    stage: 'define',
+    holds: 'each boot order is there once',
+    since: null,
+    source: `${VALIDATE} virDomainDefBootValidate (used for more than one device)`,
+    fix: 'number them anew',
+    check: bootFaults,
+  },
+  {
+    id: 'hostdev-teaming',
+    stage: 'define',
+    holds: "teaming of a host device is type='transient' with persistent naming its partner",
+    since: null,
+    source: `${VALIDATE} virDomainHostdevDefValidate, virDomainNetDefValidate; schema`,
+    fix: "write <teaming type='transient' persistent='ua-…'/>",
+    check: teamingFaults,
+  },
+  {
+    id: 'hostdev-display',
+    stage: 'define',
+    holds: "display='on' needs a <graphics>",
+    since: sinceLibvirt(DISPLAY_FROM),
+    source: 'libvirt qemu/qemu_validate.c qemuValidateDomainDeviceDefHostdev (graphics device is needed)',
+    fix: 'add a <graphics>, or take display out',
+    check: ({ domain, versions }) => {
+      const root = domain.document.documentElement;
+      const graphics = root ? children(root, 'devices').some((d) => child(d, 'graphics') !== undefined) : false;
+      if (!isQemu(domain) || graphics || below(versions.libvirt, DISPLAY_FROM)) return [];
+      return pciHostdevs(domain)
+        .filter((p) => p.element.getAttribute('display') === 'on')
+        .map((part) => ({ part, cause: 'there is none' }));
+    },
+  },
+  {
+    id: 'iommufd-domain',
+    stage: 'define',
+    holds: "<iommufd> of the domain needs libvirt 12.2.0, and fdgroup needs enabled='yes'",
+    since: sinceLibvirt(IOMMUFD_DOMAIN_FROM),
+    source: `libvirt NEWS 12.2.0; ${VALIDATE} virDomainDefValidateIommufd`,
+    fix: 'take it out',
+    check: ({ domain, versions }) => {
+      const root = domain.document.documentElement;
+      const e = root && child(root, 'iommufd');
+      if (!e) return [];
+      if (below(versions.libvirt, IOMMUFD_DOMAIN_FROM)) return [{ part: null, cause: 'there is <iommufd>' }];
+      return e.getAttribute('enabled') === 'no' && e.getAttribute('fdgroup') !== null
+        ? [{ part: null, cause: "fdgroup with enabled='no'" }]
+        : [];
+    },
+  },
+  {
+    id: 'hostdev-vfio',
+    stage: 'assign',
+    holds: 'QEMU takes host devices through VFIO only',
+    since: null,
+    source: 'libvirt qemu/qemu_hostdev.c qemuHostdevPreparePCIDevicesCheckSupport',
+    fix: "take name='…' out, or write name='vfio'",
+    check: ({ domain }) =>
+      [...pciHostdevs(domain), ...hostdevInterfaces(domain)]
+        .filter(
+          (p) => isQemu(domain) && ['kvm', 'xen'].includes(child(p.element, 'driver')?.getAttribute('name') ?? ''),
+        )
+        .map((part) => ({ part, cause: `its driver is ${child(part.element, 'driver')?.getAttribute('name')}` })),
+  },
+  {
+    id: 'interface-vlan',
+    stage: 'assign',
+    holds: 'a VF takes one VLAN tag and no trunk',
+    since: null,
+    source:
+      'libvirt util/virhostdev.c virHostdevSetNetConfig (vlan trunking is not supported by SR-IOV network devices)',
+    fix: 'leave one <tag> and no trunk',
+    check: ({ domain }) =>
+      hostdevInterfaces(domain)
+        .filter((p) => vlanTags(p).length > 1 || child(p.element, 'vlan')?.getAttribute('trunk') === 'yes')
+        .map((part) => ({ part, cause: `it has ${vlanTags(part).length} tags` })),
+  },
+  {
+    id: 'interface-virtualport',
+    stage: 'assign',
+    holds: 'the virtualport of a VF is 802.1Qbh, without a VLAN tag',
+    since: null,
+    source: 'libvirt util/virhostdev.c virHostdevNetConfigVirtPortProfile, virHostdevSetNetConfig',
+    fix: 'take the <virtualport> or the <vlan> out',
+    check: ({ domain }) =>
+      hostdevInterfaces(domain).flatMap((p) => {
+        const type = child(p.element, 'virtualport')?.getAttribute('type');
+        if (type == null) return [];
+        if (type !== '802.1Qbh') return faults(p, [`it is ${printable(type)}`]);
+        return vlanTags(p).length > 0 ? faults(p, ['it has both']) : [];
+      }),
+  },
+  {
+    id: 'address-parts',
+    stage: 'advice',
+    holds: 'a host address names bus, slot and function',
+    since: null,
+    source: 'libvirt conf/device_conf.c virPCIDeviceAddressParseXML: what is missing is 0, which is another device',
+    fix: 'write all parts',
+    check: ({ domain }) =>
+      [...pciHostdevs(domain), ...hostdevInterfaces(domain), ...nvmeDisks(domain)].flatMap((p) => {
+        const address = sourceAddress(p);
+        const missing = address ? ['bus', 'slot', 'function'].filter((n) => address.getAttribute(n) === null) : [];
+        return missing.length > 0 ? faults(p, [`${missing.join(', ')} missing`]) : [];
+      }),
+  },
+  {
+    id: 'unassigned-managed',
+    stage: 'advice',
+    holds: "a peer with <address type='unassigned'/> is managed='yes', or is bound to VFIO by something else",
+    since: 'libvirt 6.0.0',
+    source: 'libvirt docs/formatdomain: hostdev; hypervisor/virhostdev.c virHostdevPreparePCIDevices',
+    fix: "write managed='yes', or let hostdev's hook bind it",
+    check: ({ domain }) =>
+      pciHostdevs(domain)
+        .filter((p) => child(p.element, 'address')?.getAttribute('type') === 'unassigned')
+        .filter((p) => p.element.getAttribute('managed') !== 'yes')
+        .map((part) => ({ part, cause: "it is managed='no'" })),
+  },
+];
