@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <poll.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -144,9 +146,18 @@ void ignore_signals() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) sigaction(signal, &ignore, nullptr);
 }
 
+// A command that is killed lets go of its locks, and the next one puts right what it left: a request of the
+// dead one that was still on its way here must not come after that. False when it is dead already.
+bool end_with_parent() {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  pollfd parent{STDIN_FILENO, 0, 0};
+  return poll(&parent, 1, 0) == 0;
+}
+
 }  // namespace
 
 int run_writer() {
+  if (!end_with_parent()) return 0;
   ignore_signals();
   setsid();
   // One that is left behind must not keep a file system from being unmounted.

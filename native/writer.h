@@ -12,7 +12,8 @@
 
 namespace hostdev {
 
-// Serves until end of file on stdin; returns the exit code (2: the parent does not speak this protocol).
+// Serves until end of file on stdin, or until its parent dies, however it does; returns the exit code (2: the
+// parent does not speak this protocol).
 int run_writer();
 
 }  // namespace hostdev

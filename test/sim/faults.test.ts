@@ -126,7 +126,7 @@ describeSim('every write hangs', () => {
         const from = sim.count().writes;
         sim.ctl(`fault write sys/* hang count=1 skip=${nth}`);
         const began = performance.now();
-        const failure = await kind.run(host, 1000).then(
+        const failure = await kind.run(host, 750).then(
           () => null,
           (e: unknown) => e as Error & { code?: string },
         );

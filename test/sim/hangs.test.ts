@@ -3,7 +3,7 @@ import { closeSync, openSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { domainXml, UUID_B } from '../mock/hosts.ts';
 import { describeSim, type Running, type SimHost, until, useSimHosts } from './simhost.ts';
-import { booked, booksAgainst, bringHome, C, D, journalled, snapshot, WORLD } from './world.ts';
+import { A, B, booked, booksAgainst, bringHome, C, D, DOMAIN_XML, journalled, snapshot, WORLD } from './world.ts';
 
 const sims = useSimHosts();
 
@@ -12,12 +12,12 @@ const ANSWER_MS = 2000;
 
 const other = domainXml('other', UUID_B, [{ address: C }]);
 
-/** All that must answer while D hangs. */
-async function othersAnswer(sim: SimHost): Promise<void> {
+/** All that must answer while one device hangs. */
+async function othersAnswer(sim: SimHost, stuck: string): Promise<void> {
   // One after another: what is measured is the command, not how many a busy machine starts at once.
   const asked: [string, string[]][] = [
     ['list', ['list', '-j']],
-    ['show of it', ['show', D, '-j']],
+    ['show of it', ['show', stuck, '-j']],
     ['show of another', ['show', C, '-j']],
     ['status', ['status', '-j']],
     ['group list', ['group', 'list', '-j']],
@@ -47,16 +47,16 @@ async function givesUp(running: Running): Promise<void> {
   expect(ms).toBeLessThan(33_000);
 }
 
-async function booksRightAgain(sim: SimHost, original: ReturnType<typeof snapshot>): Promise<void> {
+async function booksRightAgain(sim: SimHost, original: ReturnType<typeof snapshot>, devices = [D]): Promise<void> {
   const host = sim.host();
   await until(() => sim.hung().length === 0, 'nothing hangs');
   for (const end = performance.now() + 10_000; ; ) {
-    const { exit, err } = await sim.spawn(['bind', D]).ended;
+    const { exit, err } = await sim.spawn(['bind', ...devices]).ended;
     if (exit === 0) break;
     if (performance.now() > end) throw new Error(err);
   }
   expect(booksAgainst(sim, host)).toEqual([]);
-  expect(booked(host)).toEqual([D]);
+  expect(booked(host)).toEqual(devices);
   expect(journalled(host).addresses).toEqual([]);
   await bringHome(sim, host, original);
 }
@@ -66,13 +66,24 @@ describeSim('a write that hangs', () => {
     const sim = await sims.start(WORLD);
     const original = snapshot(sim);
     sim.ctl('fault write sys/bus/pci/drivers/e1000e/unbind hang count=1');
-    const bind = sim.spawn(['bind', D]);
+    const hook = ['hook', 'run', 'guest', 'prepare', 'begin', '-', '--deadline-ms', '12000'];
+    const prepare = sim.spawn(hook, DOMAIN_XML);
     await until(() => sim.hung().length === 1, 'the unbind hangs', 10_000);
-    await othersAnswer(sim);
-    await givesUp(bind);
-    await othersAnswer(sim);
+    // The first that came; its peer's goes on beside it.
+    const stuck =
+      sim
+        .journal()
+        .find((line) => line.includes('unbind='))
+        ?.split('=')[1] ?? '';
+    expect([A, B]).toContain(stuck);
+    await othersAnswer(sim, stuck);
+    const { ms, exit, err } = await prepare.ended;
+    expect(ms).toBeLessThan(13_500);
+    expect([7, 9], err).toContain(exit);
+    expect(err).toContain(stuck);
+    await othersAnswer(sim, stuck);
     sim.ctl('clear', 'release');
-    await booksRightAgain(sim, original);
+    await booksRightAgain(sim, original, [A, B]);
   });
 
   test("in the driver's remove: its link is gone already", { timeout: 90_000 }, async () => {
@@ -81,10 +92,31 @@ describeSim('a write that hangs', () => {
     sim.ctl('driver e1000e remove_hang=1');
     const bind = sim.spawn(['bind', D]);
     await until(() => sim.hung().length === 1, 'the remove hangs', 10_000);
-    await othersAnswer(sim);
+    await othersAnswer(sim, D);
     sim.ctl('driver e1000e remove_hang=0', 'release');
     const { exit, err } = await bind.ended;
     expect(exit, err).toBe(0);
+    await booksRightAgain(sim, original);
+  });
+
+  test('on the way back: the device is in the books, and status says so all the same', {
+    timeout: 90_000,
+  }, async () => {
+    const sim = await sims.start(WORLD);
+    const original = snapshot(sim);
+    expect(sim.run('bind', D).exit).toBe(0);
+    sim.ctl('fault write sys/bus/pci/drivers/vfio-pci/unbind hang count=1');
+    const unbind = sim.spawn(['unbind', D]);
+    await until(() => sim.hung().length === 1, 'the unbind hangs', 10_000);
+    await othersAnswer(sim, D);
+    await givesUp(unbind);
+    await othersAnswer(sim, D);
+    // Nobody waits behind it a second time.
+    const refused = await sim.spawn(['unbind', D]).ended;
+    expect(refused.exit, refused.err).not.toBe(0);
+    expect(refused.ms).toBeLessThan(ANSWER_MS);
+    expect(refused.err).toContain(D);
+    sim.ctl('clear', 'release');
     await booksRightAgain(sim, original);
   });
 

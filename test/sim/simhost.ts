@@ -107,6 +107,11 @@ export class SimHost {
     return { writes, changes };
   }
 
+  /** The path of each of those changes, in order. */
+  changes(): string[] {
+    return this.#lines('.sim/changes');
+  }
+
   #lines(name: string): string[] {
     return readFileSync(this.path(name), 'utf8').split('\n').filter(Boolean);
   }

@@ -1,4 +1,5 @@
-// .sim: the control file, the journal of all writes, what hangs, and how many requests there were. Commands:
+// .sim: the control file (ctl), the journal of all writes, the paths of all changes, what hangs, and how many
+// writes and changes there were. Commands:
 //   device ADDR VENDOR:PRODUCT [class= subsystem= parent= group=N|auto numa= driver=NAME|auto override=
 //   physfn= totalvfs= vfids= vfgroup=
 //          vfoffset= vfstride= reset=METHODS reset_ms= reset_errno= port=root|up|down|bridge|pci|endpoint
@@ -160,8 +161,12 @@ void Kernel::control_files() {
     for (const auto& what : hung_) out += what + "\n";
     return 0;
   };
+  tree.attribute(folder, "changes", 0400)->show = [this](Lock&, std::string& out) {
+    for (const auto& path : changes_) out += path + "\n";
+    return 0;
+  };
   tree.attribute(folder, "count", 0400)->show = [this](Lock&, std::string& out) {
-    out = std::to_string(writes_) + " " + std::to_string(changes_) + "\n";
+    out = std::to_string(writes_) + " " + std::to_string(changes_.size()) + "\n";
     return 0;
   };
 }

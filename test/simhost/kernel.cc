@@ -135,7 +135,7 @@ int Kernel::carry_out(Lock& lock, const Fault& f, const std::string& path, int p
 int Kernel::enter(Lock& lock, const char* operation, bool changes, const std::string& path, int pid,
                   std::optional<Fault>& after) {
   if (path.rfind(".sim", 0) == 0) return 0;
-  if (changes) ++changes_;
+  if (changes) changes_.push_back(path);
   const auto fault = faults_.match(operation, changes, path);
   if (!fault) return 0;
   if (fault->after) {
@@ -179,7 +179,7 @@ int Kernel::write(Lock& lock, Node* node, int pid, const std::string& value) {
   std::optional<Fault> fault;
   if (watched) {
     ++writes_;
-    ++changes_;
+    changes_.push_back(path);
     journal_ += path + "=" + without_newline(value) + "\n";
     fault = faults_.match("write", true, path);
   }

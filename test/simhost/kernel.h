@@ -185,7 +185,8 @@ class Kernel {
   std::string journal_;
   std::vector<std::string> hung_;
   long writes_ = 0;
-  long changes_ = 0;
+  // The path of each request that changes anything, sysfs or plain files.
+  std::vector<std::string> changes_;
   std::string complaint_;
   bool autoprobe_ = true;
   bool cdev_ = false;
