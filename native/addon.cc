@@ -240,7 +240,9 @@ Napi::Value OpenHelper(const Napi::CallbackInfo& info) {
                                      [](Napi::Env, Helper* h) { const std::unique_ptr<Helper> owned(h); });
 }
 
-Helper* helper_argument(const Napi::Value& value) { return value.As<Napi::External<Helper>>().Data(); }
+Helper* helper_argument(const Napi::Value& value) {
+  return value.As<Napi::External<Helper>>().Data();
+}
 
 Napi::Value SendHelper(const Napi::CallbackInfo& info) {
   const auto bytes = [&](size_t index) {

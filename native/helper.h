@@ -31,12 +31,12 @@ class Helper {
   [[nodiscard]] int output() const { return output_.get(); }
 
   enum class Taken : uint8_t { kPart, kAnswer, kFailure };
-  // Takes what has come of the answer. kFailure with EPIPE: the process died, and what was asked for may still
-  // have happened; the next request starts another.
+  // Takes what has come of the answer. kFailure with EPIPE: the process died, and what was asked for may
+  // still have happened; the next request starts another.
   Taken take(std::string& answer, Failure& failure);
 
-  // Leaves a process that does not answer to its fate (not even SIGKILL ends a write in D state) and returns its
-  // id; what was asked for may still happen.
+  // Leaves a process that does not answer to its fate (not even SIGKILL ends a write in D state) and returns
+  // its id; what was asked for may still happen.
   pid_t abandon();
 
   // Lets go of the process.
