@@ -119,13 +119,16 @@ export const ANY = /^/;
 /** xsd:int up to 255, and virStrToLong_uip to base 10: blanks may precede the digits and not follow them. */
 export const UINT8 = /^\s*\+?0*(25[0-5]|2[0-4]\d|1?\d?\d)$/;
 export const UINT32 = /^\s*\+?\d{1,10}$/;
-/** virStrToLong_uip to base 0, which refuses what is no C number. */
+/**
+ * A number that both take: xsd:int or the schema's hex pattern, and virStrToLong_uip to base 0, for which a leading 0 means octal. Blanks before it are taken, behind
+ * it not.
+ */
 const number = (hex: string, octal: string, decimal: string): RegExp =>
-  new RegExp(`^(?:0x0*${hex}|0${octal}|${decimal})$`, 'i');
+  new RegExp(`^(?:0x${hex}|[ \\t\\n]*(?:0${octal}|${decimal}))$`);
 export const PCI_ADDRESS: Record<string, RegExp> = {
-  domain: number('[0-9a-f]{1,8}', '[0-7]*', '[1-9]\\d{0,9}'),
-  bus: number('[0-9a-f]{1,2}', '[0-7]*', '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]\\d?)'),
-  slot: number('[01]?[0-9a-f]', '[0-7]{0,2}', '(3[01]|[12]\\d|[1-9])'),
-  function: number('[0-7]', '[0-7]?', '[1-7]'),
+  domain: number('[0-9a-fA-F]{1,8}', '[0-7]*', '[1-9]\\d{0,9}'),
+  bus: number('[0-9a-fA-F]{1,2}', '0*[0-7]{0,2}', '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]\\d?)'),
+  slot: number('[01]?[0-9a-fA-F]', '0*(?:[0-2]?[0-7]|30|31)?', '(3[01]|[12]\\d|[1-9])'),
+  function: number('[0-7]', '0*[0-7]?', '[1-7]'),
   multifunction: ON_OFF,
 };
