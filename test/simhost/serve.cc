@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -460,6 +461,8 @@ namespace {
   static std::atomic_flag left;
   // Whoever comes second has nothing to do but wait for the end.
   while (left.test_and_set()) sleep(1);
+  // What other threads still answer has nowhere to go, and nobody needs to hear of it.
+  fuse_set_log_func([](fuse_log_level, const char*, va_list) {});
   fuse_session_unmount(session);
   _exit(0);
 }
