@@ -9,7 +9,10 @@ import { build } from 'esbuild';
 
 const LAYERS = [
   ['hostdev', ['src/cli/main.ts']],
-  ['engine', ['bind', 'group', 'help', 'show', 'status'].map((n) => `src/cli/${n}.ts`).concat('src/binding/guards.ts')],
+  [
+    'engine',
+    ['bind', 'group', 'help', 'show', 'status', 'vf'].map((n) => `src/cli/${n}.ts`).concat('src/binding/guards.ts'),
+  ],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];

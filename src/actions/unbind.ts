@@ -1,17 +1,20 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
-import { ownerText, refuse } from '../binding/bind.ts';
-import { type Binding, readBinding, removeBinding } from '../binding/books.ts';
+import { refuse } from '../binding/bind.ts';
+import { type Binding, ownerText, readBinding, removeBinding } from '../binding/books.ts';
 import { giveBack, type Returned } from '../binding/giveBack.ts';
 import type { Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { loadHostModule } from '../binding/modules.ts';
 import { type DeviceState, describeState, stepsOf } from '../binding/move.ts';
 import { changing, observing } from '../binding/session.ts';
+import type { SriovChange } from '../binding/sriov.ts';
 import { observe, runMoves, type Work } from '../binding/transaction.ts';
 import { vfioNodes } from '../binding/usage.ts';
+import { refillSteps, withoutVfs } from '../binding/vfPlan.ts';
+import { vfRefusals } from '../binding/vfUse.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { uniqueDevices } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -19,7 +22,13 @@ import type { PrintedPlan } from './plan.ts';
 
 export type UnbindResult = Warned & { changed: boolean; plan: PrintedPlan };
 
-type Way = { device: PciDevice; binding: Binding | null; now: DeviceState & { overrideBytes: string } };
+type Way = {
+  device: PciDevice;
+  binding: Binding | null;
+  now: DeviceState & { overrideBytes: string };
+  /** Of a PF: what its VFs are now. */
+  sriov: SriovChange | null;
+};
 
 /**
  * Raises HOSTDEV_NOT_OURS for a device that hostdev did not bind (unless `toHost`), HOSTDEV_IN_USE when a process holds one or a guest claims it, and what the
@@ -36,7 +45,10 @@ export async function unbindDevices(
   const run = async (work: Work, recovered: string[]): Promise<UnbindResult> => {
     const ways: Way[] = [];
     for (const device of devices) ways.push(await wayBack(work, device, toHost));
-    const refusals = ways.flatMap((w) => refusalsOf(host, w, options));
+    const refusals = ways.flatMap((w) => [
+      ...refusalsOf(host, w, options),
+      ...vfsInTheWay(host, inventory, w, options),
+    ]);
     const plan = planOf(work, ways, refusals);
     refuse(refusals);
     if (options.dryRun) return { changed: false, plan, warnings: recovered };
@@ -69,7 +81,23 @@ async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<
       },
     );
   }
-  return { device, binding, now };
+  const changes = binding?.sriov !== undefined || Boolean(device.sriov_numvfs);
+  return { device, binding, now, sriov: changes ? await withoutVfs(work, device.address) : null };
+}
+
+/** VFs that a PF has now, on VFIO or on none, would go with its driver. */
+function vfsInTheWay(host: Host, inventory: Inventory, way: Way, { allowed }: ActionOptions): Refusal[] {
+  const { device, now, sriov } = way;
+  const { address } = device;
+  if (!sriov || sriov.from.numvfs === 0 || targetOf(host, way).driver === now.driver) return [];
+  const refusals = vfRefusals(host, inventory, address, 'admin');
+  if (!allowed.has('vfs') || way.binding !== null)
+    refusals.push({
+      guard: 'vfs',
+      address,
+      reason: `it has ${sriov.from.numvfs} VFs, which would go with its driver: 'hostdev vf remove ${address}' first`,
+    });
+  return refusals;
 }
 
 function refusalsOf(host: Host, { device, binding, now }: Way, { allowed }: ActionOptions): Refusal[] {
@@ -100,8 +128,10 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
   const moves = ways.map((w) => ({
     address: w.device.address,
     group: w.device.iommu_group,
-    from: w.now,
+    from: { driver: w.now.driver, override: w.now.override },
     to: targetOf(work.host, w),
+    override_bytes: w.now.overrideBytes,
+    ...(w.sriov === null ? {} : { sriov: { ...w.sriov, to: w.binding?.sriov ?? w.sriov.to } }),
   }));
   return {
     devices: moves.map((m) => ({
@@ -110,7 +140,9 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
       driver_to: m.to.driver,
       module: null,
     })),
-    steps: stepsOf(work.host, moves).map(({ path, value, undo }) => ({ path, value, undo })),
+    steps: [...stepsOf(work.host, moves), ...moves.flatMap((m) => refillSteps(work.host, m))].map(
+      ({ path, value, undo }) => ({ path, value, undo }),
+    ),
     refusals,
   };
 }
@@ -128,7 +160,7 @@ async function goBack(work: Work, way: Way, warnings: string[]): Promise<boolean
 }
 
 /** Never bound by us: the override goes, the kernel matches anew, with the module that its modalias names. */
-async function toHostDriver(work: Work, { device, now }: Way, warnings: string[]): Promise<boolean> {
+async function toHostDriver(work: Work, { device, now, sriov }: Way, warnings: string[]): Promise<boolean> {
   const { host } = work;
   const { address } = device;
   if (now.override === null && !isVfioDriver(host, address, now.driver) && now.driver !== null) return false;
@@ -139,6 +171,7 @@ async function toHostDriver(work: Work, { device, now }: Way, warnings: string[]
     from: now,
     to: free,
     override_bytes: now.overrideBytes,
+    ...(sriov === null ? {} : { sriov }),
   };
   await runMoves(work, 'give-back', 'admin', [move], () => removeBinding(host, address));
   const modalias = host.read(host.device(address, 'modalias'));

@@ -1,15 +1,28 @@
 /** From "these devices, please" to a plan that can be shown, and from the plan to a finished transaction. */
 import { HostdevError } from '../errors.ts';
-import type { PciDevice } from '../pci/inventory.ts';
+import type { Host } from '../host/host.ts';
+import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { type Binding, type Claim, newBinding, readBinding, withClaims, writeBinding } from './books.ts';
+import {
+  type Binding,
+  type Claim,
+  newBinding,
+  ownerText,
+  readBinding,
+  removeBinding,
+  withClaims,
+  writeBinding,
+} from './books.ts';
 import { chooseDriver, type ModuleLists, readModuleLists } from './driverChoice.ts';
 import { type Guard, judge, type Refusal, refusalHint } from './guards.ts';
 import type { JournalMove } from './journal.ts';
 import { type DriverModule, loadedDriver } from './modules.ts';
 import { type Step, stepsOf } from './move.ts';
+import type { VfState } from './sriov.ts';
 import { observe, runMoves, type Work } from './transaction.ts';
 import { readUsage } from './usage.ts';
+import { withoutVfs } from './vfPlan.ts';
+import { vfRefusals } from './vfUse.ts';
 
 /** A device and the driver asked for; null is the kernel's best VFIO driver. */
 export type BindRequest = { device: PciDevice; wanted: string | null };
@@ -64,12 +77,14 @@ export async function planBind(
     plan.refusals.push(...verdict.refusals);
     plan.warnings.push(...verdict.warnings);
     const from = { driver: now.driver, override: now.override };
-    const move = {
+    if (current.sriov_numvfs) plan.refusals.push(...vfRefusals(host, scanInventory(host), device.address, owner));
+    const move: JournalMove = {
       address: device.address,
       group: device.iommu_group,
       from,
       to: { driver: target.driver, override: target.driver },
       override_bytes: now.overrideBytes,
+      ...(current.sriov_numvfs && allowed.has('vfs') ? { sriov: await withoutVfs(work, device.address) } : {}),
     };
     plan.devices.push({ device: current, target, move, binding });
   }
@@ -84,9 +99,6 @@ function once(read: () => ModuleLists): () => ModuleLists {
     return lists;
   };
 }
-
-export const ownerText = (c: Claim): string =>
-  c.name === null ? c.owner : `domain ${c.name} (${c.owner.slice('domain:'.length)})`;
 
 /** The steps of a plan, as they would be written. */
 export const planSteps = (work: Pick<Work, 'host'>, plan: BindPlan): Step[] =>
@@ -124,7 +136,10 @@ export async function executeBind(
     moves.push(d.move);
   }
   const commit = (): void => {
-    for (const d of plan.devices) writeBinding(work.host, afterBind(d, claim));
+    for (const d of plan.devices) {
+      writeBinding(work.host, afterBind(work.host, d, claim));
+      for (const vf of recordedVfs(d.move)) removeBinding(work.host, vf.address);
+    }
     for (const b of plan.adopted) writeBinding(work.host, { ...withClaims(b, [claim]), note: null });
     for (const b of also) writeBinding(work.host, b);
   };
@@ -133,20 +148,32 @@ export async function executeBind(
 }
 
 /** What was there before the first of our bindings stays what is given back, unless somebody else has changed the device since. */
-function afterBind({ device, move, binding }: PlannedDevice, claim: Claim): Binding {
+function afterBind(host: Host, { device, move, binding }: PlannedDevice, claim: Claim): Binding {
   const still =
     binding !== null && (move.from.driver === binding.after?.driver || move.from.driver === binding.before.driver);
-  if (!still) return newBinding(device.address, device.iommu_group, claim, move.from, move.to);
-  return { ...withClaims(binding, addClaim(binding.claims, claim)), after: move.to, note: null };
+  const gone =
+    move.sriov === undefined
+      ? {}
+      : { sriov: move.sriov.from, vf_bindings: recordedVfs(move).flatMap((vf) => readBinding(host, vf.address) ?? []) };
+  if (!still) return { ...newBinding(device.address, device.iommu_group, claim, move.from, move.to), ...gone };
+  return { ...gone, ...withClaims(binding, addClaim(binding.claims, claim)), after: move.to, note: null };
 }
+
+/** The VFs that a PF had before a move took them. */
+const recordedVfs = ({ sriov }: JournalMove): VfState[] => (Array.isArray(sriov?.from.vfs) ? sriov.from.vfs : []);
 
 export const addClaim = (claims: readonly Claim[], claim: Claim): Claim[] => [
   ...claims.filter((c) => c.owner !== claim.owner),
   claim,
 ];
 
-/** The locks of a set of devices, in the order everybody takes them: groups ascending, devices without a group under one name. */
-export function groupLocks(groups: readonly (number | null)[]): string[] {
-  const numbers = [...new Set(groups)].sort((a, b) => (a ?? Number.MAX_SAFE_INTEGER) - (b ?? Number.MAX_SAFE_INTEGER));
+/**
+ * The locks of a set of devices, in the order everybody takes them: groups with a PF first, because a change of its VFs takes theirs afterwards; then ascending, devices
+ * without a group under one name.
+ */
+export function groupLocks(groups: readonly (number | null)[], inventory: Inventory): string[] {
+  const pfs = new Set(inventory.devices.filter((d) => d.dev_type === 'type-PF').map((d) => d.iommu_group));
+  const rank = (g: number | null): number => (pfs.has(g) ? 0 : 2 ** 32) + (g ?? 2 ** 31);
+  const numbers = [...new Set(groups)].sort((a, b) => rank(a) - rank(b));
   return numbers.map((g) => `group-${g ?? 'none'}`);
 }

@@ -9,8 +9,10 @@ import { type Binding, removeBinding, withClaims, writeBinding } from './books.t
 import type { JournalMove } from './journal.ts';
 import { driverExists, loadHostModule } from './modules.ts';
 import { type DeviceState, describeState, sameState } from './move.ts';
+import type { SriovChange } from './sriov.ts';
 import { observe, runMoves, type Work } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
+import { observeSriov } from './vfs.ts';
 
 /** One device's outcome: given back (or already there), gone, or kept with the reason. */
 export type Returned = {
@@ -42,7 +44,8 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
     removeBinding(host, address);
     return result('gone', 'the device is no longer there');
   }
-  if (sameState(now, before)) {
+  const sriov = await vfsBack(work, device, binding);
+  if (sameState(now, before) && (sriov === undefined || sriov.from.numvfs > 0)) {
     removeBinding(host, address);
     return result('already');
   }
@@ -52,6 +55,8 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
     return keep(
       `somebody else put it on ${describeState(now)}; hostdev had left it on ${describeState(binding.after ?? before)}`,
     );
+  if (sriov !== undefined && sriov.from.numvfs > 0)
+    return keep(`it has ${sriov.from.numvfs} VFs now; 'hostdev vf remove ${address}' first`);
   await ensureDriver(work, address, before.driver);
   const move: JournalMove = {
     address,
@@ -59,15 +64,33 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
     from: { driver: now.driver, override: now.override },
     to: before,
     override_bytes: now.overrideBytes,
+    ...(sriov === undefined ? {} : { sriov }),
   };
   writeBinding(host, ended(binding, 'its return was begun'));
   try {
-    await runMoves(work, 'give-back', binding.owner ?? 'admin', [move], () => removeBinding(host, address));
+    await runMoves(work, 'give-back', binding.owner ?? 'admin', [move], () => closeBooks(host, binding));
   } catch (e) {
     writeBinding(host, ended(binding, (e as Error).message));
     throw e;
   }
   return result('given-back');
+}
+
+/** The way of a PF's VFs back to what the books recorded; undefined for what has none and had none. */
+async function vfsBack(work: Work, device: PciDevice, binding: Binding): Promise<SriovChange | undefined> {
+  if (binding.sriov === undefined && !device.sriov_numvfs) return undefined;
+  const { numvfs_bytes, autoprobe_bytes, ...from } = await observeSriov(work, device.address, observe);
+  return { from, to: binding.sriov ?? from, numvfs_bytes, autoprobe_bytes };
+}
+
+/** The binding goes; those of the VFs that came back with a PF stand again, with the groups that they are in now. */
+export function closeBooks(host: Host, binding: Binding): void {
+  for (const vf of binding.vf_bindings ?? []) {
+    const group = host.linkName(host.device(vf.address, 'iommu_group'));
+    if (host.list(host.device(vf.address)) !== null)
+      writeBinding(host, { ...vf, group: group !== null && /^\d{1,7}$/.test(group) ? Number(group) : null });
+  }
+  removeBinding(host, binding.address);
 }
 
 /** A guest's claim ends with the guest, whether the device came back or not; the admin's stays until it did. */

@@ -8,7 +8,7 @@ import type { Usage } from './usage.ts';
 /** Every guard, and whether --allow may lift it; the others stand for what the kernel would refuse or never come back from. */
 export const GUARDS = {
   bridge: { allowable: false, text: 'bridges and other non-endpoints are not for guests' },
-  vfs: { allowable: false, text: 'a PF with VFs: unbinding it takes them away' },
+  vfs: { allowable: true, text: 'a PF with idle VFs: its driver takes them away when it goes' },
   denylist: { allowable: false, text: 'vfio-pci refuses the device' },
   'in-use': { allowable: false, text: 'a process holds the device open' },
   'other-owner': { allowable: true, text: 'the device belongs to another guest or to the admin' },
@@ -56,10 +56,7 @@ export function judge(
   };
   if (isBridge(device)) raise('bridge', `it is a bridge (class ${device.class}), no endpoint: VFIO does not take it`);
   if (device.sriov_numvfs !== null && device.sriov_numvfs > 0 && device.driver !== null) {
-    raise(
-      'vfs',
-      `it has ${device.sriov_numvfs} VFs, which would go with its driver: first write 0 to its sriov_numvfs`,
-    );
+    raise('vfs', `it has ${device.sriov_numvfs} VFs, which would go with its driver`);
   }
   const denied =
     j.target?.driver === 'vfio-pci' && !j.denylistOff

@@ -8,6 +8,7 @@ import { readBinding, removeBinding } from './books.ts';
 import { ensureDriver } from './giveBack.ts';
 import { type JournalEntry, type JournalMove, readJournal, removeJournal, writeJournal } from './journal.ts';
 import { describeState, sameState } from './move.ts';
+import { recoverPf } from './recoverPf.ts';
 import { observe, restoreBytes, settle, type Work } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
 
@@ -62,6 +63,7 @@ async function recoverDevice(
     removeBinding(host, address);
     return `${address} is gone; forgot what an interrupted ${entry.kind} (${entry.id}) left of it`;
   }
+  if (move.sriov !== undefined) return recoverPf(work, inventory, entry, { ...move, sriov: move.sriov });
   const goal = entry.kind === 'bind' && !committed(host, move) ? move.from : move.to;
   if (!sameState(now, goal)) {
     refuseHeld(host, inventory, address);

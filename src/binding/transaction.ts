@@ -23,6 +23,7 @@ import {
   writeJournal,
 } from './journal.ts';
 import { type DeviceState, describeState, type Move, type Step, sameState, stepsOf } from './move.ts';
+import { type Engine, settlePf, writeAutoprobe, writeNumvfs } from './vfs.ts';
 
 /** What one command works with: the helper that writes, its time, and how it is stopped. */
 export type Work = {
@@ -35,6 +36,8 @@ export type Work = {
   signal?: AbortSignal;
   /** Told of each write that was made and verified. */
   onStep?: (step: Step) => void;
+  /** Takes further groups' locks, for groups that appear in the middle of the work (a PF's VFs); given up with the others. */
+  lockGroups?: (groups: readonly (number | null)[], deadline: Deadline) => Promise<void>;
 };
 
 /** A read of an attribute that takes the device's lock may hang like a write, but has nothing to wait for when all is well. */
@@ -100,6 +103,7 @@ export async function runMoves(
       await performStep(work, step);
       work.onStep?.(step);
     }
+    for (const move of moves) if (move.sriov !== undefined) await settlePf(work, move, 'to', ENGINE);
     commit();
   } catch (e) {
     const { failed, left, pending } = await undo(work, moves);
@@ -140,7 +144,7 @@ async function undo(
   let pending = false;
   for (const move of [...moves].reverse()) {
     try {
-      await settle(late, move, move.from);
+      await settleMove(late, move, 'from');
       await restoreBytes(late, move);
     } catch (e) {
       pending ||= e instanceof HostdevError && e.code === 'HOSTDEV_TIMEOUT';
@@ -150,6 +154,10 @@ async function undo(
   }
   return { failed, left, pending };
 }
+
+/** Brings a device, and the VFs of a PF that changed with it, from whatever they are on now to one end of a move. */
+export const settleMove = (work: Work, move: JournalMove, end: 'from' | 'to'): Promise<void> =>
+  settlePf(work, move, end, ENGINE);
 
 /** Brings one device from whatever it is on now to `target`. A device that is gone is where it can be. */
 export async function settle(work: Work, move: Pick<Move, 'address' | 'group'>, target: DeviceState): Promise<void> {
@@ -173,7 +181,8 @@ export async function restoreBytes(work: Work, move: JournalMove): Promise<void>
   }
 }
 
-async function performStep(work: Work, step: Step): Promise<void> {
+/** Makes one write and looks whether it did what it should. */
+export async function performStep(work: Work, step: Step): Promise<void> {
   switch (step.kind) {
     case 'override':
       return writeOverride(work, step);
@@ -181,8 +190,14 @@ async function performStep(work: Work, step: Step): Promise<void> {
       return unbind(work, step.address, step.path);
     case 'probe':
       return probe(work, step);
+    case 'numvfs':
+      return writeNumvfs(work, step, write);
+    case 'autoprobe':
+      return writeAutoprobe(work, step, write);
   }
 }
+
+const ENGINE: Engine = { observe, settle, perform: performStep };
 
 async function writeOverride(work: Work, step: Step): Promise<void> {
   await write(work, step.path, step.value);

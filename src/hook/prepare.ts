@@ -4,8 +4,8 @@
  * managed='no': we bind, and `release` gives back. managed='yes': libvirt binds between; here it is only checked, so that the user reads a cause, and
  * what was there before is noted, because libvirt does not restore an override and forgets the host driver.
  */
-import { addClaim, type BindRequest, executeBind, ownerText, planBind, refuse } from '../binding/bind.ts';
-import { type Binding, type Claim, newBinding, readBinding, withClaims } from '../binding/books.ts';
+import { addClaim, type BindRequest, executeBind, planBind, refuse } from '../binding/bind.ts';
+import { type Binding, type Claim, newBinding, ownerText, readBinding, withClaims } from '../binding/books.ts';
 import { type Guard, judge, type Refusal } from '../binding/guards.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import { observe, onVfio, type Work } from '../binding/transaction.ts';

@@ -15,6 +15,10 @@ export type ModelDevice = {
   numa?: number;
   physfn?: string;
   totalVfs?: number;
+  /** What this PF's VFs are: ids, addresses from its own by the capability's offset and stride, groups from `group` on (null: none). */
+  sriov?: { ids: string; offset: number; stride: number; group: number | null; late?: boolean; makes?: number };
+  /** `sriov_drivers_autoprobe` of a PF. */
+  autoprobe?: boolean;
   driver?: string | null;
   override?: string | null;
   /** Further attributes: boot_vga, reset_method … */
@@ -30,6 +34,9 @@ export type ModelDriver = {
   /** probe() answers this errno; the probe file says nothing of it, as in the kernel. */
   probeErrno?: keyof typeof constants.errno;
   loaded?: boolean;
+  /** It has sriov_configure, which answers this errno when it is given one. */
+  sriov?: boolean;
+  sriovErrno?: keyof typeof constants.errno;
 };
 
 type Live = Required<Pick<ModelDevice, 'address' | 'ids'>> &
@@ -54,6 +61,8 @@ export class KernelModel implements NativeBinding {
   fault: Fault = () => null;
   #locks = new Map<number, string>();
   #nextLock = 100;
+  /** VFs that the kernel has promised but that are not there yet; a look at the PF's folder brings the next step of one. */
+  readonly #coming: { vf: Live; group: number | null }[] = [];
 
   constructor(devices: ModelDevice[], drivers: ModelDriver[], aliases = '') {
     for (const d of drivers) this.drivers.set(d.name, { loaded: true, ...d });
@@ -81,7 +90,7 @@ export class KernelModel implements NativeBinding {
       driver: d.driver,
       iommuGroup: d.group == null ? null : `${d.group}`,
       physfn: d.physfn ?? null,
-      totalVfs: d.totalVfs === undefined ? null : `${d.totalVfs}\n`,
+      totalVfs: d.totalVfs === undefined ? null : (d.attributes?.sriov_totalvfs ?? `${d.totalVfs}\n`),
     }));
     return { devices: devices.sort((a, b) => (a.address < b.address ? -1 : 1)), failures: [] };
   }
@@ -112,6 +121,7 @@ export class KernelModel implements NativeBinding {
   }
 
   readDir(_root: string, path: string): string[] {
+    this.#arrive(path);
     const names = this.#tree().dirs.get(path);
     if (names === undefined) throw this.#error('ENOENT', 'open', path);
     return [...names].sort();
@@ -167,6 +177,8 @@ export class KernelModel implements NativeBinding {
     else if (file === 'unbind') this.#unbind(name, path, value.trim());
     else if (file === 'bind') this.#bind(name, path, value.trim());
     else if (path === 'sys/bus/pci/drivers_probe') this.#probe(path, value.trim());
+    else if (file === 'sriov_numvfs') this.#setNumvfs(name, path, value.trim());
+    else if (file === 'sriov_drivers_autoprobe') this.#setAutoprobe(name, path, value.trim());
     else throw this.#error('EACCES', 'open', path);
   }
 
@@ -182,6 +194,8 @@ export class KernelModel implements NativeBinding {
     if (!this.drivers.get(driver)?.loaded) throw this.#error('ENOENT', 'open', path);
     const d = this.devices.get(address);
     if (d?.driver !== driver) throw this.#error('ENODEV', 'write', path);
+    // As igb, ixgbe and mlx5_core do in remove().
+    this.#dropVfs(d, path);
     d.driver = null;
   }
 
@@ -199,14 +213,85 @@ export class KernelModel implements NativeBinding {
     const d = this.devices.get(address);
     if (!d) throw this.#error('ENODEV', 'write', path);
     if (d.driver !== null) return;
-    if (
-      d.physfn !== undefined &&
-      d.override === null &&
-      this.files.get(`sys/bus/pci/devices/${d.physfn}/sriov_drivers_autoprobe`)?.trim() === '0'
-    )
-      return;
+    if (d.physfn !== undefined && d.override === null && this.devices.get(d.physfn)?.autoprobe === false) return;
     const r = [...this.drivers.values()].find((x) => x.loaded && matches(x, d));
-    if (r && !r.probeErrno) d.driver = r.name;
+    // vfio_pci_core_register_device: EBUSY for a PF with VFs.
+    if (r && !r.probeErrno && !(r.vfio && this.vfsOf(address).length > 0)) d.driver = r.name;
+  }
+
+  // SR-IOV: drivers/pci/iov.c sriov_numvfs_store and pci_iov_add_virtfn.
+
+  /** The VFs of a PF, those that are still to come too, in order of their number. */
+  vfsOf(pf: string): Live[] {
+    const all = new Set([...this.devices.values(), ...this.#coming.map((c) => c.vf)]);
+    return [...all].filter((d) => d.physfn === pf).sort((a, b) => (a.address < b.address ? -1 : 1));
+  }
+
+  #setNumvfs(address: string, path: string, text: string): void {
+    const pf = this.devices.get(address);
+    if (pf?.totalVfs === undefined) throw this.#error('ENOENT', 'open', path);
+    if (!/^\d{1,5}$/.test(text) || Number(text) > 65535) throw this.#error('EINVAL', 'write', path);
+    const wanted = Number(text);
+    const have = this.vfsOf(address).length;
+    if (wanted > pf.totalVfs) throw this.#error('ERANGE', 'write', path);
+    if (wanted === have) return;
+    const driver = this.drivers.get(pf.driver ?? '');
+    if (!driver?.sriov) throw this.#error('ENOENT', 'write', path);
+    if (wanted > 0 && have > 0) throw this.#error('EBUSY', 'write', path);
+    if (driver.sriovErrno) throw this.#error(driver.sriovErrno, 'write', path);
+    if (wanted === 0) this.#dropVfs(pf, path);
+    else this.#makeVfs(pf, Math.min(wanted, pf.sriov?.makes ?? wanted));
+  }
+
+  #setAutoprobe(address: string, path: string, text: string): void {
+    const pf = this.devices.get(address);
+    if (pf?.totalVfs === undefined) throw this.#error('ENOENT', 'open', path);
+    if (!/^[01yn]$/i.test(text)) throw this.#error('EINVAL', 'write', path);
+    pf.autoprobe = /[1y]/i.test(text);
+  }
+
+  /** A VF that user space has open is never let go: the write does not come back. */
+  #dropVfs(pf: Live, path: string): void {
+    const vfs = this.vfsOf(pf.address);
+    const held = vfs.some((vf) => this.openBy.some((h) => h.path === `/dev/vfio/${vf.group}`));
+    if (held) throw this.#error('ETIMEDOUT', 'write', path);
+    for (const vf of vfs) this.devices.delete(vf.address);
+    this.#coming.splice(0, this.#coming.length, ...this.#coming.filter((c) => c.vf.physfn !== pf.address));
+  }
+
+  #makeVfs(pf: Live, count: number): void {
+    const { ids = '8086:10ca', offset = 128, stride = 2, group = null, late = false } = pf.sriov ?? {};
+    const [domain = '', bus = '', slot = '', fn = ''] = pf.address.split(/[:.]/);
+    const rid = Number.parseInt(bus, 16) * 256 + Number.parseInt(slot, 16) * 8 + Number(fn);
+    const hex = (n: number): string => n.toString(16).padStart(2, '0');
+    for (let n = 0; n < count; n += 1) {
+      const at = rid + offset + stride * n;
+      const address = `${domain}:${hex(at >> 8)}:${hex((at >> 3) & 31)}.${at & 7}`;
+      const vf: Live = {
+        address,
+        ids,
+        group: null,
+        numa: pf.numa ?? -1,
+        physfn: pf.address,
+        driver: null,
+        override: null,
+      };
+      this.#coming.push({ vf, group: group === null ? null : group + n });
+    }
+    while (!late && this.#coming.length > 0) this.#arrive(`sys/bus/pci/devices/${pf.address}`);
+  }
+
+  /** One step of the first VF that is to come: its device, then its group and its driver. */
+  #arrive(path: string): void {
+    const [next] = this.#coming;
+    if (next === undefined || path !== `sys/bus/pci/devices/${next.vf.physfn}`) return;
+    const { vf, group } = next;
+    if (!this.devices.has(vf.address)) this.devices.set(vf.address, vf);
+    else {
+      vf.group = group;
+      this.#coming.shift();
+      if (this.devices.get(vf.physfn ?? '')?.autoprobe !== false) this.#probe('', vf.address);
+    }
   }
 
   // The tree as sysfs shows it, made from the state on demand.
@@ -221,6 +306,21 @@ export class KernelModel implements NativeBinding {
       files.set(`${at}/modalias`, modalias(d));
       files.set(`${at}/driver_override`, `${d.override ?? '(null)'}\n`);
       for (const [name, text] of Object.entries(d.attributes ?? {})) files.set(`${at}/${name}`, text);
+      if (d.totalVfs !== undefined) {
+        const vfs = this.vfsOf(d.address);
+        files.set(`${at}/sriov_totalvfs`, `${d.totalVfs}\n`);
+        files.set(`${at}/sriov_numvfs`, `${vfs.length}\n`);
+        files.set(`${at}/sriov_drivers_autoprobe`, d.autoprobe === false ? '0\n' : '1\n');
+        if (d.sriov) {
+          files.set(`${at}/sriov_offset`, `${d.sriov.offset}\n`);
+          files.set(`${at}/sriov_stride`, `${d.sriov.stride}\n`);
+          files.set(`${at}/sriov_vf_device`, `${d.sriov.ids.split(':')[1]}\n`);
+        }
+        for (const [n, vf] of vfs.entries())
+          if (this.devices.has(vf.address)) links.set(`${at}/virtfn${n}`, `../${vf.address}`);
+        for (const [name, text] of Object.entries(d.attributes ?? {})) files.set(`${at}/${name}`, text);
+      }
+      if (d.physfn !== undefined) links.set(`${at}/physfn`, `../${d.physfn}`);
       if (d.driver !== null) links.set(`${at}/driver`, `../../../bus/pci/drivers/${d.driver}`);
       if (d.group != null) {
         links.set(`${at}/iommu_group`, `../../../kernel/iommu_groups/${d.group}`);
