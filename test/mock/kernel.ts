@@ -153,10 +153,30 @@ export class KernelModel implements NativeBinding {
 
   // Writing.
 
+  /** Kills the process after so many more writes: nothing that it asks for is answered any more, and the kernel takes its locks away. */
+  crashAfter(writes: number): Promise<void> {
+    return new Promise((crashed) => {
+      this.#crash = { left: writes, crashed };
+    });
+  }
+
+  #crash: { left: number; crashed: () => void } | null = null;
+
   openWriter(): KernelWriter {
+    let dead = false;
+    const alive = <T>(answer: () => T): Promise<T> =>
+      dead ? new Promise(() => {}) : new Promise((resolve) => resolve(answer()));
     return {
-      write: async (path, value) => this.#write(path, value),
-      read: async (path) => this.readFile('', path, 4096),
+      write: (path, value) => {
+        if (this.#crash?.left === 0) {
+          dead = true;
+          this.#locks.clear();
+          this.#crash.crashed();
+          this.#crash = null;
+        } else if (this.#crash) this.#crash.left -= 1;
+        return alive(() => this.#write(path, value));
+      },
+      read: (path) => alive(() => this.readFile('', path, 4096)),
       restoreFile: async (path) => {
         throw this.#error('EPERM', 'ftruncate', path);
       },
