@@ -83,12 +83,12 @@ export const ERRORS = {
   HOSTDEV_NO_SRIOV: {
     exit: EXIT.no,
     text: 'The device is no PF: it cannot have VFs.',
-    hint: "'hostdev list' shows a PF as 'PF <VFs>/<most>'; SR-IOV may be off in firmware or on the card.",
+    hint: "Look for type PF in 'hostdev list'; SR-IOV may be off in firmware or on the card.",
   },
   HOSTDEV_VF_COUNT: {
     exit: EXIT.no,
     text: 'The PF cannot have that many VFs.',
-    hint: 'Ask for at most sriov_totalvfs; the card may allow more after a change of its firmware settings.',
+    hint: 'Ask for at most sriov_totalvfs, or raise that in the settings of the card.',
   },
   HOSTDEV_VFS: {
     exit: EXIT.failed,
