@@ -7,7 +7,7 @@ import type { JournalMove } from '../binding/journal.ts';
 import { loadHostModule } from '../binding/modules.ts';
 import { type DeviceState, describeState, stepsOf } from '../binding/move.ts';
 import { changing, observing } from '../binding/session.ts';
-import type { SriovChange } from '../binding/sriov.ts';
+import { recordedVfs, type SriovChange } from '../binding/sriov.ts';
 import { observe, runMoves, type Work } from '../binding/transaction.ts';
 import { vfioNodes } from '../binding/usage.ts';
 import { refillSteps, withoutVfs } from '../binding/vfPlan.ts';
@@ -27,7 +27,7 @@ type Way = {
   binding: Binding | null;
   now: DeviceState & { overrideBytes: string };
   /** Of a PF: what its VFs are now. */
-  sriov: SriovChange | null;
+  sriov: SriovChange | undefined;
 };
 
 /**
@@ -54,7 +54,7 @@ export async function unbindDevices(
     if (options.dryRun) return { changed: false, plan, warnings: recovered };
     const warnings = [...recovered];
     let changed = false;
-    for (const way of ways) changed = (await goBack(work, way, warnings)) || changed;
+    for (const way of ways) changed = (await goBack(work, way, options.allowed.has('vfs'), warnings)) || changed;
     return { changed, plan, warnings };
   };
   return options.dryRun
@@ -82,7 +82,7 @@ async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<
     );
   }
   const changes = binding?.sriov !== undefined || Boolean(device.sriov_numvfs);
-  return { device, binding, now, sriov: changes ? await withoutVfs(work, device.address) : null };
+  return { device, binding, now, sriov: changes ? await withoutVfs(work, device.address) : undefined };
 }
 
 /** VFs that a PF has now, on VFIO or on none, would go with its driver. */
@@ -91,11 +91,11 @@ function vfsInTheWay(host: Host, inventory: Inventory, way: Way, { allowed }: Ac
   const { address } = device;
   if (!sriov || sriov.from.numvfs === 0 || targetOf(host, way).driver === now.driver) return [];
   const refusals = vfRefusals(host, inventory, address, 'admin');
-  if (!allowed.has('vfs') || way.binding !== null)
+  if (!allowed.has('vfs'))
     refusals.push({
       guard: 'vfs',
       address,
-      reason: `it has ${sriov.from.numvfs} VFs, which would go with its driver: 'hostdev vf remove ${address}' first`,
+      reason: `it has ${sriov.from.numvfs} VFs, which would go with its driver; 'hostdev vf remove ${address}' takes them away`,
     });
   return refusals;
 }
@@ -131,7 +131,7 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
     from: { driver: w.now.driver, override: w.now.override },
     to: targetOf(work.host, w),
     override_bytes: w.now.overrideBytes,
-    ...(w.sriov === null ? {} : { sriov: { ...w.sriov, to: w.binding?.sriov ?? w.sriov.to } }),
+    ...(w.sriov === undefined ? {} : { sriov: { ...w.sriov, to: w.binding?.sriov ?? w.sriov.to } }),
   }));
   return {
     devices: moves.map((m) => ({
@@ -148,9 +148,9 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
 }
 
 /** True when something changed. */
-async function goBack(work: Work, way: Way, warnings: string[]): Promise<boolean> {
+async function goBack(work: Work, way: Way, dropVfs: boolean, warnings: string[]): Promise<boolean> {
   if (way.binding === null) return toHostDriver(work, way, warnings);
-  const back: Returned = await giveBack(work, way.device, way.binding);
+  const back: Returned = await giveBack(work, way.device, way.binding, dropVfs);
   if (back.outcome === 'kept') {
     throw new HostdevError('HOSTDEV_IN_USE', `${back.address} stays as it is: ${back.reason}`, {
       hint: `'hostdev unbind --to-host ${back.address}' after looking at it.`,
@@ -171,9 +171,11 @@ async function toHostDriver(work: Work, { device, now, sriov }: Way, warnings: s
     from: now,
     to: free,
     override_bytes: now.overrideBytes,
-    ...(sriov === null ? {} : { sriov }),
+    ...(sriov === undefined ? {} : { sriov }),
   };
-  await runMoves(work, 'give-back', 'admin', [move], () => removeBinding(host, address));
+  await runMoves(work, 'give-back', 'admin', [move], () => {
+    for (const a of [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)]) removeBinding(host, a);
+  });
   const modalias = host.read(host.device(address, 'modalias'));
   if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
   await work.writer.write(host.driversProbe, address, work.deadline.left);

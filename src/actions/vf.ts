@@ -6,6 +6,7 @@ import type { JournalMove } from '../binding/journal.ts';
 import { stepsOf } from '../binding/move.ts';
 import { recover } from '../binding/recover.ts';
 import { changing, observing } from '../binding/session.ts';
+import { recordedVfs } from '../binding/sriov.ts';
 import { runMoves, type Work } from '../binding/transaction.ts';
 import { type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
 import { lockVfs } from '../binding/vfs.ts';
@@ -159,7 +160,7 @@ function refuseWith(plan: PrintedPlan): void {
 /** The books of the VFs that went are closed; those made for guests are the admin's, and were on nothing before. */
 function keepBooks(host: Host, move: JournalMove, use: 'vfio' | 'netdev'): void {
   const { from, to } = move.sriov ?? {};
-  for (const vf of Array.isArray(from?.vfs) ? from.vfs : []) removeBinding(host, vf.address);
+  for (const vf of recordedVfs(from)) removeBinding(host, vf.address);
   if (to?.numvfs === 0 || use !== 'vfio') return;
   const none = { driver: null, override: null };
   for (const vf of scanInventory(host).devices)

@@ -18,7 +18,7 @@ import { type Guard, judge, type Refusal, refusalHint } from './guards.ts';
 import type { JournalMove } from './journal.ts';
 import { type DriverModule, loadedDriver } from './modules.ts';
 import { type Step, stepsOf } from './move.ts';
-import type { VfState } from './sriov.ts';
+import { recordedVfs } from './sriov.ts';
 import { observe, runMoves, type Work } from './transaction.ts';
 import { readUsage } from './usage.ts';
 import { withoutVfs } from './vfPlan.ts';
@@ -138,7 +138,7 @@ export async function executeBind(
   const commit = (): void => {
     for (const d of plan.devices) {
       writeBinding(work.host, afterBind(work.host, d, claim));
-      for (const vf of recordedVfs(d.move)) removeBinding(work.host, vf.address);
+      for (const vf of recordedVfs(d.move.sriov?.from)) removeBinding(work.host, vf.address);
     }
     for (const b of plan.adopted) writeBinding(work.host, { ...withClaims(b, [claim]), note: null });
     for (const b of also) writeBinding(work.host, b);
@@ -154,13 +154,13 @@ function afterBind(host: Host, { device, move, binding }: PlannedDevice, claim: 
   const gone =
     move.sriov === undefined
       ? {}
-      : { sriov: move.sriov.from, vf_bindings: recordedVfs(move).flatMap((vf) => readBinding(host, vf.address) ?? []) };
+      : {
+          sriov: move.sriov.from,
+          vf_bindings: recordedVfs(move.sriov.from).flatMap((vf) => readBinding(host, vf.address) ?? []),
+        };
   if (!still) return { ...newBinding(device.address, device.iommu_group, claim, move.from, move.to), ...gone };
   return { ...gone, ...withClaims(binding, addClaim(binding.claims, claim)), after: move.to, note: null };
 }
-
-/** The VFs that a PF had before a move took them. */
-const recordedVfs = ({ sriov }: JournalMove): VfState[] => (Array.isArray(sriov?.from.vfs) ? sriov.from.vfs : []);
 
 export const addClaim = (claims: readonly Claim[], claim: Claim): Claim[] => [
   ...claims.filter((c) => c.owner !== claim.owner),

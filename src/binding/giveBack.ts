@@ -9,7 +9,7 @@ import { type Binding, removeBinding, withClaims, writeBinding } from './books.t
 import type { JournalMove } from './journal.ts';
 import { driverExists, loadHostModule } from './modules.ts';
 import { type DeviceState, describeState, sameState } from './move.ts';
-import type { SriovChange } from './sriov.ts';
+import { recordedVfs, type SriovChange } from './sriov.ts';
 import { observe, runMoves, type Work } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
 import { observeSriov } from './vfs.ts';
@@ -23,10 +23,15 @@ export type Returned = {
 };
 
 /**
- * Gives one device back whose last claim is gone. The caller holds its group's lock. What stands in the way is an outcome, not an error;
+ * Gives one device back whose last claim is gone. The caller holds its group's lock; `dropVfs` lets idle VFs go that a PF has on VFIO. What stands in the way is an outcome, not an error;
  * raised is only what {@link runMoves} raises when the change itself fails (then the device is on VFIO again and the books say so).
  */
-export async function giveBack(work: Work, device: PciDevice | undefined, binding: Binding): Promise<Returned> {
+export async function giveBack(
+  work: Work,
+  device: PciDevice | undefined,
+  binding: Binding,
+  dropVfs = false,
+): Promise<Returned> {
   const { host } = work;
   const { address, before } = binding;
   const result = (outcome: Returned['outcome'], reason: string | null = null): Returned => ({
@@ -55,7 +60,7 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
     return keep(
       `somebody else put it on ${describeState(now)}; hostdev had left it on ${describeState(binding.after ?? before)}`,
     );
-  if (sriov !== undefined && sriov.from.numvfs > 0)
+  if (sriov !== undefined && sriov.from.numvfs > 0 && !dropVfs)
     return keep(`it has ${sriov.from.numvfs} VFs now; 'hostdev vf remove ${address}' first`);
   await ensureDriver(work, address, before.driver);
   const move: JournalMove = {
@@ -68,7 +73,7 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
   };
   writeBinding(host, ended(binding, 'its return was begun'));
   try {
-    await runMoves(work, 'give-back', binding.owner ?? 'admin', [move], () => closeBooks(host, binding));
+    await runMoves(work, 'give-back', binding.owner ?? 'admin', [move], () => closeBooks(host, binding, sriov));
   } catch (e) {
     writeBinding(host, ended(binding, (e as Error).message));
     throw e;
@@ -80,11 +85,12 @@ export async function giveBack(work: Work, device: PciDevice | undefined, bindin
 async function vfsBack(work: Work, device: PciDevice, binding: Binding): Promise<SriovChange | undefined> {
   if (binding.sriov === undefined && !device.sriov_numvfs) return undefined;
   const { numvfs_bytes, autoprobe_bytes, ...from } = await observeSriov(work, device.address, observe);
-  return { from, to: binding.sriov ?? from, numvfs_bytes, autoprobe_bytes };
+  return { from, to: binding.sriov ?? { ...from, numvfs: 0, vfs: [] }, numvfs_bytes, autoprobe_bytes };
 }
 
-/** The binding goes; those of the VFs that came back with a PF stand again, with the groups that they are in now. */
-export function closeBooks(host: Host, binding: Binding): void {
+/** The binding goes, and with it those of the VFs that a PF lost; those of the VFs that came back stand again, with the groups that they are in now. */
+export function closeBooks(host: Host, binding: Binding, sriov?: SriovChange): void {
+  for (const vf of recordedVfs(sriov?.from)) removeBinding(host, vf.address);
   for (const vf of binding.vf_bindings ?? []) {
     const group = host.linkName(host.device(vf.address, 'iommu_group'));
     if (host.list(host.device(vf.address)) !== null)

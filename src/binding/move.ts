@@ -45,8 +45,8 @@ export function stepsOf(host: Host, moves: readonly Move[]): Step[] {
   const restore: Step[] = [];
   const empty: Step[] = [];
   for (const { address, from, to, sriov } of moves) {
-    empty.push(...emptySteps(host, address, sriov));
     const rebinds = from.driver !== to.driver;
+    empty.push(...emptySteps(host, address, sriov, rebinds));
     let override = from.override;
     const setOverride = (list: Step[], value: string | null): void => {
       if (override === value) return;

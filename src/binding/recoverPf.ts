@@ -7,7 +7,7 @@ import { readBinding, removeBinding } from './books.ts';
 import { closeBooks, ensureDriver } from './giveBack.ts';
 import type { JournalEntry, JournalMove } from './journal.ts';
 import { describeState, sameState } from './move.ts';
-import { autoprobeStep, type SriovChange } from './sriov.ts';
+import { autoprobeStep, recordedVfs, type SriovChange } from './sriov.ts';
 import { observe, performStep, restoreBytes, settleMove, type Work } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
 import { lockVfs, observeSriov, type SeenSriov } from './vfs.ts';
@@ -45,7 +45,8 @@ export async function recoverPf(
   await settleMove(work, move, end);
   if (end === 'from') await restoreBytes(work, move);
   const binding = readBinding(host, address);
-  if (entry.kind === 'give-back' && !sameState(move.from, move.to) && binding !== null) closeBooks(host, binding);
+  if (entry.kind === 'give-back' && !sameState(move.from, move.to) && binding !== null)
+    closeBooks(host, binding, sriov);
   forgetGone(work, move, seen);
   return `${address} is on ${describeState(goal)} with ${sriov[end].numvfs} VFs ${after}`;
 }
@@ -64,7 +65,7 @@ function committed(work: Work, move: JournalMove & { sriov: SriovChange }, seen:
 
 /** No books for VFs that are no more. */
 function forgetGone(work: Work, { sriov }: { sriov: SriovChange }, seen: SeenSriov): void {
-  const known = [...seen.vfs, ...(Array.isArray(sriov.from.vfs) ? sriov.from.vfs : [])];
+  const known = [...seen.vfs, ...recordedVfs(sriov.from)];
   for (const { address } of known)
     if (work.host.list(work.host.device(address)) === null) removeBinding(work.host, address);
 }

@@ -26,6 +26,9 @@ export type SriovChange = {
   autoprobe_bytes: string | null;
 };
 
+/** The VFs that a state names one by one. */
+export const recordedVfs = (state: SriovState | undefined): VfState[] => (Array.isArray(state?.vfs) ? state.vfs : []);
+
 /** The largest NumVFs that 16 bits of the SR-IOV capability can say. */
 export const MAX_VFS = 65535;
 
@@ -48,9 +51,10 @@ export function autoprobeStep(host: Host, address: Address, value: boolean): Ste
   };
 }
 
-/** What must be written before anything else of the PF changes: its VFs go. */
-export function emptySteps(host: Host, address: Address, change: SriovChange | undefined): Step[] {
-  if (change === undefined || change.from.numvfs === 0 || change.from.numvfs === change.to.numvfs) return [];
+/** What must be written before anything else of the PF changes: its VFs go, for another number or because its driver does (`rebinds`). */
+export function emptySteps(host: Host, address: Address, change: SriovChange | undefined, rebinds: boolean): Step[] {
+  if (change === undefined || change.from.numvfs === 0) return [];
+  if (change.from.numvfs === change.to.numvfs && !rebinds) return [];
   return [numvfsStep(host, address, 0, change.from.numvfs)];
 }
 
@@ -71,9 +75,11 @@ export function fillSteps(
   host: Host,
   address: Address,
   change: SriovChange | undefined,
+  rebinds: boolean,
   foretold: readonly Step[],
 ): Step[] {
-  if (change === undefined || change.to.numvfs === 0 || change.from.numvfs === change.to.numvfs) return [];
+  if (change === undefined || change.to.numvfs === 0) return [];
+  if (change.from.numvfs === change.to.numvfs && !rebinds) return [];
   const probing = autoprobeFor(change.to);
   return [
     ...(probing === null ? [] : [autoprobeStep(host, address, probing)]),

@@ -115,5 +115,5 @@ export function refillSteps(host: Host, move: JournalMove, foretold: readonly Fo
     host,
     vfs.map((vf) => ({ ...vf, group: null, from })),
   );
-  return fillSteps(host, move.address, move.sriov, steps);
+  return fillSteps(host, move.address, move.sriov, move.from.driver !== move.to.driver, steps);
 }

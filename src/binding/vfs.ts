@@ -250,9 +250,8 @@ export async function settlePf(work: Work, move: JournalMove, end: 'from' | 'to'
   };
   let seen = await observeSriov(work, address, engine.observe);
   const rebinds = device.driver !== move[end].driver;
-  if (seen.numvfs > 0 && (rebinds || seen.numvfs !== goal.numvfs))
-    for (const step of emptySteps(host, address, { ...sriov, from: seen, to: { ...goal, numvfs: 0 } }))
-      await perform(step);
+  const change = { ...sriov, from: seen, to: goal };
+  for (const step of emptySteps(host, address, change, rebinds)) await perform(step);
   if (!sameState(device, move[end])) await engine.settle(work, move, move[end]);
   seen = await observeSriov(work, address, engine.observe);
   if (goal.numvfs > 0 && seen.numvfs === 0) {

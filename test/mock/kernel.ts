@@ -108,21 +108,21 @@ export class KernelModel implements NativeBinding {
   }
 
   readFile(_root: string, path: string, max: number): string {
-    const text = this.#tree().files.get(path);
-    if (text === undefined) throw this.#error(this.#tree().dirs.has(path) ? 'EISDIR' : 'ENOENT', 'open', path);
+    const text = this.#tree(path).files.get(path);
+    if (text === undefined) throw this.#error(this.#tree(path).dirs.has(path) ? 'EISDIR' : 'ENOENT', 'open', path);
     if (text.length > max) throw this.#error('EFBIG', 'read', path);
     return text;
   }
 
   readLink(_root: string, path: string): string {
-    const target = this.#tree().links.get(path);
+    const target = this.#tree(path).links.get(path);
     if (target === undefined) throw this.#error('ENOENT', 'readlink', path);
     return target;
   }
 
   readDir(_root: string, path: string): string[] {
     this.#arrive(path);
-    const names = this.#tree().dirs.get(path);
+    const names = this.#tree(path).dirs.get(path);
     if (names === undefined) throw this.#error('ENOENT', 'open', path);
     return [...names].sort();
   }
@@ -316,12 +316,14 @@ export class KernelModel implements NativeBinding {
 
   // The tree as sysfs shows it, made from the state on demand.
 
-  #tree(): { files: Map<string, string>; links: Map<string, string>; dirs: Map<string, Set<string>> } {
+  #tree(path: string): { files: Map<string, string>; links: Map<string, string>; dirs: Map<string, Set<string>> } {
     const files = new Map(this.files);
     const links = new Map(this.links);
     const dirs = new Map<string, Set<string>>();
     const extraDirs: string[] = ['sys/bus/pci/devices', 'sys/bus/pci/drivers'];
-    for (const d of this.devices.values()) {
+    // Below one device there is nothing of the others: most reads are there.
+    const one = this.devices.get(/^sys\/bus\/pci\/devices\/([^/]+)/.exec(path)?.[1] ?? '');
+    for (const d of one ? [one] : this.devices.values()) {
       const at = `sys/bus/pci/devices/${d.address}`;
       files.set(`${at}/modalias`, modalias(d));
       files.set(`${at}/driver_override`, `${d.override ?? '(null)'}\n`);
@@ -349,13 +351,13 @@ export class KernelModel implements NativeBinding {
       }
       if (d.driver !== null && this.drivers.get(d.driver)?.vfio) extraDirs.push(`${at}/vfio-dev/vfio0`);
     }
-    for (const r of this.drivers.values()) {
+    for (const r of one ? [] : this.drivers.values()) {
       if (!r.loaded) continue;
       extraDirs.push(`sys/bus/pci/drivers/${r.name}`);
       if (r.module) links.set(`sys/module/${r.module}/drivers/pci:${r.name}`, `../../../bus/pci/drivers/${r.name}`);
     }
-    for (const path of [...files.keys(), ...links.keys(), ...extraDirs.map((p) => `${p}/.`)]) {
-      const parts = path.split('/');
+    for (const each of [...files.keys(), ...links.keys(), ...extraDirs.map((p) => `${p}/.`)]) {
+      const parts = each.split('/');
       for (let i = 1; i < parts.length; i += 1) {
         const dir = parts.slice(0, i).join('/');
         const names = dirs.get(dir) ?? new Set<string>();
