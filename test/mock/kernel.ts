@@ -62,7 +62,7 @@ export class KernelModel implements NativeBinding {
   #locks = new Map<number, string>();
   #nextLock = 100;
   /** VFs that the kernel has promised but that are not there yet; a look at the PF's folder brings the next step of one. */
-  readonly #coming: { vf: Live; group: number | null }[] = [];
+  readonly #coming: { vf: Live; group: number | null; looks: number }[] = [];
 
   constructor(devices: ModelDevice[], drivers: ModelDriver[], aliases = '') {
     for (const d of drivers) this.drivers.set(d.name, { loaded: true, ...d });
@@ -234,6 +234,8 @@ export class KernelModel implements NativeBinding {
     if (!d) throw this.#error('ENODEV', 'write', path);
     if (d.driver !== null) return;
     if (d.physfn !== undefined && d.override === null && this.devices.get(d.physfn)?.autoprobe === false) return;
+    // A device without its IOMMU group is not all there yet.
+    if (this.#coming.some((c) => c.vf === d)) return;
     const r = [...this.drivers.values()].find((x) => x.loaded && matches(x, d));
     // vfio_pci_core_register_device: EBUSY for a PF with VFs.
     if (r && !r.probeErrno && !(r.vfio && this.vfsOf(address).length > 0)) d.driver = r.name;
@@ -296,18 +298,19 @@ export class KernelModel implements NativeBinding {
         driver: null,
         override: null,
       };
-      this.#coming.push({ vf, group: group === null ? null : group + n });
+      this.#coming.push({ vf, group: group === null ? null : group + n, looks: 0 });
     }
     while (!late && this.#coming.length > 0) this.#arrive(`sys/bus/pci/devices/${pf.address}`);
   }
 
-  /** One step of the first VF that is to come: its device, then its group and its driver. */
+  /** One look nearer to the first VF that is to come: its device is there at once, its group and its driver after some more. */
   #arrive(path: string): void {
     const [next] = this.#coming;
     if (next === undefined || path !== `sys/bus/pci/devices/${next.vf.physfn}`) return;
     const { vf, group } = next;
     if (!this.devices.has(vf.address)) this.devices.set(vf.address, vf);
-    else {
+    next.looks += 1;
+    if (next.looks > 4) {
       vf.group = group;
       this.#coming.shift();
       if (this.devices.get(vf.physfn ?? '')?.autoprobe !== false) this.#probe('', vf.address);
