@@ -488,6 +488,33 @@ test('VFs that a guest has by now outlive the recovery of a dead create', async 
   expect(readJournal(sim.host)).toEqual([]);
 });
 
+test('a write of sriov_numvfs that hangs and holds the PF: exit 9, the journal says so, list answers, the next command puts it right', async () => {
+  const before = all();
+  let hung = false;
+  const open = sim.kernel.openWriter.bind(sim.kernel);
+  sim.kernel.openWriter = () => {
+    const writer = open();
+    const late = (path: string) =>
+      Promise.reject(Object.assign(new Error('ETIMEDOUT'), { code: 'ETIMEDOUT', errno: -110, syscall: 'read', path }));
+    return { ...writer, read: (path, ms) => (hung && path.startsWith(AT) ? late(path) : writer.read(path, ms)) };
+  };
+  sim.kernel.fault = (path) => {
+    if (!path.endsWith('sriov_numvfs')) return null;
+    hung = true;
+    return 'hang';
+  };
+  expect(await failed(create())).toMatchObject({ code: 'HOSTDEV_TIMEOUT', exit: 9 });
+  expect(readJournal(sim.host)).toMatchObject([{ state: 'pending', devices: [{ address: PF }] }]);
+  expect(listVfs(sim.host, PF).vfs).toEqual([]);
+  expect(await failed(create())).toMatchObject({ exit: 7 });
+  hung = false;
+  sim.kernel.fault = () => null;
+  await createVfs(sim.host, PF, 2, 'vfio', ADMIN);
+  await removeVfs(sim.host, PF, ADMIN);
+  expect(all()).toBe(before);
+  expect(readJournal(sim.host)).toEqual([]);
+});
+
 describe('hostile content', () => {
   test('sriov_totalvfs, sriov_numvfs, autoprobe and virtfn links that no kernel writes', async () => {
     for (const text of ['', 'many\n', '-1\n', '99999999999\n', '4\u0000\n']) {
