@@ -85,6 +85,21 @@ export const ERRORS = {
     text: "The running kernel's modules.alias cannot be read, so the variant driver is not known.",
     hint: "Install the kernel's modules or run depmod; or name the driver with --driver.",
   },
+  HOSTDEV_NO_SRIOV: {
+    exit: EXIT.no,
+    text: 'The device is no PF: it cannot have VFs.',
+    hint: "Look for type PF in 'hostdev list'; SR-IOV may be off in firmware or on the card.",
+  },
+  HOSTDEV_VF_COUNT: {
+    exit: EXIT.no,
+    text: 'The PF cannot have that many VFs.',
+    hint: 'Ask for at most sriov_totalvfs, or raise that in the settings of the card.',
+  },
+  HOSTDEV_VFS: {
+    exit: EXIT.failed,
+    text: "The PF's driver did not make or remove its VFs; everything was put back.",
+    hint: "Look at 'dmesg' for the driver's own words.",
+  },
   HOSTDEV_GUARD: {
     exit: EXIT.refused,
     text: 'A guard refused: the host itself needs the device.',

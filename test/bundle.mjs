@@ -17,7 +17,7 @@ const LAYERS = [
   [
     'engine',
     [
-      ...['bind', 'group', 'help', 'journal', 'show', 'status'].map((n) => `src/cli/${n}.ts`),
+      ...['bind', 'group', 'help', 'journal', 'show', 'status', 'vf'].map((n) => `src/cli/${n}.ts`),
       ...['guards', 'quarantine'].map((n) => `src/binding/${n}.ts`),
     ],
   ],

@@ -1,14 +1,15 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
-import { ownerText } from '../binding/bind.ts';
-import { type Binding, readBinding, removeBinding } from '../binding/books.ts';
-import { giveBackTogether } from '../binding/giveBack.ts';
+import { type Binding, ownerText, readBinding, removeBinding } from '../binding/books.ts';
+import { giveBackTogether, vfsBack } from '../binding/giveBack.ts';
 import { judge, type Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { loadHostModule } from '../binding/modules.ts';
 import { type DeviceState, describeState, sameState, stepsOf } from '../binding/move.ts';
 import { changing, observing } from '../binding/session.ts';
+import { recordedVfs, type SriovChange } from '../binding/sriov.ts';
 import { observe, runMoves, type Work } from '../binding/transaction.ts';
 import { readUsages } from '../binding/usage.ts';
+import { refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
@@ -19,7 +20,13 @@ import { type PrintedPlan, refuseWithPlan } from './plan.ts';
 
 export type UnbindResult = Warned & { changed: boolean; plan: PrintedPlan };
 
-type Way = { device: PciDevice; binding: Binding | null; now: DeviceState & { overrideBytes: string } };
+type Way = {
+  device: PciDevice;
+  binding: Binding | null;
+  now: DeviceState & { overrideBytes: string };
+  /** Of a PF that has VFs now, or had some when it was bound: what becomes of them. */
+  sriov: SriovChange | undefined;
+};
 
 /**
  * Raises HOSTDEV_NOT_OURS for a device that hostdev did not bind (unless `toHost`), HOSTDEV_IN_USE when a process holds one or a guest claims it, and what the
@@ -67,7 +74,7 @@ async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<
       },
     );
   }
-  return { device, binding, now };
+  return { device, binding, now, sriov: await vfsBack(work, device, binding) };
 }
 
 /** The same guards as on the way there: without books a device may well be on a host driver that it would lose for a moment. */
@@ -109,8 +116,10 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
   const moves = ways.map((w) => ({
     address: w.device.address,
     group: w.device.iommu_group,
-    from: w.now,
+    from: { driver: w.now.driver, override: w.now.override },
     to: targetOf(work.host, w),
+    override_bytes: w.now.overrideBytes,
+    ...(w.sriov === undefined ? {} : { sriov: w.sriov }),
   }));
   return {
     devices: moves.map((m) => ({
@@ -119,7 +128,9 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
       driver_to: m.to.driver,
       module: null,
     })),
-    steps: stepsOf(work.host, moves).map(({ path, value, undo }) => ({ path, value, undo })),
+    steps: [...stepsOf(work.host, moves), ...moves.flatMap((m) => refillSteps(work.host, m))].map(
+      ({ path, value, undo }) => ({ path, value, undo }),
+    ),
     refusals,
   };
 }
@@ -133,7 +144,7 @@ async function goBack(
   warnings: string[],
 ): Promise<boolean> {
   const ours = ways.flatMap(({ device, binding }) => (binding === null ? [] : [{ device, binding }]));
-  const back = await giveBackTogether(work, ours, allowed.has('in-use'));
+  const back = await giveBackTogether(work, ours, allowed);
   const kept = back.filter((b) => b.outcome === 'kept');
   const [first] = kept;
   if (first !== undefined && !toHost)
@@ -147,7 +158,7 @@ async function goBack(
 }
 
 /** Never bound by us: the override goes, the kernel matches anew, with the module that its modalias names. */
-async function toHostDriver(work: Work, { device, now }: Way, warnings: string[]): Promise<boolean> {
+async function toHostDriver(work: Work, { device, now, sriov }: Way, warnings: string[]): Promise<boolean> {
   const { host } = work;
   const { address } = device;
   if (now.override === null && !isVfioDriver(host, address, now.driver) && now.driver !== null) return false;
@@ -158,13 +169,14 @@ async function toHostDriver(work: Work, { device, now }: Way, warnings: string[]
     from: now,
     to: free,
     override_bytes: now.overrideBytes,
+    ...(sriov === undefined ? {} : { sriov }),
   };
   // Which driver will claim it is not known before, so the probe is no step of the move but its end. A `bind` in the journal: interrupted, it goes back.
   await runMoves(work, 'bind', 'admin', [move], async () => {
     const modalias = host.read(host.device(address, 'modalias'));
     if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
     await askForDriver(work, address);
-    removeBinding(host, address);
+    for (const a of [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)]) removeBinding(host, a);
   });
   const driver = host.linkName(host.device(address, 'driver'));
   if (driver === null) warnings.push(`${address} is free now, but no host driver of this kernel claims it`);

@@ -1,14 +1,26 @@
 /** From "these devices, please" to a plan that can be shown, and from the plan to a finished transaction. */
 import { HostdevError } from '../errors.ts';
-import type { PciDevice } from '../pci/inventory.ts';
-import { type Binding, type Claim, newBinding, readBinding, withClaims, writeBinding } from './books.ts';
+import type { Host } from '../host/host.ts';
+import type { Inventory, PciDevice } from '../pci/inventory.ts';
+import {
+  type Binding,
+  type Claim,
+  newBinding,
+  ownerText,
+  readBinding,
+  removeBinding,
+  withClaims,
+  writeBinding,
+} from './books.ts';
 import { chooseDriver, type ModuleLists, readModuleLists } from './driverChoice.ts';
-import { type Guard, judge, type Layer, type Refusal, refusalHint } from './guards.ts';
+import { firm, type Guard, judge, type Layer, type Refusal, refusalHint } from './guards.ts';
 import type { JournalMove } from './journal.ts';
 import { type DriverModule, loadedDriver } from './modules.ts';
 import { type Step, stepsOf } from './move.ts';
+import { recordedVfs } from './sriov.ts';
 import { observe, runMoves, type Work } from './transaction.ts';
 import { readUsages } from './usage.ts';
+import { withoutVfs } from './vfPlan.ts';
 
 /** A device and the driver asked for; null is the kernel's best VFIO driver. `allowed` are guards lifted for this device only, by `[[allow]]`. */
 export type BindRequest = { device: PciDevice; wanted: string | null; allowed?: ReadonlySet<Guard> };
@@ -52,7 +64,7 @@ export async function planBind(
       continue;
     }
     const from = { driver: now.driver, override: now.override };
-    const move = {
+    const move: JournalMove = {
       address: device.address,
       group: device.iommu_group,
       from,
@@ -66,17 +78,28 @@ export async function planBind(
     plan.devices.map((d) => d.device),
   );
   const liftedFor = new Map(requests.map((r) => [r.device.address, r.allowed ?? []]));
-  for (const { device, target, binding } of plan.devices) {
+  for (const planned of plan.devices) {
+    const { device, target, binding } = planned;
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
     const foreign = binding === null ? undefined : claimedBy(binding, owner);
     if (foreign !== undefined)
       usage.uses.unshift({ guard: 'other-owner', reason: `it belongs to ${ownerText(foreign)}` });
     const lifted = new Set([...allowed, ...(liftedFor.get(device.address) ?? [])]);
     const verdict = judge({ device, usage, target, denylistOff, real: host.isReal, layer }, lifted);
-    plan.refusals.push(...verdict.refusals);
+    plan.refusals.push(...verdict.refusals, ...goneWithPf(plan, device));
     plan.warnings.push(...verdict.warnings);
+    if (lifted.has('vfs') && (device.sriov_numvfs ?? 0) > 0)
+      planned.move = { ...planned.move, sriov: await withoutVfs(work, device.address) };
   }
   return plan;
+}
+
+/** A VF cannot be had beside its PF: it goes with the PF's driver. */
+function goneWithPf(plan: BindPlan, device: PciDevice): Refusal[] {
+  const pf = plan.devices.find((d) => d.device.address === device.parent_addr);
+  if (pf === undefined) return [];
+  const reason = `it is a VF of ${pf.device.address}, which is asked for too and takes it away`;
+  return [firm({ guard: 'vfs', address: device.address, reason })];
 }
 
 /** modules.alias is a megabyte: read when the first device needs it, and once. */
@@ -87,9 +110,6 @@ function once(read: () => ModuleLists): () => ModuleLists {
     return lists;
   };
 }
-
-export const ownerText = (c: Claim): string =>
-  c.name === null ? c.owner : `domain ${c.name} (${c.owner.slice('domain:'.length)})`;
 
 /** The steps of a plan, as they would be written. */
 export const planSteps = (work: Pick<Work, 'host'>, plan: BindPlan): Step[] =>
@@ -126,7 +146,10 @@ export async function executeBind(
     moves.push(d.move);
   }
   const commit = (): void => {
-    for (const d of plan.devices) writeBinding(work.host, afterBind(d, claim));
+    for (const d of plan.devices) {
+      writeBinding(work.host, afterBind(work.host, d, claim));
+      for (const vf of recordedVfs(d.move.sriov?.from)) removeBinding(work.host, vf.address);
+    }
     for (const b of plan.adopted) writeBinding(work.host, { ...withClaims(b, [claim]), note: null });
     for (const b of also) writeBinding(work.host, b);
   };
@@ -135,11 +158,19 @@ export async function executeBind(
 }
 
 /** What was there before the first of our bindings stays what is given back, unless somebody else has changed the device since. */
-function afterBind({ device, move, binding }: PlannedDevice, claim: Claim): Binding {
+function afterBind(host: Host, { device, move, binding }: PlannedDevice, claim: Claim): Binding {
   const still =
     binding !== null && (move.from.driver === binding.after?.driver || move.from.driver === binding.before.driver);
-  if (!still) return newBinding(device.address, device.iommu_group, claim, move.from, move.to);
-  return { ...withClaims(binding, addClaim(binding.claims, claim)), after: move.to, note: null };
+  const gone = goneVfs(host, move);
+  if (!still) return { ...newBinding(device.address, device.iommu_group, claim, move.from, move.to), ...gone };
+  return { ...gone, ...withClaims(binding, addClaim(binding.claims, claim)), after: move.to, note: null };
+}
+
+/** What the books of a PF keep of the VFs that went with its driver. */
+export function goneVfs(host: Host, { sriov }: JournalMove): Pick<Binding, 'sriov' | 'vf_bindings'> {
+  if (sriov === undefined) return {};
+  const vf_bindings = recordedVfs(sriov.from).flatMap((vf) => readBinding(host, vf.address) ?? []);
+  return { sriov: sriov.from, vf_bindings };
 }
 
 export const addClaim = (claims: readonly Claim[], claim: Claim): Claim[] => [
@@ -147,8 +178,13 @@ export const addClaim = (claims: readonly Claim[], claim: Claim): Claim[] => [
   claim,
 ];
 
-/** The locks of a set of devices, in the order everybody takes them: groups ascending, devices without a group under one name. */
-export function groupLocks(groups: readonly (number | null)[]): string[] {
-  const numbers = [...new Set(groups)].sort((a, b) => (a ?? Number.MAX_SAFE_INTEGER) - (b ?? Number.MAX_SAFE_INTEGER));
+/**
+ * The locks of a set of devices, in the order everybody takes them: groups with a PF first, because a change of its VFs takes theirs afterwards; then ascending, devices
+ * without a group under one name.
+ */
+export function groupLocks(groups: readonly (number | null)[], inventory: Inventory): string[] {
+  const pfs = new Set(inventory.devices.filter((d) => d.dev_type === 'type-PF').map((d) => d.iommu_group));
+  const rank = (g: number | null): number => (pfs.has(g) ? 0 : 2 ** 32) + (g ?? 2 ** 31);
+  const numbers = [...new Set(groups)].sort((a, b) => rank(a) - rank(b));
   return numbers.map((g) => `group-${g ?? 'none'}`);
 }

@@ -8,8 +8,9 @@
 import type { Host } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
 import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
-import { isState, OWNER } from './journal.ts';
+import { isSriovState, isState, OWNER } from './journal.ts';
 import type { DeviceState } from './move.ts';
+import type { SriovState } from './sriov.ts';
 
 /** Who a binding is for (contract: `admin`, `boot`, `domain:<uuid>`). */
 export type Owner = 'admin' | 'boot' | `domain:${string}`;
@@ -36,7 +37,14 @@ export type Binding = {
   since: string;
   /** Why the device was not given back when its last claim went. */
   note: string | null;
+  /** Of a PF whose VFs went with its driver: what it had, and the books of those VFs, for the way back. */
+  sriov?: SriovState;
+  vf_bindings?: Binding[];
 };
+
+/** Whose a claim is, for messages: "admin", "domain vm1 (6243…)". */
+export const ownerText = (c: Claim): string =>
+  c.name === null ? c.owner : `domain ${c.name} (${c.owner.slice('domain:'.length)})`;
 
 /** A binding with its claims replaced; keeps `owner` in step. */
 export const withClaims = (b: Binding, claims: Claim[]): Binding => ({ ...b, claims, owner: claims[0]?.owner ?? null });
@@ -109,6 +117,13 @@ function isBinding(v: unknown, address: string): v is Binding {
     (b.owner === null || OWNER.test(b.owner)) &&
     isState(b.before) &&
     (b.after === null || isState(b.after)) &&
-    (b.note === null || typeof b.note === 'string')
+    (b.note === null || typeof b.note === 'string') &&
+    (b.sriov === undefined || isSriovState(b.sriov)) &&
+    (b.vf_bindings === undefined || (Array.isArray(b.vf_bindings) && b.vf_bindings.every(isVfBinding)))
   );
 }
+
+/** One level only: a VF has no VFs. */
+const isVfBinding = (v: unknown): boolean =>
+  (v as Partial<Binding> | null)?.vf_bindings === undefined &&
+  isBinding(v, String((v as Partial<Binding> | null)?.address));

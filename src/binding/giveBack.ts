@@ -7,11 +7,14 @@ import { holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { type Binding, removeBinding, withClaims, writeBinding } from './books.ts';
+import type { Guard } from './guards.ts';
 import type { JournalMove } from './journal.ts';
 import { driverExists, loadHostModule } from './modules.ts';
 import { type DeviceState, describeState, sameState } from './move.ts';
+import { recordedVfs, type SriovChange } from './sriov.ts';
 import { observe, runMoves, type Work } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
+import { withoutVfs } from './vfPlan.ts';
 
 /** One device's outcome: given back (or already there), gone, or kept with the reason. */
 export type Returned = {
@@ -28,22 +31,22 @@ type Way = Returned & { binding: Binding; move: JournalMove | null };
  * raised is only what {@link runMoves} raises when the change itself fails (then the device is on VFIO again and the books say so).
  */
 export async function giveBack(work: Work, device: PciDevice | undefined, binding: Binding): Promise<Returned> {
-  const way = await wayBack(work, device, binding, false);
+  const way = await wayBack(work, device, binding, new Set());
   await goBack(work, [way]);
   return returned(way);
 }
 
 /**
- * {@link giveBack} of several as one transaction: if one cannot go, none does, and what is `kept` says why. `evenIfHeld` is an admin's --allow=in-use: the
- * kernel then asks the holder to let go and waits for it, until our deadline.
+ * {@link giveBack} of several as one transaction: if one cannot go, none does, and what is `kept` says why. `lifted` are the guards that an admin allows:
+ * with in-use the kernel asks the holder to let go and waits for it, until our deadline; with vfs the idle VFs go that a PF has on VFIO.
  */
 export async function giveBackTogether(
   work: Work,
   list: readonly { device: PciDevice | undefined; binding: Binding }[],
-  evenIfHeld: boolean,
+  lifted: ReadonlySet<Guard>,
 ): Promise<Returned[]> {
   const ways: Way[] = [];
-  for (const { device, binding } of list) ways.push(await wayBack(work, device, binding, evenIfHeld));
+  for (const { device, binding } of list) ways.push(await wayBack(work, device, binding, lifted));
   if (!ways.some((w) => w.outcome === 'kept')) await goBack(work, ways);
   return ways.map(returned);
 }
@@ -51,7 +54,12 @@ export async function giveBackTogether(
 const returned = ({ address, outcome, reason, to }: Way): Returned => ({ address, outcome, reason, to });
 
 /** What is to be done for one device: a move, or an outcome that needs none. */
-async function wayBack(work: Work, device: PciDevice | undefined, binding: Binding, evenIfHeld: boolean): Promise<Way> {
+async function wayBack(
+  work: Work,
+  device: PciDevice | undefined,
+  binding: Binding,
+  lifted: ReadonlySet<Guard>,
+): Promise<Way> {
   const { host } = work;
   const { address, before } = binding;
   const way = (outcome: Returned['outcome'], reason: string | null, move: JournalMove | null = null): Way => ({
@@ -64,13 +72,16 @@ async function wayBack(work: Work, device: PciDevice | undefined, binding: Bindi
   });
   const now = device === undefined ? null : await observe(work, address);
   if (device === undefined || now === null) return way('gone', 'the device is no longer there');
-  if (sameState(now, before)) return way('already', null);
+  const sriov = await vfsBack(work, device, binding);
+  const vfs = sriov?.from.numvfs ?? 0;
+  if (sameState(now, before) && (sriov === undefined || vfs > 0)) return way('already', null);
   const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
-  if (holder !== undefined && !evenIfHeld) return way('kept', holderText(holder));
+  if (holder !== undefined && !lifted.has('in-use')) return way('kept', holderText(holder));
   if (!asLeft(host, binding, now)) {
     const left = describeState(binding.after ?? before);
     return way('kept', `somebody else put it on ${describeState(now)}; hostdev had left it on ${left}`);
   }
+  if (vfs > 0 && !lifted.has('vfs')) return way('kept', `it has ${vfs} VFs now; 'hostdev vf remove ${address}' first`);
   const from = { driver: now.driver, override: now.override };
   return way('given-back', null, {
     address,
@@ -78,7 +89,30 @@ async function wayBack(work: Work, device: PciDevice | undefined, binding: Bindi
     from,
     to: before,
     override_bytes: now.overrideBytes,
+    ...(sriov === undefined ? {} : { sriov }),
   });
+}
+
+/** The way of a PF's VFs back to what the books recorded; undefined for what has none and had none. */
+export async function vfsBack(
+  work: Work,
+  device: PciDevice,
+  binding: Binding | null,
+): Promise<SriovChange | undefined> {
+  if (binding?.sriov === undefined && !device.sriov_numvfs) return undefined;
+  const change = await withoutVfs(work, device.address);
+  return binding?.sriov === undefined ? change : { ...change, to: binding.sriov };
+}
+
+/** The binding goes, and with it those of the VFs that a PF lost; those of the VFs that came back stand again, with the groups that they are in now. */
+export function closeBooks(host: Host, binding: Binding, sriov: SriovChange | undefined): void {
+  for (const vf of recordedVfs(sriov?.from)) removeBinding(host, vf.address);
+  for (const vf of binding.vf_bindings ?? []) {
+    const group = host.linkName(host.device(vf.address, 'iommu_group'));
+    if (host.list(host.device(vf.address)) !== null)
+      writeBinding(host, { ...vf, group: group !== null && /^\d{1,7}$/.test(group) ? Number(group) : null });
+  }
+  removeBinding(host, binding.address);
 }
 
 async function goBack(work: Work, ways: readonly Way[]): Promise<void> {
@@ -99,7 +133,7 @@ async function goBack(work: Work, ways: readonly Way[]): Promise<void> {
       first.binding.owner ?? 'admin',
       moving.map((w) => w.move as JournalMove),
       () => {
-        for (const { address } of moving) removeBinding(host, address);
+        for (const { binding, move } of moving) closeBooks(host, binding, move?.sriov);
       },
     );
   } catch (e) {

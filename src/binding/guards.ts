@@ -32,7 +32,7 @@ export const GUARDS = {
   vfs: {
     allowable: true,
     text: 'a PF with VFs: they go with its driver (while one of them is in use, nothing lifts this)',
-    hint: 'Write 0 to its sriov_numvfs once nothing uses its VFs.',
+    hint: "Remove them first, once nothing uses them: 'hostdev vf remove'.",
     layers: EVERYWHERE,
   },
   denylist: {

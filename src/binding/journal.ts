@@ -9,6 +9,7 @@ import { DRIVER_NAME, type Host } from '../host/host.ts';
 import { canonicalAddress } from '../pci/address.ts';
 import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
 import type { DeviceState, Move } from './move.ts';
+import { MAX_VFS, type SriovChange, type SriovState } from './sriov.ts';
 
 /** How a recovery treats the entry: a `bind` goes back to `from`; a `give-back` goes on to `to`. */
 export type JournalKind = 'bind' | 'give-back';
@@ -85,9 +86,36 @@ function isMove(v: unknown): v is JournalMove {
     (v.group === null || Number.isInteger(v.group)) &&
     isState(v.from) &&
     isState(v.to) &&
-    isText(v.override_bytes)
+    isText(v.override_bytes) &&
+    (v.sriov === undefined || isSriovChange(v.sriov))
   );
 }
+
+const isBytes = (v: unknown): v is string => isText(v) && v.length <= 64;
+
+function isSriovChange(v: unknown): v is SriovChange {
+  return (
+    isObject(v) &&
+    isSriovState(v.from) &&
+    isSriovState(v.to) &&
+    isBytes(v.numvfs_bytes) &&
+    (v.autoprobe_bytes === null || isBytes(v.autoprobe_bytes))
+  );
+}
+
+/** A count that the attribute takes, and a VF for each of it that can be put into a path. */
+export function isSriovState(v: unknown): v is SriovState {
+  if (!isObject(v) || !(v.autoprobe === null || typeof v.autoprobe === 'boolean')) return false;
+  if (!Number.isInteger(v.numvfs) || (v.numvfs as number) < 0 || (v.numvfs as number) > MAX_VFS) return false;
+  if (v.vfs === 'vfio' || v.vfs === 'netdev') return true;
+  return (
+    Array.isArray(v.vfs) &&
+    v.vfs.length <= (v.numvfs as number) &&
+    v.vfs.every((f) => isState(f) && isAddressText((f as { address?: unknown }).address))
+  );
+}
+
+const isAddressText = (v: unknown): boolean => isText(v) && canonicalAddress(v) === v;
 
 function isEntry(v: unknown, id: string): v is JournalEntry {
   return (

@@ -4,6 +4,7 @@
  */
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import { emptySteps, type SriovChange } from './sriov.ts';
 
 /** What we change of a device. `override` null is an unset driver_override, `driver` null a device without a driver. */
 export type DeviceState = { driver: string | null; override: string | null };
@@ -13,15 +14,17 @@ export type Move = {
   group: number | null;
   from: DeviceState;
   to: DeviceState;
+  /** Of a PF whose VFs change with it. */
+  sriov?: SriovChange;
 };
 
 export type Write = { path: string; value: string };
 
 /** One sysfs write with what must be seen after it and the writes that take it back. */
 export type Step = Write & {
-  kind: 'override' | 'unbind' | 'probe';
+  kind: 'override' | 'unbind' | 'probe' | 'numvfs' | 'autoprobe';
   address: Address;
-  /** The override, or the driver, that must be read afterwards. */
+  /** The override, the driver, or the number, that must be read afterwards. */
   expect: string | null;
   undo: Write[];
 };
@@ -32,15 +35,18 @@ const overrideText = (override: string | null): string => `${override ?? ''}\n`;
 /**
  * The steps of several moves, in the order that leaves no window: every override first, then every unbind, then every probe, so that no event in
  * between brings a peer back to its host driver; the overrides that were only needed for the probe are put right at the end.
- * A device that is to be driverless is unbound and not probed.
+ * A device that is to be driverless is unbound and not probed. The VFs of a PF go before anything else; new ones are no steps of it, because only their being
+ * there tells their addresses (vfs.ts settlePf).
  */
 export function stepsOf(host: Host, moves: readonly Move[]): Step[] {
   const pin: Step[] = [];
   const unbind: Step[] = [];
   const probe: Step[] = [];
   const restore: Step[] = [];
-  for (const { address, from, to } of moves) {
+  const empty: Step[] = [];
+  for (const { address, from, to, sriov } of moves) {
     const rebinds = from.driver !== to.driver;
+    empty.push(...emptySteps(host, address, sriov, rebinds));
     let override = from.override;
     const setOverride = (list: Step[], value: string | null): void => {
       if (override === value) return;
@@ -81,7 +87,7 @@ export function stepsOf(host: Host, moves: readonly Move[]): Step[] {
     }
     setOverride(restore, to.override);
   }
-  return [...pin, ...unbind, ...probe, ...restore];
+  return [...empty, ...pin, ...unbind, ...probe, ...restore];
 }
 
 export const sameState = (a: DeviceState, b: DeviceState): boolean =>

@@ -9,7 +9,8 @@ import { ensureDriver } from './giveBack.ts';
 import { type JournalEntry, type JournalMove, readJournal, removeJournal, writeJournal } from './journal.ts';
 import { describeState, sameState } from './move.ts';
 import { endQuarantine, readQuarantine } from './quarantine.ts';
-import { observe, restoreBytes, settle, type Work } from './transaction.ts';
+import { recoverPf } from './recoverPf.ts';
+import { observe, restoreBytes, settleMove, type Work } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
 
 /** Which way an entry is finished: back to where its devices were, or on to where they were going. */
@@ -79,12 +80,13 @@ async function recoverDevice(
     removeBinding(host, address);
     return `${address} is gone; forgot what an interrupted ${entry.kind} (${entry.id}) left of it`;
   }
+  if (move.sriov !== undefined) return recoverPf(work, inventory, entry, { ...move, sriov: move.sriov }, asked);
   const direction = asked ?? (entry.kind === 'bind' && !committed(host, move) ? 'undo' : 'resume');
   const goal = direction === 'undo' ? move.from : move.to;
   if (!sameState(now, goal)) {
     refuseHeld(host, inventory, address);
     await ensureDriver(work, address, goal.driver);
-    await settle(work, move, goal);
+    await settleMove(work, move, direction === 'undo' ? 'from' : 'to');
   }
   if (direction === 'undo') await restoreBytes(work, move);
   keepBooks(host, entry, move, direction);

@@ -61,9 +61,16 @@ export async function changing<T>(
   if (host.isReal && process.geteuid?.() !== 0)
     throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
   const work = openWork(host, options);
-  let unlock = (): void => {};
+  const held = new Set<string>();
+  const unlocks: (() => void)[] = [];
+  const lock = async (more: readonly (number | null)[], deadline: Deadline): Promise<void> => {
+    const fresh = groupLocks(more, inventory).filter((name) => !held.has(name));
+    unlocks.push(await takeLocks(host, fresh, deadline, options.signal));
+    for (const name of fresh) held.add(name);
+  };
+  work.lockGroups = lock;
   try {
-    unlock = await takeLocks(host, groupLocks(groups), work.deadline, options.signal);
+    await lock(groups, work.deadline);
     const { done, left } = await recover(work, inventory, groups, options.finish);
     if (left.length > 0) {
       throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, {
@@ -74,6 +81,6 @@ export async function changing<T>(
     return await body(work, done);
   } finally {
     work.writer.close();
-    unlock();
+    for (const unlock of unlocks.reverse()) unlock();
   }
 }

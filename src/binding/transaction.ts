@@ -7,14 +7,13 @@
  * - A write may hang in D state for ever: each has a deadline, and a device that did not answer is `pending`, not failed: it is left alone by the undo.
  * - Undo goes in reverse, starts from what is observed, keeps the first error and reports what it could not put back.
  */
-import type { KernelWriter } from '../addon/native.ts';
 import { sleep } from '../clock.ts';
-import { ERRORS, EXIT, HostdevError, isErrno, isSysError } from '../errors.ts';
+import { ERRORS, EXIT, HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { holdersOf, holderText } from '../pci/holders.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { Deadline, type Stop } from '../store/locks.ts';
+import { Deadline } from '../store/locks.ts';
+import { accessError, observe, type Work, write } from './access.ts';
 import {
   type JournalEntry,
   type JournalKind,
@@ -24,56 +23,13 @@ import {
   writeJournal,
 } from './journal.ts';
 import { type DeviceState, describeState, type Move, type Step, sameState, stepsOf } from './move.ts';
-import { type Quarantine, quarantine, refuseStuck, stuckError } from './quarantine.ts';
+import { type Engine, settlePf, writeAutoprobe, writeNumvfs } from './vfs.ts';
 
-/** What one command works with: the helper that writes, its time, and how it is stopped. */
-export type Work = {
-  host: Host;
-  writer: KernelWriter;
-  deadline: Deadline;
-  /** Time an undo gets even when the deadline has passed, in ms. */
-  undoMs: number;
-  /** Set on Ctrl-C or SIGTERM: the transaction stops before its next write and undoes. */
-  signal?: Stop;
-  /** Devices that recovery left in the journal because they hung: not to be touched in this session even if the hang ends meanwhile. */
-  stuck?: Map<Address, Quarantine>;
-  /** Told of each write that was made and verified. */
-  onStep?: (step: Step) => void;
-};
+export { observe, type Work } from './access.ts';
 
-/** A read of an attribute that takes the device's lock may hang like a write, but has nothing to wait for when all is well. */
-const READ_MS = 2000;
 /** How long a bound VFIO driver may take to show its vfio-dev: kernels before 6.1 never do. */
 const SETTLE_MS = 100;
 const PROBE_TRIES = 3;
-
-/** What is observed of a device now; null when the device itself is gone. `overrideBytes` is the attribute as read. */
-export async function observe(work: Work, address: Address): Promise<(DeviceState & { overrideBytes: string }) | null> {
-  const { host, writer, deadline } = work;
-  const stuck = work.stuck?.get(address);
-  if (stuck !== undefined) throw stuckError(stuck);
-  refuseStuck(host, address);
-  try {
-    const overrideBytes = await writer.read(
-      host.device(address, 'driver_override'),
-      Math.min(READ_MS, Math.max(deadline.left, 1)),
-    );
-    return {
-      driver: host.linkName(host.device(address, 'driver')),
-      override: parseOverride(overrideBytes),
-      overrideBytes,
-    };
-  } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO') && host.list(host.device(address)) === null) return null;
-    throw accessError(work, address, `Failed to read driver_override of ${address}`, e);
-  }
-}
-
-/** drivers/base/bus.c prints "(null)" for an unset override, an empty line means the same. */
-function parseOverride(text: string): string | null {
-  const line = text.split('\n', 1)[0] ?? '';
-  return line === '' || line === '(null)' ? null : line;
-}
 
 /**
  * Carries out moves as one transaction: journal, write and verify each step, `commit` (the books), journal gone. On any failure, or an abort, every
@@ -107,6 +63,7 @@ export async function runMoves(
       const failures = await performBatch(work, batch);
       if (failures.size > 0) throw [...failures.values()][0];
     }
+    for (const move of moves) await settleVfsOf(work, move, 'to');
     await commit();
   } catch (e) {
     const { failed, left, pending } = await undo(work, moves);
@@ -132,13 +89,16 @@ export async function runMoves(
   removeJournal(host, entry.id);
 }
 
-/** Steps that may go on together: neighbours of one kind on different devices. Each takes its own device's lock. */
+/**
+ * Steps that may go on together: neighbours of one kind on different devices. Each takes its own device's lock. A PF's number of VFs changes alone: it takes the locks
+ * of groups that another PF's VFs may be in.
+ */
 function batchesOf(steps: readonly Step[]): Step[][] {
   const batches: Step[][] = [];
   for (const step of steps) {
     const last = batches.at(-1);
-    if (last !== undefined && last[0]?.kind === step.kind && !last.some((s) => s.address === step.address))
-      last.push(step);
+    const together = step.kind !== 'numvfs' && last?.[0]?.kind === step.kind;
+    if (last !== undefined && together && !last.some((s) => s.address === step.address)) last.push(step);
     else batches.push([step]);
   }
   return batches;
@@ -170,8 +130,13 @@ async function undo(
   };
   const failures = await settleAll(
     late,
-    [...moves].reverse().map((move) => ({ move, target: move.from })),
+    [...moves]
+      .reverse()
+      .filter((m) => m.sriov === undefined)
+      .map((move) => ({ move, target: move.from })),
   );
+  for (const move of [...moves].reverse())
+    await settleVfsOf(late, move, 'from').catch((e: unknown) => failures.set(move.address, e));
   for (const move of moves) {
     if (failures.has(move.address)) continue;
     await restoreBytes(late, move).catch((e: unknown) => failures.set(move.address, e));
@@ -211,9 +176,21 @@ export async function settleAll(
   return failures;
 }
 
-/** {@link settleAll} of one device; raises what failed. */
-export async function settle(work: Work, move: Pick<Move, 'address' | 'group'>, target: DeviceState): Promise<void> {
-  for (const e of (await settleAll(work, [{ move, target }])).values()) throw e;
+/** {@link settleAll}, raising the first failure. */
+async function settle(
+  work: Work,
+  ways: readonly { move: Pick<Move, 'address' | 'group'>; target: DeviceState }[],
+): Promise<void> {
+  for (const e of (await settleAll(work, ways)).values()) throw e;
+}
+
+/** Brings a device, and the VFs of a PF that changed with it, from whatever they are on now to one end of a move. */
+export const settleMove = (work: Work, move: JournalMove, end: 'from' | 'to'): Promise<void> =>
+  move.sriov === undefined ? settle(work, [{ move, target: move[end] }]) : settleVfsOf(work, move, end);
+
+/** {@link settleMove} of a PF whose VFs change; nothing to do for any other device. */
+async function settleVfsOf(work: Work, move: JournalMove, end: 'from' | 'to'): Promise<void> {
+  if (move.sriov !== undefined) await settlePf(work, { ...move, sriov: move.sriov }, end, ENGINE);
 }
 
 /**
@@ -231,7 +208,8 @@ export async function restoreBytes(work: Work, move: JournalMove): Promise<void>
   }
 }
 
-async function performStep(work: Work, step: Step): Promise<void> {
+/** Makes one write and looks whether it did what it should. */
+export async function performStep(work: Work, step: Step): Promise<void> {
   switch (step.kind) {
     case 'override':
       return writeOverride(work, step);
@@ -239,8 +217,14 @@ async function performStep(work: Work, step: Step): Promise<void> {
       return unbind(work, step.address, step.path);
     case 'probe':
       return probe(work, step);
+    case 'numvfs':
+      return writeNumvfs(work, step);
+    case 'autoprobe':
+      return writeAutoprobe(work, step);
   }
 }
+
+const ENGINE: Engine = { settle, perform: performStep };
 
 async function writeOverride(work: Work, step: Step): Promise<void> {
   await write(work, step.address, step.path, step.value);
@@ -290,39 +274,6 @@ async function staysBound(host: Host, address: Address, driver: string | null): 
   const until = new Deadline(SETTLE_MS);
   while (until.left > 0 && host.list(host.device(address, 'vfio-dev')) === null) await sleep(5);
   return host.linkName(host.device(address, 'driver')) === driver;
-}
-
-async function write(work: Work, address: Address, path: string, value: string): Promise<void> {
-  if (work.deadline.left === 0) throw new HostdevError('HOSTDEV_TIMEOUT', `No time was left for ${path}`);
-  try {
-    await work.writer.write(path, value, work.deadline.left);
-  } catch (e) {
-    throw accessError(work, address, `Failed to write ${JSON.stringify(value.trim())} to ${path}`, e);
-  }
-}
-
-/** Links only: whatever else is asked of the device would hang as well. */
-function holderLines(host: Host, address: Address): string[] {
-  const group = Number(host.linkName(host.device(address, 'iommu_group')) ?? Number.NaN);
-  const driver = host.linkName(host.device(address, 'driver'));
-  const iommu_group = Number.isInteger(group) ? group : null;
-  return holdersOf(host, { address, driver, iommu_group }).map(holderText);
-}
-
-/** An access that failed, in our words. One that hangs puts the device into quarantine, with who holds it. */
-function accessError({ host }: Work, address: Address, doing: string, e: unknown): HostdevError {
-  if (e instanceof HostdevError) return e;
-  const name = isSysError(e) ? e.code : String(e);
-  if (isSysError(e) && e.code === 'ETIMEDOUT') {
-    const helper = 'helper' in e && typeof e.helper === 'string' ? e.helper : null;
-    const holders = holderLines(host, address);
-    if (helper !== null) quarantine(host, { address, path: e.path ?? '', helper, holders });
-    const by = holders.length > 0 ? `held by ${holders.join(', ')}` : 'the device is held';
-    return new HostdevError('HOSTDEV_TIMEOUT', `${doing}: no answer before the deadline, ${by}`, { cause: e });
-  }
-  if (isErrno(e, 'EACCES', 'EPERM'))
-    return new HostdevError('HOSTDEV_NOT_PERMITTED', `${doing}: ${name}`, { cause: e });
-  return new HostdevError('HOSTDEV_BIND_FAILED', `${doing}: ${name}`, { cause: e });
 }
 
 /** True when the device is on a VFIO driver now. */

@@ -68,6 +68,33 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./bind.ts')).unbind,
   },
   {
+    name: 'vf create',
+    args: 'PF',
+    words: [1, 1],
+    text: 'give a PF N VFs, each on VFIO, or for the host',
+    changes: true,
+    own: {
+      count: { type: 'string', value: 'N', text: 'how many (at most its sriov_totalvfs)' },
+      for: { type: 'string', value: 'vfio|netdev', text: 'what drives them: VFIO (default), or the host' },
+    },
+    load: async () => (await import('./vf.ts')).vfCreate,
+  },
+  {
+    name: 'vf list',
+    args: '[PF]',
+    words: [0, 1],
+    text: 'VFs with driver, group and owner',
+    load: async () => (await import('./vf.ts')).vfList,
+  },
+  {
+    name: 'vf remove',
+    args: 'PF',
+    words: [1, 1],
+    text: 'take all VFs of a PF away, if none is in use',
+    changes: true,
+    load: async () => (await import('./vf.ts')).vfRemove,
+  },
+  {
     name: 'status',
     args: '',
     words: [0, 0],

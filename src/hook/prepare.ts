@@ -6,8 +6,8 @@
  */
 
 import { liftedFor } from '../binding/allowances.ts';
-import { addClaim, type BindRequest, executeBind, ownerText, planBind, refuse } from '../binding/bind.ts';
-import { type Binding, type Claim, newBinding, readBinding, withClaims } from '../binding/books.ts';
+import { addClaim, type BindRequest, executeBind, planBind, refuse } from '../binding/bind.ts';
+import { type Binding, type Claim, newBinding, ownerText, readBinding, withClaims } from '../binding/books.ts';
 import { type Allowance, firm, type Guard, judge, type Refusal } from '../binding/guards.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import { observe, onVfio, type Work } from '../binding/transaction.ts';

@@ -2,7 +2,7 @@
  * What the kernel in memory does on writes other than bind, unbind, probe and driver_override: SR-IOV (drivers/pci/iov.c), reset, remove and rescan
  * (drivers/pci/pci-sysfs.c), dynamic ids (drivers/pci/pci-driver.c), the type of an IOMMU group (drivers/iommu/iommu.c).
  */
-import type { Errno, KernelModel, ModelDevice } from './kernel.ts';
+import type { Errno, KernelModel, Live } from './kernel.ts';
 
 const DEVICES = 'sys/bus/pci/devices';
 
@@ -28,7 +28,7 @@ export function writeAttribute(k: KernelModel, path: string, value: string): Err
     case 'sriov_drivers_autoprobe':
       if (d.totalVfs === undefined) return undefined;
       if (!/^[01yYnN]/.test(value)) return 'EINVAL';
-      k.files.set(path, /^[1yY]/.test(value) ? '1\n' : '0\n');
+      d.autoprobe = /^[1yY]/.test(value);
       return null;
     case 'reset':
       if (d.attributes?.reset_method === undefined) return undefined;
@@ -52,10 +52,15 @@ function onOne(value: string, act: () => void): Errno | null {
   return null;
 }
 
-type Live = ModelDevice & { driver: string | null; override: string | null };
+/** The VFs of a PF, those that are still to come too, in order of their number. */
+export function vfsOf(k: KernelModel, pf: string): Live[] {
+  const all = new Set([...k.devices.values(), ...k.coming.map((c) => c.vf)]);
+  return [...all].filter((d) => d.physfn === pf).sort((a, b) => (a.address < b.address ? -1 : 1));
+}
 
-export const vfsOf = (k: KernelModel, pf: string): ModelDevice[] =>
-  [...k.devices.values()].filter((d) => d.physfn === pf).sort((a, b) => (a.address < b.address ? -1 : 1));
+/** A VF that user space has open is never let go: what would take it away does not come back. */
+export const vfsAreHeld = (k: KernelModel, pf: string): boolean =>
+  vfsOf(k, pf).some((vf) => k.openBy.some((h) => h.path === `/dev/vfio/${vf.group}`));
 
 function writeNumVfs(k: KernelModel, d: Live, value: string): Errno | null {
   const n = parseUnsigned(value);
@@ -63,32 +68,58 @@ function writeNumVfs(k: KernelModel, d: Live, value: string): Errno | null {
   if (n > (d.totalVfs ?? 0)) return 'ERANGE';
   const now = vfsOf(k, d.address);
   if (n === now.length) return null;
-  if (!k.drivers.get(d.driver ?? '')?.sriov) return 'ENOENT';
+  const driver = k.drivers.get(d.driver ?? '');
+  if (!driver?.sriov) return 'ENOENT';
   if (n > 0 && now.length > 0) return 'EBUSY';
-  for (const vf of now) k.devices.delete(vf.address);
-  for (let i = 0; i < n; i += 1) addVf(k, d, i);
+  if (driver.sriovErrno !== undefined) return driver.sriovErrno;
+  if (n === 0 && vfsAreHeld(k, d.address)) return 'ETIMEDOUT';
+  removeVfs(k, d.address);
+  for (let i = 0; i < Math.min(n, d.vfsMade ?? n); i += 1) addVf(k, d, i);
+  while (!d.vfsLate && k.coming.length > 0) arrive(k, `${DEVICES}/${d.address}`);
   return null;
 }
 
-/** The routing ids of VFs follow their PF's: offset 128, stride 2, as on the 82576. */
+/** The routing ids of VFs follow their PF's, as on the 82576. */
+export const [VF_OFFSET, VF_STRIDE] = [128, 2];
+
 function addVf(k: KernelModel, pf: Live, index: number): void {
   const [domain = '', bus = '', slot = '', func = ''] = pf.address.split(/[:.]/);
-  const id = Number.parseInt(bus, 16) * 256 + Number.parseInt(slot, 16) * 8 + Number(func) + 128 + 2 * index;
+  const own = Number.parseInt(bus, 16) * 256 + Number.parseInt(slot, 16) * 8 + Number(func);
+  const id = own + VF_OFFSET + VF_STRIDE * index;
   const hex = (n: number): string => n.toString(16).padStart(2, '0');
   const address = `${domain}:${hex(id >> 8)}:${hex((id >> 3) & 31)}.${id & 7}`;
-  k.add({
+  const vf: Live = {
     address,
     ids: pf.vfIds ?? pf.ids,
-    group: pf.vfGroup === undefined ? null : pf.vfGroup + index,
+    group: null,
     ...(pf.numa === undefined ? {} : { numa: pf.numa }),
     physfn: pf.address,
     attributes: { reset_method: 'flr\n' },
-  });
-  k.probe(address);
+    driver: null,
+    override: null,
+  };
+  k.coming.push({ vf, group: pf.vfGroup === undefined ? null : pf.vfGroup + index, looks: 0 });
+}
+
+/** Looks at the PF's folder until a VF's group and its driver are there; its device is at once. */
+const LOOKS = 4;
+
+/** A look at a folder brings the first VF of that PF that is to come one step nearer. */
+export function arrive(k: KernelModel, path: string): void {
+  const [next] = k.coming;
+  if (next === undefined || path !== `${DEVICES}/${next.vf.physfn}`) return;
+  const { vf, group } = next;
+  if (!k.devices.has(vf.address)) k.devices.set(vf.address, vf);
+  next.looks += 1;
+  if (next.looks <= LOOKS) return;
+  vf.group = group;
+  k.coming.shift();
+  k.probe(vf.address);
 }
 
 export function removeVfs(k: KernelModel, pf: string): void {
   for (const vf of vfsOf(k, pf)) k.devices.delete(vf.address);
+  k.coming.splice(0, k.coming.length, ...k.coming.filter((c) => c.vf.physfn !== pf));
 }
 
 function removeDevice(k: KernelModel, address: string): void {

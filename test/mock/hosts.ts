@@ -7,7 +7,7 @@ import { KernelModel, type ModelDevice, type ModelDriver } from './kernel.ts';
 
 const DRIVERS: ModelDriver[] = [
   { name: 'igbvf', module: 'igbvf', ids: ['8086:10ca'] },
-  { name: 'igb', module: 'igb', ids: ['8086:10c9'] },
+  { name: 'igb', module: 'igb', ids: ['8086:10c9'], sriov: true },
   { name: 'e1000', module: 'e1000', ids: ['8086:100e'] },
   { name: 'nvme', module: 'nvme', ids: ['1b36:0010'] },
   { name: 'pcieport', ids: ['8086:0600'] },
@@ -20,7 +20,16 @@ const ALIASES = 'alias vfio_pci:v00008086d000010CAsv*sd*bc*sc*i* tb_igbvf_vfio_p
 /** An SR-IOV NIC with four VFs (one group each), a group of two NICs behind a bridge, and an NVMe drive. */
 export const SMALL_HOST: ModelDevice[] = [
   { address: '0000:00:01.0', ids: '8086:0600', class: '060400', group: 0, driver: 'pcieport' },
-  { address: '0000:21:00.0', ids: '8086:10c9', group: 10, numa: 0, totalVfs: 7, driver: 'igb' },
+  {
+    address: '0000:21:00.0',
+    ids: '8086:10c9',
+    group: 10,
+    numa: 0,
+    totalVfs: 7,
+    vfIds: '8086:10ca',
+    vfGroup: 11,
+    driver: 'igb',
+  },
   ...[0, 2, 4, 6].map((n, i) => ({
     address: `0000:21:10.${n}`,
     ids: '8086:10ca',

@@ -5,7 +5,7 @@
 import { constants } from 'node:os';
 import type { Holder, KernelWriter, NativeBinding, RawDevice, RawGroups, RawScan } from '../../src/addon/native.ts';
 import { baseFiles } from '../scenarios/host.ts';
-import { removeVfs, vfsOf, writeAttribute } from './attributes.ts';
+import { arrive, removeVfs, VF_OFFSET, VF_STRIDE, vfsAreHeld, vfsOf, writeAttribute } from './attributes.ts';
 
 export type Errno = keyof typeof constants.errno;
 
@@ -28,6 +28,11 @@ export type ModelDevice = {
   /** Of a PF: its VFs' ids, and the group of the first, the next one's being one higher. */
   vfIds?: string;
   vfGroup?: number;
+  /** Of a PF: its VFs and their groups appear some looks after the write was answered; its driver makes only so many of them. */
+  vfsLate?: boolean;
+  vfsMade?: number;
+  /** `sriov_drivers_autoprobe` of a PF. */
+  autoprobe?: boolean;
   /** What reset_method may be set to, once it was changed. */
   supportedResets?: string;
   /** Further options of the FUSE host's `device` line. */
@@ -46,6 +51,8 @@ export type ModelDriver = {
   defer?: number;
   /** It has sriov_configure, and takes its VFs away when it goes. */
   sriov?: boolean;
+  /** sriov_configure answers this errno. */
+  sriovErrno?: Errno;
   dynamicIds?: Set<string>;
   loaded?: boolean;
   /** Further options of the FUSE host's `driver` line. */
@@ -71,6 +78,8 @@ export class KernelModel implements NativeBinding {
   claimed: string[] = [];
   /** What was removed and a rescan finds again. */
   readonly removed: ModelDevice[] = [];
+  /** VFs that the kernel has promised but that are not all there yet; a look at the PF's folder brings the next step of one. */
+  readonly coming: { vf: Live; group: number | null; looks: number }[] = [];
   fault: Fault = () => null;
   /** Writes that hang and the device whose lock each holds, until {@link release}. */
   readonly #hung = new Map<string, { address: string; path: string; value: string }>();
@@ -99,7 +108,7 @@ export class KernelModel implements NativeBinding {
       driver: d.driver,
       iommuGroup: d.group == null ? null : `${d.group}`,
       physfn: d.physfn ?? null,
-      totalVfs: d.totalVfs === undefined ? null : `${d.totalVfs}\n`,
+      totalVfs: d.totalVfs === undefined ? null : (d.attributes?.sriov_totalvfs ?? `${d.totalVfs}\n`),
     }));
     return { devices: devices.sort((a, b) => (a.address < b.address ? -1 : 1)), failures: [] };
   }
@@ -142,6 +151,7 @@ export class KernelModel implements NativeBinding {
   }
 
   readDir(_root: string, path: string): string[] {
+    arrive(this, path);
     const names = this.#tree().dirs.get(path);
     if (names === undefined) throw this.#error('ENOENT', 'open', path);
     return [...names].sort();
@@ -173,14 +183,35 @@ export class KernelModel implements NativeBinding {
 
   // Writing.
 
+  /** Kills the process after so many more writes: nothing that it asks for is answered any more, and the kernel takes its locks away. */
+  crashAfter(writes: number): Promise<void> {
+    return new Promise((crashed) => {
+      this.#crash = { left: writes, crashed };
+    });
+  }
+
+  #crash: { left: number; crashed: () => void } | null = null;
+
   openWriter(): KernelWriter {
+    let dead = false;
+    const alive = <T>(answer: () => T): Promise<T> =>
+      dead ? new Promise(() => {}) : new Promise((resolve) => resolve(answer()));
     return {
-      write: async (path, value) => this.#write(path, value),
-      read: async (path) => {
-        const address = path.split('/').at(-2) ?? '';
-        if (path.endsWith('/driver_override')) this.#refuseLocked(address, 'read', path);
-        return this.readFile('', path, 4096);
+      write: (path, value) => {
+        if (this.#crash?.left === 0) {
+          dead = true;
+          this.#locks.clear();
+          this.#crash.crashed();
+          this.#crash = null;
+        } else if (this.#crash) this.#crash.left -= 1;
+        return alive(() => this.#write(path, value));
       },
+      read: (path) =>
+        alive(() => {
+          const address = path.split('/').at(-2) ?? '';
+          if (/\/(driver_override|sriov_numvfs)$/.test(path)) this.#refuseLocked(address, 'read', path);
+          return this.readFile('', path, 4096);
+        }),
       restoreFile: async (path) => {
         throw this.#error('EPERM', 'ftruncate', path);
       },
@@ -194,7 +225,8 @@ export class KernelModel implements NativeBinding {
     const fault = this.fault(path, value, this.writes.length);
     if (fault === 'silent') return;
     const parts = path.split('/');
-    const address = parts.at(-1) === 'driver_override' ? (parts.at(-2) ?? '') : value.trim();
+    const own = parts.at(-1) === 'driver_override' || parts.at(-1) === 'sriov_numvfs';
+    const address = own ? (parts.at(-2) ?? '') : value.trim();
     this.#refuseLocked(address, 'write', path);
     if (fault === 'hang') {
       const helper = `model:${this.#hung.size + 1}`;
@@ -248,6 +280,7 @@ export class KernelModel implements NativeBinding {
     if (!this.drivers.get(driver)?.loaded) throw this.#error('ENOENT', 'open', path);
     const d = this.devices.get(address);
     if (d?.driver !== driver) throw this.#error('ENODEV', 'write', path);
+    if (this.drivers.get(driver)?.sriov && vfsAreHeld(this, address)) throw this.#error('ETIMEDOUT', 'write', path);
     d.driver = null;
     if (this.drivers.get(driver)?.sriov) removeVfs(this, address);
   }
@@ -282,8 +315,10 @@ export class KernelModel implements NativeBinding {
   }
 
   #tryProbe(r: ModelDriver, d: Live): Errno | null {
-    const autoprobe = this.files.get(`sys/bus/pci/devices/${d.physfn}/sriov_drivers_autoprobe`)?.trim() !== '0';
-    if (d.physfn !== undefined && !autoprobe && d.override === null) return 'ENODEV';
+    // A device without its IOMMU group is not all there yet.
+    if (this.coming.some((c) => c.vf === d)) return 'ENODEV';
+    const autoprobe = this.devices.get(d.physfn ?? '')?.autoprobe !== false;
+    if (!autoprobe && d.override === null) return 'ENODEV';
     if (r.defer) {
       r.defer -= 1;
       return 'EAGAIN';
@@ -312,8 +347,15 @@ export class KernelModel implements NativeBinding {
         const vfs = vfsOf(this, d.address);
         files.set(`${at}/sriov_totalvfs`, `${d.totalVfs}\n`);
         files.set(`${at}/sriov_numvfs`, `${vfs.length}\n`);
-        if (!files.has(`${at}/sriov_drivers_autoprobe`)) files.set(`${at}/sriov_drivers_autoprobe`, '1\n');
-        for (const [i, vf] of vfs.entries()) links.set(`${at}/virtfn${i}`, `../${vf.address}`);
+        files.set(`${at}/sriov_drivers_autoprobe`, d.autoprobe === false ? '0\n' : '1\n');
+        if (d.vfIds !== undefined) {
+          files.set(`${at}/sriov_offset`, `${VF_OFFSET}\n`);
+          files.set(`${at}/sriov_stride`, `${VF_STRIDE}\n`);
+          files.set(`${at}/sriov_vf_device`, `${d.vfIds.split(':')[1]}\n`);
+        }
+        for (const [i, vf] of vfs.entries())
+          if (this.devices.has(vf.address)) links.set(`${at}/virtfn${i}`, `../${vf.address}`);
+        for (const [name, text] of Object.entries(d.attributes ?? {})) files.set(`${at}/${name}`, text);
       }
       if (d.physfn !== undefined) links.set(`${at}/physfn`, `../${d.physfn}`);
       if (d.driver !== null) links.set(`${at}/driver`, `../../../bus/pci/drivers/${d.driver}`);

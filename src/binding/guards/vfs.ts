@@ -33,13 +33,14 @@ export function vfUses(host: Host, pf: PciDevice, vfs: readonly PciDevice[], usa
   const count = pf.sriov_numvfs ?? 0;
   if (count === 0) return [];
   const used = vfs.flatMap((vf) => {
-    const claim = readBinding(host, vf.address)?.claims[0];
+    // What the admin or boot has bound and nobody uses is idle; its books come back with it.
+    const claim = readBinding(host, vf.address)?.claims.find((c) => c.owner.startsWith('domain:'));
     if (claim !== undefined) return [`${vf.address} belongs to ${claim.name ?? claim.owner}`];
     const [first] = usageOf(vf).uses;
     return first === undefined ? [] : [`${vf.address}: ${first.reason}`];
   });
   const what = `it has ${count} VFs, which would go with its driver`;
-  if (used.length === 0) return [{ guard: 'vfs', reason: `${what}: first write 0 to its sriov_numvfs` }];
+  if (used.length === 0) return [{ guard: 'vfs', reason: what }];
   const more = used.length > NAMED ? ` and ${used.length - NAMED} more` : '';
   return [
     { guard: 'vfs', reason: `${what}, and of which are in use: ${used.slice(0, NAMED).join('; ')}${more}`, firm: true },

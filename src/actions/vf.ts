@@ -1,0 +1,171 @@
+/** `vf create`, `vf list`, `vf remove`: the VFs of a PF, made for guests or for the host, as one transaction. */
+import { type Claim, newBinding, ownerText, readBinding, removeBinding, writeBinding } from '../binding/books.ts';
+import type { Refusal } from '../binding/guards.ts';
+import type { JournalMove } from '../binding/journal.ts';
+import { stepsOf } from '../binding/move.ts';
+import { recover } from '../binding/recover.ts';
+import { changing, observing } from '../binding/session.ts';
+import { recordedVfs } from '../binding/sriov.ts';
+import { runMoves, type Work } from '../binding/transaction.ts';
+import { type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
+import { lockVfs } from '../binding/vfs.ts';
+import { vfRefusals } from '../binding/vfUse.ts';
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { resolveDevice } from '../pci/resolve.ts';
+import type { ActionOptions, Warned } from './options.ts';
+import { type PrintedPlan, refuseWithPlan } from './plan.ts';
+
+/** A VF as `vf list` shows it: `owner` as in the books, null when nobody's; `for` its claims in words. */
+export type ListedVf = PciDevice & { owner: string | null; for: string[] };
+
+export type VfResult = Warned & { changed: boolean; plan: PrintedPlan; vfs: ListedVf[] };
+
+const ADMIN: Claim = { owner: 'admin', name: null, managed: false };
+
+/** The VFs of one PF, or of all. Raises HOSTDEV_NO_SRIOV for a device that is no PF, HOSTDEV_STORE_CORRUPT. */
+export function listVfs(host: Host, word: string | null): Warned & { vfs: ListedVf[] } {
+  const inventory = scanInventory(host);
+  const pf = word === null ? null : resolvePf(host, inventory, word);
+  return { vfs: listed(host, inventory, pf?.address ?? null), warnings: inventory.warnings };
+}
+
+function listed(host: Host, inventory: Inventory, pf: string | null): ListedVf[] {
+  return inventory.devices
+    .filter((d) => d.parent_addr !== null && (pf === null || d.parent_addr === pf))
+    .map((d) => {
+      const binding = readBinding(host, d.address);
+      return { ...d, owner: binding?.owner ?? null, for: (binding?.claims ?? []).map(ownerText) };
+    });
+}
+
+/**
+ * Gives a PF `count` VFs, on VFIO drivers and in the books for the admin, or for the host's own drivers. That many already: nothing is changed, whatever they are
+ * on. Raises HOSTDEV_NO_SRIOV, HOSTDEV_VF_COUNT, HOSTDEV_VFS (the kernel's errno explained), HOSTDEV_IN_USE naming the VF that is in the way, and what
+ * a transaction raises; then everything is as it was.
+ */
+export function createVfs(
+  host: Host,
+  word: string,
+  count: number,
+  use: 'vfio' | 'netdev',
+  options: ActionOptions,
+): Promise<VfResult> {
+  return changeVfs(host, word, count, use, options);
+}
+
+/** Takes all VFs of a PF away. Raises as {@link createVfs}; a PF without VFs is no change. */
+export function removeVfs(host: Host, word: string, options: ActionOptions): Promise<VfResult> {
+  return changeVfs(host, word, 0, 'netdev', options);
+}
+
+async function changeVfs(
+  host: Host,
+  word: string,
+  count: number,
+  use: 'vfio' | 'netdev',
+  options: ActionOptions,
+): Promise<VfResult> {
+  const first = scanInventory(host);
+  const { address, iommu_group } = resolvePf(host, first, word);
+  const run = async (work: Work, recovered: string[]): Promise<VfResult> => {
+    // VFs may have come and gone while the PF's lock was waited for.
+    const inventory = scanInventory(host);
+    const pf = resolvePf(host, inventory, address);
+    const move = await planVfs(work, pf, count, use);
+    const foretold = move === null || use !== 'vfio' ? [] : foretellVfs(host, pf, count);
+    const refusals = move === null ? [] : await vfRefusals(work, inventory, address, 'admin');
+    const plan = planOf(host, inventory, move, foretold, refusals);
+    refuseWithPlan(plan);
+    const warnings = [...recovered, ...(move === null && count > 0 ? strayWarnings(inventory, pf, use) : [])];
+    if (options.dryRun || move === null) {
+      return { changed: false, plan, vfs: listed(host, inventory, address), warnings };
+    }
+    await runMoves(work, count === 0 ? 'give-back' : 'bind', 'admin', [move], () => keepBooks(host, move, use));
+    return { changed: true, plan, vfs: listed(host, scanInventory(host), address), warnings };
+  };
+  if (options.dryRun) return observing(host, options, (work) => run(work, []));
+  return changing(host, first, [iommu_group], options, async (work, recovered) => {
+    await lockVfs(work, address);
+    const now = scanInventory(host);
+    const groups = now.devices.filter((d) => d.parent_addr === address).map((d) => d.iommu_group);
+    const { done, left } = await recover(
+      work,
+      now,
+      groups.filter((g) => g !== iommu_group),
+    );
+    if (left.length > 0)
+      throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, {
+        hint: `See ${host.journalDir}`,
+        data: { left },
+      });
+    return run(work, [...recovered, ...done]);
+  });
+}
+
+/** The PF that a word names. Raises HOSTDEV_NO_SRIOV for anything else, naming the PF of a VF. */
+function resolvePf(host: Host, inventory: Inventory, word: string): PciDevice {
+  const device = resolveDevice(host, inventory, word);
+  if (device.dev_type === 'type-PF') return device;
+  if (device.parent_addr !== null)
+    throw new HostdevError('HOSTDEV_NO_SRIOV', `${device.address} is itself a VF`, {
+      hint: `Its PF is ${device.parent_addr}.`,
+    });
+  const bad = inventory.warnings.find((w) => w.includes(device.address) && w.includes('sriov_totalvfs'));
+  throw new HostdevError('HOSTDEV_NO_SRIOV', bad ?? `${device.address} is no PF: it has no SR-IOV, or can have no VFs`);
+}
+
+function planOf(
+  host: Host,
+  inventory: Inventory,
+  move: JournalMove | null,
+  foretold: readonly ForetoldVf[],
+  refusals: Refusal[],
+): PrintedPlan {
+  if (move === null) return { devices: [], steps: [], refusals };
+  const going = inventory.devices.filter((d) => d.parent_addr === move.address);
+  const coming = new Map(foretold.map((vf) => [vf.address, vf.target]));
+  const steps = [...stepsOf(host, [move]), ...refillSteps(host, move, foretold)];
+  return {
+    devices: [
+      ...going
+        .filter((vf) => !coming.has(vf.address))
+        .map((vf) => ({ address: vf.address, driver_from: vf.driver, driver_to: null, module: null })),
+      ...foretold.map(({ address, target }) => ({
+        address,
+        driver_from: inventory.byAddress.get(address)?.driver ?? null,
+        driver_to: target.driver,
+        module: target.module,
+      })),
+    ],
+    steps: steps.map(({ path, value, undo }) => ({ path, value, undo })),
+    refusals,
+  };
+}
+
+/** The books of the VFs that went are closed; those made for guests are the admin's, and were on nothing before. */
+function keepBooks(host: Host, move: JournalMove, use: 'vfio' | 'netdev'): void {
+  const { from, to } = move.sriov ?? {};
+  for (const vf of recordedVfs(from)) removeBinding(host, vf.address);
+  if (to?.numvfs === 0 || use !== 'vfio') return;
+  const none = { driver: null, override: null };
+  for (const vf of scanInventory(host).devices)
+    if (vf.parent_addr === move.address)
+      writeBinding(
+        host,
+        newBinding(vf.address, vf.iommu_group, ADMIN, none, { driver: vf.driver, override: vf.driver }),
+      );
+}
+
+/** As many as asked for, but not where they were asked for: that is another command's work. */
+function strayWarnings(inventory: Inventory, pf: PciDevice, use: 'vfio' | 'netdev'): string[] {
+  const vfs = inventory.devices.filter((d) => d.parent_addr === pf.address);
+  const stray = vfs.filter((d) => (d.driver?.includes('vfio') ?? false) !== (use === 'vfio'));
+  const [one] = stray;
+  if (one === undefined) return [];
+  const verb = use === 'vfio' ? 'bind' : 'unbind --to-host';
+  return [
+    `${pf.address} has ${vfs.length} VFs already; ${stray.length} of them are on other drivers (${one.address}: ${one.driver ?? 'none'}): 'hostdev ${verb} ${one.address}'`,
+  ];
+}

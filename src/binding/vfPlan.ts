@@ -1,0 +1,119 @@
+/** What is to become of a PF's VFs, as a move that can be shown and carried out; and what can be known of VFs before they are there. */
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { type Address, formatAddress, parseAddress } from '../pci/address.ts';
+import type { PciDevice } from '../pci/inventory.ts';
+import { observe, type Work } from './access.ts';
+import { readModuleLists } from './driverChoice.ts';
+import type { JournalMove } from './journal.ts';
+import { type DriverModule, namedDriver } from './modules.ts';
+import { type Step, stepsOf } from './move.ts';
+import { fillSteps, type SriovChange, type SriovState } from './sriov.ts';
+import { chooseVariant } from './variant.ts';
+import { observeSriov } from './vfs.ts';
+
+/** The change that takes a PF's VFs away; autoprobe stays. Raises as {@link observeSriov}. */
+export async function withoutVfs(work: Work, pf: Address): Promise<SriovChange> {
+  return changeTo(work, pf, () => ({ numvfs: 0, vfs: [] }));
+}
+
+async function changeTo(
+  work: Work,
+  pf: Address,
+  goal: (seen: SriovState) => Omit<SriovState, 'autoprobe'>,
+): Promise<SriovChange> {
+  const { numvfs_bytes, autoprobe_bytes, ...from } = await observeSriov(work, pf);
+  return { from, to: { ...goal(from), autoprobe: from.autoprobe }, numvfs_bytes, autoprobe_bytes };
+}
+
+/**
+ * The move of a PF that keeps its driver and gets `numvfs` VFs for `vfs`; null when it has that many. Raises HOSTDEV_DEVICE_ABSENT, HOSTDEV_NO_SRIOV,
+ * HOSTDEV_VF_COUNT when it cannot have so many, HOSTDEV_VFS when its driver makes none.
+ */
+export async function planVfs(
+  work: Work,
+  pf: PciDevice,
+  numvfs: number,
+  vfs: 'vfio' | 'netdev',
+): Promise<JournalMove | null> {
+  const { address } = pf;
+  const now = await observe(work, address);
+  if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${address} went away`);
+  const sriov = await changeTo(work, address, () => ({ numvfs, vfs: numvfs === 0 ? [] : vfs }));
+  if (sriov.from.numvfs === numvfs) return null;
+  if (numvfs > 0) checkCan(work.host, pf, now.driver, numvfs);
+  const state = { driver: now.driver, override: now.override };
+  return {
+    address,
+    group: pf.iommu_group,
+    from: state,
+    to: state,
+    override_bytes: now.overrideBytes,
+    sriov,
+  };
+}
+
+/** What the kernel would refuse for sure is refused before anything is written, and in a dry run too. */
+function checkCan(host: Host, pf: PciDevice, driver: string | null, numvfs: number): void {
+  const total = pf.sriov_totalvfs ?? 0;
+  if (numvfs > total)
+    throw new HostdevError('HOSTDEV_VF_COUNT', `${pf.address} can have ${total} VFs (sriov_totalvfs), not ${numvfs}`);
+  if (driver === null)
+    throw new HostdevError('HOSTDEV_VFS', `${pf.address} has no driver, and VFs are made by the PF's driver (ENOENT)`, {
+      hint: `Bind it to its host driver: hostdev unbind --to-host ${pf.address}`,
+    });
+  if (driver === 'vfio-pci' && host.read(host.module('vfio_pci', 'parameters/enable_sriov')) !== 'Y')
+    throw new HostdevError('HOSTDEV_VFS', `${pf.address} is on vfio-pci, which makes no VFs (ENOENT)`, {
+      hint: `'hostdev unbind ${pf.address}' first; or load vfio-pci with enable_sriov=1, where a guest is to own the PF.`,
+    });
+}
+
+export type ForetoldVf = { address: Address; target: DriverModule };
+
+/**
+ * The VFs that a PF will have, from its sriov_offset, sriov_stride and sriov_vf_device (drivers/pci/iov.c pci_iov_virtfn_bus); subsystem and class are the
+ * PF's, as nearly every card has it. Only for a plan that is shown: what counts are the links afterwards. Empty where the kernel does not tell.
+ */
+export function foretellVfs(host: Host, pf: PciDevice, numvfs: number): ForetoldVf[] {
+  const number = (attribute: string): number | null => {
+    const text = host.read(host.device(pf.address, attribute)) ?? '';
+    return /^\d{1,5}$/.test(text) ? Number(text) : null;
+  };
+  const [offset, stride] = [number('sriov_offset'), number('sriov_stride')];
+  const parts = parseAddress(pf.address);
+  if (offset === null || stride === null || parts === null || (stride === 0 && numvfs > 1)) return [];
+  const target = foretoldDriver(host, pf);
+  const first = parts.bus * 256 + parts.slot * 8 + parts.func + offset;
+  return Array.from({ length: numvfs }, (_, n) => first + stride * n)
+    .filter((at) => at < 65536)
+    .map((at) => ({
+      address: formatAddress({ domain: parts.domain, bus: at >> 8, slot: (at >> 3) & 31, func: at & 7 }),
+      target,
+    }));
+}
+
+function foretoldDriver(host: Host, pf: PciDevice): DriverModule {
+  const id = host.read(host.device(pf.address, 'sriov_vf_device')) ?? '';
+  const word = (text: string | null): string => (text ?? '').toUpperCase().padStart(8, '0');
+  const cls = (pf.class ?? '').toUpperCase();
+  const modalias =
+    `pci:v${word(pf.vendor_id)}d${word(id)}sv${word(pf.subsystem_vendor_id)}sd${word(pf.subsystem_device_id)}` +
+    `bc${cls.slice(0, 2)}sc${cls.slice(2, 4)}i${cls.slice(4)}`;
+  const lists = readModuleLists(host);
+  const best = /^[0-9a-f]{1,4}$/.test(id) ? chooseVariant(modalias, lists.alias, lists.builtin) : null;
+  return namedDriver(host, best?.module ?? 'vfio_pci');
+}
+
+/** The writes to a PF and its VFs once it is on its driver, as a plan shows them: also those to VFs that are not there yet. */
+export function refillSteps(host: Host, move: JournalMove, foretold: readonly ForetoldVf[] = []): Step[] {
+  const recorded = move.sriov?.to.vfs;
+  const vfs = Array.isArray(recorded)
+    ? recorded.map((vf) => ({ address: vf.address, to: { driver: vf.driver, override: vf.override } }))
+    : foretold.map((vf) => ({ address: vf.address, to: { driver: vf.target.driver, override: vf.target.driver } }));
+  const from = { driver: null, override: null };
+  const steps = stepsOf(
+    host,
+    vfs.map((vf) => ({ ...vf, group: null, from })),
+  );
+  return fillSteps(host, move.address, move.sriov, move.from.driver !== move.to.driver, steps);
+}

@@ -1,0 +1,55 @@
+import { createVfs, type ListedVf, listVfs, removeVfs, type VfResult } from '../actions/vf.ts';
+import { HostdevError } from '../errors.ts';
+import type { Answer, Invocation } from './command.ts';
+import { plain, table } from './table.ts';
+
+/** `hostdev vf list [PF]` */
+export function vfList({ host, words }: Invocation): Answer {
+  const { vfs, warnings } = listVfs(host, words[0] ?? null);
+  return { json: { vfs }, text: vfTable(vfs), warnings };
+}
+
+/** `hostdev vf create PF --count N [--for vfio|netdev]` */
+export async function vfCreate({ host, words, own, options }: Invocation): Promise<Answer> {
+  const count = wholeNumber(own.count);
+  const use = own.for ?? 'vfio';
+  if (use !== 'vfio' && use !== 'netdev')
+    throw new HostdevError('HOSTDEV_USAGE', `--for ${JSON.stringify(use)}: VFs are for vfio or for netdev`);
+  const { warnings, ...json } = await createVfs(host, words[0] ?? '', count, use, options);
+  return { json, text: changeText(json, options.dryRun, `${json.vfs.length} VFs already`), warnings };
+}
+
+/** `hostdev vf remove PF` */
+export async function vfRemove({ host, words, options }: Invocation): Promise<Answer> {
+  const { warnings, ...json } = await removeVfs(host, words[0] ?? '', options);
+  return { json, text: changeText(json, options.dryRun, 'no VFs'), warnings };
+}
+
+/** NumVFs has 16 bits; how many the PF takes is the kernel's to say. */
+function wholeNumber(text: string | boolean | undefined): number {
+  if (typeof text !== 'string') throw new HostdevError('HOSTDEV_USAGE', "'vf create' needs --count N");
+  const n = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (n >= 1 && n <= 65535) return n;
+  throw new HostdevError('HOSTDEV_USAGE', `--count ${JSON.stringify(text.slice(0, 32))} is no number of VFs`, {
+    hint: "A whole number from 1; 'hostdev vf remove' takes them all away.",
+  });
+}
+
+function changeText({ changed, plan, vfs }: Omit<VfResult, 'warnings'>, dryRun: boolean, already: string): string {
+  if (dryRun && plan.steps.length > 0)
+    return plain(plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`).join(''));
+  if (!changed) return `Nothing to do: ${already}\n`;
+  return vfs.length > 0 ? vfTable(vfs) : plain(plan.devices.map((d) => `${d.address}  removed\n`).join(''));
+}
+
+const vfTable = (vfs: readonly ListedVf[]): string =>
+  table(
+    ['ADDRESS', 'PF', 'GROUP', 'DRIVER', 'FOR'],
+    vfs.map((d) => [
+      d.address,
+      d.parent_addr ?? '-',
+      d.iommu_group === null ? '-' : `${d.iommu_group}`,
+      plain(d.driver ?? '-'),
+      plain(d.for.join(', ') || '-'),
+    ]),
+  );

@@ -1,0 +1,588 @@
+/** PF and VF: made, listed, taken away, gone with their PF's driver and back with it; every failure and every crash on the way. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { bindDevices } from '../../src/actions/bind.ts';
+import { unbindDevices } from '../../src/actions/unbind.ts';
+import { createVfs, listVfs, removeVfs } from '../../src/actions/vf.ts';
+import { groupLocks } from '../../src/binding/bind.ts';
+import { newBinding, readBinding, readBooks, removeBinding, writeBinding } from '../../src/binding/books.ts';
+import type { Guard } from '../../src/binding/guards.ts';
+import { readJournal, writeJournal } from '../../src/binding/journal.ts';
+import { changing } from '../../src/binding/session.ts';
+import { HostdevError } from '../../src/errors.ts';
+import { scanInventory } from '../../src/pci/inventory.ts';
+import { vfsOf } from '../mock/attributes.ts';
+import { type SimulatedHost, SMALL_HOST, simulatedHost, UUID_A } from '../mock/hosts.ts';
+
+const PF = '0000:21:00.0';
+const AT = `sys/bus/pci/devices/${PF}`;
+const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4', '0000:21:10.6'];
+const [VF = ''] = VFS;
+const VARIANT = 'tb_igbvf_vfio_pci';
+const ADMIN = { allowed: new Set<Guard>(), deadlineMs: 3000, dryRun: false };
+const ALLOW = { ...ADMIN, allowed: new Set<Guard>(['vfs']) };
+const DRY = { ...ADMIN, dryRun: true };
+
+let sim: SimulatedHost;
+/** The PF with no VFs, four on igbvf, or, as a guest host has it, four of which the first is the admin's on VFIO and autoprobe is off. */
+async function start(vfs: 'none' | 'four' | 'mixed'): Promise<void> {
+  sim = simulatedHost(vfs === 'none' ? SMALL_HOST.filter((d) => d.physfn === undefined) : SMALL_HOST);
+  if (vfs !== 'mixed') return;
+  await bindDevices(sim.host, [VF], null, ADMIN);
+  Object.assign(pf(), { autoprobe: false });
+  Object.assign(sim.kernel.devices.get(VFS[2] ?? '') ?? {}, { driver: null, override: 'none' });
+  sim.kernel.writes.length = 0;
+}
+beforeEach(() => start('none'));
+afterEach(() => sim.remove());
+
+const pf = () => sim.kernel.devices.get(PF) ?? expect.fail('the PF is gone');
+const states = () => [
+  `autoprobe ${pf().autoprobe !== false}`,
+  ...[...sim.kernel.devices.values()].map((d) => `${d.address} ${d.driver} ${d.override} ${d.group}`).sort(),
+];
+const books = () => readBooks(sim.host).map((b) => [b.address, b.owner, b.before, b.after, b.sriov !== undefined]);
+const all = () => JSON.stringify([states(), books()], null, 1);
+const failed = (p: Promise<unknown>): Promise<HostdevError> =>
+  p.then(
+    () => expect.fail('it succeeded'),
+    (e) => e,
+  );
+
+const create = (count = 4, use: 'vfio' | 'netdev' = 'vfio', options = ADMIN) =>
+  createVfs(sim.host, PF, count, use, options);
+const driversOf = () => vfsOf(sim.kernel, PF).map((d) => d.driver);
+
+describe('create', () => {
+  test('for VFIO: no host driver ever meets a VF, autoprobe is as before, the books hold them as driverless before', async () => {
+    const { changed, vfs } = await create();
+    expect(changed).toBe(true);
+    expect(vfs.map((v) => [v.address, v.driver, v.iommu_group, v.owner])).toEqual(
+      VFS.map((a, n) => [a, VARIANT, 11 + n, 'admin']),
+    );
+    expect(sim.kernel.writes).toEqual([
+      `${AT}/sriov_drivers_autoprobe=0`,
+      `${AT}/sriov_numvfs=4`,
+      ...VFS.map((a) => `sys/bus/pci/devices/${a}/driver_override=${VARIANT}`),
+      ...VFS.map((a) => `sys/bus/pci/drivers_probe=${a}`),
+      `${AT}/sriov_drivers_autoprobe=1`,
+    ]);
+    expect(readBinding(sim.host, VF)).toMatchObject({
+      claims: [{ owner: 'admin' }],
+      before: { driver: null, override: null },
+      after: { driver: VARIANT, override: VARIANT },
+    });
+    expect(readJournal(sim.host)).toEqual([]);
+    await unbindDevices(sim.host, [VF], false, ADMIN);
+    expect(sim.kernel.devices.get(VF)).toMatchObject({ driver: null, override: null });
+  });
+
+  test('the plan foretells every write, on VFs that are not there yet too, and changes nothing', async () => {
+    const before = all();
+    const { plan, changed } = await create(4, 'vfio', DRY);
+    expect(changed).toBe(false);
+    expect(all()).toBe(before);
+    expect(sim.kernel.writes).toEqual([]);
+    expect(plan.devices[3]).toEqual({ address: VFS[3], driver_from: null, driver_to: VARIANT, module: VARIANT });
+    await create();
+    expect([...plan.steps.map((s) => `${s.path}=${s.value.trim()}`)].sort()).toEqual([...sim.kernel.writes].sort());
+    expect(plan.steps.find((s) => s.path.endsWith('numvfs'))?.undo).toEqual([
+      { path: `${AT}/sriov_numvfs`, value: '0' },
+    ]);
+  });
+
+  test('VFs that appear one by one, and their groups later still, are waited for', async () => {
+    pf().vfsLate = true;
+    await create(7);
+    expect(driversOf()).toEqual(Array(7).fill(VARIANT));
+    expect(new Set(vfsOf(sim.kernel, PF).map((v) => v.group)).size).toBe(7);
+  });
+
+  test('for the host: its driver has them, autoprobe is put back, no books', async () => {
+    pf().autoprobe = false;
+    await create(3, 'netdev');
+    expect(driversOf()).toEqual(['igbvf', 'igbvf', 'igbvf']);
+    expect(pf().autoprobe).toBe(false);
+    expect(readBooks(sim.host)).toEqual([]);
+  });
+
+  test('as many as asked for: nothing changes, whatever they are on, and it is said', async () => {
+    await start('four');
+    const { changed, plan, warnings } = await create(4);
+    expect([changed, plan.steps, sim.kernel.writes]).toEqual([false, [], []]);
+    expect(warnings.join()).toContain('4 of them are on other drivers (0000:21:10.0: igbvf)');
+  });
+
+  test('another number goes through 0, and the books of those that went are closed', async () => {
+    await create(2);
+    sim.kernel.writes.length = 0;
+    await create(3, 'netdev');
+    expect(sim.kernel.writes.filter((w) => w.includes('numvfs'))).toEqual([
+      `${AT}/sriov_numvfs=0`,
+      `${AT}/sriov_numvfs=3`,
+    ]);
+    expect(readBooks(sim.host)).toEqual([]);
+    expect(driversOf()).toEqual(['igbvf', 'igbvf', 'igbvf']);
+  });
+
+  test('what the kernel would refuse for sure is refused before a write, in a dry run too', async () => {
+    for (const options of [ADMIN, DRY]) {
+      expect(await failed(create(8, 'vfio', options))).toMatchObject({ code: 'HOSTDEV_VF_COUNT', exit: 3 });
+      for (const driver of [null, 'vfio-pci']) {
+        pf().driver = driver;
+        expect(await failed(create(4, 'vfio', options))).toMatchObject({ code: 'HOSTDEV_VFS' });
+      }
+      pf().driver = 'igb';
+      const other = await failed(createVfs(sim.host, '0000:22:00.0', 1, 'vfio', options));
+      expect(other).toMatchObject({ code: 'HOSTDEV_NO_SRIOV', exit: 3 });
+    }
+    await start('four');
+    expect(await failed(createVfs(sim.host, VF, 1, 'vfio', ADMIN))).toMatchObject({ hint: `Its PF is ${PF}.` });
+    expect(sim.kernel.writes).toEqual([]);
+  });
+
+  for (const [errno, says] of [
+    ['EBUSY', 'through 0 only'],
+    ['ENOENT', 'no driver, or its driver makes no VFs'],
+    ['ENOSPC', 'no bus numbers'],
+    ['ENOMEM', 'not enough MMIO resources'],
+    ['ERANGE', 'more than the PF'],
+    ['EAGAIN', 'not ready'],
+    ['EINVAL', 'does not take that count'],
+    ['EPERM', 'eswitch'],
+    ['EOPNOTSUPP', 'present mode'],
+    ['ENODEV', 'went away'],
+    ['EIO', 'did not answer its driver'],
+    ['ENXIO', "the PF's driver refused"],
+  ] as const) {
+    test(`${errno} of sriov_numvfs is explained, and all is as before`, async () => {
+      const before = all();
+      const driver = sim.kernel.drivers.get('igb');
+      if (driver) driver.sriovErrno = errno;
+      const e = await failed(create());
+      expect(e).toMatchObject({ code: 'HOSTDEV_VFS', exit: 1 });
+      expect(e.message).toContain(`Failed to write 4 to ${AT}/sriov_numvfs: ${errno}`);
+      expect(e.message).toContain(says);
+      expect(e.hint.length).toBeGreaterThan(5);
+      expect(all()).toBe(before);
+      expect(readJournal(sim.host)).toEqual([]);
+    });
+  }
+
+  test('a driver that makes fewer and calls it success; VFs that never come', async () => {
+    const before = all();
+    pf().vfsMade = 3;
+    expect((await failed(create())).message).toContain('reads 3 after 4 was written');
+    expect(all()).toBe(before);
+    delete pf().vfsMade;
+    sim.kernel.links.set(`${AT}/virtfn4`, '../0000:21:11.0');
+    const e = await failed(createVfs(sim.host, PF, 4, 'vfio', { ...ADMIN, deadlineMs: 500 }));
+    expect(e.code).toMatch(/HOSTDEV_TIMEOUT|HOSTDEV_UNDO_INCOMPLETE/);
+    expect(e.message).toContain('shows 5 VFs, not 4');
+  });
+
+  test('interrupted: no VFs, exit 130', async () => {
+    const before = all();
+    const stop = new AbortController();
+    sim.kernel.fault = (path) => {
+      if (path.endsWith('drivers_probe')) stop.abort();
+      return null;
+    };
+    const e = await failed(createVfs(sim.host, PF, 4, 'vfio', { ...ADMIN, signal: stop.signal }));
+    expect(e).toMatchObject({ code: 'HOSTDEV_INTERRUPTED', exit: 130 });
+    expect(all()).toBe(before);
+  });
+});
+
+describe('a VF in use keeps them all', () => {
+  const [, SECOND = ''] = VFS;
+  const uses: Record<string, () => void> = {
+    'a process holds it': () => {
+      Object.assign(sim.kernel.devices.get(SECOND) ?? {}, { driver: 'vfio-pci', override: 'vfio-pci' });
+      sim.kernel.openBy = [{ pid: 77, command: 'qemu-system-x86', path: '/dev/vfio/12' }];
+    },
+    'a guest claims it': () =>
+      writeBinding(
+        sim.host,
+        newBinding(
+          SECOND,
+          12,
+          { owner: `domain:${UUID_A}`, name: 'vm1', managed: true },
+          { driver: 'igbvf', override: null },
+          null,
+        ),
+      ),
+    'the host routes by it': () => {
+      sim.kernel.links.set('sys/class/net/eth7', `../../devices/pci0000:20/0000:20:01.0/${SECOND}/net/eth7`);
+      sim.kernel.files.set(
+        'proc/net/route',
+        `Iface\tDestination\n${['eth7', '00000000', '0102000A', '0003', '0', '0', '0', '00000000', '0', '0', '0'].join('\t')}\n`,
+      );
+    },
+  };
+  for (const [what, use] of Object.entries(uses)) {
+    test(what, async () => {
+      await start('four');
+      use();
+      const before = all();
+      for (const options of [ALLOW, { ...ALLOW, dryRun: true }])
+        for (const attempt of [
+          () => createVfs(sim.host, PF, 6, 'vfio', options),
+          () => removeVfs(sim.host, PF, options),
+          () => bindDevices(sim.host, [PF], null, options),
+        ]) {
+          const e = await failed(attempt());
+          expect(e.exit).toBe(5);
+          expect(e.message).toContain(SECOND);
+          expect(JSON.stringify(e.data)).toMatch(/"guard":"(in-use|vfs)"/);
+        }
+      expect(all()).toBe(before);
+      expect(sim.kernel.writes).toEqual([]);
+    });
+  }
+
+  test('taken between the plan and the write: the write of 0 is not made', async () => {
+    await start('four');
+    Object.assign(sim.kernel.devices.get(SECOND) ?? {}, { driver: 'vfio-pci' });
+    sim.kernel.openBy = [];
+    const real = sim.kernel.holders.bind(sim.kernel);
+    let looks = 0;
+    sim.kernel.holders = (root, targets) => {
+      if (targets.includes('/dev/vfio/12')) looks += 1;
+      if (looks > 1) sim.kernel.openBy = [{ pid: 78, command: 'qemu', path: '/dev/vfio/12' }];
+      return real(root, targets);
+    };
+    expect(await failed(removeVfs(sim.host, PF, ADMIN))).toMatchObject({ code: 'HOSTDEV_IN_USE' });
+    expect(sim.kernel.writes).toEqual([]);
+  });
+});
+
+describe('list and remove', () => {
+  test('list: of one PF or of all, with owner and claims', async () => {
+    await start('mixed');
+    const { vfs } = listVfs(sim.host, PF);
+    expect(vfs.map((v) => [v.address, v.driver, v.iommu_group, v.owner, v.for])).toEqual([
+      [VFS[0], VARIANT, 11, 'admin', ['admin']],
+      [VFS[1], 'igbvf', 12, null, []],
+      [VFS[2], null, 13, null, []],
+      [VFS[3], 'igbvf', 14, null, []],
+    ]);
+    expect(listVfs(sim.host, null).vfs).toEqual(vfs);
+    expect(() => listVfs(sim.host, VF)).toThrow(HostdevError);
+  });
+
+  test('remove: all of them and their books; a second time nothing', async () => {
+    await start('mixed');
+    const { changed, plan } = await removeVfs(sim.host, PF, ADMIN);
+    expect(changed).toBe(true);
+    expect(plan.steps).toEqual([
+      { path: `${AT}/sriov_numvfs`, value: '0', undo: [{ path: `${AT}/sriov_numvfs`, value: '4' }] },
+    ]);
+    expect(plan.devices.map((d) => d.address)).toEqual(VFS);
+    expect(vfsOf(sim.kernel, PF)).toEqual([]);
+    expect(readBooks(sim.host)).toEqual([]);
+    expect(await removeVfs(sim.host, PF, ADMIN)).toMatchObject({ changed: false, plan: { steps: [] } });
+  });
+});
+
+describe('a PF with idle VFs', () => {
+  test('is refused without --allow=vfs; with it its VFs go first, and unbind brings back count, drivers, overrides and books', async () => {
+    await start('mixed');
+    const before = all();
+    const refused = await failed(bindDevices(sim.host, [PF], null, ADMIN));
+    expect(refused).toMatchObject({ code: 'HOSTDEV_GUARD', hint: expect.stringContaining('--allow=vfs') });
+    const dry = await bindDevices(sim.host, [PF], null, { ...ALLOW, dryRun: true });
+    expect(dry.plan.steps[0]).toMatchObject({ path: `${AT}/sriov_numvfs`, value: '0' });
+    expect(all()).toBe(before);
+
+    await bindDevices(sim.host, [PF], null, ALLOW);
+    expect(sim.kernel.writes[0]).toBe(`${AT}/sriov_numvfs=0`);
+    expect(pf().driver).toBe('vfio-pci');
+    expect(readBooks(sim.host).map((b) => b.address)).toEqual([PF]);
+
+    sim.kernel.writes.length = 0;
+    const { plan } = await unbindDevices(sim.host, [PF], false, { ...ADMIN, dryRun: true });
+    await unbindDevices(sim.host, [PF], false, ADMIN);
+    expect(all()).toBe(before);
+    expect([...plan.steps.map((s) => `${s.path}=${s.value.trim()}`)].sort()).toEqual([...sim.kernel.writes].sort());
+  });
+
+  test('put back on its driver by hand: unbind still brings its VFs', async () => {
+    await start('mixed');
+    const before = all();
+    await bindDevices(sim.host, [PF], null, ALLOW);
+    Object.assign(pf(), { driver: 'igb', override: null });
+    await unbindDevices(sim.host, [PF], false, ADMIN);
+    expect(all()).toBe(before);
+  });
+
+  for (const [from, count] of [
+    ['none', 2],
+    ['mixed', 4],
+  ] as const)
+    test(`a PF that has VFs on vfio-pci too is unbound with --allow=vfs only, and has what it had before (${from})`, async () => {
+      await start(from);
+      const before = all();
+      Object.assign(sim.kernel.drivers.get('vfio-pci') ?? {}, { sriov: true });
+      await bindDevices(sim.host, [PF], null, ALLOW);
+      sim.kernel.files.set('sys/module/vfio_pci/parameters/enable_sriov', 'Y\n');
+      await create(count);
+      const e = await failed(unbindDevices(sim.host, [PF], false, ADMIN));
+      expect(e).toMatchObject({ code: 'HOSTDEV_GUARD', exit: 5 });
+      expect(e.message).toContain(`it has ${count} VFs`);
+      const { plan } = await unbindDevices(sim.host, [PF], false, { ...ALLOW, dryRun: true });
+      sim.kernel.writes.length = 0;
+      await unbindDevices(sim.host, [PF], false, ALLOW);
+      expect([...plan.steps.map((s) => `${s.path}=${s.value.trim()}`)].sort()).toEqual([...sim.kernel.writes].sort());
+      expect(all()).toBe(before);
+    });
+});
+
+/** What each command of this page does, for the two properties below. */
+const KINDS: Record<
+  string,
+  { from: 'none' | 'four' | 'mixed'; prepare?: () => Promise<unknown>; run: () => Promise<unknown> }
+> = {
+  'create for VFIO': { from: 'none', run: () => create(3) },
+  'create for the host': { from: 'none', run: () => create(3, 'netdev') },
+  'create through 0': { from: 'mixed', run: () => create(2) },
+  remove: { from: 'mixed', run: () => removeVfs(sim.host, PF, ADMIN) },
+  'bind the PF': { from: 'mixed', run: () => bindDevices(sim.host, [PF], null, ALLOW) },
+  'unbind the PF': {
+    from: 'mixed',
+    prepare: () => bindDevices(sim.host, [PF], null, ALLOW),
+    run: () => unbindDevices(sim.host, [PF], false, ADMIN),
+  },
+};
+
+for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
+  const ready = async (): Promise<void> => {
+    sim.remove();
+    await start(from);
+    await prepare?.();
+    sim.kernel.writes.length = 0;
+  };
+
+  describe(name, () => {
+    test('every write failing once, with an errno, silently, or not at all: all is as before, or the journal says what is not', async () => {
+      await ready();
+      await run();
+      const writes = sim.kernel.writes.length;
+      expect(writes).toBeGreaterThan(0);
+      for (let nth = 1; nth <= writes; nth += 1) {
+        for (const how of ['EBUSY', 'EIO', 'ENODEV', 'ENOENT', 'ENOMEM', 'silent'] as const) {
+          await ready();
+          const before = all();
+          const path: string[] = [];
+          sim.kernel.fault = (p, value, n) => {
+            if (n !== nth) return null;
+            path.push(`${p}=${value.trim()}`);
+            return how;
+          };
+          const e = await failed(run());
+          expect(e.exit, `${how} on ${path}: ${e.message}`).toBe(1);
+          expect(all(), `${how} on ${path}: ${e.message}`).toBe(before);
+          expect(readJournal(sim.host)).toEqual([]);
+        }
+      }
+    }, 120_000);
+
+    test('a crash before every write: the next hostdev undoes it or goes to its end', async () => {
+      await ready();
+      const before = all();
+      await run();
+      const writes = sim.kernel.writes.length;
+      const after = all();
+      for (let nth = 0; nth < writes; nth += 1) {
+        await ready();
+        const crashed = sim.kernel.crashAfter(nth);
+        void run();
+        await crashed;
+        expect(readJournal(sim.host)).toHaveLength(1);
+        const options = { deadlineMs: 3000 };
+        await changing(sim.host, scanInventory(sim.host), [10], options, async () => {});
+        expect(all(), `crash before write ${nth + 1}`).toBe(
+          name === 'remove' || name === 'unbind the PF' ? after : before,
+        );
+        expect(readJournal(sim.host)).toEqual([]);
+      }
+    });
+  });
+}
+
+describe('a crash around the books', () => {
+  /** The journal as it stood while the command ran: what a process that dies then leaves. */
+  async function ranWith(run: () => Promise<unknown>): Promise<ReturnType<typeof readJournal>> {
+    let journal: ReturnType<typeof readJournal> = [];
+    sim.kernel.fault = () => {
+      journal = readJournal(sim.host);
+      return null;
+    };
+    await run();
+    sim.kernel.fault = () => null;
+    return journal;
+  }
+  const recovered = () => changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 3000 }, async (_w, l) => l);
+
+  for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
+    test(`${name}: written, the journal not yet gone: it had been done`, async () => {
+      sim.remove();
+      await start(from);
+      await prepare?.();
+      const journal = await ranWith(run);
+      const after = all();
+      expect(journal).toHaveLength(1);
+      for (const entry of journal) writeJournal(sim.host, entry);
+      expect(await recovered()).toHaveLength(1);
+      expect(all()).toBe(after);
+      expect(readJournal(sim.host)).toEqual([]);
+    });
+  }
+
+  test('half of the books of new VFs written: the VFs go, and so do the books', async () => {
+    const before = all();
+    const journal = await ranWith(() => create(4));
+    for (const entry of journal) writeJournal(sim.host, entry);
+    removeBinding(sim.host, VF);
+    await recovered();
+    expect(all()).toBe(before);
+  });
+
+  test('the PF written, the books of its VFs still there: they go', async () => {
+    await start('mixed');
+    const vf = readBinding(sim.host, VF);
+    const journal = await ranWith(() => bindDevices(sim.host, [PF], null, ALLOW));
+    const after = all();
+    for (const entry of journal) writeJournal(sim.host, entry);
+    if (vf) writeBinding(sim.host, vf);
+    await recovered();
+    expect(all()).toBe(after);
+  });
+});
+
+test('while VFs come or go, the locks of their groups are held too', async () => {
+  const seen = new Map<string, string[]>();
+  const locked = (group: number): boolean => {
+    const fd = sim.kernel.tryLock(`${sim.host.lockDir}/group-${group}`);
+    if (fd !== null) sim.kernel.unlock(fd);
+    return fd === null;
+  };
+  sim.kernel.fault = (path, value) => {
+    seen.set(`${path.split('/').at(-1)} ${value.trim()}`, [10, 11, 12].filter(locked).map(String));
+    return null;
+  };
+  await create(2);
+  expect(seen.get('sriov_numvfs 2')).toEqual(['10']);
+  expect(seen.get(`driver_override ${VARIANT}`)).toEqual(['10', '11', '12']);
+  await removeVfs(sim.host, PF, ADMIN);
+  expect(seen.get('sriov_numvfs 0')).toEqual(['10', '11', '12']);
+  expect([10, 11, 12].filter(locked)).toEqual([]);
+});
+
+test('VFs that a guest has by now outlive the recovery of a dead create', async () => {
+  const crashed = sim.kernel.crashAfter(9);
+  void create(4);
+  await crashed;
+  sim.kernel.openBy = [{ pid: 9, command: 'qemu', path: '/dev/vfio/11' }];
+  const lines = await changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 3000 }, async (_w, l) => l);
+  expect(lines.join()).toContain(`keeps its 4 VFs`);
+  expect(driversOf().slice(0, 3)).toEqual([VARIANT, VARIANT, VARIANT]);
+  expect(pf().autoprobe).not.toBe(false);
+  expect(readJournal(sim.host)).toEqual([]);
+});
+
+test('a write of sriov_numvfs that hangs and holds the PF: exit 9, the journal says so, list answers, the next command puts it right', async () => {
+  const before = all();
+  sim.kernel.fault = (path) => (path.endsWith('sriov_numvfs') ? 'hang' : null);
+  expect(await failed(create())).toMatchObject({ code: 'HOSTDEV_TIMEOUT', exit: 9 });
+  expect(readJournal(sim.host)).toMatchObject([{ state: 'pending', devices: [{ address: PF }] }]);
+  expect(listVfs(sim.host, PF).vfs).toEqual([]);
+  expect(await failed(create())).toMatchObject({ code: 'HOSTDEV_STUCK' });
+  sim.kernel.fault = () => null;
+  sim.kernel.release();
+  await createVfs(sim.host, PF, 2, 'vfio', ADMIN);
+  await removeVfs(sim.host, PF, ADMIN);
+  expect(all()).toBe(before);
+  expect(readJournal(sim.host)).toEqual([]);
+});
+
+describe('hostile content', () => {
+  test('sriov_totalvfs, sriov_numvfs, autoprobe and virtfn links that no kernel writes', async () => {
+    for (const text of ['', 'many\n', '-1\n', '99999999999\n', '4\u0000\n']) {
+      pf().attributes = { sriov_totalvfs: text };
+      const e = await failed(create());
+      expect(e, JSON.stringify(text)).toMatchObject({ code: 'HOSTDEV_NO_SRIOV' });
+    }
+    for (const [attribute, texts] of Object.entries({
+      sriov_numvfs: ['', 'four\n', '-1\n', '70000\n', '4 5\n'],
+      sriov_drivers_autoprobe: ['', '2\n', 'yes\n'],
+    }))
+      for (const text of texts) {
+        pf().attributes = { [attribute]: text };
+        const e = await failed(create());
+        expect(e, `${attribute} ${JSON.stringify(text)}`).toMatchObject({ code: 'HOSTDEV_SYSFS' });
+        expect(e.message).toContain(attribute);
+      }
+    pf().attributes = {};
+    sim.kernel.links.set(`${AT}/virtfn0`, '../../../../etc/passwd');
+    expect(await failed(create())).toMatchObject({ code: 'HOSTDEV_SYSFS' });
+    expect(sim.kernel.writes).toEqual([]);
+  });
+
+  test('a VF offset or stride that leads nowhere only leaves the plan without VFs', async () => {
+    Object.assign(pf(), { attributes: { sriov_offset: 'x\n' } });
+    expect((await create(4, 'vfio', DRY)).plan.devices).toEqual([]);
+    await create();
+    expect(driversOf()).toEqual(Array(4).fill(VARIANT));
+  });
+
+  test('books and journal with another SR-IOV record than ours are refused by file', async () => {
+    const state = { numvfs: 1, autoprobe: true, vfs: [{ address: VF, driver: 'igbvf', override: null }] };
+    const bad = [
+      { ...state, numvfs: -1 },
+      { ...state, numvfs: 1e9 },
+      { ...state, autoprobe: 'yes' },
+      { ...state, vfs: [...state.vfs, ...state.vfs] },
+      { ...state, vfs: [{ address: '../../x', driver: null, override: null }] },
+      { ...state, vfs: [{ address: VF, driver: '../../x', override: null }] },
+      { ...state, vfs: [{ address: VF, driver: null, override: 'a\nb' }] },
+      { ...state, vfs: 'any' },
+      null,
+    ];
+    const on = { driver: 'igb', override: null };
+    const binding = newBinding(PF, 10, { owner: 'admin', name: null, managed: false }, on, on);
+    for (const sriov of bad) {
+      writeBinding(sim.host, { ...binding, sriov: sriov as never });
+      expect(() => readBinding(sim.host, PF), JSON.stringify(sriov)).toThrow('is no binding');
+      writeJournal(sim.host, {
+        schema: 1,
+        id: 'x-1-1',
+        kind: 'bind',
+        owner: 'admin',
+        pid: 1,
+        started: '',
+        state: 'intent',
+        left: [],
+        devices: [
+          {
+            address: PF,
+            group: 10,
+            from: on,
+            to: on,
+            override_bytes: '',
+            sriov: { from: state as never, to: sriov as never, numvfs_bytes: '0\n', autoprobe_bytes: null },
+          },
+        ],
+      });
+      expect(() => readJournal(sim.host), JSON.stringify(sriov)).toThrow('is no journal entry');
+    }
+    writeBinding(sim.host, { ...binding, vf_bindings: [{ ...binding, vf_bindings: [] }] });
+    expect(() => readBinding(sim.host, PF)).toThrow('is no binding');
+    writeBinding(sim.host, { ...binding, sriov: state as never, vf_bindings: [binding] });
+    expect(readBinding(sim.host, PF)?.sriov).toEqual(state);
+  });
+});
+
+test('locks: a group with a PF before the others, whatever its number', () => {
+  const inventory = scanInventory(sim.host);
+  expect(groupLocks([30, 5, 10, null, 5], inventory)).toEqual(['group-10', 'group-5', 'group-30', 'group-none']);
+});
