@@ -1,6 +1,7 @@
-/** `npm run bench [-- host|vm|pools] [--write]`: prints the tables; with --write they go into docs/benchmarks.md. */
+/** `npm run bench [-- host|bind|vm|pools] [--write]`: prints the tables; with --write they go into docs/benchmarks.md. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
+import { benchBind } from './bindTime.ts';
 import { benchMachine } from './inMachine.ts';
 import { benchHost } from './onHost.ts';
 import { benchPools } from './pools.ts';
@@ -8,10 +9,11 @@ import { benchPools } from './pools.ts';
 const PAGE = 'docs/benchmarks.md';
 
 async function main(words: string[]): Promise<void> {
-  const all = !['host', 'vm', 'pools'].some((w) => words.includes(w));
+  const all = !['host', 'bind', 'vm', 'pools'].some((w) => words.includes(w));
   const machine = `Measured on ${new Date().toISOString().slice(0, 10)}, node ${process.versions.node}, Linux ${release()}, ${cpus().length} x ${cpus()[0]?.model ?? 'unknown CPU'}.`;
   for (const [name, measure] of [
     ['host', benchHost],
+    ['bind', benchBind],
     ['vm', benchMachine],
     ['pools', benchPools],
   ] as const) {
