@@ -6,10 +6,11 @@ import type { KernelWriter } from '../addon/native.ts';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { holdersOf, holderText } from '../pci/holders.ts';
+import { scanInventory } from '../pci/inventory.ts';
 import type { Deadline, Stop } from '../store/locks.ts';
 import type { DeviceState, Step } from './move.ts';
 import { type Quarantine, quarantine, refuseStuck, stuckError } from './quarantine.ts';
+import { usesNow } from './usage.ts';
 
 /** What one command works with: the helper that writes, its time, and how it is stopped. */
 export type Work = {
@@ -75,12 +76,11 @@ export async function write(work: Work, address: Address, path: string, value: s
   }
 }
 
-/** Links only: whatever else is asked of the device would hang as well. */
-function holderLines(host: Host, address: Address): string[] {
-  const group = Number(host.linkName(host.device(address, 'iommu_group')) ?? Number.NaN);
-  const driver = host.linkName(host.device(address, 'driver'));
-  const iommu_group = Number.isInteger(group) ? group : null;
-  return holdersOf(host, { address, driver, iommu_group }).map(holderText);
+/** Who uses the device that hangs: nothing that is looked at here takes its lock. Its driver is the one it had, where `path` is that driver's unbind file. */
+function holderLines(host: Host, address: Address, path: string): string[] {
+  const device = host.list(host.device(address)) === null ? undefined : scanInventory(host).byAddress.get(address);
+  const driver = /\/drivers\/([^/]+)\/unbind$/.exec(path)?.[1] ?? device?.driver ?? null;
+  return device === undefined ? [] : usesNow(host, { ...device, driver });
 }
 
 /** An access that failed, in our words. One that hangs puts the device into quarantine, with who holds it. */
@@ -89,9 +89,9 @@ export function accessError({ host }: Work, address: Address, doing: string, e: 
   const name = isSysError(e) ? e.code : String(e);
   if (isSysError(e) && e.code === 'ETIMEDOUT') {
     const helper = 'helper' in e && typeof e.helper === 'string' ? e.helper : null;
-    const holders = holderLines(host, address);
+    const holders = holderLines(host, address, e.path ?? '');
     if (helper !== null) quarantine(host, { address, path: e.path ?? '', helper, holders });
-    const by = holders.length > 0 ? `held by ${holders.join(', ')}` : 'the device is held';
+    const by = holders.length > 0 ? `in use: ${holders.join(', ')}` : 'the device is held';
     return new HostdevError('HOSTDEV_TIMEOUT', `${doing}: no answer before the deadline, ${by}`, { cause: e });
   }
   if (isErrno(e, 'EACCES', 'EPERM'))
