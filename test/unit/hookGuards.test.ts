@@ -235,3 +235,15 @@ test('holdersOf names who has a device, on whichever driver, and never raises', 
   };
   expect(holdersOf(sim.host, device)).toEqual([]);
 });
+
+test('a write that hangs is told with all that uses the device', async () => {
+  mounted('/srv');
+  sim.kernel.openBy = [{ pid: 4, command: 'a', path: '/dev/nvme0n1' }];
+  sim.kernel.fault = (path) => (path.endsWith('/unbind') ? 'hang' : null);
+  const options = { ...admin('disk', 'in-use'), deadlineMs: 500 };
+  const e = await bindDevices(sim.host, [NVME], null, options).then(
+    () => expect.fail('it went through'),
+    (x: Error) => x,
+  );
+  expect(e.message).toContain('in use: nvme0n1 is mounted on /srv, process 4 (a) has /dev/nvme0n1 open');
+});
