@@ -1,6 +1,7 @@
 /**
  * Runs in the machine: binds devices and gives them back, over and over in one process, and looks after each time whether everything is as it was before the
- * first. Prints one JSON line. usage: node cycles.js N DEV…
+ * first. Prints one JSON line. usage: node --expose-gc --max-semi-space-size=1 cycles.js N DEV…
+ * What V8 has not collected yet, and what it gives its young generation in advance, is no growth of ours: hence the two options.
  */
 import { readFileSync, readlinkSync } from 'node:fs';
 import { bindDevices } from '../../../src/actions/bind.ts';
@@ -34,6 +35,7 @@ async function run(cycles: number, devices: string[]): Promise<void> {
     const after = states();
     for (const [n, text] of after.entries()) if (text !== before[n]) drifted.push(`${i}: ${before[n]} -> ${text}`);
     for (const text of bound) if (!text.includes('vfio')) drifted.push(`${i}: not bound: ${text}`);
+    globalThis.gc?.();
     rss.push(process.memoryUsage.rss());
   }
   // The first tenth is V8 settling: after it nothing may grow.
