@@ -26,6 +26,7 @@ async function timed(command: string): Promise<{ code: number; seconds: number; 
     timeoutMs: 170_000,
   });
   const [from = 0, to = 0] = (await vm().ok('cat /tmp/timed')).split(' ').map(Number);
+  process.stderr.write(`vm: ${command}: ${(to - from).toFixed(1)} s\n`);
   return { ...r, seconds: to - from };
 }
 
