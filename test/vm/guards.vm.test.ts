@@ -288,7 +288,7 @@ describe('carried out with the allowance', () => {
   const there = async (address: string, guard: Guard) => {
     expect((await vm().sh(`hostdev bind ${address}`)).code).toBe(5);
     await vm().ok(`hostdev bind --allow=${guard} ${address}`);
-    expect(await driverOf(vm(), address)).toBe('vfio-pci');
+    expect(await driverOf(vm(), address)).toMatch(/vfio/);
     await vm().ok(`hostdev unbind ${address}`);
   };
 
