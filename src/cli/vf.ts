@@ -6,7 +6,7 @@ import { plain, table } from './table.ts';
 /** `hostdev vf list [PF]` */
 export function vfList({ host, words }: Invocation): Answer {
   const { vfs, warnings } = listVfs(host, words[0] ?? null);
-  return { json: { vfs }, text: vfTable(vfs), warnings };
+  return { json: { vfs }, text: vfs.length === 0 ? 'No VFs\n' : vfTable(vfs), warnings };
 }
 
 /** `hostdev vf create PF --count N [--for vfio|netdev]` */
