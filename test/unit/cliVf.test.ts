@@ -76,7 +76,7 @@ test('list: JSON of all and of one PF', () => {
     for: [],
   });
   expect(JSON.parse(host.run('vf', 'list', EMPTY_PF, '-j').out).vfs).toEqual([]);
-  expect(host.run('vf', 'list', EMPTY_PF)).toMatchObject({ exit: 0, out: '' });
+  expect(host.run('vf', 'list', EMPTY_PF)).toMatchObject({ exit: 0, out: 'No VFs\n' });
   expect(host.run('vf', 'list', PF).out).toContain(`${VF}  ${PF}  3      igbvf`);
 });
 
