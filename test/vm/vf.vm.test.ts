@@ -30,7 +30,7 @@ const picture = () =>
   vm().ok(
     `cd ${SYS}; cat sriov_numvfs sriov_drivers_autoprobe; for v in virtfn*; do [ -e $v ] && echo $(basename $(readlink $v)) $(basename "$(readlink $v/driver)") $(cat $v/driver_override); done; basename $(readlink driver); cat driver_override`,
   );
-const clean = () => vm().ok('ls /run/hostdev/bindings /run/hostdev/journal 2>/dev/null | grep -c json || :');
+const clean = () => vm().ok('cd /run/hostdev; grep -H . bindings/*.json journal/*.json 2>/dev/null || :');
 
 beforeAll(async () => {
   if (skipped) return;
@@ -51,7 +51,7 @@ describe('vf create, list, remove', () => {
     expect(vfs.map((v) => v.driver)).toEqual(Array(7).fill(VARIANT));
     expect(vfs.every((v) => v.owner === 'admin')).toBe(true);
     for (const v of vfs) expect(await groupOf(vm(), v.address)).toEqual([v.address]);
-    expect(await vm().ok('dmesg | grep -c igbvf: || :')).toBe('0');
+    expect(await vm().ok('dmesg | grep -c "igbvf 0000:" || :')).toBe('0');
     // What the plan foretold of VFs that were not there.
     expect(plan.devices).toEqual(
       vfs.map((v) => ({ address: v.address, driver_from: null, driver_to: VARIANT, module: VARIANT })),
@@ -92,7 +92,7 @@ describe('vf create, list, remove', () => {
     ]);
     await ok(`vf remove ${IGB}`);
     expect(await read('sriov_numvfs')).toBe('0');
-    expect(await clean()).toBe('0');
+    expect(await clean()).toBe('');
     expect(JSON.parse(await ok(`vf remove ${IGB} -j`)).changed).toBe(false);
   });
 
@@ -146,7 +146,7 @@ describe('a PF with idle VFs', () => {
     expect(bindings).toMatchObject([{ address: VF, owner: 'admin', drift: null }]);
     await ok(`unbind ${VF}`);
     expect(await driverOf(vm(), VF)).toBe('igbvf');
-    expect(await clean()).toBe('0');
+    expect(await clean()).toBe('');
     await vm().ok(`echo 1 > ${SYS}/sriov_drivers_autoprobe`);
   });
 
@@ -161,7 +161,7 @@ describe('a PF with idle VFs', () => {
       const r = await hostdev(`unbind ${IGB}`); // 4 when the recovery had put it back: then it is not ours
       expect([0, 4], `${delay}: ${r.stderr}`).toContain(r.code);
       expect(await picture(), delay).toBe(before);
-      expect(await clean()).toBe('0');
+      expect(await clean()).toBe('');
     }
   });
 
@@ -176,13 +176,15 @@ describe('a PF with idle VFs', () => {
     for (const args of [`bind ${IGB} --allow=vfs`, `vf remove ${IGB}`, `vf create ${IGB} --count 5`]) {
       const refused = await hostdev(args);
       expect(refused.code, args).toBe(5);
-      expect(refused.stderr).toContain(`${VF2}: this VF of ${IGB} is in use: it belongs to domain g1`);
+      expect(refused.stderr, args).toMatch(
+        new RegExp(`${VF2}(: this VF of ${IGB} is in use: it)? belongs to (domain )?g1`),
+      );
     }
     expect(await vm().ok('virsh domstate g1')).toBe('running');
     await virsh(vm(), ['destroy', 'g1'], { timeoutMs: 120_000 });
     for (const until = Date.now() + 60_000; Date.now() < until && (await driverOf(vm(), VF2)) !== 'igbvf'; );
     expect(await overrideOf(vm(), VF2)).toBeNull();
     await ok(`vf remove ${IGB}`);
-    expect(await clean()).toBe('0');
+    expect(await clean()).toBe('');
   });
 });
