@@ -75,8 +75,8 @@ function readProfile(word: string | undefined): string | null {
 /** Base class 02: network controllers, InfiniBand's among them. An unknown class is the device's own matter. */
 const isNetwork = (d: PciDevice): boolean => d.class === null || d.class.startsWith('02');
 
-/** Joins a NIC with its device. Raises HOSTDEV_DOMAIN_UNFIT when the device cannot be one of that type. */
-export function bindNic(host: Host, device: PciDevice, asked: AskedNic): Nic {
+/** Joins a NIC with its device; `host` null: the device is of a saved inventory. Raises HOSTDEV_DOMAIN_UNFIT when the device cannot be one of that type. */
+export function bindNic(host: Host | null, device: PciDevice, asked: AskedNic): Nic {
   const { shape, mac, vlan, profile } = asked;
   const { address } = device;
   if (!isNetwork(device))
@@ -93,9 +93,14 @@ export function bindNic(host: Host, device: PciDevice, asked: AskedNic): Nic {
   return { shape, mac, vlan, profile, hostNode: hostNode(host, address, shape) };
 }
 
-function hostNode(host: Host, address: Address, shape: NicShape): string | null {
-  if (shape === 'macvtap') return interfaceOf(host, address);
-  return shape === 'vdpa' ? vhostVdpaOf(host, address) : null;
+function hostNode(host: Host | null, address: Address, shape: NicShape): string | null {
+  if (shape !== 'macvtap' && shape !== 'vdpa') return null;
+  if (host === null)
+    throw unfit(
+      `${address}: an inventory does not tell what ${shape === 'macvtap' ? 'its network interface' : 'its vDPA device'} is called`,
+      'Plan it on the host itself, without --inventory.',
+    );
+  return shape === 'macvtap' ? interfaceOf(host, address) : vhostVdpaOf(host, address);
 }
 
 /** The function's network interface: macvtap passthrough hands over the whole of it. */

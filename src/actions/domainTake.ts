@@ -31,12 +31,15 @@ export type TakeRequest = {
   unassignedPeers: boolean;
 };
 
+/** A device for the domain; `managed` is what its device_spec says where it came from the pools, else null. */
+export type Taken = { device: PciDevice; managed: boolean | null };
+
 /** A device and the element by which the domain takes it. */
 export type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: Nic | null };
 
 /** The devices that were named, each that the domain can take. Raises HOSTDEV_DOMAIN_UNFIT, HOSTDEV_GUARD for a bridge, HOSTDEV_USAGE for one named twice. */
 export function namedDevices(
-  host: Host,
+  host: Host | null,
   inventory: Inventory,
   domain: DomainDevices,
   { add }: TakeRequest,
@@ -72,12 +75,20 @@ function refuseBridge(inventory: Inventory, device: PciDevice): never {
   );
 }
 
-/** A named device as the element that was asked for. Raises HOSTDEV_DOMAIN_UNFIT when it cannot be that. */
-export function addedDevice(host: Host, device: PciDevice, request: TakeRequest, warnings: string[]): Added {
+/**
+ * A device as the element that was asked for. The tag `managed` of a device_spec counts for `<hostdev>` alone: Nova's interfaces are always managed
+ * (nova/virt/libvirt/config.py of 33.0.0). Raises HOSTDEV_DOMAIN_UNFIT when it cannot be that element.
+ */
+export function addedDevice(
+  host: Host | null,
+  { device, managed: tagged }: Taken,
+  request: TakeRequest,
+  warnings: string[],
+): Added {
   const { address, driver } = device;
   const passed = {
     address,
-    managed: request.managed ?? true,
+    managed: request.managed ?? (request.nic === null ? tagged : null) ?? true,
     model: request.model,
     rom: request.rom,
     boot: request.boot,
@@ -85,6 +96,10 @@ export function addedDevice(host: Host, device: PciDevice, request: TakeRequest,
   const { managed } = passed;
   if (request.nic !== null) {
     const nic = bindNic(host, device, request.nic);
+    if (tagged === false && request.managed === null && nic.hostNode === null)
+      warnings.push(
+        `${address}: its device_spec says managed "no", which as in Nova does not count for --vnic: --managed no does`,
+      );
     return { device, unassigned: false, element: nicElement(nic, passed), managed, nic };
   }
   if (managed && driver !== null && driver !== 'vfio-pci' && isVfioDriver(host, address, driver))
@@ -97,7 +112,7 @@ const takesFunction = ({ nic }: Added): boolean => nic === null || nic.shape ===
 
 /** The peers that keep the added devices' groups from the guest, as devices that only leave the host. Raises HOSTDEV_GROUP_NOT_VIABLE. */
 export function peersOf(
-  host: Host,
+  host: Host | null,
   inventory: Inventory,
   domain: DomainDevices,
   added: readonly Added[],
@@ -106,7 +121,10 @@ export function peersOf(
 ): Added[] {
   const taking = added.filter(takesFunction);
   const addresses = taking.map((a) => a.device.address);
-  if (taking.some((a) => a.device.iommu_group === null)) {
+  if (host === null) {
+    const unknown = taking.filter((a) => a.device.iommu_group === null).map((a) => a.device.address);
+    if (unknown.length > 0) warnings.push(`${unknown.join(', ')}: the inventory does not tell the IOMMU group`);
+  } else if (taking.some((a) => a.device.iommu_group === null)) {
     const { on, reason } = iommuState(host);
     warnings.push(on ? `${addresses.join(', ')}: not all are in an IOMMU group yet` : `no IOMMU here: ${reason}`);
   }
