@@ -33,12 +33,11 @@ const harmless = (text: string): string =>
   process.stdout.isTTY ? text.replace(/[\x7f-\x9f\r]|\p{Cf}|\u2028|\u2029/gu, '?') : text;
 
 async function readRequest(invocation: Invocation, more: readonly string[]): Promise<DomainPlanRequest> {
-  const { own, lists, words, config, inventory } = invocation;
+  const { own, lists, words, inventory } = invocation;
   const { device = [], remove = [], alias = [] } = lists;
   if (inventory === '-' && (words[0] ?? '-') === '-')
     throw usage('The domain and --inventory are both stdin', 'Give one of them as a file.');
-  const ofPools = ['numa', 'policy', 'sockets', 'group-policy', 'spread'].find((n) => own[n] !== undefined);
-  const idle = ofPools ?? (config.length > 0 ? 'config' : undefined);
+  const idle = ['numa', 'policy', 'sockets', 'group-policy', 'spread'].find((n) => own[n] !== undefined);
   if (alias.length === 0 && idle !== undefined)
     throw usage(`--${idle} is about devices from the pools`, 'Give --alias NAME:N too.');
   const request: DomainPlanRequest = {

@@ -212,7 +212,6 @@ describe('refused, with the way out', () => {
     [['--vnic', 'macvtap', '--managed', 'yes']],
     [['--vnic', 'direct', '--mac', '52:54:00:00:00:01', VF2]],
     [['--diff', '--fragments']],
-    [['--alias', 'gpu:1']],
   ])('words that mean nothing: %j', (args) => {
     const p = plan(EMPTY, '--device', VF, ...args);
     expect([p.exit, p.json.error.code]).toEqual([2, 'HOSTDEV_USAGE']);
