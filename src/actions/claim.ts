@@ -1,7 +1,7 @@
 /** `claim -n`: which devices a request would get now. Nothing is kept yet. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import type { GuestPlace } from '../pool/filters.ts';
+import { ANYWHERE, type GuestPlace } from '../pool/filters.ts';
 import type { PciTracker } from '../pool/tracker.ts';
 import { NovaError } from '../spec/novaError.ts';
 import { type PciRequest, resolveRequest } from '../spec/request.ts';
@@ -111,24 +111,26 @@ function noCapacity(
     free: now?.[n] ?? 0,
   }));
   const numbers = rows.map((r) => `${r.alias_name ?? 'a port'}: ${r.wanted} wanted, ${r.free} free of ${r.offered}`);
+  const fits = (isolate: boolean, place: GuestPlace): boolean =>
+    wayOf(setup, free(), isolate).supports(requests, { place });
   const isEnough = rows.every((r) => r.free >= r.wanted);
   const hint = !isEnough
     ? rows.some((r) => r.free < r.offered)
       ? `${keptBack(offered, notFree)}. 'hostdev pool list' shows all.`
       : "'hostdev config check' shows what each device_spec takes."
-    : wish.isolate
+    : wish.isolate && fits(false, wish.place)
       ? 'There are enough, but not each on another provider, as --group-policy isolate asks.'
-      : wish.place.numaCells.length > 0
+      : fits(wish.isolate, ANYWHERE)
         ? `There are enough, but not on ${wish.placeOf ?? 'these NUMA nodes'}: see 'hostdev pool list', or give --policy preferred.`
         : 'There are enough for each alone, but not for all together: a PF excludes its VFs, and aliases may share devices.';
-  return new HostdevError('HOSTDEV_NO_CAPACITY', `The devices are not all free (${numbers.join('; ')})`, {
+  return new HostdevError('HOSTDEV_NO_CAPACITY', `The devices are not all free (${some(numbers, '; ')})`, {
     hint,
     data: { requests: rows },
     cause,
   });
 }
 
-/** How many devices an error names with what keeps them. */
+/** How many devices or requests an error names. */
 const MAX_NAMED = 4;
 
 function keptBack(offered: PciTracker, notFree: HostPools['notFree']): string {
@@ -136,9 +138,11 @@ function keptBack(offered: PciTracker, notFree: HostPools['notFree']): string {
     const why = notFree.get(address);
     return why === undefined ? [] : [`${address} (${why.reason})`];
   });
-  const more = kept.length > MAX_NAMED ? ` and ${kept.length - MAX_NAMED} more` : '';
-  return `Not free: ${kept.slice(0, MAX_NAMED).join(', ')}${more}`;
+  return `Not free: ${some(kept, ', ')}`;
 }
+
+const some = (list: readonly string[], between: string): string =>
+  `${list.slice(0, MAX_NAMED).join(between)}${list.length > MAX_NAMED ? ` and ${list.length - MAX_NAMED} more` : ''}`;
 
 function wishWarnings(setup: PciSetup, requests: readonly PciRequest[], wish: ClaimWish): string[] {
   const { pci_in_placement: inPlacement } = setup.config.pci;
