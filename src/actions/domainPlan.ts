@@ -18,6 +18,7 @@ import { type Inventory, printable, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import type { ClaimWish } from './claim.ts';
 import { readVersions, type ShownVersions } from './domainCheck.ts';
+import { behindInterfaces } from './domainNic.ts';
 import { type Picked, pickDevices } from './domainPick.ts';
 import {
   type Added,
@@ -93,11 +94,17 @@ export async function planDomain(
     removed.map((d) => d.address),
   );
   const domain = readDomainDevices(rest, what);
-  const named = namedDevices(host, inventory, domain, request);
+  const facts = readDomainFacts(rest, what);
+  const under = host === null ? [] : behindInterfaces(host, inventory, facts);
+  const named = namedDevices(host, inventory, domain, under, request);
+  const held = [
+    ...[...domain.devices, ...under].map((d) => ({ address: d.address, consumer: `domain ${domain.name}` })),
+    ...named.map((d) => ({ address: d.address, consumer: 'this plan' })),
+  ];
   const picked =
     setup === null || request.pick === null
       ? NONE
-      : await pickDevices(setup, host, domain, readDomainFacts(rest, what), named, request.pick, warnings);
+      : await pickDevices(setup, host, facts, held, request.pick, warnings);
   const taken: Taken[] = [...named.map((device) => ({ device, managed: null })), ...picked.taken];
   checkSingle(taken, request);
   if (taken.length > 0) checkFit(rest, what, request);

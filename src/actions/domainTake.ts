@@ -15,7 +15,7 @@ import type { Address } from '../pci/address.ts';
 import { type Inventory, isBridge, type PciDevice } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { type AskedNic, bindNic } from './domainNic.ts';
+import { type AskedNic, type behindInterfaces, bindNic } from './domainNic.ts';
 import type { ActionOptions } from './options.ts';
 
 export type TakeRequest = {
@@ -34,14 +34,18 @@ export type TakeRequest = {
 /** A device for the domain; `managed` is what its device_spec says where it came from the pools, else null. */
 export type Taken = { device: PciDevice; managed: boolean | null };
 
+/** A function that an interface of the domain sits on, and which. */
+export type UnderInterface = ReturnType<typeof behindInterfaces>[number];
+
 /** A device and the element by which the domain takes it. */
 export type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: Nic | null };
 
-/** The devices that were named, each that the domain can take. Raises HOSTDEV_DOMAIN_UNFIT, HOSTDEV_GUARD for a bridge, HOSTDEV_USAGE for one named twice. */
+/** The devices that were named, each that the domain can take and has not yet, under one of its interfaces (`under`) either. Raises HOSTDEV_DOMAIN_UNFIT, HOSTDEV_GUARD for a bridge, HOSTDEV_USAGE for one named twice. */
 export function namedDevices(
   host: Host | null,
   inventory: Inventory,
   domain: DomainDevices,
+  under: readonly UnderInterface[],
   { add }: TakeRequest,
 ): PciDevice[] {
   const devices = new Map<Address, PciDevice>();
@@ -52,6 +56,12 @@ export function namedDevices(
       throw unfit(
         `Domain ${domain.name} takes ${device.address} already: ${listed.where}`,
         `Leave it out, or take it out first with --remove ${device.address}.`,
+      );
+    const carried = under.find((u) => u.address === device.address);
+    if (carried)
+      throw unfit(
+        `Domain ${domain.name} uses ${device.address} already: ${carried.where} sits on it`,
+        'Leave it out, or take that <interface> out first with virsh edit.',
       );
     if (devices.has(device.address))
       throw new HostdevError('HOSTDEV_USAGE', `${device.address} is named twice`, { hint: 'Name each device once.' });

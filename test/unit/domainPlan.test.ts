@@ -341,6 +341,36 @@ describe('network interfaces', () => {
     expect(element(p, 'interface')).toBe(xml);
   });
 
+  test('a function that one of its interfaces sits on is not taken again', () => {
+    const { xml } = plan(plan(EMPTY, VF, '--vnic', 'macvtap').plan.xml, VDPA, '--vnic', 'vdpa').plan;
+    for (const [device, where] of [
+      [VF, 'interface 1'],
+      [VDPA, 'interface 2'],
+    ] as const) {
+      const p = plan(xml, device);
+      expect([p.exit, p.json.error.code]).toEqual([3, 'HOSTDEV_DOMAIN_UNFIT']);
+      expect(p.json.error.message).toContain(`uses ${device} already: ${where}`);
+    }
+    expect(plan(xml, VF2).exit).toBe(0);
+    const onPf = EMPTY.replace('<devices>', "<devices><interface type='direct'><source dev='eth0'/></interface>");
+    expect(plan(onPf, VF).exit).toBe(0);
+    const odd = EMPTY.replace('<devices>', "<devices><interface type='direct'><source dev='../x'/></interface>");
+    expect(plan(odd, VF).exit).toBe(0);
+  });
+
+  test('nor given to it from the pools', () => {
+    const config = join(dir, 'h.toml');
+    writeFileSync(
+      config,
+      '[[device_spec]]\nproduct_id = "10ca"\n[[alias]]\nname = "nic"\nvendor_id = "8086"\nproduct_id = "10ca"\n',
+    );
+    const alias = (xml: string, n: number): Planned => plan(xml, '--alias', `nic:${n}`, '--config', config);
+    expect(alias(EMPTY, 2).plan.fragments.map((f) => f.address)).toEqual([VF2, VF]);
+    const { xml } = plan(EMPTY, VF, '--vnic', 'macvtap').plan;
+    expect(alias(xml, 1).plan.fragments.map((f) => f.address)).toEqual([VF2]);
+    expect(alias(xml, 2).json.error.hint).toContain(`${VF} (domain g has it)`);
+  });
+
   test('direct-physical is a plain hostdev', () => {
     expect(element(plan(EMPTY, VF, '--vnic', 'direct-physical'))).toBe(element(plan(EMPTY, VF)));
   });
