@@ -1,11 +1,13 @@
 /** `claim -n`: which devices a request would get now. Nothing is kept yet. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import type { GuestPlace } from '../pool/filters.ts';
+import { ANYWHERE, type GuestPlace } from '../pool/filters.ts';
+import type { PciTracker } from '../pool/tracker.ts';
 import { NovaError } from '../spec/novaError.ts';
 import { type PciRequest, resolveRequest } from '../spec/request.ts';
+import { strictBool } from '../spec/values.ts';
 import { mostOf, wayOf } from './claimWay.ts';
-import { type HostPools, hostPools } from './hostPools.ts';
+import { type Held, type HostPools, hostPools } from './hostPools.ts';
 import type { Warned } from './options.ts';
 import { type PciSetup, type SetupOptions, usableSetup } from './pciSetup.ts';
 
@@ -18,6 +20,8 @@ export type ClaimWish = {
   /** group_policy=isolate: each device from another provider; only where Placement allocates. */
   isolate: boolean;
   spread: boolean;
+  /** What the nodes of `place` are, where the request does not name them. */
+  placeOf?: string;
 };
 
 export type ClaimedDevice = {
@@ -28,6 +32,8 @@ export type ClaimedDevice = {
   numa_node: number | null;
   /** The resource provider that Placement took it from; null where Placement was not asked. */
   provider: string | null;
+  /** The tag `managed` of its device_spec; null is none, which counts as true. */
+  managed: boolean | null;
 };
 
 export type ClaimAnswer = Warned & {
@@ -37,9 +43,18 @@ export type ClaimAnswer = Warned & {
 
 /** Raises HOSTDEV_REQUEST, HOSTDEV_ALIAS_ABSENT, HOSTDEV_NO_CAPACITY, and what {@link usableSetup} and hostPools raise. */
 export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWish): Promise<ClaimAnswer> {
-  const setup = await usableSetup(host, options);
+  return claimFrom(await usableSetup(host, options), options.inventory === null ? host : null, wish);
+}
+
+/** The same from a setup that was read; `host` null: its devices are those of a saved inventory. `held` is not offered, nor what it excludes. */
+export async function claimFrom(
+  setup: PciSetup & Warned,
+  host: Host | null,
+  wish: ClaimWish,
+  held: readonly Held[] = [],
+): Promise<ClaimAnswer> {
   const { requests, notes } = resolveRequest(wish.request, setup.aliases, wish.policy);
-  const pools = await hostPools(setup, options.inventory === null ? host : null);
+  const pools = await hostPools(setup, host, held);
   const way = wayOf(setup, pools.free(), wish.isolate);
   let byRequest: string[][];
   try {
@@ -49,6 +64,7 @@ export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWis
     throw noCapacity(setup, pools, requests, wish, e);
   }
   const known = setup.inventory.byAddress;
+  const tags = new Map(pools.offered.devices().map((d) => [d.device.address, d.tags]));
   return {
     changed: false,
     requests: requests.map((r, n) => ({
@@ -62,7 +78,9 @@ export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWis
           dev_type = 'type-PCI',
           numa_node = null,
         } = known.get(address) ?? {};
-        return { address, vendor_id, product_id, dev_type, numa_node, provider: way.providerOf(address) };
+        const provider = way.providerOf(address);
+        const managed = strictBool(tags.get(address)?.managed ?? null);
+        return { address, vendor_id, product_id, dev_type, numa_node, provider, managed };
       }),
     })),
     warnings: [
@@ -93,22 +111,38 @@ function noCapacity(
     free: now?.[n] ?? 0,
   }));
   const numbers = rows.map((r) => `${r.alias_name ?? 'a port'}: ${r.wanted} wanted, ${r.free} free of ${r.offered}`);
+  const fits = (isolate: boolean, place: GuestPlace): boolean =>
+    wayOf(setup, free(), isolate).supports(requests, { place });
   const isEnough = rows.every((r) => r.free >= r.wanted);
   const hint = !isEnough
     ? rows.some((r) => r.free < r.offered)
-      ? `${notFree.size} devices are not free: 'hostdev pool list' says why.`
+      ? `${keptBack(offered, notFree)}. 'hostdev pool list' shows all.`
       : "'hostdev config check' shows what each device_spec takes."
-    : wish.isolate
+    : wish.isolate && fits(false, wish.place)
       ? 'There are enough, but not each on another provider, as --group-policy isolate asks.'
-      : wish.place.numaCells.length > 0
-        ? "There are enough, but not on these NUMA nodes: see 'hostdev pool list', or give --policy preferred."
+      : fits(wish.isolate, ANYWHERE)
+        ? `There are enough, but not on ${wish.placeOf ?? 'these NUMA nodes'}: see 'hostdev pool list', or give --policy preferred.`
         : 'There are enough for each alone, but not for all together: a PF excludes its VFs, and aliases may share devices.';
-  return new HostdevError('HOSTDEV_NO_CAPACITY', `The devices are not all free (${numbers.join('; ')})`, {
+  return new HostdevError('HOSTDEV_NO_CAPACITY', `The devices are not all free (${some(numbers, '; ')})`, {
     hint,
     data: { requests: rows },
     cause,
   });
 }
+
+/** How many devices or requests an error names. */
+const MAX_NAMED = 4;
+
+function keptBack(offered: PciTracker, notFree: HostPools['notFree']): string {
+  const kept = offered.devices().flatMap(({ device: { address } }) => {
+    const why = notFree.get(address);
+    return why === undefined ? [] : [`${address} (${why.reason})`];
+  });
+  return `Not free: ${some(kept, ', ')}`;
+}
+
+const some = (list: readonly string[], between: string): string =>
+  `${list.slice(0, MAX_NAMED).join(between)}${list.length > MAX_NAMED ? ` and ${list.length - MAX_NAMED} more` : ''}`;
 
 function wishWarnings(setup: PciSetup, requests: readonly PciRequest[], wish: ClaimWish): string[] {
   const { pci_in_placement: inPlacement } = setup.config.pci;

@@ -46,14 +46,15 @@ function given(word: string | null, option: string): number | null {
 }
 
 /**
- * The versions to judge by: those given, of which a missing one is not known; without any, those of this host. Raises HOSTDEV_USAGE for a word that is no version.
+ * The versions to judge by: those given, of which a missing one is not known; without any, those of this host (null: another is meant). Raises HOSTDEV_USAGE for a
+ * word that is no version.
  */
 export async function readVersions(
-  host: Host,
+  host: Host | null,
   domain: DomainFacts,
   asked: AskedVersions,
 ): Promise<{ versions: Versions; shown: ShownVersions; onHost: boolean }> {
-  const onHost = asked.libvirt === null && asked.qemu === null;
+  const onHost = host !== null && asked.libvirt === null && asked.qemu === null;
   const versions = onHost
     ? await installedVersions(host, effectiveArch(domain))
     : { libvirt: given(asked.libvirt, '--libvirt'), qemu: given(asked.qemu, '--qemu') };

@@ -1,10 +1,12 @@
 /** A network interface for a domain: what was asked for, joined with what this host knows of the function. */
 import { unfit } from '../domain/devices.ts';
+import type { DomainFacts } from '../domain/domainFacts.ts';
+import { child } from '../domain/hostDevices.ts';
 import { type Nic, type NicShape, VNICS } from '../domain/nic.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { type PciDevice, printable } from '../pci/inventory.ts';
+import { type Inventory, type PciDevice, printable } from '../pci/inventory.ts';
 import { addressOfClass } from '../pci/resolve.ts';
 
 /** What is asked for, as it was typed; undefined was not given. */
@@ -75,8 +77,8 @@ function readProfile(word: string | undefined): string | null {
 /** Base class 02: network controllers, InfiniBand's among them. An unknown class is the device's own matter. */
 const isNetwork = (d: PciDevice): boolean => d.class === null || d.class.startsWith('02');
 
-/** Joins a NIC with its device. Raises HOSTDEV_DOMAIN_UNFIT when the device cannot be one of that type. */
-export function bindNic(host: Host, device: PciDevice, asked: AskedNic): Nic {
+/** Joins a NIC with its device; `host` null: the device is of a saved inventory. Raises HOSTDEV_DOMAIN_UNFIT when the device cannot be one of that type. */
+export function bindNic(host: Host | null, device: PciDevice, asked: AskedNic): Nic {
   const { shape, mac, vlan, profile } = asked;
   const { address } = device;
   if (!isNetwork(device))
@@ -93,9 +95,14 @@ export function bindNic(host: Host, device: PciDevice, asked: AskedNic): Nic {
   return { shape, mac, vlan, profile, hostNode: hostNode(host, address, shape) };
 }
 
-function hostNode(host: Host, address: Address, shape: NicShape): string | null {
-  if (shape === 'macvtap') return interfaceOf(host, address);
-  return shape === 'vdpa' ? vhostVdpaOf(host, address) : null;
+function hostNode(host: Host | null, address: Address, shape: NicShape): string | null {
+  if (shape !== 'macvtap' && shape !== 'vdpa') return null;
+  if (host === null)
+    throw unfit(
+      `${address}: an inventory does not tell what ${shape === 'macvtap' ? 'its network interface' : 'its vDPA device'} is called`,
+      'Plan it on the host itself, without --inventory.',
+    );
+  return shape === 'macvtap' ? interfaceOf(host, address) : vhostVdpaOf(host, address);
 }
 
 /** The function's network interface: macvtap passthrough hands over the whole of it. */
@@ -112,12 +119,17 @@ function interfaceOf(host: Host, address: Address): string {
   return only;
 }
 
-/** `<function>/vdpaN/vhost-vdpa-M` (drivers/vhost/vdpa.c): the node that QEMU opens. */
-function vhostVdpaOf(host: Host, address: Address): string {
+/** `<function>/vdpaN/vhost-vdpa-M` (drivers/vhost/vdpa.c): its vDPA devices, and the nodes that QEMU opens. */
+function vdpaNodes(host: Host, address: Address): { vdpas: string[]; nodes: string[] } {
   const vdpas = (host.list(host.device(address)) ?? []).filter((n) => /^vdpa\d{1,7}$/.test(n));
   const nodes = vdpas.flatMap((v) =>
     (host.list(host.device(address, v)) ?? []).filter((n) => /^vhost-vdpa-\d{1,7}$/.test(n)),
   );
+  return { vdpas, nodes };
+}
+
+function vhostVdpaOf(host: Host, address: Address): string {
+  const { vdpas, nodes } = vdpaNodes(host, address);
   const [only, ...more] = nodes;
   if (vdpas.length === 0)
     throw unfit(`${address} has no vDPA device`, `Make one: vdpa dev add name vdpa0 mgmtdev pci/${address}`);
@@ -129,4 +141,30 @@ function vhostVdpaOf(host: Host, address: Address): string {
   if (more.length > 0)
     throw unfit(`${address} has several vDPA devices: ${nodes.join(', ')}`, 'Remove all but one with vdpa dev del.');
   return `/dev/${only}`;
+}
+
+/**
+ * The functions that a domain's macvtap and vDPA interfaces sit on, with where. A PF is not among them: its interface may carry a macvtap while its VFs are given
+ * away. What this host does not know is left out.
+ */
+export function behindInterfaces(
+  host: Host,
+  inventory: Inventory,
+  { interfaces }: DomainFacts,
+): { address: Address; where: string }[] {
+  return interfaces.flatMap(({ element, where }) => {
+    const dev = child(element, 'source')?.getAttribute('dev') ?? '';
+    const address = functionBehind(host, inventory, element.getAttribute('type'), dev);
+    const device = address === null ? undefined : inventory.byAddress.get(address);
+    return device === undefined || device.dev_type === 'type-PF' ? [] : [{ address: device.address, where }];
+  });
+}
+
+function functionBehind(host: Host, inventory: Inventory, type: string | null, dev: string): Address | null {
+  // IFNAMSIZ is 16 with its NUL; dots alone would be a path.
+  if (type === 'direct') return /^(?!\.{1,2}$)[^/\s]{1,15}$/.test(dev) ? addressOfClass(host, 'net', dev) : null;
+  const node = type === 'vdpa' ? /^\/dev\/(vhost-vdpa-\d{1,7})$/.exec(dev)?.[1] : undefined;
+  if (node === undefined) return null;
+  const parents = inventory.devices.filter((d) => d.dev_type === 'vdpa');
+  return parents.find((d) => vdpaNodes(host, d.address).nodes.includes(node))?.address ?? null;
 }

@@ -16,14 +16,30 @@ import type { Host } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
 import { type Inventory, printable, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
+import type { ClaimWish } from './claim.ts';
 import { readVersions, type ShownVersions } from './domainCheck.ts';
-import { type Added, addedDevice, checkGuards, namedDevices, peersOf, type TakeRequest } from './domainTake.ts';
+import { behindInterfaces } from './domainNic.ts';
+import { type Picked, pickDevices } from './domainPick.ts';
+import {
+  type Added,
+  addedDevice,
+  checkGuards,
+  namedDevices,
+  peersOf,
+  type Taken,
+  type TakeRequest,
+} from './domainTake.ts';
 import type { ActionOptions, Warned } from './options.ts';
+import type { PciSetup, SetupOptions } from './pciSetup.ts';
 import { hostIommu } from './viommuSuggest.ts';
 
 export type DomainPlanRequest = TakeRequest & {
   /** Words of contract 2, or addresses of what the domain takes. */
   remove: readonly string[];
+  /** Devices from the pools; null: none. */
+  pick: ClaimWish | null;
+  /** The files that pools and devices come from. */
+  setup: SetupOptions;
   /** A wish of {@link VIOMMU_WISHES} or 'none', as typed; null leaves what is there. */
   viommu: string | null;
   /** Versions as typed; null: those of this host. */
@@ -39,6 +55,10 @@ export type DomainPlan = Warned & {
   /** In the order in which they can be plugged in: peers that only leave the host come first. */
   fragments: Fragment[];
   removed: { address: Address; kind: DomainDevice['kind'] }[];
+  /** What each alias got; empty where none was asked for. */
+  requests: Picked['requests'];
+  /** The host's NUMA nodes that the guest is on, as they counted for the aliases. */
+  numa_nodes: number[];
   /** What was put in, and why; null when none was asked for. */
   viommu: { model: string; reasons: string[]; notes: string[] } | null;
   versions: ShownVersions;
@@ -51,10 +71,10 @@ const BOM = [0xef, 0xbb, 0xbf];
 /**
  * Plans the change of a domain's XML (`what` names the file). Raises HOSTDEV_XML, HOSTDEV_DEVICE_ABSENT or _AMBIGUOUS, HOSTDEV_GUARD for a bridge or a peer that
  * the host needs, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_DOMAIN_UNFIT for what the domain has already
- * or cannot take, HOSTDEV_USAGE for words that are none.
+ * or cannot take, HOSTDEV_USAGE for words that are none, and for aliases what {@link pickDevices} raises. With a saved inventory nothing is asked of `host`.
  */
 export async function planDomain(
-  host: Host,
+  thisHost: Host,
   bytes: Uint8Array,
   what: string,
   request: DomainPlanRequest,
@@ -63,9 +83,10 @@ export async function planDomain(
   const wish = readWish(request.viommu);
   const text = decodeXml(bytes, what);
   const before = readDomainDevices(text, what);
+  const host = request.setup.inventory === null ? thisHost : null;
   const { versions, shown } = await readVersions(host, readDomainFacts(text, what), request);
-  const inventory = scanInventory(host);
-  const warnings = [...inventory.warnings];
+  const { setup, inventory } = await readDevices(thisHost, request);
+  const warnings = [...(setup ?? inventory).warnings];
   const removed = request.remove.map((word) => listedDevice(host, inventory, before, word));
   const rest = removeDevices(
     text,
@@ -73,14 +94,28 @@ export async function planDomain(
     removed.map((d) => d.address),
   );
   const domain = readDomainDevices(rest, what);
-  const named = namedDevices(host, inventory, domain, request);
-  if (named.length > 0) checkFit(rest, what, request);
-  if (named.length > 0) checkVersions(request, versions);
-  const added = named.map((device) => addedDevice(host, device, request, warnings));
+  const facts = readDomainFacts(rest, what);
+  const under = host === null ? [] : behindInterfaces(host, inventory, facts);
+  const named = namedDevices(host, inventory, domain, under, request);
+  const held = [
+    ...[...domain.devices, ...under].map((d) => ({ address: d.address, consumer: `domain ${domain.name}` })),
+    ...named.map((d) => ({ address: d.address, consumer: 'this plan' })),
+  ];
+  const picked =
+    setup === null || request.pick === null
+      ? NONE
+      : await pickDevices(setup, host, facts, held, request.pick, warnings);
+  const taken: Taken[] = [...named.map((device) => ({ device, managed: null })), ...picked.taken];
+  checkSingle(taken, request);
+  if (taken.length > 0) checkFit(rest, what, request);
+  if (taken.length > 0) checkVersions(request, versions);
+  const added = taken.map((t) => addedDevice(host, t, request, warnings));
   added.push(...peersOf(host, inventory, domain, added, request, warnings));
   if (added.some((a) => a.unassigned))
     need(versions, SINCE.unassigned, "<address type='unassigned'/>", 'Name the peers.');
-  await checkGuards(host, domain, added, options, warnings);
+  if (host !== null) await checkGuards(host, domain, added, options, warnings);
+  else if (added.length > 0)
+    warnings.push('the devices are of a saved inventory: whether their host needs them is not known');
   const withDevices = addDevices(
     rest,
     what,
@@ -94,11 +129,40 @@ export async function planDomain(
     domain: { name: domain.name, uuid: domain.uuid },
     fragments: added.map(fragment).sort((a, b) => Number(b.unassigned) - Number(a.unassigned)),
     removed: removed.map(({ address, kind }) => ({ address, kind })),
+    requests: picked.requests,
+    numa_nodes: picked.numa_nodes,
     viommu,
     versions: shown,
     xml: BOM.every((b, i) => bytes[i] === b) ? `\uFEFF${xml}` : xml,
     warnings,
   };
+}
+
+const NONE: Picked = { requests: [], numa_nodes: [], taken: [] };
+
+/** The devices to plan with; the pools' setup only where it is asked for, because all of the configuration comes with it. */
+async function readDevices(
+  host: Host,
+  { pick, setup }: DomainPlanRequest,
+): Promise<{ setup: (PciSetup & Warned) | null; inventory: Inventory }> {
+  if (pick !== null) {
+    const { usableSetup } = await import('./pciSetup.ts');
+    const read = await usableSetup(host, setup);
+    return { setup: read, inventory: read.inventory };
+  }
+  if (setup.inventory === null) return { setup: null, inventory: scanInventory(host) };
+  const { bytes, file, maxBytes } = setup.inventory;
+  const { readSavedInventory } = await import('../pci/savedInventory.ts');
+  return { setup: null, inventory: readSavedInventory(bytes, file, maxBytes) };
+}
+
+/** Options that name one place or address. */
+function checkSingle(taken: readonly Taken[], { boot, nic }: DomainPlanRequest): void {
+  if (taken.length < 2) return;
+  const one = (option: string, hint: string): HostdevError =>
+    new HostdevError('HOSTDEV_USAGE', `${option} is for one device, and this plan has ${taken.length}`, { hint });
+  if (boot !== null) throw one('--boot', 'Plan the devices one after the other, each with its place.');
+  if (nic?.mac) throw one('--mac', 'Plan the interfaces one after the other, each with its MAC.');
 }
 
 function readWish(word: string | null): ViommuWish | 'none' | null {
@@ -126,9 +190,9 @@ function checkVersions({ model, rom, nic }: DomainPlanRequest, versions: Version
   if (nic?.shape === 'vdpa') need(versions, SINCE.vdpa, "<interface type='vdpa'>", 'Give --vnic direct.');
 }
 
-/** The devices are of this host, whatever libvirt is meant: so its IOMMU's width counts. */
+/** Where the devices are of this host, its IOMMU's width counts, whatever libvirt is meant. */
 function withViommu(
-  host: Host,
+  host: Host | null,
   text: string,
   what: string,
   versions: Versions,
@@ -136,7 +200,7 @@ function withViommu(
 ): Pick<DomainPlan, 'xml' | 'viommu'> {
   if (wish === null) return { xml: text, viommu: null };
   if (wish === 'none') return { xml: removeViommu(text, what), viommu: null };
-  const s = suggestViommu(readDomainFacts(text, what), versions, hostIommu(host), wish);
+  const s = suggestViommu(readDomainFacts(text, what), versions, host && hostIommu(host), wish);
   if (s.kind === 'refusal')
     throw unfit(`No vIOMMU ${wish} for this domain: ${s.reason} (${s.rule})`, sentence(`${s.fix}.`));
   return { xml: setViommu(text, what, s), viommu: { model: s.model, reasons: s.reasons, notes: s.notes } };
@@ -176,7 +240,7 @@ const fragment = ({ device, unassigned, element }: Added): Fragment => ({
 });
 
 /** A device that the domain takes; it need not be on this host any more when its address is given. */
-function listedDevice(host: Host, inventory: Inventory, domain: DomainDevices, word: string): DomainDevice {
+function listedDevice(host: Host | null, inventory: Inventory, domain: DomainDevices, word: string): DomainDevice {
   const address = canonicalAddress(word) ?? resolveDevice(host, inventory, word).address;
   const device = domain.devices.find((d) => d.address === address);
   if (device) return device;

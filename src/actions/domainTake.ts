@@ -15,7 +15,7 @@ import type { Address } from '../pci/address.ts';
 import { type Inventory, isBridge, type PciDevice } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { type AskedNic, bindNic } from './domainNic.ts';
+import { type AskedNic, type behindInterfaces, bindNic } from './domainNic.ts';
 import type { ActionOptions } from './options.ts';
 
 export type TakeRequest = {
@@ -31,14 +31,21 @@ export type TakeRequest = {
   unassignedPeers: boolean;
 };
 
+/** A device for the domain; `managed` is what its device_spec says where it came from the pools, else null. */
+export type Taken = { device: PciDevice; managed: boolean | null };
+
+/** A function that an interface of the domain sits on, and which. */
+export type UnderInterface = ReturnType<typeof behindInterfaces>[number];
+
 /** A device and the element by which the domain takes it. */
 export type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: Nic | null };
 
-/** The devices that were named, each that the domain can take. Raises HOSTDEV_DOMAIN_UNFIT, HOSTDEV_GUARD for a bridge, HOSTDEV_USAGE for one named twice. */
+/** The devices that were named, each that the domain can take and has not yet, under one of its interfaces (`under`) either. Raises HOSTDEV_DOMAIN_UNFIT, HOSTDEV_GUARD for a bridge, HOSTDEV_USAGE for one named twice. */
 export function namedDevices(
-  host: Host,
+  host: Host | null,
   inventory: Inventory,
   domain: DomainDevices,
+  under: readonly UnderInterface[],
   { add }: TakeRequest,
 ): PciDevice[] {
   const devices = new Map<Address, PciDevice>();
@@ -49,6 +56,12 @@ export function namedDevices(
       throw unfit(
         `Domain ${domain.name} takes ${device.address} already: ${listed.where}`,
         `Leave it out, or take it out first with --remove ${device.address}.`,
+      );
+    const carried = under.find((u) => u.address === device.address);
+    if (carried)
+      throw unfit(
+        `Domain ${domain.name} uses ${device.address} already: ${carried.where} sits on it`,
+        'Leave it out, or take that <interface> out first with virsh edit.',
       );
     if (devices.has(device.address))
       throw new HostdevError('HOSTDEV_USAGE', `${device.address} is named twice`, { hint: 'Name each device once.' });
@@ -72,12 +85,20 @@ function refuseBridge(inventory: Inventory, device: PciDevice): never {
   );
 }
 
-/** A named device as the element that was asked for. Raises HOSTDEV_DOMAIN_UNFIT when it cannot be that. */
-export function addedDevice(host: Host, device: PciDevice, request: TakeRequest, warnings: string[]): Added {
+/**
+ * A device as the element that was asked for. The tag `managed` of a device_spec counts for `<hostdev>` alone: Nova's interfaces are always managed
+ * (nova/virt/libvirt/config.py of 33.0.0). Raises HOSTDEV_DOMAIN_UNFIT when it cannot be that element.
+ */
+export function addedDevice(
+  host: Host | null,
+  { device, managed: tagged }: Taken,
+  request: TakeRequest,
+  warnings: string[],
+): Added {
   const { address, driver } = device;
   const passed = {
     address,
-    managed: request.managed ?? true,
+    managed: request.managed ?? (request.nic === null ? tagged : null) ?? true,
     model: request.model,
     rom: request.rom,
     boot: request.boot,
@@ -85,6 +106,10 @@ export function addedDevice(host: Host, device: PciDevice, request: TakeRequest,
   const { managed } = passed;
   if (request.nic !== null) {
     const nic = bindNic(host, device, request.nic);
+    if (tagged === false && request.managed === null && nic.hostNode === null)
+      warnings.push(
+        `${address}: its device_spec says managed "no", which as in Nova does not count for --vnic: --managed no does`,
+      );
     return { device, unassigned: false, element: nicElement(nic, passed), managed, nic };
   }
   if (managed && driver !== null && driver !== 'vfio-pci' && isVfioDriver(host, address, driver))
@@ -97,7 +122,7 @@ const takesFunction = ({ nic }: Added): boolean => nic === null || nic.shape ===
 
 /** The peers that keep the added devices' groups from the guest, as devices that only leave the host. Raises HOSTDEV_GROUP_NOT_VIABLE. */
 export function peersOf(
-  host: Host,
+  host: Host | null,
   inventory: Inventory,
   domain: DomainDevices,
   added: readonly Added[],
@@ -106,7 +131,10 @@ export function peersOf(
 ): Added[] {
   const taking = added.filter(takesFunction);
   const addresses = taking.map((a) => a.device.address);
-  if (taking.some((a) => a.device.iommu_group === null)) {
+  if (host === null) {
+    const unknown = taking.filter((a) => a.device.iommu_group === null).map((a) => a.device.address);
+    if (unknown.length > 0) warnings.push(`${unknown.join(', ')}: the inventory does not tell the IOMMU group`);
+  } else if (taking.some((a) => a.device.iommu_group === null)) {
     const { on, reason } = iommuState(host);
     warnings.push(on ? `${addresses.join(', ')}: not all are in an IOMMU group yet` : `no IOMMU here: ${reason}`);
   }

@@ -11,6 +11,9 @@ import type { PciSetup } from './pciSetup.ts';
 /** Why a device that a spec offers cannot be had now. `claimed`: somebody has it; `consumer` says who. */
 export type NotFree = { state: 'claimed' | 'unavailable'; reason: string; consumer: string | null };
 
+/** A device that is not to be offered, and who has it. */
+export type Held = { address: string; consumer: string };
+
 export type HostPools = {
   /** All devices that specs offer, in Nova's pools and order. */
   offered: PciTracker;
@@ -22,8 +25,11 @@ export type HostPools = {
   warnings: string[];
 };
 
-/** `host` null: the devices are those of a saved inventory, of which the books of this host say nothing. Raises HOSTDEV_STORE_CORRUPT, and what Placement refuses where it is reported to. */
-export async function hostPools(setup: PciSetup, host: Host | null): Promise<HostPools> {
+/**
+ * `host` null: the devices are those of a saved inventory, of which the books of this host say nothing. `held`: what somebody has besides. Raises HOSTDEV_STORE_CORRUPT, and what Placement refuses where it is
+ * reported to.
+ */
+export async function hostPools(setup: PciSetup, host: Host | null, held: readonly Held[] = []): Promise<HostPools> {
   const { inventory, facts, config } = setup;
   const specs = setup.specs.map((s) => s.value);
   const wantsSerial = specs.some((s) => s.remote_managed);
@@ -38,7 +44,7 @@ export async function hostPools(setup: PciSetup, host: Host | null): Promise<Hos
   const offered = new PciTracker(specs, devices, facts);
   if (config.pci.report_in_placement) computeProviders(specs, offered.devices(), viewOptions(setup));
   const warnings: string[] = [];
-  const notFree = await whyNotFree(setup, host);
+  const notFree = await whyNotFree(setup, host, held);
   if (host !== null) await addHostUses(host, offered, setup, notFree, warnings);
   const bridges = inventory.devices.filter(isBridge);
   const taken = new PciTracker(specs, fromInventory(bridges), facts).devices();
@@ -64,12 +70,16 @@ export const viewOptions = ({ config }: PciSetup) =>
   }) as const;
 
 /** From what the books hold for guests, and what does not answer: then what these exclude, a PF its VFs and a VF its PF, offered or not. */
-async function whyNotFree({ inventory }: PciSetup, host: Host | null): Promise<Map<string, NotFree>> {
+async function whyNotFree(
+  { inventory }: PciSetup,
+  host: Host | null,
+  held: readonly Held[],
+): Promise<Map<string, NotFree>> {
   const why = new Map<string, NotFree>();
   for (const d of inventory.devices)
     if (d.stuck)
       why.set(d.address, { state: 'unavailable', reason: 'it does not answer: something holds it', consumer: null });
-  for (const { address, consumer } of host === null ? [] : await heldByGuests(host))
+  for (const { address, consumer } of [...held, ...(host === null ? [] : await heldByGuests(host))])
     if (inventory.byAddress.has(address))
       why.set(address, { state: 'claimed', reason: `${consumer} has it`, consumer });
   const claimed = [...why].filter(([, w]) => w.state === 'claimed');
@@ -123,7 +133,7 @@ async function addHostUses(
 }
 
 /** The books are read only where there are any: their reader brings the whole transaction engine with it. */
-async function heldByGuests(host: Host): Promise<{ address: string; consumer: string }[]> {
+async function heldByGuests(host: Host): Promise<Held[]> {
   if (listJson(host.bindingsDir).length === 0) return [];
   const { readBooks } = await import('../binding/books.ts');
   return readBooks(host).flatMap((b) => {

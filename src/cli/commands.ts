@@ -8,6 +8,21 @@ const TRAIT_BLANKS = {
   value: 'trim|nova',
   text: 'blanks around the names in traits: taken off, or part of the name as in Nova',
 } as const;
+/** Which devices of the pools, as a flavor, an image and the guest's place decide in Nova. */
+const WISH = {
+  numa: { type: 'string', value: 'N,…', text: "the host's NUMA nodes that the guest is on" },
+  policy: {
+    type: 'string',
+    value: 'POLICY',
+    text: "required, socket, preferred or legacy, before the aliases' own",
+  },
+  sockets: { type: 'string', value: 'N:S,…', text: 'the socket of each NUMA node, for the policy socket' },
+  'group-policy': { type: 'string', value: 'POLICY', text: 'none, or isolate: each device from another provider' },
+  spread: {
+    type: 'boolean',
+    text: 'from the PFs with the fewest devices in use, instead of one PF after the other',
+  },
+} as const;
 const MANY = Number.MAX_SAFE_INTEGER;
 
 export const COMMANDS: readonly Command[] = [
@@ -138,11 +153,23 @@ export const COMMANDS: readonly Command[] = [
     args: 'FILE [DEV…]',
     words: [1, MANY],
     text: "a domain's XML with devices in it, or out again (- is stdin); changes nothing",
+    takes: ['config', 'inventory'],
     own: {
       device: { type: 'string', value: 'DEV', multiple: true, text: 'put this device in; again for more' },
       remove: { type: 'string', value: 'DEV', multiple: true, text: 'take this device out; again for more' },
-      alias: { type: 'string', value: 'NAME:N', multiple: true, text: 'devices from the pools' },
-      managed: { type: 'string', value: 'yes|no', text: 'libvirt binds it and gives it back (default: yes)' },
+      alias: {
+        type: 'string',
+        value: 'NAME:N,…',
+        multiple: true,
+        text: "put in N devices from the pools, as 'claim -n' shows them; again for more",
+      },
+      ...WISH,
+      numa: { ...WISH.numa, text: `${WISH.numa.text} (default: those of its <numatune>)` },
+      managed: {
+        type: 'string',
+        value: 'yes|no',
+        text: "libvirt binds it and gives it back (default: what an alias device's device_spec says, else yes)",
+      },
       driver: { type: 'string', value: 'NAME', text: "host driver that libvirt is to bind (auto: libvirt's choice)" },
       rom: { type: 'string', value: 'on|off|none|FILE', text: "its ROM: shown, hidden, none, or this file's" },
       boot: { type: 'string', value: 'N', text: 'its place in the boot order' },
@@ -185,20 +212,7 @@ export const COMMANDS: readonly Command[] = [
     text: 'the devices that a request such as "gpu:1, nic:2" would get (with -n; keeping them comes later)',
     dryRun: true,
     takes: ['config', 'inventory'],
-    own: {
-      numa: { type: 'string', value: 'N,…', text: "the host's NUMA nodes that the guest is on" },
-      policy: {
-        type: 'string',
-        value: 'POLICY',
-        text: "required, socket, preferred or legacy, before the aliases' own",
-      },
-      sockets: { type: 'string', value: 'N:S,…', text: 'the socket of each NUMA node, for the policy socket' },
-      'group-policy': { type: 'string', value: 'POLICY', text: 'none, or isolate: each device from another provider' },
-      spread: {
-        type: 'boolean',
-        text: 'from the PFs with the fewest devices in use, instead of one PF after the other',
-      },
-    },
+    own: WISH,
     load: async () => (await import('./claim.ts')).claim,
   },
   {

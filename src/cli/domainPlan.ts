@@ -8,9 +8,10 @@ import { unifiedDiff } from './unifiedDiff.ts';
 const usage = (message: string, hint: string): HostdevError => new HostdevError('HOSTDEV_USAGE', message, { hint });
 
 /** `hostdev domain plan FILE --device DEV…` */
-export async function domainPlan({ host, words, own, lists, options }: Invocation): Promise<Answer> {
+export async function domainPlan(invocation: Invocation): Promise<Answer> {
+  const { host, words, own, options } = invocation;
   const [file = '-', ...more] = words;
-  const request = readRequest(own, lists, more);
+  const request = await readRequest(invocation, more);
   if (own.diff === true && own.fragments === true)
     throw usage('--diff and --fragments are two answers', 'Give one of them.');
   const what = file === '-' ? 'stdin' : file;
@@ -31,13 +32,18 @@ const oneLine = (name: string): string => name.replace(/[\p{Cc}\p{Cf}]/gu, '?');
 const harmless = (text: string): string =>
   process.stdout.isTTY ? text.replace(/[\x7f-\x9f\r]|\p{Cf}|\u2028|\u2029/gu, '?') : text;
 
-function readRequest(own: Invocation['own'], lists: Invocation['lists'], more: readonly string[]): DomainPlanRequest {
+async function readRequest(invocation: Invocation, more: readonly string[]): Promise<DomainPlanRequest> {
+  const { own, lists, words, inventory } = invocation;
   const { device = [], remove = [], alias = [] } = lists;
-  if (alias.length > 0)
-    throw usage('--alias picks from the pools, and these come with pools', 'Name the devices with --device.');
-  const request = {
+  if (inventory === '-' && (words[0] ?? '-') === '-')
+    throw usage('The domain and --inventory are both stdin', 'Give one of them as a file.');
+  const idle = ['numa', 'policy', 'sockets', 'group-policy', 'spread'].find((n) => own[n] !== undefined);
+  if (alias.length === 0 && idle !== undefined)
+    throw usage(`--${idle} is about devices from the pools`, 'Give --alias NAME:N too.');
+  const request: DomainPlanRequest = {
     add: [...device, ...more],
     remove,
+    ...(await readPools(invocation, alias)),
     managed: readManaged(own.managed),
     model: readModel(own.driver),
     rom: readRom(own.rom),
@@ -48,10 +54,25 @@ function readRequest(own: Invocation['own'], lists: Invocation['lists'], more: r
     libvirt: text(own.libvirt) ?? null,
     qemu: text(own.qemu) ?? null,
   };
-  if (request.add.length === 0 && remove.length === 0 && request.viommu === null)
-    throw usage("'domain plan' needs something to do", 'Give --device DEV, --remove DEV or --viommu MODEL.');
+  if (request.add.length === 0 && alias.length === 0 && remove.length === 0 && request.viommu === null)
+    throw usage(
+      "'domain plan' needs something to do",
+      'Give --device DEV, --alias NAME:N, --remove DEV or --viommu MODEL.',
+    );
   checkTogether(request, own);
   return request;
+}
+
+/** Loaded only where they are asked for: the pools bring a layer of their own with them. */
+async function readPools(
+  invocation: Invocation,
+  alias: readonly string[],
+): Promise<Pick<DomainPlanRequest, 'pick' | 'setup'>> {
+  if (alias.length === 0 && invocation.inventory === null)
+    return { pick: null, setup: { config: [], inventory: null } };
+  const [{ setupOptions }, { readWish }] = await Promise.all([import('./setupInput.ts'), import('./wishInput.ts')]);
+  const pick = alias.length === 0 ? null : readWish(alias.join(','), invocation.own);
+  return { pick, setup: await setupOptions(invocation) };
 }
 
 type Value = string | boolean | undefined;
@@ -99,14 +120,12 @@ function readNicWords(own: Invocation['own']): AskedNic | null {
 /** Options that mean nothing together are an error, not silence. */
 function checkTogether(request: DomainPlanRequest, own: Invocation['own']): void {
   const forAdded = ['managed', 'driver', 'rom', 'boot', 'vnic', 'unassigned-peers'];
-  const idle = request.add.length === 0 ? forAdded.find((n) => own[n] !== undefined) : undefined;
-  if (idle !== undefined) throw usage(`--${idle} is about a device that is put in`, 'Give --device DEV too.');
-  if (request.boot !== null && request.add.length > 1)
-    throw usage('--boot is for one device', 'Plan the devices one after the other, each with its place.');
+  const isAdding = request.add.length > 0 || request.pick !== null;
+  const idle = isAdding ? undefined : forAdded.find((n) => own[n] !== undefined);
+  if (idle !== undefined)
+    throw usage(`--${idle} is about a device that is put in`, 'Give --device DEV or --alias NAME:N too.');
   const { nic } = request;
   if (nic === null) return;
-  if (nic.mac !== null && request.add.length > 1)
-    throw usage('--mac is for one device', 'Plan the interfaces one after the other, each with its MAC.');
   if (nic.shape === 'direct' || nic.shape === 'physical') return;
   const foreign = ['managed', 'driver', 'unassigned-peers'].find((n) => own[n] !== undefined);
   if (foreign !== undefined)

@@ -64,9 +64,9 @@ export function checkViability(host: Host, inventory: Inventory, domain: DomainD
   );
 }
 
-/** What blocks the groups of `addresses` once all that is `listed` is on VFIO, and which groups these are. */
+/** What blocks the groups of `addresses` once all that is `listed` is on VFIO, and which groups these are. `host` null: of a saved inventory. */
 export function viability(
-  host: Host,
+  host: Host | null,
   inventory: Inventory,
   addresses: readonly Address[],
   listed: ReadonlySet<Address>,

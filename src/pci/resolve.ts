@@ -5,15 +5,20 @@ import { type Address, canonicalAddress, parseAddress } from './address.ts';
 import { type Inventory, type PciDevice, printable } from './inventory.ts';
 
 /**
- * The device that `word` names. Raises HOSTDEV_DEVICE_ABSENT when none goes by it and HOSTDEV_DEVICE_AMBIGUOUS, listing them, when several do.
+ * The device that `word` names; of a saved inventory (`host` null) only by address or ids. Raises HOSTDEV_DEVICE_ABSENT when none goes by it and
+ * HOSTDEV_DEVICE_AMBIGUOUS, listing them, when several do.
  */
-export function resolveDevice(host: Host, inventory: Inventory, word: string): PciDevice {
+export function resolveDevice(host: Host | null, inventory: Inventory, word: string): PciDevice {
   const matches = candidates(host, inventory, word);
   const [only, ...more] = matches;
   if (only === undefined)
-    throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `No device goes by ${printable(word)} on this host`, {
-      hint: nearest(inventory, word),
-    });
+    throw new HostdevError(
+      'HOSTDEV_DEVICE_ABSENT',
+      `No device goes by ${printable(word)} ${host === null ? 'in the inventory' : 'on this host'}`,
+      {
+        hint: nearest(inventory, word),
+      },
+    );
   if (more.length > 0) {
     const list = matches.map((d) => d.address);
     throw new HostdevError(
@@ -27,7 +32,7 @@ export function resolveDevice(host: Host, inventory: Inventory, word: string): P
   return only;
 }
 
-function candidates(host: Host, inventory: Inventory, word: string): PciDevice[] {
+function candidates(host: Host | null, inventory: Inventory, word: string): PciDevice[] {
   const pick = (address: Address | null): PciDevice[] => {
     const d = address === null ? undefined : inventory.byAddress.get(address);
     return d ? [d] : [];
@@ -39,6 +44,7 @@ function candidates(host: Host, inventory: Inventory, word: string): PciDevice[]
     const [, vendor, product] = ids.map((t) => t.toLowerCase());
     return inventory.devices.filter((d) => d.vendor_id === vendor && d.product_id === product);
   }
+  if (host === null) return [];
   const node = /^\/dev\/(?:dri\/)?([\w.+-]{1,64})$/.exec(word)?.[1];
   if (node !== undefined) return pick(addressOfBlock(host, node) ?? addressOfClass(host, 'drm', node));
   // IFNAMSIZ is 16 with its NUL; dots alone would be a path.

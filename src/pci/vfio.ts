@@ -8,11 +8,11 @@ const NEUTRAL_DRIVERS = new Set(['pci-stub', 'pcieport']);
 
 /**
  * True when `driver`, bound to `address`, is VFIO's: by name, or because the device has a `vfio-dev/` folder, which every variant driver and vendor vGPU
- * driver makes through vfio_register_group_dev since 6.1 (libvirt tells them the same way).
+ * driver makes through vfio_register_group_dev since 6.1 (libvirt tells them the same way). Of a saved inventory (`host` null) only the name is known.
  */
-export function isVfioDriver(host: Host, address: Address, driver: string | null): boolean {
+export function isVfioDriver(host: Host | null, address: Address, driver: string | null): boolean {
   if (driver === null) return false;
-  return driver === 'vfio-pci' || host.list(host.device(address, 'vfio-dev')) !== null;
+  return driver === 'vfio-pci' || (host !== null && host.list(host.device(address, 'vfio-dev')) !== null);
 }
 
 /** One function that keeps a group from being viable. */

@@ -212,7 +212,6 @@ describe('refused, with the way out', () => {
     [['--vnic', 'macvtap', '--managed', 'yes']],
     [['--vnic', 'direct', '--mac', '52:54:00:00:00:01', VF2]],
     [['--diff', '--fragments']],
-    [['--alias', 'gpu:1']],
   ])('words that mean nothing: %j', (args) => {
     const p = plan(EMPTY, '--device', VF, ...args);
     expect([p.exit, p.json.error.code]).toEqual([2, 'HOSTDEV_USAGE']);
@@ -340,6 +339,36 @@ describe('network interfaces', () => {
     const p = plan(EMPTY, VF, '--vnic', vnic, ...args);
     expect(p.exit, p.err).toBe(0);
     expect(element(p, 'interface')).toBe(xml);
+  });
+
+  test('a function that one of its interfaces sits on is not taken again', () => {
+    const { xml } = plan(plan(EMPTY, VF, '--vnic', 'macvtap').plan.xml, VDPA, '--vnic', 'vdpa').plan;
+    for (const [device, where] of [
+      [VF, 'interface 1'],
+      [VDPA, 'interface 2'],
+    ] as const) {
+      const p = plan(xml, device);
+      expect([p.exit, p.json.error.code]).toEqual([3, 'HOSTDEV_DOMAIN_UNFIT']);
+      expect(p.json.error.message).toContain(`uses ${device} already: ${where}`);
+    }
+    expect(plan(xml, VF2).exit).toBe(0);
+    const onPf = EMPTY.replace('<devices>', "<devices><interface type='direct'><source dev='eth0'/></interface>");
+    expect(plan(onPf, VF).exit).toBe(0);
+    const odd = EMPTY.replace('<devices>', "<devices><interface type='direct'><source dev='../x'/></interface>");
+    expect(plan(odd, VF).exit).toBe(0);
+  });
+
+  test('nor given to it from the pools', () => {
+    const config = join(dir, 'h.toml');
+    writeFileSync(
+      config,
+      '[[device_spec]]\nproduct_id = "10ca"\n[[alias]]\nname = "nic"\nvendor_id = "8086"\nproduct_id = "10ca"\n',
+    );
+    const alias = (xml: string, n: number): Planned => plan(xml, '--alias', `nic:${n}`, '--config', config);
+    expect(alias(EMPTY, 2).plan.fragments.map((f) => f.address)).toEqual([VF2, VF]);
+    const { xml } = plan(EMPTY, VF, '--vnic', 'macvtap').plan;
+    expect(alias(xml, 1).plan.fragments.map((f) => f.address)).toEqual([VF2]);
+    expect(alias(xml, 2).json.error.hint).toContain(`${VF} (domain g has it)`);
   });
 
   test('direct-physical is a plain hostdev', () => {

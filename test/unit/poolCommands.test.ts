@@ -237,6 +237,15 @@ describe('claim -n', () => {
     ]);
   });
 
+  test('the reason is what really keeps it: not the nodes where there are too few anywhere', async () => {
+    const options = saved(TWO_CARDS, VF_SPEC, VF_ALIAS);
+    const place = { numaCells: [1], hostCells: [] };
+    const e = await failure(got(options, wish(Array(12).fill('vf:1').join(), { place })));
+    expect(e.hint).toContain('not for all together');
+    expect(e.message).toMatch(/wanted, 8 free of 8 and 8 more\)$/);
+    expect((await failure(got(options, wish('vf:3,vf:3', { place })))).hint).toContain('not on these NUMA nodes');
+  });
+
   const PLACEMENT = [
     'report_in_placement = true',
     'device_spec = {"address": "0000:41:10.*", "resource_class": "gold"}',
