@@ -10,6 +10,7 @@ import {
   booked,
   booksAgainst,
   bringHome,
+  deviceOf,
   journalled,
   KINDS,
   type Kind,
@@ -26,22 +27,31 @@ const ONCE = ['EBUSY', 'EIO', 'ENODEV', 'ENOENT', 'ENOMEM'].map((e) => `errno=${
 const FAULTS = [...ONCE, 'silent count=1', 'errno=EIO after count=1', 'errno=EIO'];
 
 /** How many writes the kind takes, and the state after it, without faults. */
-async function measure(kind: Kind): Promise<{ writes: number; original: Snapshot; before: Snapshot; after: Snapshot }> {
+async function measure(kind: Kind): Promise<{
+  writes: number;
+  original: Snapshot;
+  before: Snapshot;
+  after: Snapshot;
+  booksBefore: string[];
+  booksAfter: string[];
+}> {
   const sim = await sims.start(WORLD);
   const host = sim.host();
   const original = snapshot(sim);
   await kind.setup(host);
   const before = snapshot(sim);
+  const booksBefore = booked(host);
   const from = sim.count().writes;
   await kind.run(host, 10_000);
   const { writes } = sim.count();
   const after = snapshot(sim);
+  const booksAfter = booked(host);
   expect(after, 'the transaction changes something').not.toEqual(before);
   expect(journalled(host).addresses).toEqual([]);
   expect(booksAgainst(sim, host)).toEqual([]);
-  if (kind.booked !== 'never') await bringHome(sim, host, original);
+  if (kind.booked !== 'never') await bringHome(sim, host, original, kind);
   await sim.stop();
-  return { writes: writes - from, original, before, after };
+  return { writes: writes - from, original, before, after, booksBefore, booksAfter };
 }
 
 /** Which of the kind's devices are not as in `then`. */
@@ -71,10 +81,12 @@ function expectExact(sim: SimHost, host: Host, kind: Kind, facts: Facts, failed:
     expect(halfway, 'each device is as before or has gone home, but for what the journal names').toEqual(addresses);
   }
   // The books: of a device that the journal names nothing can be said.
-  const books = new Set(booked(host));
-  for (const a of kind.devices.filter((x) => !addresses.includes(x) && x !== V)) {
-    const there = now[a] === (kind.booked === 'after' ? facts.after[a] : facts.before[a]);
-    expect(books.has(a), `${a} is ${now[a]}: in the books?`).toBe(there);
+  const books = booked(host);
+  for (const a of new Set([...books, ...facts.booksBefore, ...facts.booksAfter])) {
+    const device = deviceOf(a);
+    if (addresses.includes(device)) continue;
+    const then = now[device] === facts.after[device] ? facts.booksAfter : facts.booksBefore;
+    expect(books.includes(a), `${a} in the books, now that ${device} is ${now[device]}?`).toBe(then.includes(a));
   }
 }
 
@@ -82,7 +94,7 @@ describeSim('every write fails', () => {
   for (const kind of KINDS) {
     test(kind.name, { timeout: 60_000 }, async () => {
       const facts = await measure(kind);
-      expect(facts.writes).toBeGreaterThan(1);
+      expect(facts.writes).toBeGreaterThan(0);
       for (let nth = 0; nth < facts.writes; nth += 1) {
         for (const fault of FAULTS) {
           const sim = await sims.start(WORLD);
@@ -104,7 +116,7 @@ describeSim('every write fails', () => {
             expect(snapshot(sim)).toEqual(facts.after);
             expect(journalled(host).addresses).toEqual([]);
             expect(booksAgainst(sim, host)).toEqual([]);
-            if (kind.booked !== 'never') await bringHome(sim, host, facts.original);
+            if (kind.booked !== 'never') await bringHome(sim, host, facts.original, kind);
           } catch (e) {
             throw new Error(`${where}\n${(e as Error).message}`, { cause: e });
           }
@@ -147,7 +159,7 @@ describeSim('every write hangs', () => {
           expect(snapshot(sim)).toEqual(facts.after);
           expect(journalled(host).addresses).toEqual([]);
           expect(booksAgainst(sim, host)).toEqual([]);
-          if (kind.booked !== 'never') await bringHome(sim, host, facts.original);
+          if (kind.booked !== 'never') await bringHome(sim, host, facts.original, kind);
         } catch (e) {
           throw new Error(`${where}\n${(e as Error).message}`, { cause: e });
         }

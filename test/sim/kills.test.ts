@@ -74,7 +74,7 @@ async function killOnce(kind: Kind, facts: Facts, nth: number, when: 'before' | 
     // A release that finds its books closed has no group to look at: what its forerunner left in the journal, done as it is, goes with the next command there.
     if (kind.name !== 'hook release') expect(journalled(host).addresses).toEqual([]);
   }
-  if (kind.booked !== 'never') await bringHome(sim, host, facts.original);
+  if (kind.booked !== 'never') await bringHome(sim, host, facts.original, kind);
   else {
     await again(kind, host);
     expect(snapshot(sim)[V]).toBe(facts.after[V]);
