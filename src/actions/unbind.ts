@@ -5,7 +5,7 @@ import { judge, type Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { loadHostModule } from '../binding/modules.ts';
 import { type DeviceState, describeState, sameState, stepsOf } from '../binding/move.ts';
-import { changing, observing } from '../binding/session.ts';
+import { asTheyAre, changing, observing } from '../binding/session.ts';
 import { recordedVfs, type SriovChange } from '../binding/sriov.ts';
 import { observe, runMoves, type Work } from '../binding/transaction.ts';
 import { readUsages } from '../binding/usage.ts';
@@ -40,9 +40,9 @@ export async function unbindDevices(
 ): Promise<UnbindResult> {
   const inventory = scanInventory(host);
   const devices = uniqueDevices(host, inventory, words);
-  const run = async (work: Work, recovered: string[]): Promise<UnbindResult> => {
+  const run = async (work: Work, recovered: string[], now: readonly PciDevice[]): Promise<UnbindResult> => {
     const ways: Way[] = [];
-    for (const device of devices) ways.push(await wayBack(work, device, toHost));
+    for (const device of now) ways.push(await wayBack(work, device, toHost));
     const { refusals, warnings: guarded } = await judgeWays(work, ways, options);
     const plan = planOf(work, ways, refusals);
     refuseWithPlan(plan);
@@ -51,13 +51,13 @@ export async function unbindDevices(
     return { changed: await goBack(work, ways, toHost, options, warnings), plan, warnings };
   };
   return options.dryRun
-    ? observing(host, options, (work) => run(work, []))
+    ? observing(host, options, (work) => run(work, [], devices))
     : changing(
         host,
         inventory,
         devices.map((d) => d.iommu_group),
         options,
-        run,
+        async (work, recovered, fresh) => run(work, recovered, await asTheyAre(work, fresh, devices)),
       );
 }
 
