@@ -14,6 +14,7 @@ import type { Direction } from './recover.ts';
 import { autoprobeStep, recordedVfs, type SriovChange } from './sriov.ts';
 import { performStep, restoreBytes, settleMove } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
+import { bookedSince, bookVfs } from './vfBooks.ts';
 import { lockVfs, observeSriov, type SeenSriov } from './vfs.ts';
 import { vfRefusals } from './vfUse.ts';
 
@@ -32,7 +33,7 @@ export async function recoverPf(
   const device = await observe(work, address);
   await lockVfs(work, address);
   const seen = await observeSriov(work, address);
-  const direction = asked ?? (entry.kind === 'give-back' || committed(host, move, seen) ? 'resume' : 'undo');
+  const direction = asked ?? (entry.kind === 'give-back' || committed(host, entry, move, seen) ? 'resume' : 'undo');
   const end = direction === 'undo' ? 'from' : 'to';
   const goal = move[end];
   const after = `after an interrupted ${entry.kind} (${entry.id})`;
@@ -53,19 +54,21 @@ export async function recoverPf(
   await settleMove(work, move, end);
   if (direction === 'undo') await restoreBytes(work, move);
   if (!sameState(move.from, move.to)) keepBooks(host, entry, move, direction);
+  else if (direction === 'resume') bookVfs(host, move, entry.owner as Owner, entry.started);
   forgetGone(host, move, seen);
   return `${address} is on ${describeState(goal)} with ${sriov[end].numvfs} VFs ${after}`;
 }
 
 /** The books are written after the last step, which puts autoprobe back; VFs made for a host driver have none. */
-function committed(host: Host, move: PfMove, seen: SeenSriov): boolean {
+function committed(host: Host, entry: JournalEntry, move: PfMove, seen: SeenSriov): boolean {
   if (!sameState(move.from, move.to)) {
     const after = readBinding(host, move.address)?.after;
     return after != null && sameState(after, move.to);
   }
   const { to } = move.sriov;
   if (seen.numvfs !== to.numvfs || seen.autoprobe !== to.autoprobe) return false;
-  return to.vfs !== 'vfio' || seen.vfs.every((vf) => readBinding(host, vf.address) !== null);
+  if (to.vfs !== 'vfio') return true;
+  return seen.vfs.length === to.numvfs && seen.vfs.every((vf) => bookedSince(host, vf.address, entry.started));
 }
 
 /** As for any device: a PF that is the host's again has none, one that went to VFIO has what it lost in its own. */

@@ -109,6 +109,8 @@ export type Kind = {
   atomic: boolean;
   /** Where the devices are in the books: after it, before it, or never. */
   booked: 'after' | 'before' | 'never';
+  /** Of many like it: not every fault at every write, unless HOSTDEV_SIM_FULL=1. */
+  many?: boolean;
   /** What the test itself changed in `setup` is put back. */
   home?(host: Host): unknown;
   /** Whether a host driver claims the device is the kernel's affair: without one it is free, which is said. */
@@ -212,6 +214,7 @@ export const KINDS: Kind[] = [
     run: create(2, 'vfio'),
     command: ['vf', 'create', PF, '--count', '2', '--for', 'vfio'],
     devices: [PF],
+    many: true,
     atomic: true,
     booked: 'after',
   },
@@ -222,6 +225,7 @@ export const KINDS: Kind[] = [
     run: create(2, 'netdev'),
     command: ['vf', 'create', PF, '--count', '2', '--for', 'netdev'],
     devices: [PF],
+    many: true,
     atomic: true,
     booked: 'after',
     home: (host) => setAutoprobe(host, '1'),
@@ -232,6 +236,7 @@ export const KINDS: Kind[] = [
     run: create(1, 'vfio'),
     command: ['vf', 'create', PF, '--count', '1', '--for', 'vfio'],
     devices: [PF],
+    many: true,
     atomic: true,
     booked: 'after',
   },
@@ -241,6 +246,7 @@ export const KINDS: Kind[] = [
     run: (host, ms) => removeVfs(host, PF, options(ms)),
     command: ['vf', 'remove', PF],
     devices: [PF],
+    many: true,
     atomic: true,
     booked: 'before',
   },
@@ -250,6 +256,7 @@ export const KINDS: Kind[] = [
     run: bindPf,
     command: ['bind', PF, '--allow=vfs'],
     devices: [PF],
+    many: true,
     atomic: true,
     booked: 'after',
   },
@@ -262,6 +269,7 @@ export const KINDS: Kind[] = [
     run: unbind([PF]),
     command: ['unbind', PF],
     devices: [PF],
+    many: true,
     atomic: true,
     booked: 'before',
   },
@@ -274,6 +282,15 @@ export function journalled(host: Host): { addresses: string[]; entries: JournalE
 }
 
 export const booked = (host: Host): string[] => readBooks(host).map((b) => b.address);
+
+/** The books, each device with what matters of it. */
+export const bookText = (host: Host): Record<string, string> =>
+  Object.fromEntries(
+    readBooks(host).map(({ address, claims, before, after, sriov, vf_bindings }) => [
+      address,
+      JSON.stringify({ claims, before, after, sriov, vfs: vf_bindings?.map((b) => [b.address, b.claims, b.before]) }),
+    ]),
+  );
 
 /** Lines for what the books say otherwise than the kernel: each of our bindings is on what they say, whatever is on VFIO beside V is in them. */
 export function booksAgainst(sim: SimHost, host: Host): string[] {
