@@ -2,12 +2,13 @@
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { scanInventory } from '../pci/inventory.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
 import { newBinding, type Owner, readBinding, removeBinding, writeBinding } from './books.ts';
 import type { JournalMove } from './journal.ts';
 import { recordedVfs } from './sriov.ts';
 
 /** Whether the books of a VF are of a change that began at `started`; older ones are of a VF that went in it, at the same address. */
-export const bookedSince = (host: Host, vf: Address, started: string): boolean =>
+const bookedSince = (host: Host, vf: Address, started: string): boolean =>
   (readBinding(host, vf)?.since ?? '') >= started;
 
 /**
@@ -21,7 +22,7 @@ export function bookVfs(host: Host, { address, sriov }: JournalMove, owner: Owne
   const none = { driver: null, override: null };
   const claim = { owner, name: null, managed: false };
   for (const vf of scanInventory(host).devices) {
-    if (vf.parent_addr !== address || written(vf.address)) continue;
+    if (vf.parent_addr !== address || written(vf.address) || !isVfioDriver(host, vf.address, vf.driver)) continue;
     const on = { driver: vf.driver, override: vf.driver };
     writeBinding(host, newBinding(vf.address, vf.iommu_group, claim, none, on));
   }

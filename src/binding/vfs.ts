@@ -42,7 +42,7 @@ const APPEAR_MS = 10_000;
 export type SeenSriov = SriovState & { vfs: VfState[]; numvfs_bytes: string; autoprobe_bytes: string | null };
 
 /** The `virtfn<n>` links of a PF, in order of n. Raises HOSTDEV_SYSFS for one that leads to no PCI address. */
-function vfLinks(host: Host, pf: Address): Address[] {
+export function vfLinks(host: Host, pf: Address): Address[] {
   const names = (host.list(host.device(pf)) ?? []).filter((n) => /^virtfn\d{1,5}$/.test(n));
   names.sort((a, b) => Number(a.slice('virtfn'.length)) - Number(b.slice('virtfn'.length)));
   return names.flatMap((n) => {
