@@ -509,10 +509,17 @@ describe('journal undo and resume, asked for by the admin', () => {
 });
 
 test('dead before all VFs were there: whoever finishes it waits for them', async () => {
-  pf().vfsLate = true;
-  const crashed = sim.kernel.crashAfter(2);
+  const crashed = sim.kernel.crashAfter(0);
   void create(4);
   await crashed;
+  const [entry] = readJournal(sim.host);
+  await start('none');
+  pf().vfsLate = true;
+  const writer = sim.host.native.openWriter(sim.host.root);
+  await writer.write(`${AT}/sriov_drivers_autoprobe`, '0', 1000);
+  await writer.write(`${AT}/sriov_numvfs`, '4', 1000);
+  writer.close();
+  if (entry !== undefined) writeJournal(sim.host, entry);
   await finishJournal(sim.host, [], 'resume', ADMIN);
   expect(driversOf()).toEqual(Array(4).fill(VARIANT));
   expect(readBooks(sim.host).map((b) => [b.address, b.group])).toEqual(VFS.map((a, n) => [a, 11 + n]));
