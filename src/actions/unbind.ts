@@ -1,5 +1,5 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
-import { type Binding, ownerText, readBinding, removeBinding } from '../binding/books.ts';
+import { allOrNone, type Binding, ownerText, readBinding, removeBinding } from '../binding/books.ts';
 import { giveBackTogether, vfsBack } from '../binding/giveBack.ts';
 import { judge, type Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
@@ -176,7 +176,9 @@ async function toHostDriver(work: Work, { device, now, sriov }: Way, warnings: s
     const modalias = host.read(host.device(address, 'modalias'));
     if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
     await askForDriver(work, address);
-    for (const a of [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)]) removeBinding(host, a);
+    allOrNone(() => {
+      for (const a of [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)]) removeBinding(host, a);
+    });
   });
   const driver = host.linkName(host.device(address, 'driver'));
   if (driver === null) warnings.push(`${address} is free now, but no host driver of this kernel claims it`);

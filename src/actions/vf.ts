@@ -1,5 +1,5 @@
 /** `vf create`, `vf list`, `vf remove`: the VFs of a PF, made for guests or for the host, as one transaction. */
-import { ownerText, readBinding } from '../binding/books.ts';
+import { allOrNone, ownerText, readBinding } from '../binding/books.ts';
 import type { Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { stepsOf } from '../binding/move.ts';
@@ -80,7 +80,9 @@ async function changeVfs(
     if (options.dryRun || move === null) {
       return { changed: false, plan, vfs: listed(host, inventory, address), warnings };
     }
-    await runMoves(work, count === 0 ? 'give-back' : 'bind', 'admin', [move], () => bookVfs(host, move, 'admin'));
+    await runMoves(work, count === 0 ? 'give-back' : 'bind', 'admin', [move], () =>
+      allOrNone(() => bookVfs(host, move, 'admin')),
+    );
     return { changed: true, plan, vfs: listed(host, scanInventory(host), address), warnings };
   };
   if (options.dryRun) return observing(host, options, (work) => run(work, []));

@@ -6,7 +6,7 @@ import type { Host } from '../host/host.ts';
 import { holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { type Binding, readBinding, removeBinding, withClaims, writeBinding } from './books.ts';
+import { allOrNone, type Binding, readBinding, removeBinding, withClaims, writeBinding } from './books.ts';
 import type { Guard } from './guards.ts';
 import type { JournalMove } from './journal.ts';
 import { driverExists, loadHostModule } from './modules.ts';
@@ -134,9 +134,10 @@ async function goBack(work: Work, ways: readonly Way[]): Promise<void> {
       'give-back',
       first.binding.owner ?? 'admin',
       moving.map((w) => w.move as JournalMove),
-      () => {
-        for (const { binding, move } of moving) closeBooks(host, binding, move?.sriov);
-      },
+      () =>
+        allOrNone(() => {
+          for (const { binding, move } of moving) closeBooks(host, binding, move?.sriov);
+        }),
     );
   } catch (e) {
     for (const { binding } of moving) writeBinding(host, ended(binding, (e as Error).message));

@@ -34,9 +34,15 @@ const faultsOf = (kind: Kind, nth: number): string[] => [
 
 type Books = Record<string, string>;
 
+/** The books; HOSTDEV_SIM_FULL=1: the journal too, and all else that hostdev keeps. */
+const OURS = FULL ? 'run/hostdev/' : 'run/hostdev/bindings/';
+const isOurs = (path: string): boolean => path.startsWith(OURS);
+
 /** How many writes the kind takes, and the state after it, without faults. */
 async function measure(kind: Kind): Promise<{
   writes: number;
+  /** How many changes of our own files. */
+  own: number;
   original: Snapshot;
   before: Snapshot;
   after: Snapshot;
@@ -49,9 +55,10 @@ async function measure(kind: Kind): Promise<{
   await kind.setup(host);
   const before = snapshot(sim);
   const booksBefore = bookText(host);
-  const from = sim.count().writes;
+  const from = sim.count();
   await kind.run(host, 10_000);
   const { writes } = sim.count();
+  const own = sim.changes().slice(from.changes).filter(isOurs).length;
   const after = snapshot(sim);
   const booksAfter = bookText(host);
   expect(after, 'the transaction changes something').not.toEqual(before);
@@ -59,7 +66,7 @@ async function measure(kind: Kind): Promise<{
   expect(booksAgainst(sim, host)).toEqual([]);
   if (kind.booked !== 'never') await bringHome(sim, host, original, kind);
   await sim.stop();
-  return { writes: writes - from, original, before, after, booksBefore, booksAfter };
+  return { writes: writes - from.writes, own, original, before, after, booksBefore, booksAfter };
 }
 
 /** Which of the kind's devices are not as in `then`. */
@@ -136,6 +143,40 @@ describeSim('every write fails', () => {
           await sim.stop();
         }
       }
+    });
+  }
+});
+
+describeSim('the store is full', () => {
+  for (const kind of KINDS) {
+    test(kind.name, { timeout: 60_000 }, async () => {
+      const facts = await measure(kind);
+      const once = async (nth: number): Promise<void> => {
+        const sim = await sims.start(WORLD);
+        const host = sim.host();
+        await kind.setup(host);
+        const from = sim.count().changes;
+        sim.ctl(`fault change ${OURS}* errno=ENOSPC count=1 skip=${nth}`);
+        const failure = await kind.run(host, 10_000).then(
+          () => null,
+          (e: unknown) => e as Error,
+        );
+        sim.ctl('clear');
+        const changes = sim.changes().slice(from).filter(isOurs);
+        const where = `${kind.name}, change ${nth + 1} (${changes[nth]}): ${failure?.message ?? 'went through'}`;
+        expect(changes.length, where).toBeGreaterThan(nth);
+        try {
+          expectExact(sim, host, kind, facts, failure !== null);
+          expect(journalled(host).addresses).toEqual([]);
+          await again(kind, host);
+          expect(snapshot(sim)).toEqual(facts.after);
+          expect(bookText(host)).toEqual(facts.booksAfter);
+        } catch (e) {
+          throw new Error(`${where}\n${(e as Error).message}`, { cause: e });
+        }
+        await sim.stop();
+      };
+      await inPairs(Array.from({ length: facts.own }, (_, nth) => () => once(nth)));
     });
   }
 });
