@@ -1,6 +1,6 @@
 /** `bind DEV…`: the devices onto VFIO drivers for the admin, all of them or none. */
 import { executeBind, planBind } from '../binding/bind.ts';
-import { changing, observing } from '../binding/session.ts';
+import { asTheyAre, changing, observing } from '../binding/session.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type Inventory, isBridge, type PciDevice, scanInventory } from '../pci/inventory.ts';
@@ -22,10 +22,10 @@ export async function bindDevices(
   const inventory = scanInventory(host);
   const named = uniqueDevices(host, inventory, words);
   const devices = wholeGroups ? withEndpoints(inventory, named) : named;
-  const requests = devices.map((device) => ({ device, wanted: driver }));
+  const requestsOf = (list: readonly PciDevice[]) => list.map((device) => ({ device, wanted: driver }));
   if (options.dryRun) {
     return observing(host, options, async (work) => {
-      const plan = await planBind(work, requests, 'admin', options.allowed);
+      const plan = await planBind(work, requestsOf(devices), 'admin', options.allowed);
       const printed = printedPlan(work, plan);
       refuseWithPlan(printed);
       return {
@@ -40,15 +40,15 @@ export async function bindDevices(
     inventory,
     devices.map((d) => d.iommu_group),
     options,
-    async (work, recovered) => {
-      const plan = await planBind(work, requests, 'admin', options.allowed);
+    async (work, recovered, fresh) => {
+      const plan = await planBind(work, requestsOf(await asTheyAre(work, fresh, devices)), 'admin', options.allowed);
       const printed = printedPlan(work, plan);
       refuseWithPlan(printed);
       await executeBind(work, plan, { owner: 'admin', name: null, managed: false });
       return {
         changed: plan.devices.length > 0,
         plan: printed,
-        warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, inventory, devices)],
+        warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, fresh, devices)],
       };
     },
   );

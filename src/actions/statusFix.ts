@@ -23,10 +23,10 @@ export async function fixStatus(host: Host, options: ActionOptions): Promise<Men
   ]);
   for (const group of groups) {
     try {
-      await changing(host, inventory, [group], options, async (work, recovered) => {
+      await changing(host, inventory, [group], options, async (work, recovered, fresh) => {
         mended.push(...recovered.map((text) => ({ address: text.split(' ', 1)[0] ?? '', mended: true, text })));
         for (const b of readBooks(host).filter((x) => x.group === group))
-          mended.push(...(await mend(work, inventory, b, options)));
+          mended.push(...(await mend(work, fresh, b, options)));
       });
     } catch (e) {
       mended.push({ address: `IOMMU group ${group}`, mended: false, text: (e as Error).message });

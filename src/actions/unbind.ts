@@ -1,11 +1,11 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
-import { type Binding, ownerText, readBinding, removeBinding } from '../binding/books.ts';
+import { allOrNone, type Binding, ownerText, readBinding, removeBinding } from '../binding/books.ts';
 import { giveBackTogether, vfsBack } from '../binding/giveBack.ts';
 import { judge, type Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { loadHostModule } from '../binding/modules.ts';
 import { type DeviceState, describeState, sameState, stepsOf } from '../binding/move.ts';
-import { changing, observing } from '../binding/session.ts';
+import { asTheyAre, changing, observing } from '../binding/session.ts';
 import { recordedVfs, type SriovChange } from '../binding/sriov.ts';
 import { observe, runMoves, type Work } from '../binding/transaction.ts';
 import { readUsages } from '../binding/usage.ts';
@@ -40,9 +40,9 @@ export async function unbindDevices(
 ): Promise<UnbindResult> {
   const inventory = scanInventory(host);
   const devices = uniqueDevices(host, inventory, words);
-  const run = async (work: Work, recovered: string[]): Promise<UnbindResult> => {
+  const run = async (work: Work, recovered: string[], now: readonly PciDevice[]): Promise<UnbindResult> => {
     const ways: Way[] = [];
-    for (const device of devices) ways.push(await wayBack(work, device, toHost));
+    for (const device of now) ways.push(await wayBack(work, device, toHost));
     const { refusals, warnings: guarded } = await judgeWays(work, ways, options);
     const plan = planOf(work, ways, refusals);
     refuseWithPlan(plan);
@@ -51,13 +51,13 @@ export async function unbindDevices(
     return { changed: await goBack(work, ways, toHost, options, warnings), plan, warnings };
   };
   return options.dryRun
-    ? observing(host, options, (work) => run(work, []))
+    ? observing(host, options, (work) => run(work, [], devices))
     : changing(
         host,
         inventory,
         devices.map((d) => d.iommu_group),
         options,
-        run,
+        async (work, recovered, fresh) => run(work, recovered, await asTheyAre(work, fresh, devices)),
       );
 }
 
@@ -176,7 +176,9 @@ async function toHostDriver(work: Work, { device, now, sriov }: Way, warnings: s
     const modalias = host.read(host.device(address, 'modalias'));
     if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
     await askForDriver(work, address);
-    for (const a of [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)]) removeBinding(host, a);
+    allOrNone(() => {
+      for (const a of [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)]) removeBinding(host, a);
+    });
   });
   const driver = host.linkName(host.device(address, 'driver'));
   if (driver === null) warnings.push(`${address} is free now, but no host driver of this kernel claims it`);

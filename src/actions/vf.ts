@@ -1,12 +1,12 @@
 /** `vf create`, `vf list`, `vf remove`: the VFs of a PF, made for guests or for the host, as one transaction. */
-import { type Claim, newBinding, ownerText, readBinding, removeBinding, writeBinding } from '../binding/books.ts';
+import { allOrNone, ownerText, readBinding } from '../binding/books.ts';
 import type { Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { stepsOf } from '../binding/move.ts';
 import { recover } from '../binding/recover.ts';
 import { changing, observing } from '../binding/session.ts';
-import { recordedVfs } from '../binding/sriov.ts';
 import { runMoves, type Work } from '../binding/transaction.ts';
+import { bookVfs } from '../binding/vfBooks.ts';
 import { type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
 import { lockVfs } from '../binding/vfs.ts';
 import { vfRefusals } from '../binding/vfUse.ts';
@@ -21,8 +21,6 @@ import { type PrintedPlan, refuseWithPlan } from './plan.ts';
 export type ListedVf = PciDevice & { owner: string | null; for: string[] };
 
 export type VfResult = Warned & { changed: boolean; plan: PrintedPlan; vfs: ListedVf[] };
-
-const ADMIN: Claim = { owner: 'admin', name: null, managed: false };
 
 /** The VFs of one PF, or of all. Raises HOSTDEV_NO_SRIOV for a device that is no PF, HOSTDEV_STORE_CORRUPT. */
 export function listVfs(host: Host, word: string | null): Warned & { vfs: ListedVf[] } {
@@ -82,7 +80,9 @@ async function changeVfs(
     if (options.dryRun || move === null) {
       return { changed: false, plan, vfs: listed(host, inventory, address), warnings };
     }
-    await runMoves(work, count === 0 ? 'give-back' : 'bind', 'admin', [move], () => keepBooks(host, move, use));
+    await runMoves(work, count === 0 ? 'give-back' : 'bind', 'admin', [move], () =>
+      allOrNone(() => bookVfs(host, move, 'admin')),
+    );
     return { changed: true, plan, vfs: listed(host, scanInventory(host), address), warnings };
   };
   if (options.dryRun) return observing(host, options, (work) => run(work, []));
@@ -142,20 +142,6 @@ function planOf(
     steps: steps.map(({ path, value, undo }) => ({ path, value, undo })),
     refusals,
   };
-}
-
-/** The books of the VFs that went are closed; those made for guests are the admin's, and were on nothing before. */
-function keepBooks(host: Host, move: JournalMove, use: 'vfio' | 'netdev'): void {
-  const { from, to } = move.sriov ?? {};
-  for (const vf of recordedVfs(from)) removeBinding(host, vf.address);
-  if (to?.numvfs === 0 || use !== 'vfio') return;
-  const none = { driver: null, override: null };
-  for (const vf of scanInventory(host).devices)
-    if (vf.parent_addr === move.address)
-      writeBinding(
-        host,
-        newBinding(vf.address, vf.iommu_group, ADMIN, none, { driver: vf.driver, override: vf.driver }),
-      );
 }
 
 /** As many as asked for, but not where they were asked for: that is another command's work. */

@@ -3,6 +3,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Inventory, PciDevice } from '../pci/inventory.ts';
 import {
+  allOrNone,
   type Binding,
   type Claim,
   newBinding,
@@ -153,8 +154,8 @@ export async function executeBind(
     for (const b of plan.adopted) writeBinding(work.host, { ...withClaims(b, [claim]), note: null });
     for (const b of also) writeBinding(work.host, b);
   };
-  if (moves.length === 0) commit();
-  else await runMoves(work, 'bind', claim.owner, moves, commit);
+  if (moves.length === 0) allOrNone(commit);
+  else await runMoves(work, 'bind', claim.owner, moves, () => allOrNone(commit));
 }
 
 /** What was there before the first of our bindings stays what is given back, unless somebody else has changed the device since. */

@@ -5,6 +5,7 @@
  * from running guests; with claims the last one out does it.
  */
 
+import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
 import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
@@ -84,11 +85,52 @@ export function readBooks(host: Host): Binding[] {
   return listJson(host.bindingsDir).flatMap((name) => readBinding(host, name) ?? []);
 }
 
+/** What takes back the writes of an {@link allOrNone} that runs. */
+let undoLog: (() => void)[] | null = null;
+
+/**
+ * Runs `change`: all that it writes to the books stands, or none of it, so that devices which go back because of its failure are not in the books. Raises its error, or
+ * HOSTDEV_UNDO_INCOMPLETE when the store does not take the old books either.
+ */
+export function allOrNone(change: () => void): void {
+  const undo: (() => void)[] = [];
+  undoLog = undo;
+  try {
+    change();
+  } catch (e) {
+    undoLog = null;
+    const left = undo.reverse().flatMap((back) => {
+      try {
+        back();
+        return [];
+      } catch (failure) {
+        return [(failure as Error).message];
+      }
+    });
+    if (left.length === 0) throw e;
+    throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `${(e as Error).message}; and of the books: ${left.join('; ')}`, {
+      cause: e,
+      hint: "'hostdev status' shows what is not as the books say.",
+    });
+  } finally {
+    undoLog = null;
+  }
+}
+
+/** Notes how the file of a device is brought back to what it is now. */
+function note(host: Host, address: Address): void {
+  if (undoLog === null) return;
+  const before = readBinding(host, address);
+  undoLog.push(() => (before === null ? removeBinding(host, address) : writeBinding(host, before)));
+}
+
 export function writeBinding(host: Host, binding: Binding): void {
+  note(host, binding.address);
   writeJson(`${host.bindingsDir}/${binding.address}.json`, binding);
 }
 
 export function removeBinding(host: Host, address: Address): void {
+  note(host, address);
   removeJson(host.bindingsDir, address);
 }
 

@@ -6,7 +6,7 @@ import type { Host } from '../host/host.ts';
 import { holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { type Binding, removeBinding, withClaims, writeBinding } from './books.ts';
+import { allOrNone, type Binding, readBinding, removeBinding, withClaims, writeBinding } from './books.ts';
 import type { Guard } from './guards.ts';
 import type { JournalMove } from './journal.ts';
 import { driverExists, loadHostModule } from './modules.ts';
@@ -109,7 +109,9 @@ export function closeBooks(host: Host, binding: Binding, sriov: SriovChange | un
   for (const vf of recordedVfs(sriov?.from)) removeBinding(host, vf.address);
   for (const vf of binding.vf_bindings ?? []) {
     const group = host.linkName(host.device(vf.address, 'iommu_group'));
-    if (host.list(host.device(vf.address)) !== null)
+    // Without `sriov` what is there was written by a dead process, or by a guest since.
+    const there = sriov === undefined && readBinding(host, vf.address) !== null;
+    if (!there && host.list(host.device(vf.address)) !== null)
       writeBinding(host, { ...vf, group: group !== null && /^\d{1,7}$/.test(group) ? Number(group) : null });
   }
   removeBinding(host, binding.address);
@@ -132,9 +134,10 @@ async function goBack(work: Work, ways: readonly Way[]): Promise<void> {
       'give-back',
       first.binding.owner ?? 'admin',
       moving.map((w) => w.move as JournalMove),
-      () => {
-        for (const { binding, move } of moving) closeBooks(host, binding, move?.sriov);
-      },
+      () =>
+        allOrNone(() => {
+          for (const { binding, move } of moving) closeBooks(host, binding, move?.sriov);
+        }),
     );
   } catch (e) {
     for (const { binding } of moving) writeBinding(host, ended(binding, (e as Error).message));

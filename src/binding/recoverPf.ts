@@ -4,9 +4,10 @@
  */
 import type { Host } from '../host/host.ts';
 import { type Inventory, scanInventory } from '../pci/inventory.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
 import { observe, type Work } from './access.ts';
 import { goneVfs } from './bind.ts';
-import { newBinding, type Owner, readBinding, removeBinding, writeBinding } from './books.ts';
+import { type Binding, newBinding, type Owner, readBinding, removeBinding, writeBinding } from './books.ts';
 import { closeBooks, ensureDriver } from './giveBack.ts';
 import type { JournalEntry, JournalMove } from './journal.ts';
 import { describeState, sameState } from './move.ts';
@@ -14,6 +15,7 @@ import type { Direction } from './recover.ts';
 import { autoprobeStep, recordedVfs, type SriovChange } from './sriov.ts';
 import { performStep, restoreBytes, settleMove } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
+import { bookVfs } from './vfBooks.ts';
 import { lockVfs, observeSriov, type SeenSriov } from './vfs.ts';
 import { vfRefusals } from './vfUse.ts';
 
@@ -41,6 +43,7 @@ export async function recoverPf(
     if (used !== undefined) {
       if (sriov.from.autoprobe !== null && seen.autoprobe !== sriov.from.autoprobe)
         await performStep(work, autoprobeStep(host, address, sriov.from.autoprobe));
+      if (sameState(move.from, move.to)) bookVfs(host, move, entry.owner as Owner, entry.started);
       return `${address} keeps its ${seen.numvfs} VFs ${after}: ${used.address}: ${used.reason}`;
     }
   }
@@ -50,14 +53,19 @@ export async function recoverPf(
     if (holder !== undefined) throw new Error(`process ${holder.pid} (${holder.command}) holds ${holder.path}`);
     await ensureDriver(work, address, goal.driver);
   }
+  const booked = seen.vfs.flatMap((vf) => readBinding(host, vf.address) ?? []);
   await settleMove(work, move, end);
   if (direction === 'undo') await restoreBytes(work, move);
-  if (!sameState(move.from, move.to)) keepBooks(host, entry, move, direction);
+  if (!sameState(move.from, move.to)) keepBooks(host, entry, move, direction, booked);
+  else if (direction === 'resume') bookVfs(host, move, entry.owner as Owner, entry.started);
   forgetGone(host, move, seen);
   return `${address} is on ${describeState(goal)} with ${sriov[end].numvfs} VFs ${after}`;
 }
 
-/** The books are written after the last step, which puts autoprobe back; VFs made for a host driver have none. */
+/**
+ * Of a PF that changed its driver the books say so. Of one that kept it the kernel does: with the last step made only the books of its VFs were left to be written, and
+ * perhaps those of VFs that went are closed already, so that there is no way back.
+ */
 function committed(host: Host, move: PfMove, seen: SeenSriov): boolean {
   if (!sameState(move.from, move.to)) {
     const after = readBinding(host, move.address)?.after;
@@ -65,11 +73,12 @@ function committed(host: Host, move: PfMove, seen: SeenSriov): boolean {
   }
   const { to } = move.sriov;
   if (seen.numvfs !== to.numvfs || seen.autoprobe !== to.autoprobe) return false;
-  return to.vfs !== 'vfio' || seen.vfs.every((vf) => readBinding(host, vf.address) !== null);
+  if (to.vfs !== 'vfio') return true;
+  return seen.vfs.length === to.numvfs && seen.vfs.every((vf) => isVfioDriver(host, vf.address, vf.driver));
 }
 
 /** As for any device: a PF that is the host's again has none, one that went to VFIO has what it lost in its own. */
-function keepBooks(host: Host, entry: JournalEntry, move: PfMove, direction: Direction): void {
+function keepBooks(host: Host, entry: JournalEntry, move: PfMove, direction: Direction, vf_bindings: Binding[]): void {
   const binding = readBinding(host, move.address);
   const bind = entry.kind === 'bind';
   if (bind === (direction === 'undo')) {
@@ -79,7 +88,7 @@ function keepBooks(host: Host, entry: JournalEntry, move: PfMove, direction: Dir
   if (binding !== null) return;
   const [before, after] = bind ? [move.from, move.to] : [move.to, move.from];
   const claim = { owner: entry.owner as Owner, name: null, managed: false };
-  const gone = bind ? goneVfs(host, move) : { sriov: move.sriov.to };
+  const gone = bind ? goneVfs(host, move) : { sriov: move.sriov.to, vf_bindings };
   writeBinding(host, { ...newBinding(move.address, move.group, claim, before, after), ...gone });
 }
 

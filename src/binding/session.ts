@@ -1,7 +1,7 @@
 /** The frame around every change: permission, the groups' locks, the helper that writes, recovery of what a dead process left; and all of it given up again. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import type { Inventory } from '../pci/inventory.ts';
+import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
 import { groupLocks } from './bind.ts';
 import { type Finish, recover } from './recover.ts';
@@ -43,7 +43,7 @@ export async function observing<T>(host: Host, options: SessionOptions, body: (w
 
 /**
  * Runs `body` with the locks of the groups of `devices` held. Before it runs, what a dead process left in these groups is put right; `recovered` has a
- * line for each. Raises HOSTDEV_NOT_PERMITTED without root on the machine itself, HOSTDEV_NATIVE_MISSING without the addon, HOSTDEV_TIMEOUT when a lock
+ * line for each, and `fresh` is what the host is then: VFs, groups and drivers seen before the locks were there may be of yesterday. Raises HOSTDEV_NOT_PERMITTED without root on the machine itself, HOSTDEV_NATIVE_MISSING without the addon, HOSTDEV_TIMEOUT when a lock
  * is not to be had, HOSTDEV_UNDO_INCOMPLETE when a device in these groups cannot be recovered.
  */
 export async function changing<T>(
@@ -51,7 +51,7 @@ export async function changing<T>(
   inventory: Inventory,
   groups: readonly (number | null)[],
   options: SessionOptions,
-  body: (work: Work, recovered: string[]) => Promise<T>,
+  body: (work: Work, recovered: string[], fresh: Inventory) => Promise<T>,
 ): Promise<T> {
   if (host.native.kind === 'fs')
     throw new HostdevError(
@@ -78,9 +78,19 @@ export async function changing<T>(
         data: { left },
       });
     }
-    return await body(work, done);
+    return await body(work, done, scanInventory(host));
   } finally {
     work.writer.close();
     for (const unlock of unlocks.reverse()) unlock();
   }
+}
+
+/** Devices as they are in `fresh`, with the locks of the groups they are in by now: a VF that was made anew may be in another. One that went stays as it was seen. */
+export async function asTheyAre(work: Work, fresh: Inventory, devices: readonly PciDevice[]): Promise<PciDevice[]> {
+  const now = devices.map((d) => fresh.byAddress.get(d.address) ?? d);
+  await work.lockGroups?.(
+    now.map((d) => d.iommu_group),
+    work.deadline,
+  );
+  return now;
 }

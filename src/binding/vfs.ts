@@ -42,7 +42,7 @@ const APPEAR_MS = 10_000;
 export type SeenSriov = SriovState & { vfs: VfState[]; numvfs_bytes: string; autoprobe_bytes: string | null };
 
 /** The `virtfn<n>` links of a PF, in order of n. Raises HOSTDEV_SYSFS for one that leads to no PCI address. */
-function vfLinks(host: Host, pf: Address): Address[] {
+export function vfLinks(host: Host, pf: Address): Address[] {
   const names = (host.list(host.device(pf)) ?? []).filter((n) => /^virtfn\d{1,5}$/.test(n));
   names.sort((a, b) => Number(a.slice('virtfn'.length)) - Number(b.slice('virtfn'.length)));
   return names.flatMap((n) => {
@@ -187,7 +187,8 @@ export async function lockVfs(work: Work, pf: Address): Promise<void> {
   );
 }
 
-async function appear(work: Work, pf: Address, wanted: number): Promise<void> {
+/** Waits for `wanted` VFs and their groups; with `recorded` for those, whatever else there is: a VF that was removed alone does not come. */
+async function appear(work: Work, pf: Address, wanted: number, recorded?: readonly VfState[]): Promise<void> {
   const { host, signal } = work;
   const until = new Deadline(Math.min(APPEAR_MS, work.deadline.left));
   const grouped = host.link(host.device(pf, 'iommu_group')) !== null;
@@ -195,7 +196,8 @@ async function appear(work: Work, pf: Address, wanted: number): Promise<void> {
     host.list(host.device(a)) !== null && (!grouped || host.link(host.device(a, 'iommu_group')) !== null);
   for (let wait = 1; ; wait = Math.min(wait * 2, 50)) {
     const links = vfLinks(host, pf);
-    if (links.length === wanted && links.every(ready)) return;
+    const all = recorded === undefined ? links.length === wanted : recorded.every((vf) => links.includes(vf.address));
+    if (all && (recorded?.map((vf) => vf.address) ?? links).every(ready)) return;
     if (signal?.aborted) throw interrupted(`while the VFs of ${pf} appeared`);
     if (until.left === 0) {
       const late = links.find((a) => !ready(a));
@@ -250,6 +252,10 @@ export async function settlePf(
     const probing = autoprobeFor({ ...goal, autoprobe: seen.autoprobe });
     if (probing !== null) await perform(autoprobeStep(host, address, probing));
     await perform(numvfsStep(host, address, goal.numvfs, 0));
+    await lockVfs(work, address);
+  } else if (goal.numvfs > 0) {
+    // Whoever made them may have died before they were all there.
+    await appear(work, address, goal.numvfs, Array.isArray(goal.vfs) ? goal.vfs : undefined);
     await lockVfs(work, address);
   }
   await settleVfs(work, address, goal, engine);

@@ -9,7 +9,7 @@ import { liftedFor } from '../binding/allowances.ts';
 import { addClaim, type BindRequest, executeBind, planBind, refuse } from '../binding/bind.ts';
 import { type Binding, type Claim, newBinding, ownerText, readBinding, withClaims } from '../binding/books.ts';
 import { type Allowance, firm, type Guard, judge, type Refusal } from '../binding/guards.ts';
-import { changing, type SessionOptions } from '../binding/session.ts';
+import { asTheyAre, changing, type SessionOptions } from '../binding/session.ts';
 import { observe, onVfio, type Work } from '../binding/transaction.ts';
 import { readUsages, vfioNodes } from '../binding/usage.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
@@ -53,9 +53,12 @@ export async function prepareDomain(
   const owner = domainOwner(domain);
   await awaitReleases(host, devices, owner, options);
   const groups = devices.map((d) => d.device.iommu_group);
-  return changing(host, inventory, groups, options, async (work, recovered) => {
-    // The locks may have been waited for: what was scanned before is old.
-    const fresh = scanInventory(host);
+  return changing(host, inventory, groups, options, async (work, recovered, fresh) => {
+    await asTheyAre(
+      work,
+      fresh,
+      devices.map((d) => d.device),
+    );
     const claim: Claim = { owner, name: domain.name, managed: false };
     const plan = await planPrepare(work, findDevices(fresh, domain), claim, allowed, policy);
     refuse(plan.refusals);

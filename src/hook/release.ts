@@ -31,7 +31,7 @@ export async function releaseDomain(host: Host, domain: DomainDevices, options: 
     inventory,
     mine.map((b) => b.group),
     options,
-    async (work, recovered) => {
+    async (work, recovered, fresh) => {
       released.recovered.push(...recovered);
       const last: Binding[] = [];
       for (const { address } of mine) {
@@ -45,7 +45,7 @@ export async function releaseDomain(host: Host, domain: DomainDevices, options: 
         last.map(async (binding) => {
           const { address } = binding;
           try {
-            released.devices.push(await giveBack(work, inventory.byAddress.get(address), binding));
+            released.devices.push(await giveBack(work, fresh.byAddress.get(address), binding));
           } catch (error) {
             released.failures.push({ address, error });
           }

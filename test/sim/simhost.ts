@@ -184,6 +184,18 @@ export function useSimHosts(): { start(description: HostDescription): Promise<Si
   };
 }
 
+/** HOSTDEV_SIM_FULL=1: every case, not only one of those that are much alike. */
+export const FULL = process.env.HOSTDEV_SIM_FULL === '1';
+
+/** Two at a time: a case is mostly a process that starts, or a wait. */
+export async function inPairs(cases: (() => Promise<void>)[]): Promise<void> {
+  const queue = [...cases];
+  const worker = async (): Promise<void> => {
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) await next();
+  };
+  await Promise.all([worker(), worker()]);
+}
+
 /** Waits until `look` is true. Raises after `ms`. */
 export async function until(look: () => boolean, what: string, ms = 5000): Promise<void> {
   for (const end = performance.now() + ms; !look(); ) {

@@ -1,8 +1,10 @@
 /** The host that the fault tests run on, its transactions, and what is looked at afterwards. */
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { bindDevices } from '../../src/actions/bind.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
+import { createVfs, removeVfs } from '../../src/actions/vf.ts';
 import { readBooks } from '../../src/binding/books.ts';
+import type { Guard } from '../../src/binding/guards.ts';
 import { type JournalEntry, readJournal } from '../../src/binding/journal.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
 import { decodeXml } from '../../src/domain/xml.ts';
@@ -13,16 +15,22 @@ import { domainXml, UUID_A } from '../mock/hosts.ts';
 import type { HostDescription } from '../scenarios/host.ts';
 import type { SimHost } from './simhost.ts';
 
-/** Two NICs in one group, the first with an override of its own; a device no driver knows; two NICs alone, the second put on VFIO by somebody else. */
+/** Two NICs in one group, the first with an override of its own; a device no driver knows; two NICs alone, the second put on VFIO by somebody else; a PF without VFs. */
 export const A = '0000:30:00.0';
 export const B = '0000:30:00.1';
 export const C = '0000:31:00.0';
 export const D = '0000:32:00.0';
 export const V = '0000:33:00.0';
+export const PF = '0000:34:00.0';
+/** The VFs that PF gets, each in a group of its own. */
+const VFS = ['0000:34:10.0', '0000:34:10.2'];
+const [VF0 = ''] = VFS;
 
 export const WORLD: HostDescription = {
   drivers: [
     { name: 'e1000e', module: 'e1000e', ids: ['8086:10d3'] },
+    { name: 'igb', module: 'igb', ids: ['8086:10c9'], sriov: true },
+    { name: 'igbvf', module: 'igbvf', ids: ['8086:10ca'] },
     { name: 'vfio-pci', module: 'vfio_pci', ids: [], vfio: true },
   ],
   devices: [
@@ -31,15 +39,32 @@ export const WORLD: HostDescription = {
     { address: C, ids: '1234:11e8', class: '00ff00', group: 21 },
     { address: D, ids: '8086:10d3', group: 22, driver: 'e1000e' },
     { address: V, ids: '8086:10d3', group: 23, driver: 'vfio-pci', override: 'vfio-pci' },
+    { address: PF, ids: '8086:10c9', group: 24, totalVfs: 4, vfIds: '8086:10ca', vfGroup: 30, driver: 'igb' },
   ],
 };
 
 const ALL = WORLD.devices.map((d) => d.address);
 
-/** Driver and override of every device, as the kernel shows them: "e1000e (null)". */
+/** Driver and override of every device, as the kernel shows them: "e1000e (null)"; of a PF also its count, its autoprobe and each VF, which the journal knows as one. */
 export type Snapshot = Record<string, string>;
 
 export function snapshot(sim: SimHost): Snapshot {
+  const now = states(sim);
+  const text = (attribute: string): string =>
+    readFileSync(sim.path(`sys/bus/pci/devices/${PF}/${attribute}`), 'utf8').trim();
+  const vfs = Object.entries(now).filter(([a]) => a !== deviceOf(a));
+  const sriov = `numvfs ${text('sriov_numvfs')} autoprobe ${text('sriov_drivers_autoprobe')}`;
+  return {
+    ...Object.fromEntries(ALL.map((a) => [a, now[a] ?? 'gone'])),
+    [PF]: [now[PF], sriov, ...vfs.map(([a, state]) => `${a} ${state}`)].join(', '),
+  };
+}
+
+/** The device that stands for another in a snapshot and in the journal: a VF's PF. */
+export const deviceOf = (address: string): string => (ALL.includes(address) ? address : PF);
+
+/** The state of every device that is there, VFs too. */
+function states(sim: SimHost): Snapshot {
   const driver = (address: string): string => {
     try {
       return (
@@ -53,10 +78,11 @@ export function snapshot(sim: SimHost): Snapshot {
   };
   const override = (address: string): string =>
     readFileSync(sim.path(`sys/bus/pci/devices/${address}/driver_override`), 'utf8').trim();
-  return Object.fromEntries(ALL.map((a) => [a, `${driver(a)} ${override(a)}`]));
+  const there = readdirSync(sim.path('sys/bus/pci/devices')).sort();
+  return Object.fromEntries(there.map((a) => [a, `${driver(a)} ${override(a)}`]));
 }
 
-const options = (deadlineMs: number) => ({ allowed: new Set<never>(), deadlineMs, dryRun: false });
+const options = (deadlineMs: number, ...allowed: Guard[]) => ({ allowed: new Set(allowed), deadlineMs, dryRun: false });
 
 const xml = domainXml('guest', UUID_A, [{ address: A }, { address: B }]);
 export const DOMAIN_XML = Buffer.from(xml).toString();
@@ -83,6 +109,10 @@ export type Kind = {
   atomic: boolean;
   /** Where the devices are in the books: after it, before it, or never. */
   booked: 'after' | 'before' | 'never';
+  /** Of many like it: not every fault at every write, unless HOSTDEV_SIM_FULL=1. */
+  many?: boolean;
+  /** What the test itself changed in `setup` is put back. */
+  home?(host: Host): unknown;
   /** Whether a host driver claims the device is the kernel's affair: without one it is free, which is said. */
   mayStayFree?: boolean;
 };
@@ -96,6 +126,20 @@ const unbind =
   (host: Host, ms = 10_000) =>
     unbindDevices(host, words, toHost, options(ms));
 const nothing = async (): Promise<void> => {};
+const create =
+  (count: number, use: 'vfio' | 'netdev') =>
+  (host: Host, ms = 10_000) =>
+    createVfs(host, PF, count, use, options(ms));
+
+const setAutoprobe = (host: Host, text: '0' | '1'): void =>
+  writeFileSync(`${host.root}/sys/bus/pci/devices/${PF}/sriov_drivers_autoprobe`, text);
+
+/** Two VFs, the first the admin's on VFIO, the second the host's. */
+async function mixedVfs(host: Host): Promise<void> {
+  await create(2, 'netdev')(host);
+  await bindDevices(host, [VF0], null, options(10_000));
+}
+const bindPf = (host: Host, ms = 10_000) => bindDevices(host, [PF], null, options(ms, 'vfs'));
 
 export const KINDS: Kind[] = [
   {
@@ -164,6 +208,71 @@ export const KINDS: Kind[] = [
     atomic: false,
     booked: 'before',
   },
+  {
+    name: 'vf create for VFIO',
+    setup: nothing,
+    run: create(2, 'vfio'),
+    command: ['vf', 'create', PF, '--count', '2', '--for', 'vfio'],
+    devices: [PF],
+    many: true,
+    atomic: true,
+    booked: 'after',
+  },
+  {
+    name: 'vf create for the host',
+    // The host itself wants fresh VFs driverless.
+    setup: async (host) => setAutoprobe(host, '0'),
+    run: create(2, 'netdev'),
+    command: ['vf', 'create', PF, '--count', '2', '--for', 'netdev'],
+    devices: [PF],
+    many: true,
+    atomic: true,
+    booked: 'after',
+    home: (host) => setAutoprobe(host, '1'),
+  },
+  {
+    name: 'vf create through 0',
+    setup: mixedVfs,
+    run: create(1, 'vfio'),
+    command: ['vf', 'create', PF, '--count', '1', '--for', 'vfio'],
+    devices: [PF],
+    many: true,
+    atomic: true,
+    booked: 'after',
+  },
+  {
+    name: 'vf remove',
+    setup: mixedVfs,
+    run: (host, ms) => removeVfs(host, PF, options(ms)),
+    command: ['vf', 'remove', PF],
+    devices: [PF],
+    many: true,
+    atomic: true,
+    booked: 'before',
+  },
+  {
+    name: 'bind of a PF with idle VFs',
+    setup: mixedVfs,
+    run: bindPf,
+    command: ['bind', PF, '--allow=vfs'],
+    devices: [PF],
+    many: true,
+    atomic: true,
+    booked: 'after',
+  },
+  {
+    name: 'unbind of a PF that lost its VFs',
+    setup: async (host) => {
+      await mixedVfs(host);
+      await bindPf(host);
+    },
+    run: unbind([PF]),
+    command: ['unbind', PF],
+    devices: [PF],
+    many: true,
+    atomic: true,
+    booked: 'before',
+  },
 ];
 
 /** The addresses in the journal, those of a transaction that runs left out. */
@@ -174,9 +283,18 @@ export function journalled(host: Host): { addresses: string[]; entries: JournalE
 
 export const booked = (host: Host): string[] => readBooks(host).map((b) => b.address);
 
+/** The books, each device with what matters of it. */
+export const bookText = (host: Host): Record<string, string> =>
+  Object.fromEntries(
+    readBooks(host).map(({ address, claims, before, after, sriov, vf_bindings }) => [
+      address,
+      JSON.stringify({ claims, before, after, sriov, vfs: vf_bindings?.map((b) => [b.address, b.claims, b.before]) }),
+    ]),
+  );
+
 /** Lines for what the books say otherwise than the kernel: each of our bindings is on what they say, whatever is on VFIO beside V is in them. */
 export function booksAgainst(sim: SimHost, host: Host): string[] {
-  const now = snapshot(sim);
+  const now = states(sim);
   const books = readBooks(host);
   const wrong = books.flatMap((b) => {
     const said = `${b.after?.driver ?? 'none'} ${b.after?.override ?? '(null)'}`;
@@ -189,16 +307,18 @@ export function booksAgainst(sim: SimHost, host: Host): string[] {
 }
 
 /** Brings everything home that hostdev has in its books, and says what is not as in `original` then. */
-export async function bringHome(sim: SimHost, host: Host, original: Snapshot): Promise<void> {
+export async function bringHome(sim: SimHost, host: Host, original: Snapshot, kind?: Kind): Promise<void> {
   const mine = readBooks(host);
   const guests = mine.filter((b) => b.claims.some((c) => c.owner.startsWith('domain:')));
   if (guests.length > 0) await releaseDomain(host, domain(), options(10_000));
   // A device that is only in the journal goes home by being named: whoever has its group's lock puts it right first.
-  for (const a of new Set([...journalled(host).addresses, ...booked(host)])) {
+  for (const a of new Set([...journalled(host).addresses, ...booked(host)].filter((x) => x === deviceOf(x)))) {
     await unbindDevices(host, [a], false, options(10_000)).catch((e: Error & { code?: string }) => {
       if (e.code !== 'HOSTDEV_NOT_OURS') throw e;
     });
   }
+  if (kind?.devices.includes(PF)) await removeVfs(host, PF, options(10_000));
+  await kind?.home?.(host);
   const now = snapshot(sim);
   const wrong = Object.keys(original).filter((a) => now[a] !== original[a]);
   const left = [...booked(host), ...journalled(host).addresses];
@@ -214,7 +334,7 @@ export async function again(kind: Kind, host: Host): Promise<void> {
     await kind.run(host, 3000);
   } catch (e) {
     if ((e as { code?: string }).code !== 'HOSTDEV_NOT_OURS' || kind.booked !== 'before') throw e;
-    const rest = booked(host);
+    const rest = booked(host).filter((a) => kind.devices.includes(a));
     if (rest.length > 0) await unbindDevices(host, rest, false, options(3000));
   }
 }

@@ -52,7 +52,7 @@ int Kernel::probe_result(const Device& d, Driver* r) {
   if (!r->vfio) return 0;
   // vfio_pci_core_register_device: bridges, PFs with VFs; vfio_register_group_dev: no IOMMU.
   if (d.is_bridge()) return EINVAL;
-  if (!d.vfs.empty()) return EBUSY;
+  if (d.num_vfs > 0) return EBUSY;
   if (d.group == nullptr) return EINVAL;
   return 0;
 }

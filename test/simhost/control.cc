@@ -97,6 +97,7 @@ int Kernel::add_device(Lock& lock, const Command& c, std::string& complaint) {
   }
   Device* d = create(c, pf);
   appear(d);
+  if (pf != nullptr) ++pf->num_vfs;
   if (c.has("override")) store_override(d, c.text("override"));
   const std::string wanted = c.text("driver");
   if (wanted.empty()) return 0;

@@ -68,8 +68,9 @@ void Kernel::appear(Device* d) {
   if (d->physfn != nullptr) {
     Device* pf = d->physfn;
     tree.link_to(d->folder, "physfn", pf->folder);
-    tree.link_to(pf->folder, "virtfn" + std::to_string(pf->vfs.size()), d->folder);
-    pf->vfs.push_back(d);
+    const int number = pf->vfs.empty() ? 0 : pf->vfs.rbegin()->first + 1;
+    tree.link_to(pf->folder, "virtfn" + std::to_string(number), d->folder);
+    pf->vfs[number] = d;
   }
 }
 
@@ -151,7 +152,7 @@ void Kernel::remove_device(Lock& lock, Device* d, bool surprise) {
   if (!surprise && d->driver != nullptr) release_driver(lock, d);
   if (d->gone) return;
   if (surprise) {
-    for (Device* vf : std::vector<Device*>(d->vfs)) remove_device(lock, vf, true);
+    for (const auto& [number, vf] : std::map<int, Device*>(d->vfs)) remove_device(lock, vf, true);
     hide_driver(d);
     hide_vfio(d);
     d->driver = nullptr;
@@ -172,11 +173,8 @@ void Kernel::remove_device(Lock& lock, Device* d, bool surprise) {
     d->group = nullptr;
   }
   if (Device* pf = d->physfn) {
-    const auto at = std::find(pf->vfs.begin(), pf->vfs.end(), d);
-    if (at != pf->vfs.end()) {
-      tree.remove(tree.find(path_of(pf->folder) + "/virtfn" + std::to_string(at - pf->vfs.begin())));
-      pf->vfs.erase(at);
-    }
+    // A VF that goes alone leaves its PF's link and count behind: only sriov_numvfs changes those.
+    std::erase_if(pf->vfs, [d](const auto& entry) { return entry.second == d; });
   } else {
     removed_.push_back(d->description);
   }

@@ -62,7 +62,9 @@ struct Device {
   // Of a bridge; "" on a root bus.
   std::string parent;
   Device* physfn = nullptr;
-  std::vector<Device*> vfs;
+  // By number: virtfn<n>. Those that are there, while sriov_numvfs says num_vfs.
+  std::map<int, Device*> vfs;
+  int num_vfs = 0;
   int total_vfs = 0;
   bool autoprobe_vfs = true;
   std::optional<std::string> override;

@@ -44,7 +44,7 @@ void Kernel::make_sriov(Device* d) {
   count->locks_reads = true;
   count->locks = [d](const std::string&) { return d; };
   count->show = [d](Lock&, std::string& out) {
-    out = std::to_string(d->vfs.size()) + "\n";
+    out = std::to_string(d->num_vfs) + "\n";
     return 0;
   };
   count->store = [this, d](Lock& lock, const std::string& value) { return store_numvfs(lock, d, value); };
@@ -66,20 +66,22 @@ int Kernel::store_numvfs(Lock& lock, Device* d, const std::string& value) {
   const long n = parse_unsigned(value);
   if (n < 0 || n > 0xffff) return EINVAL;
   if (n > d->total_vfs) return ERANGE;
-  if (static_cast<size_t>(n) == d->vfs.size()) return 0;
+  if (n == d->num_vfs) return 0;
   Driver* r = d->driver;
   if (r == nullptr || !r->sriov) return ENOENT;
   if (n == 0) {
     remove_vfs(lock, d);
     return 0;
   }
-  if (!d->vfs.empty()) return EBUSY;
+  if (d->num_vfs > 0) return EBUSY;
   if (r->sriov_errno != 0) return r->sriov_errno;
   const int count = static_cast<int>(n);
   if (!r->vf_late) {
     add_vfs(lock, d, count, r);
+    d->num_vfs = count;
     return 0;
   }
+  d->num_vfs = count;
   std::thread([this, d, count, r] {
     Lock own(mutex);
     add_vfs(own, d, count, r);
@@ -90,6 +92,7 @@ int Kernel::store_numvfs(Lock& lock, Device* d, const std::string& value) {
 void Kernel::add_vfs(Lock& lock, Device* d, int count, Driver* r) {
   for (int i = 0; i < count && !d->gone && !stopping_; ++i) {
     sleep_ms(lock, r->vf_ms);
+    if (r->vf_late && d->num_vfs != count) return;
     add_vf(lock, d, i);
   }
 }
@@ -114,15 +117,22 @@ void Kernel::add_vf(Lock& lock, Device* d, int index) {
   unlock_device(fresh);
 }
 
-// sriov_disable: last first; a VF that somebody holds is waited for.
+// sriov_del_vfs and pci_iov_remove_virtfn: the first one first, its links before itself; a VF that somebody
+// holds is waited for.
 void Kernel::remove_vfs(Lock& lock, Device* d) {
-  while (!d->vfs.empty()) {
-    Device* vf = d->vfs.back();
-    if (!lock_device(lock, vf)) continue;
-    remove_device(lock, vf, false);
-    unlock_device(vf);
+  for (int i = 0; i < d->num_vfs; ++i) {
+    tree.remove(tree.find(path_of(d->folder) + "/virtfn" + std::to_string(i)));
+    const auto at = d->vfs.find(i);
+    if (at == d->vfs.end()) continue;
+    Device* vf = at->second;
+    tree.remove(tree.find(path_of(vf->folder) + "/physfn"));
+    if (lock_device(lock, vf)) {
+      remove_device(lock, vf, false);
+      unlock_device(vf);
+    }
     if (stopping_) return;
   }
+  d->num_vfs = 0;
 }
 
 }  // namespace simhost

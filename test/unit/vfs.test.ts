@@ -1,6 +1,9 @@
 /** PF and VF: made, listed, taken away, gone with their PF's driver and back with it; every failure and every crash on the way. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../src/actions/bind.ts';
+import { finishJournal } from '../../src/actions/journal.ts';
+import { readStatus } from '../../src/actions/status.ts';
+import { fixStatus } from '../../src/actions/statusFix.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import { createVfs, listVfs, removeVfs } from '../../src/actions/vf.ts';
 import { groupLocks } from '../../src/binding/bind.ts';
@@ -438,13 +441,30 @@ describe('a crash around the books', () => {
     });
   }
 
-  test('half of the books of new VFs written: the VFs go, and so do the books', async () => {
-    const before = all();
+  test('half of the books of new VFs written: they are finished', async () => {
     const journal = await ranWith(() => create(4));
+    const after = all();
     for (const entry of journal) writeJournal(sim.host, entry);
     removeBinding(sim.host, VF);
     await recovered();
-    expect(all()).toBe(before);
+    expect(all()).toBe(after);
+    expect(readJournal(sim.host)).toEqual([]);
+  });
+
+  test('through 0, and only the books of a VF that went are there, at the address of a new one: they are not taken for its own', async () => {
+    await start('mixed');
+    const old = readBinding(sim.host, VF);
+    const journal = await ranWith(() => create(2));
+    const after = all();
+    for (const left of ['old', 'none'] as const) {
+      for (const entry of journal) writeJournal(sim.host, { ...entry, started: new Date().toISOString() });
+      for (const vf of VFS) removeBinding(sim.host, vf);
+      if (left === 'old' && old) writeBinding(sim.host, old);
+      await new Promise((r) => setTimeout(r, 2));
+      await recovered();
+      expect(all(), left).toBe(after);
+    }
+    expect(readBinding(sim.host, VF)?.before).toEqual({ driver: null, override: null });
   });
 
   test('the PF written, the books of its VFs still there: they go', async () => {
@@ -457,6 +477,117 @@ describe('a crash around the books', () => {
     await recovered();
     expect(all()).toBe(after);
   });
+});
+
+describe('journal undo and resume, asked for by the admin', () => {
+  for (const name of ['create for VFIO', 'create through 0', 'bind the PF', 'remove', 'unbind the PF'])
+    for (const direction of ['undo', 'resume'] as const)
+      test(`${direction} of '${name}', dead before each of its writes and before its end`, async () => {
+        const kind = KINDS[name] ?? expect.fail(name);
+        const ready = async (): Promise<void> => {
+          sim.remove();
+          await start(kind.from);
+          await kind.prepare?.();
+          sim.kernel.writes.length = 0;
+        };
+        await ready();
+        const before = all();
+        await kind.run();
+        const writes = sim.kernel.writes.length;
+        const after = all();
+        for (let nth = 0; nth < writes; nth += 1) {
+          await ready();
+          const crashed = sim.kernel.crashAfter(nth);
+          void kind.run();
+          await crashed;
+          const result = await finishJournal(sim.host, [], direction, ADMIN);
+          expect(result.changed).toBe(true);
+          expect(all(), `dead before write ${nth + 1}`).toBe(direction === 'undo' ? before : after);
+          expect(readJournal(sim.host)).toEqual([]);
+        }
+      });
+});
+
+test('dead before all VFs were there: whoever finishes it waits for them', async () => {
+  const crashed = sim.kernel.crashAfter(0);
+  void create(4);
+  await crashed;
+  const [entry] = readJournal(sim.host);
+  await start('none');
+  pf().vfsLate = true;
+  const writer = sim.host.native.openWriter(sim.host.root);
+  await writer.write(`${AT}/sriov_drivers_autoprobe`, '0', 1000);
+  await writer.write(`${AT}/sriov_numvfs`, '4', 1000);
+  writer.close();
+  if (entry !== undefined) writeJournal(sim.host, entry);
+  await finishJournal(sim.host, [], 'resume', ADMIN);
+  expect(driversOf()).toEqual(Array(4).fill(VARIANT));
+  expect(readBooks(sim.host).map((b) => [b.address, b.group])).toEqual(VFS.map((a, n) => [a, 11 + n]));
+});
+
+describe('status of a PF that lost its VFs', () => {
+  /** Who made VFs behind our back: the PF's driver was told so by hand. */
+  const made = async (count: number): Promise<void> => {
+    const writer = sim.host.native.openWriter(sim.host.root);
+    await writer.write(`${AT}/sriov_numvfs`, `${count}`, 1000);
+    writer.close();
+  };
+  const drift = async () => (await readStatus(sim.host)).bindings.find((b) => b.address === PF);
+  const fix = (options = ADMIN) => fixStatus(sim.host, options);
+
+  beforeEach(async () => {
+    await start('mixed');
+    await bindDevices(sim.host, [PF], null, ALLOW);
+  });
+
+  test('as it was left: no drift, and nothing to mend', async () => {
+    expect(await drift()).toMatchObject({ drift: null, advice: null });
+    expect(await fix()).toEqual([]);
+  });
+
+  test('VFs that somebody made on vfio-pci: named, not touched, and the advice holds', async () => {
+    const before = all();
+    Object.assign(sim.kernel.drivers.get('vfio-pci') ?? {}, { sriov: true });
+    await made(2);
+    const found = await drift();
+    expect(found?.drift).toContain(`it has 2 VFs, and hostdev did not make ${VFS[0]}, ${VFS[1]}`);
+    const after = all();
+    expect((await fix())[0]).toMatchObject({ mended: false });
+    expect(all()).toBe(after);
+    expect(found?.advice).toContain(`hostdev vf remove ${PF}`);
+    await removeVfs(sim.host, PF, ADMIN);
+    expect(await drift()).toMatchObject({ drift: null });
+    expect(all()).toBe(before);
+  });
+
+  test('put on its host driver, where somebody made VFs: mended with --allow=vfs only, and it still has all it had', async () => {
+    const bound = all();
+    Object.assign(pf(), { driver: 'igb', override: null });
+    await made(3);
+    expect((await drift())?.drift).toContain('it is on igb, and it has 3 VFs');
+    const after = all();
+    const [refused] = await fix();
+    expect(refused).toMatchObject({ mended: false });
+    expect(refused?.text).toContain('it has 3 VFs');
+    expect(all()).toBe(after);
+    expect((await fix(ALLOW))[0]).toMatchObject({ mended: true });
+    expect(all()).toBe(bound);
+    await unbindDevices(sim.host, [PF], false, ADMIN);
+    expect(listVfs(sim.host, PF).vfs.map((v) => v.owner)).toEqual(['admin', null, null, null]);
+  });
+});
+
+test('VFs that are made while the lock is waited for keep their PF from being bound, and are known to unbind', async () => {
+  const locked = sim.kernel.tryLock(`${sim.host.lockDir}/group-10`);
+  const bind = failed(bindDevices(sim.host, [PF], null, ADMIN));
+  await new Promise((r) => setTimeout(r, 50));
+  const writer = sim.host.native.openWriter(sim.host.root);
+  await writer.write(`${AT}/sriov_numvfs`, '2', 1000);
+  writer.close();
+  const before = all();
+  if (locked !== null) sim.kernel.unlock(locked);
+  expect(await bind).toMatchObject({ code: 'HOSTDEV_GUARD', exit: 5 });
+  expect(all()).toBe(before);
 });
 
 test('while VFs come or go, the locks of their groups are held too', async () => {
