@@ -53,13 +53,8 @@ export const kindOf = (d: Disagreement): string =>
 
 /** Without these, every libvirt refuses a domain, and that says nothing of what was found. */
 const whole = (tree: Node): boolean => {
-  const names = nodesOf(tree).map((n) => n.name);
-  const type = nodesOf(tree).find((n) => n.name === 'type');
-  return (
-    ['name', 'memory', 'os', 'type'].every((n) => names.includes(n)) &&
-    tree.attributes.some(([n]) => n === 'type') &&
-    type?.children.length !== 0
-  );
+  const filled = (name: string): boolean => nodesOf(tree).some((n) => n.name === name && n.children.length > 0);
+  return ['name', 'memory', 'os', 'type'].every(filled) && tree.attributes.some(([n]) => n === 'type');
 };
 
 /** The smallest domain about which the two still disagree, in the same direction and for the same reason. */

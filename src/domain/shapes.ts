@@ -1,0 +1,290 @@
+/**
+ * The shape of a domain around what it takes from the host, by libvirt's schema: conf/schemas/domaincommon.rng of 9.0.0, and what 11.3.0 has beside it. What the
+ * rules are not about is named and not looked into.
+ */
+import type { Grammar } from './grammar.ts';
+import { ANY, ON_OFF, PCI_ADDRESS, YES_NO } from './rules.ts';
+import { type Version, version } from './version.ts';
+
+/** The last schema that these shapes were held against; what a newer one knows beside them is not refused. */
+const LAST_SCHEMA = version('11.3.0');
+const FIRST_SCHEMA = version('9.0.0');
+
+const isNewer = (libvirt: Version | null): boolean => libvirt === null || libvirt > LAST_SCHEMA;
+
+/** Names that 9.0.0 does not have and 11.3.0 does: known unless libvirt is no newer than 9.0.0. */
+const later = (libvirt: Version | null, names: readonly string[]): readonly string[] =>
+  libvirt !== null && libvirt <= FIRST_SCHEMA ? [] : names;
+
+const any = (names: readonly string[]): Record<string, null> => Object.fromEntries(names.map((n) => [n, null]));
+
+/** XML Schema's types of numbers as libvirt uses them: digits alone. */
+export const POSITIVE = /^0*[1-9]\d{0,8}$/;
+export const EMPTY: Grammar = {};
+
+export const ALIAS: Grammar = { attributes: { name: /^[a-zA-Z0-9_\-.]+$/ }, required: ['name'] };
+export const BOOT: Grammar = {
+  attributes: { order: /^0*[1-9]\d{0,8}$/, loadparm: /^[a-zA-Z0-9.\s]{1,8}$/ },
+  required: ['order'],
+};
+export const ROM: Grammar = { attributes: { enabled: YES_NO, bar: ON_OFF, file: /^(\/|[a-zA-Z]:\\)./ } };
+export const TEAMING_TRANSIENT: Grammar = {
+  attributes: { type: /^transient$/, persistent: /^[a-zA-Z0-9_\-.]+$/ },
+  required: ['type', 'persistent'],
+};
+
+const once = (names: readonly string[], grammars: Record<string, Grammar>): Record<string, Grammar | null> => ({
+  ...any(names),
+  ...grammars,
+});
+
+const ARCHES =
+  /^(aarch64|alpha|armv6l|armv7l|cris|i686|ia64|lm32|loongarch64|m68k|microblaze(el)?|mips(64)?(el)?|openrisc|parisc(64)?|ppc|ppc64|ppc64le|ppcemb|riscv32|riscv64|s390x?|sh4(eb)?|sparc(64)?|unicore32|x86_64|xtensa(eb)?)$/;
+
+/** From 1 to 65535: unsignedShort with digits alone. */
+const COUNT_CPU = /^\s*0*([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])\s*$/;
+const UNIT = /^([bB]([yY][tT][eE][sS]?)?|[kKmMgGtTpPeE]([iI]?[bB])?)?$/;
+const SIZE = /^\s*\d{1,20}\s*$/;
+
+const MEMORY: Grammar = { attributes: { unit: UNIT, dumpCore: ON_OFF }, text: SIZE };
+
+const OS_HVM: Grammar = {
+  attributes: { firmware: /^(bios|efi)$/ },
+  children: once(
+    ['firmware', 'loader', 'nvram', 'kernel', 'initrd', 'cmdline', 'dtb', 'bootmenu', 'smbios', 'bios', 'acpi'],
+    {
+      type: { attributes: { arch: ARCHES, machine: /^[a-zA-Z0-9_.-]+$/ }, text: /^hvm$/ },
+      boot: { attributes: { dev: /^(hd|fd|cdrom|network)$/ }, required: ['dev'] },
+    },
+  ),
+  needs: ['type'],
+  many: ['boot'],
+};
+
+const FEATURES = [
+  'apic hap hyperv kvm xen viridian pvspinlock capabilities pmu vmport gic smm hpt vmcoreinfo htm nested-hv msrs',
+  'ccf-assist cfpc sbbc ibs tcg privnet',
+].flatMap((names) => names.split(' '));
+
+const features = (libvirt: Version | null): Grammar => ({
+  children: once([...FEATURES, ...later(libvirt, ['aia', 'async-teardown', 'ps2', 'ras'])], {
+    acpi: EMPTY,
+    pae: EMPTY,
+    ioapic: { attributes: { driver: /^(qemu|kvm)$/ }, required: ['driver'] },
+  }),
+  open: isNewer(libvirt),
+});
+
+const DEVICES_MANY = [
+  'disk controller lease filesystem interface input sound audio hostdev graphics video console parallel serial channel',
+  'smartcard hub redirdev redirfilter rng tpm shmem memory panic',
+].flatMap((names) => names.split(' '));
+const DEVICES_ONCE = ['emulator', 'memballoon', 'nvram', 'vsock'];
+
+/** Several watchdogs from 9.1.0 on; several <iommu> are a rule of their own. */
+const devices = (libvirt: Version | null): Grammar => {
+  const more = later(libvirt, ['crypto', 'pstore']);
+  return {
+    children: any([...DEVICES_MANY, ...DEVICES_ONCE, 'watchdog', 'iommu', ...more]),
+    many: [...DEVICES_MANY, 'iommu', ...later(libvirt, ['watchdog', 'crypto'])],
+    open: isNewer(libvirt),
+  };
+};
+
+const DOMAIN_ONCE = [
+  'title description metadata genid uuid cpu clock maxMemory currentMemory memoryBacking vcpus iothreads iothreadids',
+  'defaultiothread blkiotune memtune cputune numatune resource on_poweroff on_reboot on_crash on_lockfailure pm perf',
+  'idmap keywrap launchSecurity bootloader bootloader_args os',
+].flatMap((names) => names.split(' '));
+
+const TYPES = /^(qemu|kqemu|kvm|xen|lxc|uml|openvz|test|vmware|hyperv|vbox|phyp|vz|bhyve|hvf)$/;
+
+/** The domain around its devices; elements of other namespaces are the drivers' own business, and `<iommufd>` is a rule of its own. */
+export function domainGrammar(libvirt: Version | null, hvm: boolean): Grammar {
+  const more = later(libvirt, ['throttlegroups']);
+  return {
+    attributes: { type: TYPES, id: /^\d{1,10}$/ },
+    required: ['type'],
+    children: once([...DOMAIN_ONCE, 'sysinfo', 'seclabel', 'iommufd', ...more], {
+      name: { text: /^[^\n]+$/ },
+      memory: MEMORY,
+      currentMemory: { attributes: { unit: UNIT }, text: SIZE },
+      vcpu: {
+        attributes: { placement: /^(static|auto)$/, cpuset: ANY, current: COUNT_CPU },
+        text: COUNT_CPU,
+      },
+      features: features(libvirt),
+      devices: devices(libvirt),
+      ...(hvm ? { os: { ...OS_HVM, children: { ...OS_HVM.children, ...any(later(libvirt, ['shim'])) }, open: isNewer(libvirt) } } : {}),
+    }),
+    needs: ['name', 'os'],
+    many: ['sysinfo', 'seclabel'],
+    open: isNewer(libvirt),
+  };
+}
+
+const UINT8_ADDRESS = /^(0x)?[0-9a-fA-F]{1,3}$/;
+
+/** The address of a device in the guest, by its type; null for one that is none. */
+export function guestAddressGrammar(type: string | null): Grammar | null {
+  const attributes: Record<string, Record<string, RegExp>> = {
+    pci: PCI_ADDRESS,
+    drive: { controller: /^\d{1,2}$/, bus: /^\d{1,2}$/, target: /^\d{1,5}$/, unit: /^\d{1,10}$/ },
+    'virtio-serial': { controller: /^\d{1,2}$/, bus: /^\d{1,2}$/, port: /^\d{1,2}$/ },
+    ccid: { controller: /^\d{1,2}$/, slot: /^\d{1,2}$/ },
+    usb: { bus: UINT8_ADDRESS, port: /^\d{1,3}(\.\d{1,3}){0,3}$/ },
+    'spapr-vio': { reg: /^0x[0-9a-fA-F]{1,16}$/ },
+    ccw: { cssid: ANY, ssid: ANY, devno: ANY },
+    isa: { iobase: /^0x[a-fA-F0-9]{1,4}$/, irq: /^0x[a-fA-F0-9]$/ },
+    dimm: { slot: /^\d{1,10}$/, base: /^0x[0-9a-fA-F]+$/ },
+    'virtio-mmio': {},
+    unassigned: {},
+  };
+  if (type === null || !Object.hasOwn(attributes, type)) return null;
+  return {
+    attributes: { type: ANY, ...attributes[type] },
+    children: type === 'pci' ? { zpci: { attributes: { uid: ANY, fid: ANY } } } : {},
+  };
+}
+
+const PARAMETERS: Record<string, readonly string[]> = {
+  '802.1Qbg': ['managerid', 'typeid', 'typeidversion', 'instanceid'],
+  '802.1Qbh': ['profileid'],
+  openvswitch: ['profileid', 'interfaceid'],
+  midonet: ['interfaceid'],
+};
+const UUID = /^([a-fA-F0-9]{32}|[a-fA-F0-9]{8}-([a-fA-F0-9]{4}-){3}[a-fA-F0-9]{12})$/;
+const PARAMETER: Record<string, RegExp> = {
+  managerid: /^(0x[0-9a-fA-F]{1,2}|0*(25[0-5]|2[0-4]\d|1?\d?\d))$/,
+  typeid: /^(0x[0-9a-fA-F]{1,6}|\d{1,8})$/,
+  typeidversion: /^(0x[0-9a-fA-F]{1,2}|0*(25[0-5]|2[0-4]\d|1?\d?\d))$/,
+  instanceid: UUID,
+  profileid: /^.{0,39}$/s,
+  interfaceid: UUID,
+};
+
+/** `<virtualport>` by its type; one without a type is for interfaces of networks (virNetDevVPortProfileParse). */
+export function virtualPortGrammar(type: string | null): Grammar | null {
+  const names = type !== null && Object.hasOwn(PARAMETERS, type) ? PARAMETERS[type] : undefined;
+  if (!names) return null;
+  const attributes = Object.fromEntries(names.map((n) => [n, PARAMETER[n] ?? ANY]));
+  const required = type === 'midonet' ? names : [];
+  return {
+    attributes: { type: ANY },
+    children: { parameters: { attributes, required } },
+    needs: type === 'midonet' ? ['parameters'] : [],
+  };
+}
+
+const VLAN_ID = /^\s*0*(409[0-5]|40[0-8]\d|[1-3]?\d{1,3})$/;
+export const VLAN: Grammar = {
+  attributes: { trunk: /^yes$/ },
+  children: { tag: { attributes: { id: VLAN_ID, nativeMode: /^(tagged|untagged)$/ }, required: ['id'] } },
+  needs: ['tag'],
+  many: ['tag'],
+};
+
+const DEVICE_NAME = /^[a-zA-Z0-9_.\-\\:/]+$/;
+export const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i;
+
+/** `<interface type='hostdev'>`: source, driver, virtualport, address and teaming have rules of their own. */
+export const hostdevInterfaceGrammar = (libvirt: Version | null): Grammar => ({
+  attributes: { type: ANY, managed: YES_NO, trustGuestRxFilters: YES_NO },
+  children: {
+    ...any(['source', 'driver', 'virtualport', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
+    ...any(['backend', 'filterref', 'tune', 'bandwidth', 'acpi']),
+    link: { attributes: { state: /^(up|down)$/ }, required: ['state'] },
+    mtu: { attributes: { size: /^\d{1,5}$/ }, required: ['size'] },
+    target: { attributes: { dev: DEVICE_NAME, managed: YES_NO }, required: ['dev'] },
+    guest: { attributes: { dev: DEVICE_NAME, actual: DEVICE_NAME } },
+    mac: {
+      attributes: {
+        address: MAC,
+        type: /^(generated|static)$/,
+        check: YES_NO,
+        ...Object.fromEntries(later(libvirt, ['currentAddress']).map((n) => [n, MAC])),
+      },
+      required: ['address'],
+    },
+    script: { attributes: { path: /./ }, required: ['path'] },
+    downscript: { attributes: { path: /./ }, required: ['path'] },
+    backenddomain: { attributes: { name: /^[^\n]+$/ }, required: ['name'] },
+    model: { attributes: { type: /^[a-zA-Z0-9\-_]+$/ }, required: ['type'] },
+    alias: ALIAS,
+    boot: BOOT,
+    rom: ROM,
+    vlan: VLAN,
+    port: { attributes: { isolated: YES_NO } },
+  },
+  many: ['ip', 'route', 'portForward'],
+  needs: ['source'],
+  open: isNewer(libvirt),
+});
+
+/** `<disk type='nvme'>`: its source has a rule of its own. */
+export const nvmeDiskGrammar = (libvirt: Version | null): Grammar => ({
+  attributes: {
+    type: ANY,
+    device: /^(disk|floppy|cdrom)$/,
+    model: /^virtio(-transitional|-non-transitional)?$/,
+    snapshot: /^(no|internal|external|manual)$/,
+  },
+  children: {
+    ...any(['source', 'driver', 'mirror', 'auth', 'address', 'acpi', 'encryption', 'iotune', 'geometry', 'blockio', 'wwn']),
+    ...any(['vendor', 'product', 'backingStore', 'privateData', ...later(libvirt, ['throttlefilters'])]),
+    target: {
+      attributes: {
+        dev: ANY,
+        bus: /^(ide|fdc|scsi|virtio|xen|usb|uml|sata|sd|nvme)$/,
+        tray: /^(open|closed)$/,
+        removable: ON_OFF,
+        rotation_rate: POSITIVE,
+        ...Object.fromEntries(later(libvirt, ['dpofua']).map((n) => [n, ON_OFF])),
+      },
+      required: ['dev'],
+    },
+    boot: BOOT,
+    alias: ALIAS,
+    backenddomain: { attributes: { name: /^[^\n]+$/ }, required: ['name'] },
+    readonly: EMPTY,
+    shareable: EMPTY,
+    transient: { attributes: { shareBacking: YES_NO } },
+    serial: { text: /^[A-Za-z0-9_.+\- ]+$/ },
+  },
+  needs: ['target'],
+  open: isNewer(libvirt),
+});
+
+const PCI_MODELS =
+  /^(pci-root|pcie-root|pci-bridge|dmi-to-pci-bridge|pcie-to-pci-bridge|pcie-root-port|pcie-switch-upstream-port|pcie-switch-downstream-port|pci-expander-bus|pcie-expander-bus)$/;
+const UINT8 = /^(0x[0-9a-fA-F]{1,2}|0*(25[0-5]|2[0-4]\d|1?\d?\d))$/;
+
+/** `<controller type='pci'>` */
+export const pciControllerGrammar = (libvirt: Version | null): Grammar => ({
+  attributes: { type: ANY, index: /^\d{1,10}$/, model: PCI_MODELS },
+  required: ['model'],
+  children: {
+    ...any(['acpi', 'address', 'driver']),
+    alias: ALIAS,
+    model: { attributes: { name: /^(spapr-pci-host-bridge|pci-bridge|i82801b11-bridge|pcie-pci-bridge|ioh3420|pcie-root-port|x3130-upstream|xio3130-downstream|pxb|pxb-pcie)$/ }, required: ['name'] },
+    target: {
+      attributes: {
+        chassisNr: UINT8,
+        chassis: UINT8,
+        port: UINT8,
+        busNr: UINT8,
+        index: UINT8,
+        hotplug: ON_OFF,
+        ...Object.fromEntries(later(libvirt, ['memReserve']).map((n) => [n, /^\d{1,20}$/])),
+      },
+      children: { node: { text: /^\s*\d{1,10}\s*$/ } },
+    },
+    pcihole64: { attributes: { unit: UNIT }, text: SIZE },
+  },
+  open: isNewer(libvirt),
+});
+
+/** ACPI's index; `nodeset` is a rule of its own. */
+export const acpiIndexGrammar = (nodeset: boolean): Grammar => ({
+  attributes: { index: POSITIVE, ...(nodeset ? { nodeset: ANY } : {}) },
+});
