@@ -22,8 +22,8 @@ import {
   ALIAS,
   BOOT,
   guestAddressGrammar,
-  hostdevInterfaceGrammar,
-  nvmeDiskGrammar,
+  diskGrammar,
+  interfaceGrammar,
   ROM,
   TEAMING_TRANSIENT,
   virtualPortGrammar,
@@ -170,7 +170,7 @@ function isTornApart(e: Element): boolean {
 }
 
 function interfaceFaults({ domain, versions }: Target): Fault[] {
-  const grammar = hostdevInterfaceGrammar(versions.libvirt);
+  const grammar = interfaceGrammar('hostdev', versions.libvirt);
   return hostdevInterfaces(domain).flatMap((p) => {
     const found: Fault[] = faults(p, grammarFaults(p.element, grammar));
     const say = (cause: string): number => found.push({ part: p, cause });
@@ -189,6 +189,10 @@ function interfaceFaults({ domain, versions }: Target): Fault[] {
       const parameters = child(port, 'parameters');
       if (port.getAttribute('type') === '802.1Qbh' && !parameters?.getAttribute('profileid')) {
         say('its 802.1Qbh has no profileid');
+      }
+      if (port.getAttribute('type') === '802.1Qbg') {
+        const missing = ['managerid', 'typeid', 'typeidversion'].filter((n) => !parameters?.hasAttribute(n));
+        if (missing.length > 0) say(`its 802.1Qbg has no ${missing.join(', ')}`);
       }
     }
     if (child(p.element, 'port')?.getAttribute('isolated') === 'yes') say('<port isolated> is not for host devices');
@@ -248,7 +252,7 @@ function teamingFaults({ domain }: Target): Fault[] {
 }
 
 function nvmeFaults({ domain, versions }: Target): Fault[] {
-  const grammar = nvmeDiskGrammar(versions.libvirt);
+  const grammar = diskGrammar('nvme', versions.libvirt);
   return nvmeDisks(domain).flatMap((p) => {
     const source = sourceOf(p);
     const address = sourceAddress(p);

@@ -1,8 +1,11 @@
 /** The rules of a domain's shape around its host devices: what libvirt's schema and parser refuse there. */
 import { child, children } from './hostDevices.ts';
 import { type Grammar, grammarFaults } from './grammar.ts';
+import type { Part } from './domainFacts.ts';
 import type { Fault, Rule, Target } from './rules.ts';
-import { domainGrammar, pciControllerGrammar } from './shapes.ts';
+import { controllerGrammar, diskGrammar, domainGrammar, interfaceGrammar } from './shapes.ts';
+import type { Version } from './version.ts';
+import { printable } from './xmlScan.ts';
 
 const SCHEMA = 'libvirt conf/schemas/domaincommon.rng';
 
@@ -16,12 +19,37 @@ function domainFaults({ domain, versions }: Target): Fault[] {
   return grammarFaults(root, domainGrammar(versions.libvirt, hvm)).map((cause) => ({ part: null, cause }));
 }
 
+const typeOf = (p: Part): string | null => p.element.getAttribute('type');
+
 function controllerFaults({ domain, versions }: Target): Fault[] {
-  const grammar: Grammar = pciControllerGrammar(versions.libvirt);
-  return domain.controllers
-    .filter((p) => p.element.getAttribute('type') === 'pci')
-    .flatMap((part) => grammarFaults(part.element, grammar).map((cause) => ({ part, cause })));
+  return domain.controllers.flatMap((part) => {
+    const grammar = controllerGrammar(typeOf(part), versions.libvirt);
+    if (!grammar) return [{ part, cause: `'${printable(typeOf(part) ?? '')}' is no type of a controller` }];
+    return grammarFaults(part.element, grammar).map((cause) => ({ part, cause }));
+  });
 }
+
+/** Disks and interfaces that take nothing of the host: those that do have rules of their own. */
+function otherFaults({ domain, versions }: Target): Fault[] {
+  const judged = (parts: Part[], own: string, grammar: (type: string | null, libvirt: Version | null) => Grammar) =>
+    parts
+      .filter((p) => typeOf(p) !== own)
+      .flatMap((part) =>
+        grammarFaults(part.element, grammar(typeOf(part), versions.libvirt)).map((cause) => ({ part, cause })),
+      );
+  return [
+    ...judged(domain.disks, 'nvme', diskGrammar),
+    ...judged(domain.interfaces, 'hostdev', interfaceGrammar),
+    ...domain.hostdevs.flatMap((part) => {
+      const kinds = part.element.getAttribute('mode') === 'capabilities' ? CAPABILITIES : SUBSYSTEMS;
+      const type = typeOf(part);
+      return type === null || kinds.test(type) ? [] : [{ part, cause: `'${printable(type)}' is no type of a <hostdev>` }];
+    }),
+  ];
+}
+
+const SUBSYSTEMS = /^(pci|usb|scsi|scsi_host|mdev)$/;
+const CAPABILITIES = /^(storage|misc|net)$/;
 
 export const SHAPE_RULES: readonly Rule[] = [
   {
@@ -36,11 +64,20 @@ export const SHAPE_RULES: readonly Rule[] = [
   {
     id: 'controller-schema',
     stage: 'define',
-    holds: "<controller type='pci'> has a model and only what the schema knows",
+    holds: "a <controller> is of a type that there is, with only what the schema knows; type='pci' has a model",
     since: null,
     source: `${SCHEMA} controller`,
     fix: 'correct or leave out what is named',
     check: controllerFaults,
+  },
+  {
+    id: 'device-schema',
+    stage: 'define',
+    holds: 'disks, interfaces and <hostdev> are of a type that there is, with only what the schema knows',
+    since: null,
+    source: `${SCHEMA} disk, interface, hostdev`,
+    fix: 'correct or leave out what is named',
+    check: otherFaults,
   },
   {
     id: 'os-boot',

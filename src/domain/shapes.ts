@@ -42,19 +42,30 @@ const ARCHES =
   /^(aarch64|alpha|armv6l|armv7l|cris|i686|ia64|lm32|loongarch64|m68k|microblaze(el)?|mips(64)?(el)?|openrisc|parisc(64)?|ppc|ppc64|ppc64le|ppcemb|riscv32|riscv64|s390x?|sh4(eb)?|sparc(64)?|unicore32|x86_64|xtensa(eb)?)$/;
 
 /** From 1 to 65535: unsignedShort with digits alone. */
-const COUNT_CPU = /^\s*0*([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])\s*$/;
+const COUNT_CPU = /^[ \t\r\n]*0*([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])$/;
 const UNIT = /^([bB]([yY][tT][eE][sS]?)?|[kKmMgGtTpPeE]([iI]?[bB])?)?$/;
-const SIZE = /^\s*\d{1,20}\s*$/;
+const SIZE = /^[ \t\r\n]*\d{1,20}$/;
 
 const MEMORY: Grammar = { attributes: { unit: UNIT, dumpCore: ON_OFF }, text: SIZE };
 
 const OS_HVM: Grammar = {
   attributes: { firmware: /^(bios|efi)$/ },
   children: once(
-    ['firmware', 'loader', 'nvram', 'kernel', 'initrd', 'cmdline', 'dtb', 'bootmenu', 'smbios', 'bios', 'acpi'],
+    ['firmware', 'nvram', 'kernel', 'initrd', 'cmdline', 'dtb', 'bootmenu', 'smbios', 'bios', 'acpi'],
     {
       type: { attributes: { arch: ARCHES, machine: /^[a-zA-Z0-9_.-]+$/ }, text: /^hvm$/ },
       boot: { attributes: { dev: /^(hd|fd|cdrom|network)$/ }, required: ['dev'] },
+      loader: {
+        attributes: {
+          readonly: YES_NO,
+          secure: YES_NO,
+          type: /^(rom|pflash)$/,
+          stateless: YES_NO,
+          // From 9.2.0 on.
+          format: ANY,
+        },
+        text: /^([/].+|[a-zA-Z]:\\.+|[ \t\r\n]*)$/,
+      },
     },
   ),
   needs: ['type'],
@@ -91,8 +102,21 @@ const devices = (libvirt: Version | null): Grammar => {
   };
 };
 
+const CPU: Grammar = {
+  attributes: {
+    mode: /^(custom|host-model|host-passthrough|maximum)$/,
+    match: /^(minimum|exact|strict)$/,
+    check: /^(none|partial|full)$/,
+    migratable: ON_OFF,
+    // From 11.0.0 on.
+    deprecated_features: ON_OFF,
+  },
+  children: any(['model', 'vendor', 'topology', 'cache', 'maxphysaddr', 'feature', 'numa']),
+  many: ['feature'],
+};
+
 const DOMAIN_ONCE = [
-  'title description metadata genid uuid cpu clock maxMemory currentMemory memoryBacking vcpus iothreads iothreadids',
+  'title description metadata genid uuid clock maxMemory currentMemory memoryBacking vcpus iothreads iothreadids',
   'defaultiothread blkiotune memtune cputune numatune resource on_poweroff on_reboot on_crash on_lockfailure pm perf',
   'idmap keywrap launchSecurity bootloader bootloader_args os',
 ].flatMap((names) => names.split(' '));
@@ -114,6 +138,7 @@ export function domainGrammar(libvirt: Version | null, hvm: boolean): Grammar {
         text: COUNT_CPU,
       },
       features: features(libvirt),
+      cpu: CPU,
       devices: devices(libvirt),
       ...(hvm ? { os: { ...OS_HVM, children: { ...OS_HVM.children, ...any(later(libvirt, ['shim'])) }, open: isNewer(libvirt) } } : {}),
     }),
@@ -187,9 +212,17 @@ export const VLAN: Grammar = {
 const DEVICE_NAME = /^[a-zA-Z0-9_.\-\\:/]+$/;
 export const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i;
 
-/** `<interface type='hostdev'>`: source, driver, virtualport, address and teaming have rules of their own. */
-export const hostdevInterfaceGrammar = (libvirt: Version | null): Grammar => ({
-  attributes: { type: ANY, managed: YES_NO, trustGuestRxFilters: YES_NO },
+/** Interfaces whose kind needs a source. */
+const WITH_SOURCE = ['hostdev', 'network', 'direct', 'vdpa', 'internal', 'mcast', 'client', 'udp', 'server', 'vhostuser', 'vds'];
+
+/** `<interface>` of a type: source, driver, virtualport, address and teaming have rules of their own where it takes a host device. */
+export const interfaceGrammar = (type: string | null, libvirt: Version | null): Grammar => ({
+  attributes: {
+    type: /^(bridge|ethernet|vhostuser|network|direct|user|internal|mcast|client|udp|server|hostdev|vdpa|null|vds)$/,
+    ...(type === 'hostdev' ? { managed: YES_NO } : {}),
+    trustGuestRxFilters: YES_NO,
+  },
+  required: ['type'],
   children: {
     ...any(['source', 'driver', 'virtualport', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
     ...any(['backend', 'filterref', 'tune', 'bandwidth', 'acpi']),
@@ -217,15 +250,17 @@ export const hostdevInterfaceGrammar = (libvirt: Version | null): Grammar => ({
     port: { attributes: { isolated: YES_NO } },
   },
   many: ['ip', 'route', 'portForward'],
-  needs: ['source'],
+  needs: type !== null && WITH_SOURCE.includes(type) ? ['source'] : [],
   open: isNewer(libvirt),
 });
 
-/** `<disk type='nvme'>`: its source has a rule of its own. */
-export const nvmeDiskGrammar = (libvirt: Version | null): Grammar => ({
+/** `<disk>` of a type: the source of an NVMe disk has a rule of its own. */
+export const diskGrammar = (type: string | null, libvirt: Version | null): Grammar => ({
   attributes: {
-    type: ANY,
-    device: /^(disk|floppy|cdrom)$/,
+    // vhostvdpa: from 9.8.0 on.
+    type: /^(file|block|dir|network|volume|nvme|vhostuser|vhostvdpa)$/,
+    device: type === 'nvme' ? /^(disk|floppy|cdrom)$/ : /^(disk|floppy|cdrom|lun)$/,
+    ...(type === 'nvme' ? {} : { rawio: YES_NO, sgio: /^(filtered|unfiltered)$/ }),
     model: /^virtio(-transitional|-non-transitional)?$/,
     snapshot: /^(no|internal|external|manual)$/,
   },
@@ -259,9 +294,41 @@ const PCI_MODELS =
   /^(pci-root|pcie-root|pci-bridge|dmi-to-pci-bridge|pcie-to-pci-bridge|pcie-root-port|pcie-switch-upstream-port|pcie-switch-downstream-port|pci-expander-bus|pcie-expander-bus)$/;
 const UINT8 = /^(0x[0-9a-fA-F]{1,2}|0*(25[0-5]|2[0-4]\d|1?\d?\d))$/;
 
+const CONTROLLER_ATTRIBUTES: Record<string, Record<string, RegExp>> = {
+  fdc: {},
+  sata: {},
+  ccid: {},
+  isa: {},
+  scsi: {
+    model:
+      /^(auto|buslogic|lsilogic|lsisas1068|vmpvscsi|ibmvscsi|virtio-scsi|lsisas1078|virtio-transitional|virtio-non-transitional|ncr53c90|dc390|am53c974)$/,
+  },
+  usb: { model: ANY, ports: /^\d{1,10}$/ },
+  ide: { model: /^(piix3|piix4|ich6)$/ },
+  'virtio-serial': {
+    model: /^virtio(-transitional|-non-transitional)?$/,
+    ports: /^\d{1,10}$/,
+    vectors: /^\d{1,10}$/,
+  },
+  xenbus: { maxGrantFrames: /^\d{1,10}$/, maxEventChannels: /^\d{1,10}$/ },
+};
+
+/** `<controller>` of another type than pci; null for a type that there is not. nvme: from 11.5.0 on. */
+export function controllerGrammar(type: string | null, libvirt: Version | null): Grammar | null {
+  if (type === 'pci') return pciControllerGrammar(libvirt);
+  if (type === null || !Object.hasOwn(CONTROLLER_ATTRIBUTES, type)) return type !== null && isNewer(libvirt) ? {} : null;
+  return {
+    attributes: { type: ANY, index: CONTROLLER_INDEX, ...CONTROLLER_ATTRIBUTES[type] },
+    children: { ...any(['acpi', 'address', 'driver', ...(type === 'usb' ? ['master'] : [])]), alias: ALIAS },
+  };
+}
+
+/** virXMLPropInt: what the schema takes as unsignedInt, the parser takes as int. */
+const CONTROLLER_INDEX = /^0*(\d{1,9}|1\d{9}|20\d{8}|21[0-3]\d{7}|214[0-6]\d{6}|2147[0-3]\d{5}|21474[0-7]\d{4}|214748[0-2]\d{3}|2147483[0-5]\d{2}|21474836[0-3]\d|214748364[0-7])$/;
+
 /** `<controller type='pci'>` */
-export const pciControllerGrammar = (libvirt: Version | null): Grammar => ({
-  attributes: { type: ANY, index: /^\d{1,10}$/, model: PCI_MODELS },
+const pciControllerGrammar = (libvirt: Version | null): Grammar => ({
+  attributes: { type: ANY, index: CONTROLLER_INDEX, model: PCI_MODELS },
   required: ['model'],
   children: {
     ...any(['acpi', 'address', 'driver']),
