@@ -25,7 +25,9 @@ import {
   diskGrammar,
   interfaceGrammar,
   ROM,
+  NET_DRIVER,
   TEAMING_TRANSIENT,
+  VIRTIO_OPTIONS,
   virtualPortGrammar,
 } from './shapes.ts';
 import { type Version, version } from './version.ts';
@@ -75,8 +77,9 @@ function driverFaults(e: Element, libvirt: Version | null, named: boolean): { ca
       name: /^(kvm|vfio|xen)$/,
       ...(old ? {} : { model: /./ }),
       ...(below(libvirt, IOMMUFD_FROM) ? {} : { iommufd: YES_NO }),
+      ...(named ? {} : e.hasAttribute('name') ? VIRTIO_OPTIONS : { ...VIRTIO_OPTIONS, ...NET_DRIVER }),
     },
-    children: [],
+    children: named ? [] : ['host', 'guest'],
   }).map((cause): { cause: string; since?: string } => {
     const name = /no attribute '(\w+)'/.exec(cause)?.[1];
     const from = name === 'model' ? DRIVER_MODEL_FROM : name === 'iommufd' ? IOMMUFD_FROM : null;
@@ -219,10 +222,10 @@ function guestAddressFaults(p: Part, types: RegExp): Fault[] {
 
 function duplicateFaults({ domain }: Target): Fault[] {
   const seen = new Map<string, Part>();
-  return [...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => {
+  return [...pciHostdevs(domain), ...ofType(domain.hostdevs, 'mdev'), ...hostdevInterfaces(domain)].flatMap((p) => {
     const address = sourceAddress(p);
     if (address?.getAttribute('type') === 'usb') return [];
-    const key = address ? addressKey(address) : null;
+    const key = address?.getAttribute('uuid')?.toLowerCase() ?? (address ? addressKey(address) : null);
     const earlier = key === null ? undefined : seen.get(key);
     if (key !== null && !earlier) seen.set(key, p);
     return earlier ? [{ part: p, cause: `the host's address is that of ${earlier.where}` }] : [];
@@ -318,7 +321,9 @@ export const DEVICE_RULES: readonly Rule[] = [
     fix: 'take the <address> out: libvirt chooses one',
     check: ({ domain }) => [
       ...[...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => guestAddressFaults(p, /^(pci|unassigned)$/)),
-      ...nvmeDisks(domain).flatMap((p) => guestAddressFaults(p, ANY)),
+      ...[...domain.disks, ...domain.interfaces, ...domain.controllers]
+        .filter((p) => p.element.nodeName !== 'interface' || p.element.getAttribute('type') !== 'hostdev')
+        .flatMap((p) => guestAddressFaults(p, ANY)),
     ],
   },
   {

@@ -14,9 +14,11 @@ export type Grammar = {
   needs?: readonly string[];
   /** Those of them that may be there more than once. */
   many?: readonly string[];
+  /** Namespaces of which an element may stand here; not looked into. */
+  foreign?: readonly string[];
   /** The text, where the element has one; without it only blanks may stand there. */
   text?: RegExp;
-  /** True where children that are not named are not judged: a newer schema may know them. */
+  /** True where attributes and children that are not named are not judged: a newer schema may know them. */
   open?: boolean;
 };
 
@@ -33,6 +35,7 @@ function attributeFaults(e: Element, g: Grammar): string[] {
     if (!a || a.name === 'xmlns' || a.name.startsWith('xmlns:')) continue;
     const known = a.namespaceURI === null && g.attributes !== undefined && Object.hasOwn(g.attributes, a.name);
     const pattern = known ? g.attributes?.[a.name] : undefined;
+    if (!pattern && g.open && a.namespaceURI === null) continue;
     if (!pattern) found.push(`<${name}> has no attribute '${printable(a.name)}'`);
     else if (!pattern.test(a.value)) {
       found.push(`'${printable(a.value)}' is no value for the attribute '${a.name}' of <${name}>`);
@@ -52,6 +55,7 @@ export function grammarFaults(e: Element, g: Grammar): string[] {
     const child = c.nodeName;
     const known = ofLibvirt(c) && g.children !== undefined && Object.hasOwn(g.children, child);
     if (!known) {
+      if (c.namespaceURI !== null && g.foreign?.includes(c.namespaceURI)) continue;
       if (!(g.open && ofLibvirt(c))) found.push(`<${name}> has no element <${printable(child)}>`);
       continue;
     }

@@ -90,13 +90,34 @@ const DEVICES_MANY = [
   'disk controller lease filesystem interface input sound audio hostdev graphics video console parallel serial channel',
   'smartcard hub redirdev redirfilter rng tpm shmem memory panic',
 ].flatMap((names) => names.split(' '));
-const DEVICES_ONCE = ['emulator', 'memballoon', 'nvram', 'vsock'];
+const DEVICES_ONCE = ['emulator', 'nvram', 'vsock'];
+/** `<driver>` of an interface that has none of VFIO's names: the schema takes it for any kind. */
+export const NET_DRIVER = {
+  queues: POSITIVE,
+  rx_queue_size: POSITIVE,
+  tx_queue_size: POSITIVE,
+  txmode: /^(iothread|timer)$/,
+  ioeventfd: ON_OFF,
+  event_idx: ON_OFF,
+  rss: ON_OFF,
+  rss_hash_report: ON_OFF,
+};
+export const VIRTIO_OPTIONS = { iommu: ON_OFF, ats: ON_OFF, packed: ON_OFF, page_per_vq: ON_OFF };
+const BALLOON: Grammar = {
+  attributes: {
+    model: /^(virtio|virtio-transitional|virtio-non-transitional|xen|none)$/,
+    autodeflate: ON_OFF,
+    freePageReporting: ON_OFF,
+  },
+  required: ['model'],
+  children: { ...any(['alias', 'acpi', 'address']), driver: { attributes: VIRTIO_OPTIONS }, stats: { attributes: { period: POSITIVE }, required: ['period'] } },
+};
 
 /** Several watchdogs from 9.1.0 on; several <iommu> are a rule of their own. */
 const devices = (libvirt: Version | null): Grammar => {
   const more = later(libvirt, ['crypto', 'pstore']);
   return {
-    children: any([...DEVICES_MANY, ...DEVICES_ONCE, 'watchdog', 'iommu', ...more]),
+    children: once([...DEVICES_MANY, ...DEVICES_ONCE, 'watchdog', 'iommu', ...more], { memballoon: BALLOON }),
     many: [...DEVICES_MANY, 'iommu', ...later(libvirt, ['watchdog', 'crypto'])],
     open: isNewer(libvirt),
   };
@@ -123,6 +144,9 @@ const DOMAIN_ONCE = [
 
 const TYPES = /^(qemu|kqemu|kvm|xen|lxc|uml|openvz|test|vmware|hyperv|vbox|phyp|vz|bhyve|hvf)$/;
 
+/** The drivers' own elements: qemu:commandline, xen:commandline, lxc:namespace … */
+const FOREIGN = ['qemu', 'xen', 'lxc', 'bhyve', 'vmware'].map((d) => `http://libvirt.org/schemas/domain/${d}/1.0`);
+
 /** The domain around its devices; elements of other namespaces are the drivers' own business, and `<iommufd>` is a rule of its own. */
 export function domainGrammar(libvirt: Version | null, hvm: boolean): Grammar {
   const more = later(libvirt, ['throttlegroups']);
@@ -144,6 +168,7 @@ export function domainGrammar(libvirt: Version | null, hvm: boolean): Grammar {
     }),
     needs: ['name', 'os'],
     many: ['sysinfo', 'seclabel'],
+    foreign: FOREIGN,
     open: isNewer(libvirt),
   };
 }
@@ -213,7 +238,7 @@ const DEVICE_NAME = /^[a-zA-Z0-9_.\-\\:/]+$/;
 export const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i;
 
 /** Interfaces whose kind needs a source. */
-const WITH_SOURCE = ['hostdev', 'network', 'direct', 'vdpa', 'internal', 'mcast', 'client', 'udp', 'server', 'vhostuser', 'vds'];
+const WITH_SOURCE = ['hostdev', 'bridge', 'network', 'direct', 'vdpa', 'internal', 'mcast', 'client', 'udp', 'server', 'vhostuser', 'vds'];
 
 /** `<interface>` of a type: source, driver, virtualport, address and teaming have rules of their own where it takes a host device. */
 export const interfaceGrammar = (type: string | null, libvirt: Version | null): Grammar => ({
@@ -226,6 +251,7 @@ export const interfaceGrammar = (type: string | null, libvirt: Version | null): 
   children: {
     ...any(['source', 'driver', 'virtualport', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
     ...any(['backend', 'filterref', 'tune', 'bandwidth', 'acpi']),
+    ...(type === 'bridge' ? { source: BRIDGE_SOURCE } : {}),
     link: { attributes: { state: /^(up|down)$/ }, required: ['state'] },
     mtu: { attributes: { size: /^\d{1,5}$/ }, required: ['size'] },
     target: { attributes: { dev: DEVICE_NAME, managed: YES_NO }, required: ['dev'] },
@@ -254,19 +280,61 @@ export const interfaceGrammar = (type: string | null, libvirt: Version | null): 
   open: isNewer(libvirt),
 });
 
+/** `<source>` of the plain kinds: what the schema and the parser have; others are not looked into. */
+const NETWORK_SOURCE = { network: ANY, portgroup: DEVICE_NAME, portid: UUID };
+const FILE_SOURCE: Grammar = {
+  attributes: { file: /^(\/|[a-zA-Z]:\\)./, startupPolicy: /^(mandatory|requisite|optional)$/, index: POSITIVE, fdgroup: ANY },
+  children: any(['seclabel', 'slices', 'encryption', 'privateData', 'dataStore']),
+  many: ['seclabel'],
+};
+const NVME_SOURCE: Grammar = {
+  attributes: { type: /^pci$/, namespace: ANY, managed: YES_NO, index: POSITIVE },
+  required: ['type', 'namespace'],
+  children: any(['address', 'slices', 'encryption', 'privateData', 'reservations']),
+  needs: ['address'],
+};
+
+/** `<driver>` of a disk; a newer schema may have more. */
+const diskDriver = (libvirt: Version | null): Grammar => ({
+  attributes: {
+    ...VIRTIO_OPTIONS,
+    name: /^[a-zA-Z0-9_+-]+$/,
+    type: /./,
+    cache: /^(default|none|writeback|writethrough|directsync|unsafe)$/,
+    error_policy: /^(stop|report|ignore|enospace)$/,
+    rerror_policy: /^(stop|report|ignore)$/,
+    io: /^(threads|native|io_uring)$/,
+    ioeventfd: ON_OFF,
+    event_idx: ON_OFF,
+    copy_on_read: ON_OFF,
+    discard: /^(unmap|ignore)$/,
+    iothread: /^\d{1,10}$/,
+    detect_zeroes: /^(off|on|unmap)$/,
+    queues: POSITIVE,
+    queue_size: POSITIVE,
+    ...Object.fromEntries(later(libvirt, ['discard_no_unref']).map((n) => [n, ON_OFF])),
+  },
+  children: any(['metadata_cache', ...later(libvirt, ['iothreads', 'statistics'])]),
+  open: isNewer(libvirt),
+});
+const BRIDGE_SOURCE: Grammar = { attributes: { bridge: /^[a-zA-Z0-9_.\-\\:/ ]*$/, macTableManager: /^(kernel|libvirt)$/, ...NETWORK_SOURCE }, required: ['bridge'] };
+
 /** `<disk>` of a type: the source of an NVMe disk has a rule of its own. */
 export const diskGrammar = (type: string | null, libvirt: Version | null): Grammar => ({
   attributes: {
     // vhostvdpa: from 9.8.0 on.
     type: /^(file|block|dir|network|volume|nvme|vhostuser|vhostvdpa)$/,
-    device: type === 'nvme' ? /^(disk|floppy|cdrom)$/ : /^(disk|floppy|cdrom|lun)$/,
+    device: ['block', 'network', 'volume'].includes(type ?? '') ? /^(disk|floppy|cdrom|lun)$/ : /^(disk|floppy|cdrom)$/,
     ...(type === 'nvme' ? {} : { rawio: YES_NO, sgio: /^(filtered|unfiltered)$/ }),
     model: /^virtio(-transitional|-non-transitional)?$/,
     snapshot: /^(no|internal|external|manual)$/,
   },
   children: {
-    ...any(['source', 'driver', 'mirror', 'auth', 'address', 'acpi', 'encryption', 'iotune', 'geometry', 'blockio', 'wwn']),
+    ...any(['source', 'mirror', 'auth', 'address', 'acpi', 'encryption', 'iotune', 'geometry', 'blockio', 'wwn']),
     ...any(['vendor', 'product', 'backingStore', 'privateData', ...later(libvirt, ['throttlefilters'])]),
+    ...(type === null || type === 'file' ? { source: FILE_SOURCE } : {}),
+    ...(type === 'nvme' ? { source: NVME_SOURCE } : {}),
+    driver: diskDriver(libvirt),
     target: {
       attributes: {
         dev: ANY,

@@ -7,6 +7,7 @@
  */
 import { parseArgs } from 'node:util';
 import { parseVersion } from '../../src/domain/version.ts';
+import { corpusDisagreements } from './corpus.ts';
 import { type Disagreement, disagreements, kindOf, minimised } from './domainVerdicts.ts';
 import { TEST_DRIVER, virshVersion } from './judge.ts';
 import { write } from './tree.ts';
@@ -21,6 +22,7 @@ async function main(): Promise<void> {
       libvirt: { type: 'string' },
       qemu: { type: 'string', default: '7.2.22' },
       show: { type: 'string', default: '3' },
+      corpus: { type: 'string' },
       kinds: { type: 'string', default: '40' },
     },
   });
@@ -28,6 +30,11 @@ async function main(): Promise<void> {
   if (libvirt === null) throw new Error('there is no virsh here');
   const versions = { libvirt: parseVersion(libvirt), qemu: parseVersion(values.qemu) };
   const target = { uri: values.uri, type: values.type, versions };
+  if (values.corpus !== undefined) {
+    const { count, lines } = await corpusDisagreements(values.corpus, target);
+    console.log([`${count} domains, ${lines.length} disagreements`, ...lines].join('\n'));
+    return;
+  }
   const found = await disagreements(Number(values.seed), Number(values.count), target);
   const kinds = new Map<string, Disagreement[]>();
   for (const d of found) kinds.set(kindOf(d), [...(kinds.get(kindOf(d)) ?? []), d]);

@@ -292,7 +292,7 @@ export function fuzzDomains(seed: number, count: number, type: string): FuzzDoma
   return Array.from({ length: count }, (_, i) => {
     const id = `fuzz-${seed}-${i}`;
     const tree = soundDomain(c, id, type);
-    for (let n = c.pick([0, 1, 1, 1, 2, 2]); n > 0; n -= 1) change(c, tree);
+    for (let n = c.pick([0, 1, 1, 1, 2, 2, 3]); n > 0; n -= 1) change(c, tree);
     return { id, tree };
   });
 }
