@@ -198,6 +198,7 @@ function interfaceFaults({ domain, versions }: Target): Fault[] {
         if (missing.length > 0) say(`its 802.1Qbg has no ${missing.join(', ')}`);
       }
     }
+    if (isQemu(domain) && child(p.element, 'mtu')) say('<mtu> is not for host devices');
     if (child(p.element, 'port')?.getAttribute('isolated') === 'yes') say('<port isolated> is not for host devices');
     found.push(...faults(p, childCauses(p.element, { acpi: acpiIndexGrammar(false) })));
     const driver = child(p.element, 'driver');
@@ -263,6 +264,8 @@ function nvmeFaults({ domain, versions }: Target): Fault[] {
     found.push(...childCauses(p.element, { acpi: acpiIndexGrammar(false) }));
     if (!address) found.push('it has no <source> with an <address>');
     else found.push(...addressCauses(address));
+    const name = child(p.element, 'driver')?.getAttribute('name') ?? 'qemu';
+    if (isQemu(domain) && name !== 'qemu') found.push(`its driver is '${printable(name)}' and not qemu`);
     if (source && source.getAttribute('type') !== 'pci') found.push("its <source> has no type='pci'");
     const managed = source?.getAttribute('managed');
     if (managed != null && !YES_NO.test(managed)) found.push(`'${printable(managed)}' is no value for 'managed'`);

@@ -99,7 +99,7 @@ function indexFaults({ domain }: Target): Fault[] {
     if (type !== 'pci') return found;
     if (index > 255) found.push({ part, cause: `its index is ${index}` });
     const isRoot = /^pcie?-root$/.test(part.element.getAttribute('model') ?? '');
-    if (isQemu(domain) && (isX86(domain) || isArmVirt(domain)) && isRoot !== (index === 0)) {
+    if (isQemu(domain) && (isX86(domain) || isArmVirt(domain, null)) && isRoot !== (index === 0)) {
       found.push({ part, cause: isRoot ? `the root has index ${index}` : 'only the root has index 0' });
     }
     return found;

@@ -33,6 +33,12 @@ export const TEAMING_TRANSIENT: Grammar = {
   required: ['type', 'persistent'],
 };
 
+/** Of an interface that is no host device: the partner's side too. */
+const TEAMING: Grammar = {
+  attributes: { type: /^(persistent|transient)$/, persistent: /^[a-zA-Z0-9_\-.]+$/ },
+  required: ['type'],
+};
+
 const once = (names: readonly string[], grammars: Record<string, Grammar>): Record<string, Grammar | null> => ({
   ...any(names),
   ...grammars,
@@ -252,6 +258,7 @@ export const interfaceGrammar = (type: string | null, libvirt: Version | null): 
     ...any(['source', 'driver', 'virtualport', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
     ...any(['backend', 'filterref', 'tune', 'bandwidth', 'acpi']),
     ...(type === 'bridge' ? { source: BRIDGE_SOURCE } : {}),
+    ...(type === 'hostdev' ? {} : { teaming: TEAMING }),
     link: { attributes: { state: /^(up|down)$/ }, required: ['state'] },
     mtu: { attributes: { size: /^\d{1,5}$/ }, required: ['size'] },
     target: { attributes: { dev: DEVICE_NAME, managed: YES_NO }, required: ['dev'] },
@@ -299,7 +306,7 @@ const diskDriver = (libvirt: Version | null): Grammar => ({
   attributes: {
     ...VIRTIO_OPTIONS,
     name: /^[a-zA-Z0-9_+-]+$/,
-    type: /./,
+    type: /^(aio|raw|dir|bochs|cloop|dmg|iso|vpc|vdi|fat|vhd|ploop|luks|cow|qcow2?|qed|vmdk)$/,
     cache: /^(default|none|writeback|writethrough|directsync|unsafe)$/,
     error_policy: /^(stop|report|ignore|enospace)$/,
     rerror_policy: /^(stop|report|ignore)$/,

@@ -108,7 +108,7 @@ function refuseDomain(d: ViommuDomain): ViommuRefusal | null {
     const is = d.machine === null ? 'names no machine, which gives it i440FX' : `has the machine ${d.machine}`;
     return refusal('viommu-machine', `the domain ${is}, and no vIOMMU exists for it`, "use machine='q35'");
   }
-  if (!isX86(d) && !isArmVirt(d)) {
+  if (!isX86(d) && !isArmVirt(d, versions.libvirt)) {
     return refusal(
       'viommu-machine',
       `no vIOMMU exists for ${d.arch ?? 'this architecture'}${d.machine === null ? '' : ` with machine ${d.machine}`}`,
@@ -168,7 +168,7 @@ function refuseModel(d: ViommuDomain, v: Versions, host: HostIommu | null, model
       'choose another model, or auto',
     );
   }
-  const fits = row.machine === 'q35 or virt' || (row.machine === 'q35' ? isQ35(d) : isArmVirt(d));
+  const fits = row.machine === 'q35 or virt' || (row.machine === 'q35' ? isQ35(d) : isArmVirt(d, versions.libvirt));
   if (!fits) {
     return refusal(
       'viommu-machine',
