@@ -18,14 +18,14 @@ import {
   YES_NO,
 } from './rules.ts';
 import {
-  acpiIndexGrammar,
   ALIAS,
+  acpiIndexGrammar,
   BOOT,
-  guestAddressGrammar,
   diskGrammar,
+  guestAddressGrammar,
   interfaceGrammar,
-  ROM,
   NET_DRIVER,
+  ROM,
   TEAMING_TRANSIENT,
   VIRTIO_OPTIONS,
   virtualPortGrammar,
@@ -180,7 +180,8 @@ function interfaceFaults({ domain, versions }: Target): Fault[] {
     const source = sourceOf(p);
     const address = sourceAddress(p);
     const type = address?.getAttribute('type');
-    if (source) found.push(...faults(p, shapeFaults(source, { attributes: { missing: YES_NO }, children: ['address'] })));
+    if (source)
+      found.push(...faults(p, shapeFaults(source, { attributes: { missing: YES_NO }, children: ['address'] })));
     if (source && !address) say('its <source> has no <address>');
     else if (address && type !== 'pci' && type !== 'usb') say(`the <address> in its <source> needs type='pci'`);
     else if (address && type === 'pci') found.push(...faults(p, addressCauses(address, { type: ANY })));
@@ -264,6 +265,9 @@ function nvmeFaults({ domain, versions }: Target): Fault[] {
     found.push(...childCauses(p.element, { acpi: acpiIndexGrammar(false) }));
     if (!address) found.push('it has no <source> with an <address>');
     else found.push(...addressCauses(address));
+    if (isQemu(domain) && ['cdrom', 'floppy'].includes(p.element.getAttribute('device') ?? '')) {
+      found.push('it is of removable media');
+    }
     const name = child(p.element, 'driver')?.getAttribute('name') ?? 'qemu';
     if (isQemu(domain) && name !== 'qemu') found.push(`its driver is '${printable(name)}' and not qemu`);
     if (source && source.getAttribute('type') !== 'pci') found.push("its <source> has no type='pci'");
@@ -323,7 +327,9 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: `${VALIDATE} virDomainHostdevDefValidate (must use 'pci' or 'unassigned' address type)`,
     fix: 'take the <address> out: libvirt chooses one',
     check: ({ domain }) => [
-      ...[...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => guestAddressFaults(p, /^(pci|unassigned)$/)),
+      ...[...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) =>
+        guestAddressFaults(p, /^(pci|unassigned)$/),
+      ),
       ...[...domain.disks, ...domain.interfaces, ...domain.controllers]
         .filter((p) => p.element.nodeName !== 'interface' || p.element.getAttribute('type') !== 'hostdev')
         .flatMap((p) => guestAddressFaults(p, ANY)),

@@ -4,8 +4,8 @@
  */
 import type { Document, Element } from '@xmldom/xmldom';
 import { child, children } from './hostDevices.ts';
-import { parseXml, type XmlPlace, xmlError } from './xml.ts';
 import { type Version, version } from './version.ts';
+import { parseXml, type XmlPlace, xmlError } from './xml.ts';
 import { printable } from './xmlScan.ts';
 
 /** An element of the domain with what a message needs to name it. */
@@ -207,7 +207,8 @@ export const ARM_DEFAULTS_TO_VIRT = version('9.3.0');
 /** qemuDomainMachineIsARMVirt; a domain without a machine gets the default of that libvirt, the newer one where it is not known. */
 export function isArmVirt(d: Pick<DomainFacts, 'arch' | 'machine'>, libvirt: Version | null): boolean {
   const arch = effectiveArch(d);
-  if (d.machine === null) return arch !== 'armv6l' && isArm(arch) && (libvirt === null || libvirt >= ARM_DEFAULTS_TO_VIRT);
+  if (d.machine === null)
+    return arch !== 'armv6l' && isArm(arch) && (libvirt === null || libvirt >= ARM_DEFAULTS_TO_VIRT);
   return isArm(arch) && /^virt(-|$)/.test(d.machine);
 }
 

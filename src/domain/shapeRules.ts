@@ -1,7 +1,8 @@
 /** The rules of a domain's shape around its host devices: what libvirt's schema and parser refuse there. */
-import { child, children } from './hostDevices.ts';
-import { type Grammar, grammarFaults } from './grammar.ts';
+
 import { isArmVirt, isQemu, isX86, type Part, partOf } from './domainFacts.ts';
+import { type Grammar, grammarFaults } from './grammar.ts';
+import { child, children } from './hostDevices.ts';
 import { elements, type Fault, type Rule, type Target } from './rules.ts';
 import { controllerGrammar, diskGrammar, domainGrammar, interfaceGrammar } from './shapes.ts';
 import type { Version } from './version.ts';
@@ -55,7 +56,9 @@ function otherFaults({ domain, versions }: Target): Fault[] {
     ...domain.hostdevs.flatMap((part) => {
       const kinds = part.element.getAttribute('mode') === 'capabilities' ? CAPABILITIES : SUBSYSTEMS;
       const type = typeOf(part);
-      return type === null || kinds.test(type) ? [] : [{ part, cause: `'${printable(type)}' is no type of a <hostdev>` }];
+      return type === null || kinds.test(type)
+        ? []
+        : [{ part, cause: `'${printable(type)}' is no type of a <hostdev>` }];
     }),
   ];
 }
@@ -110,7 +113,8 @@ export const SHAPE_RULES: readonly Rule[] = [
   {
     id: 'domain-schema',
     stage: 'define',
-    holds: 'the domain has a name, a memory and an <os> with a type, and each of its sections once, with what the schema knows',
+    holds:
+      'the domain has a name, a memory and an <os> with a type, and each of its sections once, with what the schema knows',
     since: null,
     source: `${SCHEMA} domain`,
     fix: 'correct or leave out what is named',
@@ -157,7 +161,8 @@ export const SHAPE_RULES: readonly Rule[] = [
     stage: 'define',
     holds: 'the boot order is that of <os><boot> or that of the devices, not both',
     since: null,
-    source: 'libvirt conf/domain_postparse.c virDomainDefBootOrderPostParse (per-device boot elements cannot be used together with os/boot elements)',
+    source:
+      'libvirt conf/domain_postparse.c virDomainDefBootOrderPostParse (per-device boot elements cannot be used together with os/boot elements)',
     fix: 'take the <boot> out of <os>, or those of the devices',
     check: ({ domain }) => {
       const root = domain.document.documentElement;

@@ -56,24 +56,21 @@ const MEMORY: Grammar = { attributes: { unit: UNIT, dumpCore: ON_OFF }, text: SI
 
 const OS_HVM: Grammar = {
   attributes: { firmware: /^(bios|efi)$/ },
-  children: once(
-    ['firmware', 'nvram', 'kernel', 'initrd', 'cmdline', 'dtb', 'bootmenu', 'smbios', 'bios', 'acpi'],
-    {
-      type: { attributes: { arch: ARCHES, machine: /^[a-zA-Z0-9_.-]+$/ }, text: /^hvm$/ },
-      boot: { attributes: { dev: /^(hd|fd|cdrom|network)$/ }, required: ['dev'] },
-      loader: {
-        attributes: {
-          readonly: YES_NO,
-          secure: YES_NO,
-          type: /^(rom|pflash)$/,
-          stateless: YES_NO,
-          // From 9.2.0 on.
-          format: ANY,
-        },
-        text: /^([/].+|[a-zA-Z]:\\.+|[ \t\r\n]*)$/,
+  children: once(['firmware', 'nvram', 'kernel', 'initrd', 'cmdline', 'dtb', 'bootmenu', 'smbios', 'bios', 'acpi'], {
+    type: { attributes: { arch: ARCHES, machine: /^[a-zA-Z0-9_.-]+$/ }, text: /^hvm$/ },
+    boot: { attributes: { dev: /^(hd|fd|cdrom|network)$/ }, required: ['dev'] },
+    loader: {
+      attributes: {
+        readonly: YES_NO,
+        secure: YES_NO,
+        type: /^(rom|pflash)$/,
+        stateless: YES_NO,
+        // From 9.2.0 on.
+        format: ANY,
       },
+      text: /^([/].+|[a-zA-Z]:\\.+|[ \t\r\n]*)$/,
     },
-  ),
+  }),
   needs: ['type'],
   many: ['boot'],
 };
@@ -116,7 +113,11 @@ const BALLOON: Grammar = {
     freePageReporting: ON_OFF,
   },
   required: ['model'],
-  children: { ...any(['alias', 'acpi', 'address']), driver: { attributes: VIRTIO_OPTIONS }, stats: { attributes: { period: POSITIVE }, required: ['period'] } },
+  children: {
+    ...any(['alias', 'acpi', 'address']),
+    driver: { attributes: VIRTIO_OPTIONS },
+    stats: { attributes: { period: POSITIVE }, required: ['period'] },
+  },
 };
 
 /** Several watchdogs from 9.1.0 on; several <iommu> are a rule of their own. */
@@ -170,7 +171,15 @@ export function domainGrammar(libvirt: Version | null, hvm: boolean): Grammar {
       features: features(libvirt),
       cpu: CPU,
       devices: devices(libvirt),
-      ...(hvm ? { os: { ...OS_HVM, children: { ...OS_HVM.children, ...any(later(libvirt, ['shim'])) }, open: isNewer(libvirt) } } : {}),
+      ...(hvm
+        ? {
+            os: {
+              ...OS_HVM,
+              children: { ...OS_HVM.children, ...any(later(libvirt, ['shim'])) },
+              open: isNewer(libvirt),
+            },
+          }
+        : {}),
     }),
     needs: ['name', 'os'],
     many: ['sysinfo', 'seclabel'],
@@ -244,7 +253,20 @@ const DEVICE_NAME = /^[a-zA-Z0-9_.\-\\:/]+$/;
 export const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i;
 
 /** Interfaces whose kind needs a source. */
-const WITH_SOURCE = ['hostdev', 'bridge', 'network', 'direct', 'vdpa', 'internal', 'mcast', 'client', 'udp', 'server', 'vhostuser', 'vds'];
+const WITH_SOURCE = [
+  'hostdev',
+  'bridge',
+  'network',
+  'direct',
+  'vdpa',
+  'internal',
+  'mcast',
+  'client',
+  'udp',
+  'server',
+  'vhostuser',
+  'vds',
+];
 
 /** `<interface>` of a type: source, driver, virtualport, address and teaming have rules of their own where it takes a host device. */
 export const interfaceGrammar = (type: string | null, libvirt: Version | null): Grammar => ({
@@ -290,7 +312,12 @@ export const interfaceGrammar = (type: string | null, libvirt: Version | null): 
 /** `<source>` of the plain kinds: what the schema and the parser have; others are not looked into. */
 const NETWORK_SOURCE = { network: ANY, portgroup: DEVICE_NAME, portid: UUID };
 const FILE_SOURCE: Grammar = {
-  attributes: { file: /^(\/|[a-zA-Z]:\\)./, startupPolicy: /^(mandatory|requisite|optional)$/, index: POSITIVE, fdgroup: ANY },
+  attributes: {
+    file: /^(\/|[a-zA-Z]:\\)./,
+    startupPolicy: /^(mandatory|requisite|optional)$/,
+    index: POSITIVE,
+    fdgroup: ANY,
+  },
   children: any(['seclabel', 'slices', 'encryption', 'privateData', 'dataStore']),
   many: ['seclabel'],
 };
@@ -324,7 +351,10 @@ const diskDriver = (libvirt: Version | null): Grammar => ({
   children: any(['metadata_cache', ...later(libvirt, ['iothreads', 'statistics'])]),
   open: isNewer(libvirt),
 });
-const BRIDGE_SOURCE: Grammar = { attributes: { bridge: /^[a-zA-Z0-9_.\-\\:/ ]*$/, macTableManager: /^(kernel|libvirt)$/, ...NETWORK_SOURCE }, required: ['bridge'] };
+const BRIDGE_SOURCE: Grammar = {
+  attributes: { bridge: /^[a-zA-Z0-9_.\-\\:/ ]*$/, macTableManager: /^(kernel|libvirt)$/, ...NETWORK_SOURCE },
+  required: ['bridge'],
+};
 
 /** `<disk>` of a type: the source of an NVMe disk has a rule of its own. */
 export const diskGrammar = (type: string | null, libvirt: Version | null): Grammar => ({
@@ -391,7 +421,8 @@ const CONTROLLER_ATTRIBUTES: Record<string, Record<string, RegExp>> = {
 /** `<controller>` of another type than pci; null for a type that there is not. nvme: from 11.5.0 on. */
 export function controllerGrammar(type: string | null, libvirt: Version | null): Grammar | null {
   if (type === 'pci') return pciControllerGrammar(libvirt);
-  if (type === null || !Object.hasOwn(CONTROLLER_ATTRIBUTES, type)) return type !== null && isNewer(libvirt) ? {} : null;
+  if (type === null || !Object.hasOwn(CONTROLLER_ATTRIBUTES, type))
+    return type !== null && isNewer(libvirt) ? {} : null;
   return {
     attributes: { type: ANY, index: CONTROLLER_INDEX, ...CONTROLLER_ATTRIBUTES[type] },
     children: { ...any(['acpi', 'address', 'driver', ...(type === 'usb' ? ['master'] : [])]), alias: ALIAS },
@@ -399,7 +430,8 @@ export function controllerGrammar(type: string | null, libvirt: Version | null):
 }
 
 /** virXMLPropInt: what the schema takes as unsignedInt, the parser takes as int. */
-const CONTROLLER_INDEX = /^0*(\d{1,9}|1\d{9}|20\d{8}|21[0-3]\d{7}|214[0-6]\d{6}|2147[0-3]\d{5}|21474[0-7]\d{4}|214748[0-2]\d{3}|2147483[0-5]\d{2}|21474836[0-3]\d|214748364[0-7])$/;
+const CONTROLLER_INDEX =
+  /^0*(\d{1,9}|1\d{9}|20\d{8}|21[0-3]\d{7}|214[0-6]\d{6}|2147[0-3]\d{5}|21474[0-7]\d{4}|214748[0-2]\d{3}|2147483[0-5]\d{2}|21474836[0-3]\d|214748364[0-7])$/;
 
 /** `<controller type='pci'>` */
 const pciControllerGrammar = (libvirt: Version | null): Grammar => ({
@@ -408,7 +440,12 @@ const pciControllerGrammar = (libvirt: Version | null): Grammar => ({
   children: {
     ...any(['acpi', 'address', 'driver']),
     alias: ALIAS,
-    model: { attributes: { name: /^(spapr-pci-host-bridge|pci-bridge|i82801b11-bridge|pcie-pci-bridge|ioh3420|pcie-root-port|x3130-upstream|xio3130-downstream|pxb|pxb-pcie)$/ }, required: ['name'] },
+    model: {
+      attributes: {
+        name: /^(spapr-pci-host-bridge|pci-bridge|i82801b11-bridge|pcie-pci-bridge|ioh3420|pcie-root-port|x3130-upstream|xio3130-downstream|pxb|pxb-pcie)$/,
+      },
+      required: ['name'],
+    },
     target: {
       attributes: {
         chassisNr: UINT8,

@@ -115,12 +115,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
       if (!isQemu(domain)) return null;
       const isVirt = isArmVirt(domain, versions.libvirt);
       const { machine } = MODELS[i.model];
-      const fits =
-        machine === 'q35 or virt'
-          ? isQ35(domain) || isVirt
-          : machine === 'q35'
-            ? isQ35(domain)
-            : isVirt;
+      const fits = machine === 'q35 or virt' ? isQ35(domain) || isVirt : machine === 'q35' ? isQ35(domain) : isVirt;
       const is = domain.machine ?? "libvirt's default for it";
       return !fits && `model ${i.model} needs ${machine}; the domain is ${effectiveArch(domain)} with ${printable(is)}`;
     }),
@@ -343,7 +338,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
     fix: 'correct arch or machine',
     check: ({ domain }) => {
       if (!isQemu(domain) || domain.arch === null || domain.machine === null) return [];
-      const wrong = isX86(domain) ? /^virt(-|$)/ : /^(pc|q35|isapc|microvm)(-|$)/;
+      const wrong = isX86(domain) ? /^(virt(-|$)|none$)/ : /^(pc|q35|isapc|microvm)(-|$)/;
       return wrong.test(domain.machine)
         ? [{ part: null, cause: `${printable(domain.arch)} has no machine ${printable(domain.machine)}` }]
         : [];

@@ -14,8 +14,8 @@ import {
   UINT8,
   UINT32,
 } from './rules.ts';
-import type { Version } from './version.ts';
 import { ALIAS, guestAddressGrammar } from './shapes.ts';
+import type { Version } from './version.ts';
 import { ATTRIBUTES, type AttributeRow, DEVICE_INFO_FROM, GRANULE } from './viommuModels.ts';
 import { iommusOf, known } from './viommuParts.ts';
 import { printable } from './xmlScan.ts';

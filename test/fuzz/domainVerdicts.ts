@@ -5,7 +5,7 @@ import type { Versions } from '../../src/domain/version.ts';
 import { HostdevError } from '../../src/errors.ts';
 import { fuzzDomains } from './generate.ts';
 import { askLibvirt } from './judge.ts';
-import { type Node, nodesOf, shrunk, write } from './tree.ts';
+import { type Node, nameOf, nodesOf, shrunk, write } from './tree.ts';
 
 export type Target = { uri: string; type: string; versions: Versions };
 export type Disagreement = { id: string; tree: Node; libvirt: string | null; ours: string[] };
@@ -41,17 +41,14 @@ async function compare(trees: { id: string; tree: Node }[], target: Target): Pro
   return found;
 }
 
-/** The name that undefine needs; the id where the domain lost its own. */
-function nameOf({ id, tree }: { id: string; tree: Node }): string {
-  const name = nodesOf(tree).find((n) => n.name === 'name')?.children[0];
-  return typeof name === 'string' && /^[\w-]+$/.test(name) ? name : id;
-}
-
 /** Two disagreements of one kind differ in numbers and names only. */
 export const kindOf = (d: Disagreement): string =>
   d.libvirt === null
     ? `we refuse: ${d.ours[0]?.replace(/'[^']*'/g, "'…'").replace(/\d+/g, 'N')}`
-    : `libvirt refuses: ${d.libvirt.replace(/'[^']*'/g, "'…'").replace(/\d+/g, 'N').slice(0, 200)}`;
+    : `libvirt refuses: ${d.libvirt
+        .replace(/'[^']*'/g, "'…'")
+        .replace(/\d+/g, 'N')
+        .slice(0, 200)}`;
 
 /** Without these, every libvirt refuses a domain, and that says nothing of what was found. */
 const whole = (tree: Node): boolean => {

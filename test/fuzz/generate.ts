@@ -23,7 +23,24 @@ const VALUES: Record<string, readonly string[]> = {
   multifunction: ['on', 'off'],
   managed: ['yes', 'no'],
   mode: ['subsystem', 'capabilities', 'host-passthrough', 'host-model', 'custom', 'host'],
-  type: ['pci', 'usb', 'hostdev', 'nvme', 'drive', 'unassigned', 'transient', 'persistent', 'none', 'scsi', 'mdev', '802.1Qbh', '802.1Qbg', 'kvm', 'qemu', 'test'],
+  type: [
+    'pci',
+    'usb',
+    'hostdev',
+    'nvme',
+    'drive',
+    'unassigned',
+    'transient',
+    'persistent',
+    'none',
+    'scsi',
+    'mdev',
+    '802.1Qbh',
+    '802.1Qbg',
+    'kvm',
+    'qemu',
+    'test',
+  ],
   name: ['vfio', 'kvm', 'xen', 'qemu', 'vhost', 'mlx5_vfio_pci', 'ua-x', 'x y'],
   order: ['1', '2', '01', '0', '-1', '4294967295', '4294967296', '99999999999'],
   loadparm: ['LINUX', 'two words', '123456789', ''],
@@ -36,7 +53,16 @@ const VALUES: Record<string, readonly string[]> = {
   bar: ['on', 'off', 'yes'],
   enabled: ['yes', 'no', 'on'],
   file: ['/a/b.rom', 'a.rom', '', '/', 'C:\\x'],
-  address: ['52:54:00:11:22:33', '52:54:00:AA:bb:33', '01:00:00:00:00:01', '525400112233', '00:00:00:00:00:00', '52:54:0:1:2:3', 'ff:ff:ff:ff:ff:ff', '52-54-00-11-22-33'],
+  address: [
+    '52:54:00:11:22:33',
+    '52:54:00:AA:bb:33',
+    '01:00:00:00:00:01',
+    '525400112233',
+    '00:00:00:00:00:00',
+    '52:54:0:1:2:3',
+    'ff:ff:ff:ff:ff:ff',
+    '52-54-00-11-22-33',
+  ],
   driver: ['qemu', 'kvm', 'x'],
   startupPolicy: ['mandatory', 'requisite', 'optional', 'x'],
   writeFiltering: ['yes', 'no', 'on'],
@@ -59,8 +85,53 @@ const VALUES: Record<string, readonly string[]> = {
   queues: ['1', '4', '0', 'x'],
   iommu: ['on', 'off'],
 };
-const ODD = ['', ' ', 'on', 'yes', '1', '0', '-1', '+1', '0x1', '1 ', ' 1', '\t1', '1\n', 'ON', ' on ', 'yes ', 'é', '18446744073709551616'];
-const STRANGE = ['foo', 'driver', 'address', 'source', 'alias', 'boot', 'rom', 'acpi', 'iommu', 'mac', 'vlan', 'teaming', 'virtualport', 'model', 'target', 'readonly', 'description', 'granule', 'zpci', 'shareable', 'link', 'mtu', 'bandwidth', 'ioapic', 'x:y'];
+const ODD = [
+  '',
+  ' ',
+  'on',
+  'yes',
+  '1',
+  '0',
+  '-1',
+  '+1',
+  '0x1',
+  '1 ',
+  ' 1',
+  '\t1',
+  '1\n',
+  'ON',
+  ' on ',
+  'yes ',
+  'é',
+  '18446744073709551616',
+];
+const STRANGE = [
+  'foo',
+  'driver',
+  'address',
+  'source',
+  'alias',
+  'boot',
+  'rom',
+  'acpi',
+  'iommu',
+  'mac',
+  'vlan',
+  'teaming',
+  'virtualport',
+  'model',
+  'target',
+  'readonly',
+  'description',
+  'granule',
+  'zpci',
+  'shareable',
+  'link',
+  'mtu',
+  'bandwidth',
+  'ioapic',
+  'x:y',
+];
 const ATTRIBUTES = Object.keys(VALUES);
 
 const value = (c: Chance, name: string): string => (c.next() < 0.8 ? c.pick(VALUES[name] ?? ODD) : c.pick(ODD));
@@ -80,7 +151,11 @@ function pciAddress(c: Chance, type: boolean): Node {
   });
 }
 
-const some = (c: Chance, nodes: (Node | '')[]): Node[] => shuffled(c, nodes.filter((n): n is Node => n !== ''));
+const some = (c: Chance, nodes: (Node | '')[]): Node[] =>
+  shuffled(
+    c,
+    nodes.filter((n): n is Node => n !== ''),
+  );
 
 function shuffled<T>(c: Chance, list: T[]): T[] {
   for (let i = list.length - 1; i > 0; i -= 1) {
@@ -97,14 +172,26 @@ const TAKES: Record<string, readonly string[]> = {
   smmuv3: ['pciBus', 'accel', 'ats', 'ssidsize'],
 };
 
+/** What 9.0.0 does not have: seldom, because it hides all else. */
+const LATE = new Set(['dma_translation', 'xtsup', 'passthrough', 'pciBus', 'accel', 'ats', 'ssidsize']);
+const SOUND: Record<string, readonly string[]> = {
+  aw_bits: ['39', '48', '48', '64'],
+  pciBus: ['0', '1'],
+  ssidsize: ['0', '20'],
+};
+
 function iommu(c: Chance, arm: boolean): Node {
-  const model = c.pick(arm ? ['smmuv3', 'smmuv3', 'virtio'] : ['intel', 'intel', 'intel', 'virtio', 'amd', 'smmuv3']);
+  const model = c.pick(
+    arm
+      ? ['smmuv3', 'smmuv3', 'virtio']
+      : ['intel', 'intel', 'intel', 'intel', 'intel', 'virtio', 'virtio', 'virtio', 'amd', 'smmuv3'],
+  );
   const driver: Record<string, string> = {};
   for (let n = Math.floor(c.next() * 4); n > 0; n -= 1) {
     const name = c.next() < 0.9 ? c.pick(TAKES[model] ?? []) : c.pick(Object.values(TAKES).flat());
-    if (name !== 'granule') driver[name] = c.pick(VALUES[name] ?? []);
+    if (name !== 'granule' && (!LATE.has(name) || c.next() < 0.3)) driver[name] = c.pick(SOUND[name] ?? ['on', 'off']);
   }
-  if (driver.eim === 'on' && c.next() < 0.7) driver.intremap = 'on';
+  if (driver.eim === 'on' && c.next() < 0.85) driver.intremap = 'on';
   return el(
     'iommu',
     { model },
@@ -112,7 +199,9 @@ function iommu(c: Chance, arm: boolean): Node {
       Object.keys(driver).length > 0 || c.next() < 0.1 ? el('driver', driver) : '',
       c.maybe(0.08, () => el('alias', { name: c.pick(['ua-iommu', 'iommu0', 'x']) })),
       c.maybe(0.06, () => el('acpi', { index: c.pick(['1', '7', '0']) })),
-      c.maybe(0.12, () => el('address', { type: 'pci', domain: '0', bus: c.pick(['0', '0x00', '1']), slot: '0x1e', function: '0' })),
+      c.maybe(0.12, () =>
+        el('address', { type: 'pci', domain: '0', bus: c.pick(['0', '0x00', '1']), slot: '0x1e', function: '0' }),
+      ),
     ]),
   );
 }
@@ -124,6 +213,13 @@ const guest = (c: Chance): Node =>
   c.pick([
     el('address', { type: 'pci' }),
     el('address', { type: 'unassigned' }),
+    el('address', {
+      type: 'pci',
+      domain: c.pick(['0', '0', '0', '1']),
+      bus: c.pick(['0', '1', '1', '2', '3']),
+      slot: c.pick(['0', '0', '1', '4', '0x1f']),
+      function: c.pick(['0', '0', '1']),
+    }),
     el('address', { type: 'pci', domain: '0', bus: '1', slot: '0', function: '0' }),
     el('address', { type: 'pci', domain: '0', bus: '0', slot: '5', function: '0', multifunction: 'on' }),
     el('address', { type: 'usb', bus: '0', port: '1' }),
@@ -137,18 +233,30 @@ const common = (c: Chance, n: number): (Node | '')[] => [
   c.maybe(0.1, () => rom(c)),
   c.maybe(0.1, () => el('alias', { name: `ua-d${n}` })),
   c.maybe(0.05, () => el('acpi', { index: String(n + 1) })),
-  c.maybe(0.15, () => guest(c)),
+  c.maybe(0.1, () => guest(c)),
   c.maybe(0.06, () => el('teaming', { type: 'transient', persistent: 'ua-net' })),
 ];
 
 const vfioDriver = (c: Chance): Node =>
-  c.pick([el('driver', { name: 'vfio' }), el('driver', { name: 'vfio' }), el('driver', { name: 'kvm' }), el('driver'), el('driver', { model: 'mlx5_vfio_pci' })]);
+  c.pick([
+    el('driver', { name: 'vfio' }),
+    el('driver', { name: 'vfio' }),
+    el('driver', { name: 'kvm' }),
+    el('driver'),
+    el('driver', { model: 'mlx5_vfio_pci' }),
+  ]);
 
 function hostdev(c: Chance, n: number): Node {
   return el(
     'hostdev',
     { mode: 'subsystem', type: 'pci', ...(c.next() < 0.7 ? { managed: c.pick(['yes', 'no']) } : {}) },
-    some(c, [el('source', {}, [pciAddress(c, false)]), c.maybe(0.25, () => vfioDriver(c)), ...common(c, n), c.maybe(0.02, () => el('readonly')), c.maybe(0.02, () => el('shareable'))]),
+    some(c, [
+      el('source', {}, [pciAddress(c, false)]),
+      c.maybe(0.25, () => vfioDriver(c)),
+      ...common(c, n),
+      c.maybe(0.02, () => el('readonly')),
+      c.maybe(0.02, () => el('shareable')),
+    ]),
   );
 }
 
@@ -158,12 +266,25 @@ function hostdevInterface(c: Chance, n: number): Node {
     { type: 'hostdev', ...(c.next() < 0.7 ? { managed: c.pick(['yes', 'no']) } : {}) },
     some(c, [
       el('source', {}, [pciAddress(c, true)]),
-      c.maybe(0.5, () => el('mac', { address: '52:54:00:11:22:3' + (n % 10) })),
-      c.maybe(0.2, () => el('vlan', c.pick([{}, { trunk: 'yes' }]), c.pick([[el('tag', { id: '42' })], [el('tag', { id: '1' }), el('tag', { id: '2', nativeMode: 'tagged' })]]))),
+      c.maybe(0.5, () => el('mac', { address: `52:54:00:11:22:3${n % 10}` })),
+      c.maybe(0.2, () =>
+        el(
+          'vlan',
+          c.pick([{}, { trunk: 'yes' }]),
+          c.pick([[el('tag', { id: '42' })], [el('tag', { id: '1' }), el('tag', { id: '2', nativeMode: 'tagged' })]]),
+        ),
+      ),
       c.maybe(0.2, () =>
         c.pick([
           el('virtualport', { type: '802.1Qbh' }, [el('parameters', { profileid: 'finance' })]),
-          el('virtualport', { type: '802.1Qbg' }, [el('parameters', { managerid: '11', typeid: '1193047', typeidversion: '2', instanceid: '09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f' })]),
+          el('virtualport', { type: '802.1Qbg' }, [
+            el('parameters', {
+              managerid: '11',
+              typeid: '1193047',
+              typeidversion: '2',
+              instanceid: '09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f',
+            }),
+          ]),
           el('virtualport', { type: 'openvswitch' }),
           el('virtualport', {}, [el('parameters', { profileid: 'x' })]),
         ]),
@@ -186,7 +307,11 @@ function nvmeDisk(c: Chance, n: number): Node {
     { type: 'nvme', device: 'disk' },
     some(c, [
       el('driver', { name: 'qemu', type: 'raw' }),
-      el('source', { type: 'pci', ...(c.next() < 0.7 ? { managed: c.pick(['yes', 'no']) } : {}), namespace: c.pick(['1', '2']) }, [pciAddress(c, false)]),
+      el(
+        'source',
+        { type: 'pci', ...(c.next() < 0.7 ? { managed: c.pick(['yes', 'no']) } : {}), namespace: c.pick(['1', '2']) },
+        [pciAddress(c, false)],
+      ),
       el('target', { dev: `vd${'abcdefgh'[n % 8]}`, bus: 'virtio' }),
       c.maybe(0.1, () => el('boot', { order: String(n + 1) })),
       c.maybe(0.1, () => el('alias', { name: `ua-d${n}` })),
@@ -197,41 +322,84 @@ function nvmeDisk(c: Chance, n: number): Node {
 }
 
 const fileDisk = (c: Chance, n: number): Node =>
-  el('disk', { type: 'file', device: 'disk' }, some(c, [el('source', { file: '/a.img' }), el('target', { dev: `vd${'abcdefgh'[n % 8]}`, bus: 'virtio' }), c.maybe(0.3, () => el('boot', { order: String(n + 1) }))]));
+  el(
+    'disk',
+    { type: 'file', device: 'disk' },
+    some(c, [
+      el('source', { file: '/a.img' }),
+      el('target', { dev: `vd${'abcdefgh'[n % 8]}`, bus: 'virtio' }),
+      c.maybe(0.3, () => el('boot', { order: String(n + 1) })),
+    ]),
+  );
 
 const bridge = (c: Chance, n: number): Node =>
-  el('interface', { type: 'bridge' }, some(c, [el('source', { bridge: 'br0' }), el('model', { type: 'virtio' }), c.maybe(0.3, () => el('boot', { order: String(n + 1) })), c.maybe(0.3, () => el('teaming', { type: 'persistent' })), c.maybe(0.3, () => el('alias', { name: 'ua-net' }))]));
+  el(
+    'interface',
+    { type: 'bridge' },
+    some(c, [
+      el('source', { bridge: 'br0' }),
+      el('model', { type: 'virtio' }),
+      c.maybe(0.3, () => el('boot', { order: String(n + 1) })),
+      c.maybe(0.3, () => el('teaming', { type: 'persistent' })),
+      c.maybe(0.3, () => el('alias', { name: 'ua-net' })),
+    ]),
+  );
 
 const ports = (arm: boolean): Node[] => [
   el('controller', { type: 'pci', index: '0', model: 'pcie-root' }),
   el('controller', { type: 'pci', index: '1', model: 'pcie-root-port' }),
-  ...(arm ? [el('controller', { type: 'pci', index: '2', model: 'pcie-expander-bus' }, [el('target', { busNr: '20' })])] : []),
+  ...(arm
+    ? [el('controller', { type: 'pci', index: '2', model: 'pcie-expander-bus' }, [el('target', { busNr: '20' })])]
+    : []),
 ];
 
 /** A domain that is mostly sound. `type` is that of the domain. */
 export function soundDomain(c: Chance, id: string, type: string): Node {
   const arm = c.next() < 0.25;
-  const machine = arm ? 'virt' : c.pick(['q35', 'q35', 'q35', 'pc', 'pc-q35-7.2']);
+  const isViommu = c.next() < 0.7;
+  const machine = arm ? 'virt' : c.pick(['q35', 'q35', 'pc-q35-7.2', isViommu && c.next() < 0.9 ? 'q35' : 'pc']);
   const uefi = arm && c.next() < 0.7;
   const kinds = [hostdev, hostdev, hostdev, hostdevInterface, hostdevInterface, nvmeDisk, fileDisk, bridge];
   const devices: Node[] = [];
   for (let n = 0, most = Math.floor(c.next() * 3); n < most; n += 1) devices.push(c.pick(kinds)(c, n));
-  const iommus = c.next() < 0.7 ? [iommu(c, arm)] : [];
+  const iommus = isViommu ? [iommu(c, arm)] : [];
   if (iommus.length > 0 && c.next() < 0.06) iommus.push(iommu(c, arm));
-  const ioapic = c.pick([[], [el('ioapic', { driver: 'qemu' })], [el('ioapic', { driver: 'qemu' })], [el('ioapic', { driver: 'kvm' })]]);
+  const ioapic = c.pick([
+    [],
+    ...Array.from({ length: 5 }, () => [el('ioapic', { driver: 'qemu' })]),
+    [el('ioapic', { driver: 'kvm' })],
+  ]);
   return el('domain', { type }, [
     el('name', {}, [id]),
     el('memory', { unit: 'MiB' }, ['64']),
-    el('vcpu', c.pick([{}, {}, { placement: 'static' }]), [c.pick(['1', '2', '8', '255', '256', '288', '300', '512'])]),
-    el('os', {}, [el('type', { arch: arm ? 'aarch64' : 'x86_64', machine }, ['hvm']), uefi ? el('loader', { readonly: 'yes', type: 'pflash' }, ['/usr/share/AAVMF/AAVMF_CODE.fd']) : '', c.maybe(0.05, () => el('boot', { dev: 'hd' }))]),
+    el('vcpu', c.pick([{}, {}, { placement: 'static' }]), [
+      c.pick(['1', '2', '2', '4', '8', '8', '16', '255', '256', '300']),
+    ]),
+    el('os', {}, [
+      el('type', { arch: arm ? 'aarch64' : 'x86_64', machine }, ['hvm']),
+      uefi ? el('loader', { readonly: 'yes', type: 'pflash' }, ['/usr/share/AAVMF/AAVMF_CODE.fd']) : '',
+      c.maybe(0.05, () => el('boot', { dev: 'hd' })),
+    ]),
     el('features', {}, [...(arm && !uefi ? [] : [el('acpi')]), ...(arm ? [] : ioapic)]),
-    c.maybe(0.1, () => el('cpu', c.pick([{ mode: 'host-passthrough' }, { mode: 'host-model' }, { mode: 'custom', match: 'exact' }]), [])),
-    el('devices', {}, shuffled(c, [...iommus, ...devices, ...(c.next() < 0.15 && machine !== 'pc' ? ports(arm) : []), el('memballoon', { model: 'none' })])),
+    c.maybe(0.1, () =>
+      el('cpu', c.pick([{ mode: 'host-passthrough' }, { mode: 'host-model' }, { mode: 'custom', match: 'exact' }]), []),
+    ),
+    el(
+      'devices',
+      {},
+      shuffled(c, [
+        ...iommus,
+        ...devices,
+        ...(c.next() < 0.15 && machine !== 'pc' ? ports(arm) : []),
+        el('memballoon', { model: 'none' }),
+      ]),
+    ),
   ]);
 }
 
 /** Where a change is worth most: what the rules are about. */
-const WORTH = /^(iommu|driver|address|source|hostdev|interface|disk|rom|boot|acpi|alias|teaming|vlan|tag|mac|virtualport|parameters|ioapic|features|controller|vcpu|type)$/;
+const WORTH =
+  /^(iommu|driver|address|source|hostdev|interface|disk|rom|boot|acpi|alias|teaming|vlan|tag|mac|virtualport|parameters|ioapic|features|controller|vcpu|type)$/;
 
 /** One change of a tree in place. */
 function change(c: Chance, root: Node): void {
@@ -241,7 +409,23 @@ function change(c: Chance, root: Node): void {
   const attribute = node.attributes.length > 0 ? c.pick(node.attributes) : null;
   const at = Math.floor(c.next() * node.children.length);
   const one = node.children[at];
-  switch (c.pick(['value', 'value', 'value', 'drop', 'add', 'add', 'unchild', 'twice', 'order', 'child', 'text', 'move', 'note'])) {
+  switch (
+    c.pick([
+      'value',
+      'value',
+      'value',
+      'drop',
+      'add',
+      'add',
+      'unchild',
+      'twice',
+      'order',
+      'child',
+      'text',
+      'move',
+      'note',
+    ])
+  ) {
     case 'value':
       if (attribute) attribute[1] = value(c, attribute[0]);
       break;
@@ -257,7 +441,12 @@ function change(c: Chance, root: Node): void {
       if (one !== undefined) node.children.splice(at, 1);
       break;
     case 'twice':
-      if (one !== undefined) node.children.splice(Math.floor(c.next() * (node.children.length + 1)), 0, typeof one === 'string' ? one : clone(one));
+      if (one !== undefined)
+        node.children.splice(
+          Math.floor(c.next() * (node.children.length + 1)),
+          0,
+          typeof one === 'string' ? one : clone(one),
+        );
       break;
     case 'order':
       shuffled(c, node.children);

@@ -27,6 +27,12 @@ export const nodesOf = (node: Node): Node[] => [
   ...node.children.flatMap((c) => (typeof c === 'string' ? [] : nodesOf(c))),
 ];
 
+/** The name that undefine needs; the id where the domain lost its own. */
+export function nameOf({ id, tree }: { id: string; tree: Node }): string {
+  const name = nodesOf(tree).find((n) => n.name === 'name')?.children[0];
+  return typeof name === 'string' && /^[\w-]+$/.test(name) ? name : id;
+}
+
 /** Every tree that is this one without one of its attributes or children. */
 export function shrunk(root: Node): Node[] {
   const found: Node[] = [];
