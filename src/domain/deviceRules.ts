@@ -247,6 +247,18 @@ function bootFaults({ domain }: Target): Fault[] {
 }
 
 function teamingFaults({ domain }: Target): Fault[] {
+  const partners = domain.interfaces.filter((p) => p.element.getAttribute('type') !== 'hostdev' && isQemu(domain));
+  const odd = partners.flatMap((p) => {
+    const isPersistent = child(p.element, 'teaming')?.getAttribute('type') === 'persistent';
+    const model = child(p.element, 'model')?.getAttribute('type') ?? null;
+    return isPersistent && !/^virtio(-transitional|-non-transitional)?$/.test(model ?? '')
+      ? faults(p, [`the persistent side is of model '${printable(model ?? '')}' and not virtio`])
+      : [];
+  });
+  return [...odd, ...transientFaults(domain)];
+}
+
+function transientFaults(domain: DomainFacts): Fault[] {
   return [...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => {
     const teaming = child(p.element, 'teaming');
     if (!teaming) return [];

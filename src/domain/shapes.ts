@@ -18,13 +18,14 @@ const later = (libvirt: Version | null, names: readonly string[]): readonly stri
 
 const any = (names: readonly string[]): Record<string, null> => Object.fromEntries(names.map((n) => [n, null]));
 
-/** XML Schema's types of numbers as libvirt uses them: digits alone. */
-export const POSITIVE = /^0*[1-9]\d{0,8}$/;
+/** From 1 to 4294967295 with digits alone: the schema's positiveInteger, the parser's unsigned int. */
+export const POSITIVE =
+  /^0*(?:[1-9]\d{0,8}|[1-3]\d{9}|4[01]\d{8}|42[0-8]\d{7}|429[0-3]\d{6}|4294[0-8]\d{5}|42949[0-5]\d{4}|429496[0-6]\d{3}|4294967[01]\d{2}|42949672[0-8]\d|429496729[0-5])$/;
 export const EMPTY: Grammar = {};
 
 export const ALIAS: Grammar = { attributes: { name: /^[a-zA-Z0-9_\-.]+$/ }, required: ['name'] };
 export const BOOT: Grammar = {
-  attributes: { order: /^0*[1-9]\d{0,8}$/, loadparm: /^[a-zA-Z0-9.\s]{1,8}$/ },
+  attributes: { order: POSITIVE, loadparm: /^[a-zA-Z0-9.\s]{1,8}$/ },
   required: ['order'],
 };
 export const ROM: Grammar = { attributes: { enabled: YES_NO, bar: ON_OFF, file: /^(\/|[a-zA-Z]:\\)./ } };
@@ -374,7 +375,7 @@ export const diskGrammar = (type: string | null, libvirt: Version | null): Gramm
     driver: diskDriver(libvirt),
     target: {
       attributes: {
-        dev: ANY,
+        dev: /^(ioemu:)?(fd|hd|sd|vd|xvd|ubd|nvme)[a-zA-Z0-9_]+$/,
         bus: /^(ide|fdc|scsi|virtio|xen|usb|uml|sata|sd|nvme)$/,
         tray: /^(open|closed)$/,
         removable: ON_OFF,
@@ -408,7 +409,11 @@ const CONTROLLER_ATTRIBUTES: Record<string, Record<string, RegExp>> = {
     model:
       /^(auto|buslogic|lsilogic|lsisas1068|vmpvscsi|ibmvscsi|virtio-scsi|lsisas1078|virtio-transitional|virtio-non-transitional|ncr53c90|dc390|am53c974)$/,
   },
-  usb: { model: ANY, ports: /^\d{1,10}$/ },
+  usb: {
+    model:
+      /^(piix3-uhci|piix4-uhci|ehci|ich9-ehci1|ich9-uhci[123]|vt82c686b-uhci|pci-ohci|nec-xhci|none|qusb[12]|qemu-xhci)$/,
+    ports: /^\d{1,10}$/,
+  },
   ide: { model: /^(piix3|piix4|ich6)$/ },
   'virtio-serial': {
     model: /^virtio(-transitional|-non-transitional)?$/,

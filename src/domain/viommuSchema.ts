@@ -14,7 +14,7 @@ import {
   UINT8,
   UINT32,
 } from './rules.ts';
-import { ALIAS, guestAddressGrammar } from './shapes.ts';
+import { ALIAS, guestAddressGrammar, POSITIVE } from './shapes.ts';
 import type { Version } from './version.ts';
 import { ATTRIBUTES, type AttributeRow, DEVICE_INFO_FROM, GRANULE } from './viommuModels.ts';
 import { iommusOf, known } from './viommuParts.ts';
@@ -63,7 +63,7 @@ export function schemaFaults({ domain, versions }: Target): Fault[] {
   });
 }
 
-const ACPI: Shape = { attributes: { index: /^0*[1-9]\d{0,8}$/ }, children: [] };
+const ACPI: Shape = { attributes: { index: POSITIVE }, children: [] };
 
 /** The version from which there is what a fault says is not there; null when there never is. */
 function knownFrom(cause: string): Version | null {

@@ -26,8 +26,12 @@ export const readRecords = (file = RECORDS): Recorded[] =>
 export const fingerprintOf = (xmls: string[]): string =>
   createHash('sha256').update(xmls.join('\n')).digest('hex').slice(0, 16);
 
-/** No verdict on the domain: an emulator that is not installed, a name that is there, the machine's own architecture where the XML names none. */
-const NO_VERDICT = /No emulator found|already exists with uuid|No PCI buses available/;
+/**
+ * No verdict on the domain: an emulator that is not installed, a name that is there, the machine's own architecture where the XML names none; and where libvirt
+ * puts controllers of its own, which hostdev does not judge.
+ */
+const NO_VERDICT =
+  /No emulator found|already exists with uuid|No PCI buses available|index must be larger than bus|Cannot automatically add a new PCI bus|controllers are not supported with this machine/;
 
 /** Asks and writes the answers beside those of other libvirts. */
 export async function record(
