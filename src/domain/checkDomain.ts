@@ -2,13 +2,21 @@
 
 import { DEVICE_RULES } from './deviceRules.ts';
 import type { DomainFacts } from './domainFacts.ts';
+import { GUEST_ADDRESS_RULE } from './guestAddressRule.ts';
 import { ROOM_RULES } from './roomRules.ts';
 import { type Finding, judgeDomain, type Rule } from './rules.ts';
+import { SHAPE_RULES } from './shapeRules.ts';
 import type { Versions } from './version.ts';
 import { VIOMMU_RULES } from './viommuRules.ts';
 
 /** Every rule of a domain, in the order in which findings are told. */
-export const DOMAIN_RULES: readonly Rule[] = [...VIOMMU_RULES, ...DEVICE_RULES, ...ROOM_RULES];
+export const DOMAIN_RULES: readonly Rule[] = [
+  ...SHAPE_RULES,
+  ...VIOMMU_RULES,
+  ...DEVICE_RULES,
+  GUEST_ADDRESS_RULE,
+  ...ROOM_RULES,
+];
 
 export type Verdict = {
   /** Nothing that libvirt refuses, and nothing that keeps the guest from its devices. */

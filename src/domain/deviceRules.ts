@@ -1,6 +1,7 @@
 /** The rules of what a domain takes from the host: PCI hostdevs, interfaces of type hostdev, NVMe disks. Checked against libvirt 9.0.0, 11.3.0 and 12.8.0. */
 import type { Element } from '@xmldom/xmldom';
 import { type DomainFacts, isQemu, type Part } from './domainFacts.ts';
+import { type Grammar, grammarFaults } from './grammar.ts';
 import { child, children } from './hostDevices.ts';
 import {
   ANY,
@@ -16,6 +17,19 @@ import {
   type Target,
   YES_NO,
 } from './rules.ts';
+import {
+  ALIAS,
+  acpiIndexGrammar,
+  BOOT,
+  diskGrammar,
+  guestAddressGrammar,
+  interfaceGrammar,
+  NET_DRIVER,
+  ROM,
+  TEAMING_TRANSIENT,
+  VIRTIO_OPTIONS,
+  virtualPortGrammar,
+} from './shapes.ts';
 import { type Version, version } from './version.ts';
 import { printable } from './xmlScan.ts';
 
@@ -63,8 +77,9 @@ function driverFaults(e: Element, libvirt: Version | null, named: boolean): { ca
       name: /^(kvm|vfio|xen)$/,
       ...(old ? {} : { model: /./ }),
       ...(below(libvirt, IOMMUFD_FROM) ? {} : { iommufd: YES_NO }),
+      ...(named ? {} : e.hasAttribute('name') ? VIRTIO_OPTIONS : { ...VIRTIO_OPTIONS, ...NET_DRIVER }),
     },
-    children: [],
+    children: named ? [] : ['host', 'guest'],
   }).map((cause): { cause: string; since?: string } => {
     const name = /no attribute '(\w+)'/.exec(cause)?.[1];
     const from = name === 'model' ? DRIVER_MODEL_FROM : name === 'iommufd' ? IOMMUFD_FROM : null;
@@ -134,22 +149,8 @@ function oneHostdev(p: Part, libvirt: Version | null): Fault[] {
   }
   const driver = child(p.element, 'driver');
   if (driver) found.push(...driverFaults(driver, libvirt, true).map((f) => ({ part: p, ...f })));
-  const rom = child(p.element, 'rom');
-  if (rom) {
-    found.push(
-      ...faults(p, shapeFaults(rom, { attributes: { enabled: YES_NO, bar: ON_OFF, file: /^\// }, children: [] })),
-    );
-  }
-  const boot = child(p.element, 'boot');
-  if (boot) {
-    found.push(
-      ...faults(p, shapeFaults(boot, { attributes: { order: /^0*[1-9]\d{0,8}$/, loadparm: ANY }, children: [] })),
-    );
-  }
-  const index = child(p.element, 'acpi')?.getAttribute('index');
-  if (index != null && !/^0*[1-9]\d{0,8}$/.test(index)) {
-    found.push({ part: p, cause: `'${printable(index)}' is no value for the attribute 'index' of <acpi>` });
-  }
+  found.push(...faults(p, childCauses(p.element, { rom: ROM, boot: BOOT, alias: ALIAS, readonly: {}, shareable: {} })));
+  found.push(...faults(p, childCauses(p.element, { acpi: acpiIndexGrammar(true) })));
   const nodeset = child(p.element, 'acpi')?.getAttribute('nodeset');
   if (nodeset != null && below(libvirt, ACPI_NODESET_FROM)) {
     found.push({
@@ -161,40 +162,46 @@ function oneHostdev(p: Part, libvirt: Version | null): Fault[] {
   return found;
 }
 
+/** What the elements directly in `e` are not by their grammars. */
+const childCauses = (e: Element, grammars: Record<string, Grammar>): string[] =>
+  Object.entries(grammars).flatMap(([name, g]) => children(e, name).flatMap((c) => grammarFaults(c, g)));
+
 /** libxml2 matches the group of these within the rest only where nothing stands between them (measured: 9.0.0 to 12.8.0). */
 function isTornApart(e: Element): boolean {
   const places = elements(e).flatMap((c, i) => (['driver', 'teaming', 'source'].includes(c.nodeName) ? [i] : []));
   return places.length > 1 && (places.at(-1) ?? 0) - (places[0] ?? 0) !== places.length - 1;
 }
 
-const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i;
-
 function interfaceFaults({ domain, versions }: Target): Fault[] {
+  const grammar = interfaceGrammar('hostdev', versions.libvirt);
   return hostdevInterfaces(domain).flatMap((p) => {
-    const found: Fault[] = [];
+    const found: Fault[] = faults(p, grammarFaults(p.element, grammar));
     const say = (cause: string): number => found.push({ part: p, cause });
+    const source = sourceOf(p);
     const address = sourceAddress(p);
     const type = address?.getAttribute('type');
-    if (!address) say(sourceOf(p) ? 'its <source> has no <address>' : 'it has no <source>');
-    else if (type !== 'pci' && type !== 'usb') say(`the <address> in its <source> needs type='pci'`);
-    else if (type === 'pci') found.push(...faults(p, addressCauses(address, { type: ANY })));
-    const managed = p.element.getAttribute('managed');
-    if (managed !== null && !YES_NO.test(managed)) say(`'${printable(managed)}' is no value for 'managed'`);
-    const mac = child(p.element, 'mac')?.getAttribute('address');
-    if (mac != null && !MAC.test(mac)) say(`'${printable(mac)}' is no unicast MAC address`);
-    const vlan = child(p.element, 'vlan');
-    if (vlan && vlanTags(p).length === 0) say('its <vlan> has no <tag>');
-    const trunk = vlan?.getAttribute('trunk') ?? 'yes';
-    if (trunk !== 'yes') say(`'${printable(trunk)}' is no value for 'trunk'`);
+    if (source)
+      found.push(...faults(p, shapeFaults(source, { attributes: { missing: YES_NO }, children: ['address'] })));
+    if (source && !address) say('its <source> has no <address>');
+    else if (address && type !== 'pci' && type !== 'usb') say(`the <address> in its <source> needs type='pci'`);
+    else if (address && type === 'pci') found.push(...faults(p, addressCauses(address, { type: ANY })));
     const port = child(p.element, 'virtualport');
-    const parameters = port && child(port, 'parameters');
-    if (port?.getAttribute('type') === '802.1Qbh' && !parameters?.getAttribute('profileid')) {
-      say('its 802.1Qbh has no profileid');
+    if (port) {
+      const shape = virtualPortGrammar(port.getAttribute('type'));
+      if (shape) found.push(...faults(p, grammarFaults(port, shape)));
+      else say('its <virtualport> has no type that there is');
+      const parameters = child(port, 'parameters');
+      if (port.getAttribute('type') === '802.1Qbh' && !parameters?.getAttribute('profileid')) {
+        say('its 802.1Qbh has no profileid');
+      }
+      if (port.getAttribute('type') === '802.1Qbg') {
+        const missing = ['managerid', 'typeid', 'typeidversion'].filter((n) => !parameters?.hasAttribute(n));
+        if (missing.length > 0) say(`its 802.1Qbg has no ${missing.join(', ')}`);
+      }
     }
-    for (const tag of vlanTags(p)) {
-      const id = tag.getAttribute('id') ?? '';
-      if (!/^\d{1,4}$/.test(id) || Number(id) > 4095) say(`'${printable(id)}' is no VLAN id`);
-    }
+    if (isQemu(domain) && child(p.element, 'mtu')) say('<mtu> is not for host devices');
+    if (child(p.element, 'port')?.getAttribute('isolated') === 'yes') say('<port isolated> is not for host devices');
+    found.push(...faults(p, childCauses(p.element, { acpi: acpiIndexGrammar(false) })));
     const driver = child(p.element, 'driver');
     if (driver) found.push(...driverFaults(driver, versions.libvirt, false).map((f) => ({ part: p, ...f })));
     return found;
@@ -206,12 +213,21 @@ function vlanTags(p: Part): Element[] {
   return vlan ? children(vlan, 'tag') : [];
 }
 
+function guestAddressFaults(p: Part, types: RegExp): Fault[] {
+  const address = child(p.element, 'address');
+  if (!address) return [];
+  const type = address.getAttribute('type');
+  const grammar = guestAddressGrammar(type);
+  if (!grammar) return faults(p, [`'${printable(type ?? '')}' is no type of an <address>`]);
+  return types.test(type ?? '') ? faults(p, grammarFaults(address, grammar)) : faults(p, [`it is '${type}'`]);
+}
+
 function duplicateFaults({ domain }: Target): Fault[] {
   const seen = new Map<string, Part>();
-  return [...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => {
+  return [...pciHostdevs(domain), ...ofType(domain.hostdevs, 'mdev'), ...hostdevInterfaces(domain)].flatMap((p) => {
     const address = sourceAddress(p);
     if (address?.getAttribute('type') === 'usb') return [];
-    const key = address ? addressKey(address) : null;
+    const key = address?.getAttribute('uuid')?.toLowerCase() ?? (address ? addressKey(address) : null);
     const earlier = key === null ? undefined : seen.get(key);
     if (key !== null && !earlier) seen.set(key, p);
     return earlier ? [{ part: p, cause: `the host's address is that of ${earlier.where}` }] : [];
@@ -231,23 +247,41 @@ function bootFaults({ domain }: Target): Fault[] {
 }
 
 function teamingFaults({ domain }: Target): Fault[] {
+  const partners = domain.interfaces.filter((p) => p.element.getAttribute('type') !== 'hostdev' && isQemu(domain));
+  const odd = partners.flatMap((p) => {
+    const isPersistent = child(p.element, 'teaming')?.getAttribute('type') === 'persistent';
+    const model = child(p.element, 'model')?.getAttribute('type') ?? null;
+    return isPersistent && !/^virtio(-transitional|-non-transitional)?$/.test(model ?? '')
+      ? faults(p, [`the persistent side is of model '${printable(model ?? '')}' and not virtio`])
+      : [];
+  });
+  return [...odd, ...transientFaults(domain)];
+}
+
+function transientFaults(domain: DomainFacts): Fault[] {
   return [...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => {
     const teaming = child(p.element, 'teaming');
     if (!teaming) return [];
     const type = teaming.getAttribute('type');
-    if (type === 'transient')
-      return teaming.getAttribute('persistent') ? [] : faults(p, ["type='transient' without persistent"]);
+    if (type === 'transient') return faults(p, grammarFaults(teaming, TEAMING_TRANSIENT));
     return faults(p, [`the type is '${printable(type ?? '')}'`]);
   });
 }
 
-function nvmeFaults({ domain }: Target): Fault[] {
+function nvmeFaults({ domain, versions }: Target): Fault[] {
+  const grammar = diskGrammar('nvme', versions.libvirt);
   return nvmeDisks(domain).flatMap((p) => {
     const source = sourceOf(p);
     const address = sourceAddress(p);
-    const found: string[] = [];
+    const found = grammarFaults(p.element, grammar);
+    found.push(...childCauses(p.element, { acpi: acpiIndexGrammar(false) }));
     if (!address) found.push('it has no <source> with an <address>');
     else found.push(...addressCauses(address));
+    if (isQemu(domain) && ['cdrom', 'floppy'].includes(p.element.getAttribute('device') ?? '')) {
+      found.push('it is of removable media');
+    }
+    const name = child(p.element, 'driver')?.getAttribute('name') ?? 'qemu';
+    if (isQemu(domain) && name !== 'qemu') found.push(`its driver is '${printable(name)}' and not qemu`);
     if (source && source.getAttribute('type') !== 'pci') found.push("its <source> has no type='pci'");
     const managed = source?.getAttribute('managed');
     if (managed != null && !YES_NO.test(managed)) found.push(`'${printable(managed)}' is no value for 'managed'`);
@@ -300,19 +334,18 @@ export const DEVICE_RULES: readonly Rule[] = [
   {
     id: 'hostdev-guest-address',
     stage: 'define',
-    holds: "a PCI <hostdev>'s own <address> is of type pci or unassigned",
+    holds: "the guest's <address> of a PCI <hostdev> is of type pci or unassigned",
     since: null,
     source: `${VALIDATE} virDomainHostdevDefValidate (must use 'pci' or 'unassigned' address type)`,
     fix: 'take the <address> out: libvirt chooses one',
-    check: ({ domain }) =>
-      pciHostdevs(domain).flatMap((p) => {
-        const address = child(p.element, 'address');
-        const type = address?.getAttribute('type');
-        if (!address || type === 'pci' || type === 'unassigned') {
-          return address && type === 'pci' ? faults(p, addressCauses(address, { type: ANY })) : [];
-        }
-        return faults(p, [`it is '${printable(type ?? '')}'`]);
-      }),
+    check: ({ domain }) => [
+      ...[...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) =>
+        guestAddressFaults(p, /^(pci|unassigned)$/),
+      ),
+      ...[...domain.disks, ...domain.interfaces, ...domain.controllers]
+        .filter((p) => p.element.nodeName !== 'interface' || p.element.getAttribute('type') !== 'hostdev')
+        .flatMap((p) => guestAddressFaults(p, ANY)),
+    ],
   },
   {
     id: 'unassigned-elsewhere',

@@ -4,6 +4,7 @@
  */
 import type { Document, Element } from '@xmldom/xmldom';
 import { child, children } from './hostDevices.ts';
+import { type Version, version } from './version.ts';
 import { parseXml, type XmlPlace, xmlError } from './xml.ts';
 import { printable } from './xmlScan.ts';
 
@@ -72,7 +73,7 @@ const UNITS: Record<string, number> = {
 const text = (e: Element | undefined): string => (e?.textContent ?? '').slice(0, 4096).trim();
 
 const wholeNumber = (t: string | null | undefined): number | null =>
-  t !== null && t !== undefined && /^\d{1,15}$/.test(t.trim()) ? Number(t) : null;
+  t !== null && t !== undefined && /^\d{1,20}$/.test(t.trim()) ? Number(t) : null;
 
 function kib(e: Element | undefined): number | null {
   const n = wholeNumber(text(e));
@@ -200,9 +201,19 @@ export const isX86 = (d: Pick<DomainFacts, 'arch' | 'machine'>): boolean =>
 export const isQ35 = (d: Pick<DomainFacts, 'arch' | 'machine'>): boolean =>
   isX86(d) && d.machine !== null && /^(q35$|pc-q35-)/.test(d.machine);
 
-/** qemuDomainMachineIsARMVirt; for Arm, libvirt's own default machine is virt (qemu_capabilities.c preferredMachines). */
-export const isArmVirt = (d: Pick<DomainFacts, 'arch' | 'machine'>): boolean =>
-  ['aarch64', 'armv7l', 'armv6l'].includes(effectiveArch(d)) && (d.machine === null || /^virt(-|$)/.test(d.machine));
+/** libvirt's own default machine for Arm (qemu_capabilities.c preferredMachines): integratorcp before this, then virt (NEWS 9.3.0). */
+export const ARM_DEFAULTS_TO_VIRT = version('9.3.0');
+
+/** qemuDomainMachineIsARMVirt; a domain without a machine gets the default of that libvirt, the newer one where it is not known. */
+export function isArmVirt(d: Pick<DomainFacts, 'arch' | 'machine'>, libvirt: Version | null): boolean {
+  const arch = effectiveArch(d);
+  if (d.machine === null)
+    return arch !== 'armv6l' && isArm(arch) && (libvirt === null || libvirt >= ARM_DEFAULTS_TO_VIRT);
+  return isArm(arch) && /^virt(-|$)/.test(d.machine);
+}
+
+/** ARCH_IS_ARM */
+export const isArm = (arch: string): boolean => ['aarch64', 'armv7l', 'armv6l'].includes(arch);
 
 /** Only QEMU's driver has vIOMMUs. */
 export const isQemu = (d: Pick<DomainFacts, 'type'>): boolean => ['qemu', 'kvm', 'hvf'].includes(d.type);

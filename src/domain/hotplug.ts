@@ -19,7 +19,7 @@ function wantsPort(p: Part): boolean {
 
 /** Ports that will be free once the guest runs; null where the machine is not PCI Express or the XML leaves the ports to libvirt. */
 export function freePorts(d: DomainFacts): number | null {
-  if (!isQ35(d) && !isArmVirt(d)) return null;
+  if (!isQ35(d) && !isArmVirt(d, null)) return null;
   const ports = d.controllers.filter(isPort);
   if (ports.length === 0) return null;
   const devices = [...d.hostdevs, ...d.interfaces, ...d.disks];

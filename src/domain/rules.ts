@@ -72,6 +72,15 @@ export function elements(parent: Element): Element[] {
   return found;
 }
 
+/** Whether text stands directly in an element that is more than XML's blanks. */
+export function hasText(e: Element): boolean {
+  for (let n = e.firstChild; n; n = n.nextSibling) {
+    const isText = n.nodeType === n.TEXT_NODE || n.nodeType === n.CDATA_SECTION_NODE;
+    if (isText && /[^ \t\r\n]/.test(n.nodeValue ?? '')) return true;
+  }
+  return false;
+}
+
 /** What an element may have by libvirt's schema: the value of each attribute by pattern, its children by name, each at most once. */
 export type Shape = { attributes: Record<string, RegExp>; children: readonly string[] };
 
@@ -102,13 +111,7 @@ export function shapeFaults(e: Element, shape: Shape): string[] {
     } else if (seen.has(name)) faults.push(`<${printable(name)}> is there twice in <${printable(e.nodeName)}>`);
     seen.add(name);
   }
-  for (let n = e.firstChild; n; n = n.nextSibling) {
-    const text = n.nodeType === n.TEXT_NODE || n.nodeType === n.CDATA_SECTION_NODE ? (n.nodeValue ?? '') : '';
-    if (text.trim() !== '') {
-      faults.push(`<${printable(e.nodeName)}> has text in it`);
-      break;
-    }
-  }
+  if (hasText(e)) faults.push(`<${printable(e.nodeName)}> has text in it`);
   return faults.slice(0, MAX_SHOWN);
 }
 

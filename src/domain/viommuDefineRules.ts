@@ -111,15 +111,11 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
     since: null,
     source: `${QEMU_VALIDATE} qemuValidateDomainDeviceDefIOMMU (is only supported with … machines)`,
     fix: 'change the machine or the model',
-    check: each((i, { domain }) => {
+    check: each((i, { domain, versions }) => {
       if (!isQemu(domain)) return null;
+      const isVirt = isArmVirt(domain, versions.libvirt);
       const { machine } = MODELS[i.model];
-      const fits =
-        machine === 'q35 or virt'
-          ? isQ35(domain) || isArmVirt(domain)
-          : machine === 'q35'
-            ? isQ35(domain)
-            : isArmVirt(domain);
+      const fits = machine === 'q35 or virt' ? isQ35(domain) || isVirt : machine === 'q35' ? isQ35(domain) : isVirt;
       const is = domain.machine ?? "libvirt's default for it";
       return !fits && `model ${i.model} needs ${machine}; the domain is ${effectiveArch(domain)} with ${printable(is)}`;
     }),
@@ -313,7 +309,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
     source: `${QEMU_VALIDATE} qemuValidateDomainDef (Maximum CPUs greater than specified machine type limit; only supported on q35)`,
     fix: 'use fewer vCPUs, q35, or a newer machine type',
     check: ({ domain, versions }) => {
-      const limit = isQemu(domain) ? machineLimit(domain, versions.qemu) : null;
+      const limit = isQemu(domain) ? machineLimit(domain, versions) : null;
       return limit !== null && domain.vcpus > limit
         ? [
             {
@@ -332,6 +328,21 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
     source: `${QEMU_VALIDATE} qemuValidateDomainVCpuTopology (require extended interrupt mode)`,
     fix: "add <iommu model='intel'><driver intremap='on' eim='on'/></iommu>",
     check: vcpuFault,
+  },
+  {
+    id: 'machine-arch',
+    stage: 'define',
+    holds: 'the machine type is one of its architecture: pc and q35 of x86, virt of others',
+    since: null,
+    source: 'libvirt qemu/qemu_domain.c (does not support machine type; No PCI buses available)',
+    fix: 'correct arch or machine',
+    check: ({ domain }) => {
+      if (!isQemu(domain) || domain.arch === null || domain.machine === null) return [];
+      const wrong = isX86(domain) ? /^(virt(-|$)|none$)/ : /^(pc|q35|isapc|microvm)(-|$)/;
+      return wrong.test(domain.machine)
+        ? [{ part: null, cause: `${printable(domain.arch)} has no machine ${printable(domain.machine)}` }]
+        : [];
+    },
   },
   {
     id: 'machine-version',

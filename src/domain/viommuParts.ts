@@ -1,8 +1,8 @@
 /** A domain's vIOMMUs as the rules see them: what was written, and what libvirt makes of it. */
-import { type DomainFacts, isArmVirt, isQ35, isQemu, isX86, type Part } from './domainFacts.ts';
+import { type DomainFacts, effectiveArch, isArm, isArmVirt, isQ35, isQemu, isX86, type Part } from './domainFacts.ts';
 import { child } from './hostDevices.ts';
 import { below, type Fault, type Target } from './rules.ts';
-import { parseVersion, type Version, version } from './version.ts';
+import { parseVersion, type Version, type Versions, version } from './version.ts';
 import {
   AW_BITS_48_QEMU,
   FILLED_IN_FROM,
@@ -66,11 +66,13 @@ export function effective(i: KnownIommu, t: Target): Switches {
 }
 
 /** The most vCPUs of a machine type: hw/i386/pc_q35.c, pc_piix.c, hw/arm/virt.c; null is not known. */
-export function machineLimit(d: DomainFacts, qemu: Version | null): number | null {
-  if (isArmVirt(d)) return 512;
+export function machineLimit(d: DomainFacts, { libvirt, qemu }: Versions): number | null {
+  if (isArmVirt(d, libvirt)) return 512;
+  // integratorcp, the default once.
+  if (isArm(effectiveArch(d)) && d.machine === null) return 1;
   if (!isX86(d)) return null;
-  if (d.machine === null || d.machine === 'pc' || d.machine.startsWith('pc-i440fx-')) return 255;
-  if (!isQ35(d)) return null;
+  // More than 255 vCPUs are for q35 only (qemuValidateDomainVCpuTopology), whatever the others may have.
+  if (!isQ35(d) || d.machine === null) return 255;
   const named = parseVersion(/^pc-q35-(.*)$/.exec(d.machine)?.[1] ?? '') ?? (d.machine === 'q35' ? qemu : null);
   if (named === null) return null;
   return named < version('8.1.0') ? 288 : named < version('9.1.0') ? 1024 : 4096;

@@ -1,12 +1,12 @@
 /** The shape of `<iommu>` by version: what libvirt's schema and parser take. */
 import type { Part } from './domainFacts.ts';
+import { grammarFaults } from './grammar.ts';
 import { child } from './hostDevices.ts';
 import {
   ANY,
   below,
   type Fault,
   ON_OFF,
-  PCI_ADDRESS,
   type Shape,
   shapeFaults,
   sinceLibvirt,
@@ -14,6 +14,7 @@ import {
   UINT8,
   UINT32,
 } from './rules.ts';
+import { ALIAS, guestAddressGrammar, POSITIVE } from './shapes.ts';
 import type { Version } from './version.ts';
 import { ATTRIBUTES, type AttributeRow, DEVICE_INFO_FROM, GRANULE } from './viommuModels.ts';
 import { iommusOf, known } from './viommuParts.ts';
@@ -25,8 +26,6 @@ const VALUE: Record<AttributeRow['value'], RegExp> = {
   uint: UINT32,
   int: /^\s*[+-]?\d{1,9}$/,
 };
-
-const ADDRESS_TYPES = /^(pci|drive|virtio-serial|ccid|usb|spapr-vio|virtio-s390|ccw|virtio-mmio|isa|dimm|unassigned)$/;
 
 /** The driver element by libvirt's schema of a version. */
 function driverShape(libvirt: Version | null): Shape {
@@ -44,6 +43,7 @@ export function schemaFaults({ domain, versions }: Target): Fault[] {
     const driver = child(e, 'driver');
     const address = child(e, 'address');
     const acpi = child(e, 'acpi');
+    const alias = child(e, 'alias');
     const granule = driver && child(driver, 'granule');
     const info = below(versions.libvirt, DEVICE_INFO_FROM) ? [] : ['acpi', 'address', 'alias'];
     const causes = [
@@ -52,6 +52,7 @@ export function schemaFaults({ domain, versions }: Target): Fault[] {
       ...(granule && !below(versions.libvirt, GRANULE.libvirt) ? granuleFaults(granule) : []),
       ...(address && info.length > 0 ? addressFaults(address) : []),
       ...(acpi && info.length > 0 ? shapeFaults(acpi, ACPI) : []),
+      ...(alias && info.length > 0 ? grammarFaults(alias, ALIAS) : []),
     ];
     return causes.map((cause): Fault => {
       const from = knownFrom(cause);
@@ -62,7 +63,7 @@ export function schemaFaults({ domain, versions }: Target): Fault[] {
   });
 }
 
-const ACPI: Shape = { attributes: { index: /^0*[1-9]\d{0,8}$/ }, children: [] };
+const ACPI: Shape = { attributes: { index: POSITIVE }, children: [] };
 
 /** The version from which there is what a fault says is not there; null when there never is. */
 function knownFrom(cause: string): Version | null {
@@ -83,8 +84,8 @@ function granuleFaults(e: Parameters<typeof shapeFaults>[0]): string[] {
 
 function addressFaults(e: Parameters<typeof shapeFaults>[0]): string[] {
   const type = e.getAttribute('type');
-  if (type === null || !ADDRESS_TYPES.test(type)) return [`'${printable(type ?? '')}' is no type of an <address>`];
-  return type === 'pci' ? shapeFaults(e, { attributes: { type: ANY, ...PCI_ADDRESS }, children: ['zpci'] }) : [];
+  const grammar = guestAddressGrammar(type);
+  return grammar ? grammarFaults(e, grammar) : [`'${printable(type ?? '')}' is no type of an <address>`];
 }
 
 /** Attributes of the driver that its model does not take. */

@@ -74,7 +74,7 @@ export function suggestViommu(
   host: HostIommu | null,
   wish: ViommuWish,
 ): ViommuSuggestion | ViommuRefusal {
-  const refused = refuseDomain(domain);
+  const refused = refuseDomain(domain, versions.libvirt);
   if (refused) return refused;
   const choice = isViommuModel(wish)
     ? { model: wish, reasons: [`model ${wish} was asked for`] }
@@ -100,7 +100,7 @@ export function suggestViommu(
 }
 
 /** Nova's InvalidVIOMMUArchitecture and InvalidVIOMMUMachineType. */
-function refuseDomain(d: ViommuDomain): ViommuRefusal | null {
+function refuseDomain(d: ViommuDomain, libvirt: Version | null): ViommuRefusal | null {
   if (!isQemu(d)) {
     return refusal('viommu-driver', `the domain is of type '${d.type}'`, "only QEMU has vIOMMUs: type='kvm' or 'qemu'");
   }
@@ -108,7 +108,7 @@ function refuseDomain(d: ViommuDomain): ViommuRefusal | null {
     const is = d.machine === null ? 'names no machine, which gives it i440FX' : `has the machine ${d.machine}`;
     return refusal('viommu-machine', `the domain ${is}, and no vIOMMU exists for it`, "use machine='q35'");
   }
-  if (!isX86(d) && !isArmVirt(d)) {
+  if (!isX86(d) && !isArmVirt(d, libvirt)) {
     return refusal(
       'viommu-machine',
       `no vIOMMU exists for ${d.arch ?? 'this architecture'}${d.machine === null ? '' : ` with machine ${d.machine}`}`,
@@ -168,7 +168,7 @@ function refuseModel(d: ViommuDomain, v: Versions, host: HostIommu | null, model
       'choose another model, or auto',
     );
   }
-  const fits = row.machine === 'q35 or virt' || (row.machine === 'q35' ? isQ35(d) : isArmVirt(d));
+  const fits = row.machine === 'q35 or virt' || (row.machine === 'q35' ? isQ35(d) : isArmVirt(d, v.libvirt));
   if (!fits) {
     return refusal(
       'viommu-machine',

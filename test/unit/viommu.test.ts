@@ -137,7 +137,7 @@ describe('rules of what a domain takes', () => {
       '802.1Qbg',
       {
         devices:
-          "<interface type='hostdev'><source><address type='pci' domain='0' bus='1' slot='0' function='0'/></source><virtualport type='802.1Qbg'/></interface>",
+          "<interface type='hostdev'><source><address type='pci' domain='0' bus='1' slot='0' function='0'/></source><virtualport type='802.1Qbg'><parameters managerid='11' typeid='1193047' typeidversion='2'/></virtualport></interface>",
       },
       'interface-virtualport',
     ],

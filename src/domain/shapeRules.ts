@@ -1,0 +1,175 @@
+/** The rules of a domain's shape around its host devices: what libvirt's schema and parser refuse there. */
+
+import { isArmVirt, isQemu, isX86, type Part, partOf } from './domainFacts.ts';
+import { type Grammar, grammarFaults } from './grammar.ts';
+import { child, children } from './hostDevices.ts';
+import { elements, type Fault, type Rule, type Target } from './rules.ts';
+import { controllerGrammar, diskGrammar, domainGrammar, interfaceGrammar } from './shapes.ts';
+import type { Version } from './version.ts';
+import { printable } from './xmlScan.ts';
+
+const VALIDATE = 'libvirt conf/domain_validate.c';
+const SCHEMA = 'libvirt conf/schemas/domaincommon.rng';
+
+function domainFaults({ domain, versions }: Target): Fault[] {
+  const root = domain.document.documentElement;
+  if (!root) return [];
+  const os = child(root, 'os');
+  const type = os && child(os, 'type');
+  // Xen's and containers' types have shapes of their own.
+  const hvm = !/^(xen|linux|exe|uml|xenpvh)$/.test(type?.textContent ?? '');
+  const found = grammarFaults(root, domainGrammar(versions.libvirt, hvm));
+  if (domain.memoryKib === null || domain.memoryKib === 0) found.push('it has no memory');
+  return found.map((cause) => ({ part: null, cause }));
+}
+
+const typeOf = (p: Part): string | null => p.element.getAttribute('type');
+
+function controllerFaults({ domain, versions }: Target): Fault[] {
+  return domain.controllers.flatMap((part): Fault[] => {
+    const isRoot = /^pcie?-root$/.test(part.element.getAttribute('model') ?? '');
+    if (typeOf(part) === 'pci' && isRoot && child(part.element, 'address')) {
+      return [{ part, cause: 'a root has no <address>' }];
+    }
+    const grammar = controllerGrammar(typeOf(part), versions.libvirt);
+    if (!grammar) return [{ part, cause: `'${printable(typeOf(part) ?? '')}' is no type of a controller` }];
+    return grammarFaults(part.element, grammar).map((cause) => ({ part, cause }));
+  });
+}
+
+/** Disks and interfaces that take nothing of the host: those that do have rules of their own. */
+function otherFaults({ domain, versions }: Target): Fault[] {
+  const judged = (parts: Part[], own: string, grammar: (type: string | null, libvirt: Version | null) => Grammar) =>
+    parts
+      .filter((p) => typeOf(p) !== own)
+      .flatMap((part) =>
+        grammarFaults(part.element, grammar(typeOf(part), versions.libvirt)).map((cause) => ({ part, cause })),
+      );
+  return [
+    ...judged(domain.disks, 'nvme', diskGrammar),
+    ...judged(domain.interfaces, 'hostdev', interfaceGrammar),
+    ...domain.disks.filter(isMissingSource).map((part) => ({ part, cause: 'it has no <source>' })),
+    ...domain.disks
+      .filter((p) => p.element.getAttribute('device') === 'floppy')
+      .filter((p) => !['fdc', null, undefined].includes(child(p.element, 'target')?.getAttribute('bus')))
+      .map((part) => ({ part, cause: 'it is a floppy on another bus than fdc' })),
+    ...domain.hostdevs.flatMap((part) => {
+      const kinds = part.element.getAttribute('mode') === 'capabilities' ? CAPABILITIES : SUBSYSTEMS;
+      const type = typeOf(part);
+      return type === null || kinds.test(type)
+        ? []
+        : [{ part, cause: `'${printable(type)}' is no type of a <hostdev>` }];
+    }),
+  ];
+}
+
+/** virDomainDiskDefValidateSource: only drives with removable media may be empty. */
+function isMissingSource(p: Part): boolean {
+  const device = p.element.getAttribute('device') ?? 'disk';
+  const source = child(p.element, 'source');
+  const type = typeOf(p) ?? 'file';
+  const empty = type === 'file' ? !source?.getAttribute('file') : !source;
+  return (device === 'disk' || device === 'lun') && type !== 'nvme' && empty;
+}
+
+const SUBSYSTEMS = /^(pci|usb|scsi|scsi_host|mdev)$/;
+const CAPABILITIES = /^(storage|misc|net)$/;
+
+function aliasFaults({ domain }: Target): Fault[] {
+  const root = domain.document.documentElement;
+  const devices = root ? children(root, 'devices').flatMap(elements) : [];
+  const seen = new Set<string>();
+  return devices.flatMap((e) => {
+    // libvirt drops every other alias of an inactive domain.
+    const alias = child(e, 'alias')?.getAttribute('name') ?? '';
+    const twice = alias.startsWith('ua-') && seen.has(alias);
+    seen.add(alias);
+    return twice ? [{ part: partOf(e, null), cause: `alias ${printable(alias)} is another device's too` }] : [];
+  });
+}
+
+function indexFaults({ domain }: Target): Fault[] {
+  const seen = new Set<string>();
+  return domain.controllers.flatMap((part): Fault[] => {
+    const text = part.element.getAttribute('index');
+    const type = typeOf(part) ?? '';
+    if (text === null || !/^\d{1,10}$/.test(text)) return [];
+    const index = Number(text);
+    const found: Fault[] = [];
+    // The functions of one USB 2 controller share an index.
+    if (seen.has(`${type} ${index}`) && type !== 'usb') found.push({ part, cause: `index ${index} is there twice` });
+    seen.add(`${type} ${index}`);
+    if (type !== 'pci') return found;
+    if (index > 255) found.push({ part, cause: `its index is ${index}` });
+    const isRoot = /^pcie?-root$/.test(part.element.getAttribute('model') ?? '');
+    if (isQemu(domain) && (isX86(domain) || isArmVirt(domain, null)) && isRoot !== (index === 0)) {
+      found.push({ part, cause: isRoot ? `the root has index ${index}` : 'only the root has index 0' });
+    }
+    return found;
+  });
+}
+
+export const SHAPE_RULES: readonly Rule[] = [
+  {
+    id: 'domain-schema',
+    stage: 'define',
+    holds:
+      'the domain has a name, a memory and an <os> with a type, and each of its sections once, with what the schema knows',
+    since: null,
+    source: `${SCHEMA} domain`,
+    fix: 'correct or leave out what is named',
+    check: domainFaults,
+  },
+  {
+    id: 'controller-schema',
+    stage: 'define',
+    holds: "a <controller> is of a type that there is, with only what the schema knows; type='pci' has a model",
+    since: null,
+    source: `${SCHEMA} controller`,
+    fix: 'correct or leave out what is named',
+    check: controllerFaults,
+  },
+  {
+    id: 'device-schema',
+    stage: 'define',
+    holds: 'disks, interfaces and <hostdev> are of a type that there is, with only what the schema knows',
+    since: null,
+    source: `${SCHEMA} disk, interface, hostdev`,
+    fix: 'correct or leave out what is named',
+    check: otherFaults,
+  },
+  {
+    id: 'alias-unique',
+    stage: 'define',
+    holds: "an alias that begins with 'ua-' is that of one device",
+    since: null,
+    source: `${VALIDATE} virDomainDeviceDefValidateAliasesIterator (non unique alias detected)`,
+    fix: 'name them differently',
+    check: aliasFaults,
+  },
+  {
+    id: 'controller-index',
+    stage: 'define',
+    holds: 'controllers of a type have each an index of their own; those of PCI up to 255, and the root has 0',
+    since: null,
+    source: `${VALIDATE} virDomainControllerDefValidate, virDomainDefValidateInternal; conf/domain_conf.c`,
+    fix: 'number them anew',
+    check: indexFaults,
+  },
+  {
+    id: 'os-boot',
+    stage: 'define',
+    holds: 'the boot order is that of <os><boot> or that of the devices, not both',
+    since: null,
+    source:
+      'libvirt conf/domain_postparse.c virDomainDefBootOrderPostParse (per-device boot elements cannot be used together with os/boot elements)',
+    fix: 'take the <boot> out of <os>, or those of the devices',
+    check: ({ domain }) => {
+      const root = domain.document.documentElement;
+      const byOs = root ? children(root, 'os').some((os) => child(os, 'boot') !== undefined) : false;
+      if (!byOs) return [];
+      const part = [...domain.disks, ...domain.interfaces, ...domain.hostdevs].find((p) => child(p.element, 'boot'));
+      return part ? [{ part, cause: 'it has a <boot>, and so has <os>' }] : [];
+    },
+  },
+];
