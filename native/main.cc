@@ -1,18 +1,20 @@
-// One executable, several programs: the helper that writes to sysfs, and the hook that libvirt starts. A copy
-// installed as libvirt's hook is known by its name, because libvirt gives it the hook's four words and
-// nothing else.
+// One executable, several programs: the helper that writes to sysfs, the hook that libvirt starts, and
+// hostdev itself on its way to node. A copy installed as libvirt's hook is known by its name, because libvirt
+// gives it the hook's four words and nothing else.
 #include <unistd.h>
 
 #include <cstring>
 
 #include "hook.h"
+#include "launch.h"
 #include "writer.h"
 
 namespace {
 
 // `hostdev hook install` knows this executable by its usage text.
 constexpr char kUsage[] =
-    "usage: hostdev-native hook [--conf FILE] NAME OPERATION SUBOPERATION EXTRA | hostdev-native write\n";
+    "usage: hostdev-native hook [--conf FILE] NAME OPERATION SUBOPERATION EXTRA | hostdev-native write | "
+    "hostdev-native /PATH/TO/hostdev.js [WORD...]\n";
 
 bool is_hook_name(const char* argv0) {
   const char* slash = strrchr(argv0, '/');
@@ -23,6 +25,8 @@ bool is_hook_name(const char* argv0) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // No domain has a slash in its name.
+  if (argc > 1 && argv[1][0] == '/') return hostdev::run_launcher(argv[1], argv + 2);
   // Four words are the hook under any name: libvirt runs 50-hostdev, 90-hostdev~ and .90-hostdev.new too, and
   // an exit code of 2 would kill the guest that `started` or `reconnect` is about.
   constexpr int kHookWords = 5;

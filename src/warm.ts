@@ -1,6 +1,6 @@
 /**
- * `node dist/warm.js`: makes the bytecode that src/launch.ts loads, by running commands on a small host in a temporary folder. Run by the build,
- * and by whatever installs hostdev for a node that is not the build's. Without it everything works, and starts slower.
+ * `node dist/warm.js`: makes the bytecode that src/layers.ts loads, by running commands on a small host in a temporary folder, and for a node without a startup snapshot
+ * one of ours. Run by the build, and by whatever installs hostdev for a node or in a folder that is not the build's. Without it everything works, and starts slower.
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -9,7 +9,9 @@ import {
   mkdtempSync,
   readFileSync,
   readSync,
+  realpathSync,
   rmSync,
+  statSync,
   symlinkSync,
   unlinkSync,
   writeFileSync,
@@ -129,6 +131,43 @@ function warm(): void {
   }
 }
 
+const BLOB = join(__dirname, 'snapshot.blob');
+const KEY = join(__dirname, 'snapshot.key');
+
+/** The files of this node that a snapshot depends on: the executable, and the library that it is in where it is in one. */
+function nodeFiles(): string[] {
+  const maps = readFileSync('/proc/self/maps', 'latin1');
+  const libraries = maps.match(/\/\S*\/libnode\.so\S*/g) ?? [];
+  return [...new Set([process.execPath, ...libraries])];
+}
+
+/** What must be as it is for the snapshot to be taken; native/launch.cc makes the same text. V8 refuses one that was made on a processor with other features. */
+function snapshotKey(): string {
+  const files = nodeFiles().map((f) => {
+    const { size, mtimeNs } = statSync(f, { bigint: true });
+    return `${size} ${mtimeNs} ${f}`;
+  });
+  const [first = ''] = readFileSync('/proc/cpuinfo', 'latin1').split('\n\n', 1);
+  const features = first.split('\n').filter((l) => /^(vendor_id|model name|flags|Features|isa)\b/.test(l));
+  return [realpathSync(__dirname), ...files, ...features, ''].join('\n');
+}
+
+/** A node with a snapshot of its own starts no faster from ours. */
+function makeSnapshot(): void {
+  for (const f of [KEY, BLOB]) rmSync(f, { force: true });
+  const { variables } = process.config as { variables: { node_use_node_snapshot?: boolean } };
+  if (variables.node_use_node_snapshot !== false && process.env.HOSTDEV_SNAPSHOT !== 'make') return;
+  const env = { ...process.env, NODE_OPTIONS: '' };
+  const args = ['--snapshot-blob', BLOB, '--build-snapshot', join(__dirname, 'snapshot.js')];
+  const { status } = spawnSync(process.execPath, args, { env, stdio: 'ignore', timeout: 120_000 });
+  if (status === 0 && spawnSync(process.execPath, ['--snapshot-blob', BLOB, '--', '--version'], { env }).status === 0)
+    writeFileSync(KEY, snapshotKey());
+  else rmSync(BLOB, { force: true });
+}
+
 const [, , verb, root = ''] = process.argv;
 if (verb === 'serve') serveWrites(root);
-else warm();
+else {
+  warm();
+  makeSnapshot();
+}

@@ -87,8 +87,12 @@ for (const [name, files] of LAYERS) {
   layerFiles[name] = `${name}-${createHash('sha256').update(text).digest('hex').slice(0, 12)}`;
   writeFileSync(join('dist', `${layerFiles[name]}.js`), text);
 }
-for (const [source, out] of [
-  ['src/launch.ts', 'hostdev.js'],
+/** Started by its name it is this shell, which goes by native/launch.cc where that is built; node reads a string and a comment, and what follows. */
+const HOSTDEV = `#!/bin/sh
+':' //; h=$(readlink -f -- "$0"); n=\${h%/*}/../build/Release/hostdev-native; [ -x "$n" ] && exec "$n" "$h" "$@"; exec node "$h" "$@"`;
+for (const [source, out, banner = ''] of [
+  ['src/launch.ts', 'hostdev.js', HOSTDEV],
+  ['src/snapshot.ts', 'snapshot.js'],
   ['src/warm.ts', 'warm.js'],
 ])
   await build({
@@ -97,7 +101,7 @@ for (const [source, out] of [
     entryPoints: [source],
     outfile: join('dist', out),
     define: { LAYER_FILES: JSON.stringify(layerFiles) },
-    banner: { js: '#!/usr/bin/env node' },
+    banner: { js: banner },
   });
 // The package's own says "module".
 writeFileSync('dist/package.json', '{"type":"commonjs"}\n');

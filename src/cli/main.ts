@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /**
  * The door: words in, one answer out. Commands parse nothing and exit nowhere; what is global (contract 3), how errors look (contracts 4 to 6) and the exit code are
  * decided here alone. node:util's parseArgs instead of a CLI library: loading one costs more than a whole `list` (docs/decisions/0006-cli.md).
@@ -277,7 +276,9 @@ async function version(): Promise<string> {
   return 'unknown';
 }
 
-// No await at the top: the bundle is CommonJS (test/bundle.mjs). main raises nothing.
-main(process.argv.slice(2)).then((exit) => {
-  process.exitCode = exit || process.exitCode;
-});
+/** Runs what the command line says and sets the exit code; main raises nothing. */
+export function start(): void {
+  main(process.argv.slice(2)).then((exit) => {
+    process.exitCode = exit || process.exitCode;
+  });
+}
