@@ -38,6 +38,7 @@ function table(title: string, figures: Figure[]): string {
   const remark = (f: Figure): string => {
     if (!f.what.startsWith('hostdev') || fastest === undefined) return '';
     const ms = median(above(f, start));
+    if (ms < 0) return `${(-ms).toFixed(0)} ms below a bare node`;
     return `${ms.toFixed(0)} ms above a bare node: ${(ms / fastest.ms).toFixed(2)} x ${fastest.what}`;
   };
   return [`### ${title}`, '', markdown(figures, remark), ''].join('\n');
