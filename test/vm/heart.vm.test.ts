@@ -58,8 +58,7 @@ describe('a write that hangs: a guest holds the device, and the kernel waits for
     );
     for (const command of ['list', 'status', `show ${held}`, `show ${other}`, 'group list']) {
       const r = await timed(`hostdev ${command}`);
-      // Bare node takes 1.0 to 1.4 of these seconds here.
-      expect(r.seconds, `${command}: ${r.stderr}`).toBeLessThan(4);
+      expect(r.seconds, `${command}: ${r.stderr}`).toBeLessThan(2);
     }
     expect((await virsh(vm(), ['start', 'second'], { timeoutMs: 120_000 })).stderr).toBe('');
     expect(await driverOf(vm(), other)).toBe('tb_igbvf_vfio_pci');
