@@ -24,6 +24,24 @@ const ADDRESS = '0000:01:00.0';
 const DOMAIN = `<domain type='kvm'><name>warm</name><uuid>5d6e0a2e-0f5b-4d3c-9d53-000000000001</uuid><devices>
 <hostdev mode='subsystem' type='pci' managed='no'><source><address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></source></hostdev></devices></domain>`;
 
+/** Specs, aliases, pools, a claim and what Placement would be told: what `simulate` runs for any host. */
+const SCENARIO = JSON.stringify({
+  device_spec: [
+    { vendor_id: '8086', address: '0000:01:*.*', resource_class: 'NIC', traits: 'a' },
+    { product_id: '1520' },
+  ],
+  alias: [{ name: 'a', vendor_id: '8086', product_id: '1520', device_type: 'type-PCI', numa_policy: 'preferred' }],
+  devices: [0, 1, 2].map((n) => ({
+    address: `0000:01:00.${n}`,
+    vendor_id: '8086',
+    product_id: '1520',
+    dev_type: 'type-PCI',
+    numa_node: n % 2,
+    parent_addr: null,
+  })),
+  request: 'a:2',
+});
+
 const DEVICE = `sys/bus/pci/devices/${ADDRESS}`;
 
 /**
@@ -120,6 +138,7 @@ function warm(): void {
       [`unbind ${ADDRESS}`, ''],
       ['hook run warm prepare begin -', DOMAIN],
       ['hook run warm release end -', DOMAIN],
+      ['simulate - -j', SCENARIO],
     ] as const) {
       const args = [join(__dirname, 'hostdev.js'), ...words.split(' '), '--root', root];
       const options = { input, env, timeout: 60_000 };
