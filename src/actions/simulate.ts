@@ -227,6 +227,8 @@ class Simulation {
   /** The flavor's requests, then the ports'. */
   #requests(step: ClaimStep): PciRequest[] {
     const flavor: PciRequest[] = [];
+    // Nova reads the policy before it looks at the aliases.
+    const policy = parsePolicy(step.affinityPolicy);
     if (step.request !== null) {
       if (this.#aliasError !== null) throw this.#aliasError;
       const { requests, notes } = resolveRequest(step.request, this.#aliases, step.affinityPolicy);
@@ -238,7 +240,7 @@ class Simulation {
       return {
         alias_name: null,
         count: p.count,
-        numa_policy: parsePolicy(p.numa_policy ?? step.affinityPolicy),
+        numa_policy: p.numa_policy === null ? policy : parsePolicy(p.numa_policy),
         spec: p.spec,
       };
     });
