@@ -74,7 +74,7 @@ const malformedOf = (matches: readonly { error: NovaError | null }[]): NovaError
   matches.find((m) => m.error?.novaClass === 'PciDeviceWrongAddressFormat')?.error ?? null;
 
 class Simulation {
-  readonly notes: string[] = [];
+  readonly notes: string[];
   readonly #scenario: Scenario;
   readonly #context: SpecContext;
   readonly #ledger: Ledger;
@@ -85,6 +85,7 @@ class Simulation {
 
   constructor(scenario: Scenario) {
     this.#scenario = scenario;
+    this.notes = [...scenario.notes];
     this.#devices = scenario.devices;
     const facts = scenarioFacts(scenario, () => this.#devices);
     this.#context = { facts, reportInPlacement: scenario.reportInPlacement, readDeviceId: false };
