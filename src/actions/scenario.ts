@@ -8,6 +8,7 @@ import type { HostCell } from '../pool/filters.ts';
 import type { HostFacts } from '../spec/deviceSpec.ts';
 import { isObject, type JsonObject, type JsonValue, quote } from '../spec/json.ts';
 import { unreadKeys } from './scenarioKeys.ts';
+import { checkPrintable } from './scenarioSize.ts';
 import { decodeScenario } from './scenarioText.ts';
 
 /** Device facts that only scenarios have beside what a pool wants. */
@@ -53,8 +54,8 @@ export type Scenario = {
 export const MAX_SCENARIO_BYTES = 64 * 1024 * 1024;
 const MAX_DEVICES = 65_536;
 const MAX_STEPS = 10_000;
-/** Every step prints every device. */
-const MAX_PRINTED = 10_000_000;
+/** As many as a configuration may have. */
+const MAX_SPECS = 4096;
 const DEV_TYPES: readonly string[] = ['type-PCI', 'type-PF', 'type-VF', 'vdpa'];
 
 const bad = (message: string, cause?: unknown): HostdevError =>
@@ -71,12 +72,12 @@ export function parseScenario(bytes: Uint8Array): Scenario {
   const config = new Reader('config', read.object('config'));
   const devices = devicesOf(read, 'devices', true) ?? [];
   const steps = stepsOf(read);
-  if (steps.length * devices.length > MAX_PRINTED) {
-    throw bad(`${steps.length} steps with ${devices.length} devices are too many to print`);
-  }
+  const deviceSpec = read.list('device_spec', true) ?? [];
+  if (deviceSpec.length > MAX_SPECS) throw bad(`device_spec has more than ${MAX_SPECS} values`);
+  checkPrintable(deviceSpec, devices, steps);
   return {
     id: read.text('id'),
-    deviceSpec: read.list('device_spec', true) ?? [],
+    deviceSpec,
     alias: read.list('alias') ?? [],
     devices,
     sysfs: sysfsOf(read.object('sysfs')),

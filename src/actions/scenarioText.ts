@@ -32,7 +32,8 @@ function faultOf(text: string, e: Error): HostdevError {
   };
   // Only the place of the mistake is wanted, not those of the values.
   const [fault] = text.length > MAX_SEARCHED ? [] : readJson(text, () => ({ line: 0, column: 0 })).faults;
-  const said = e.message.slice(0, 200);
+  // V8 quotes the text, with its line ends.
+  const said = e.message.replace(/\s+/g, ' ').slice(0, 200);
   if (fault === undefined) return bad(`The scenario is not JSON: ${said}`, e);
   const { line, column } = placeOf(fault.at);
   const isSeveral = fault.message.startsWith('has more after its end');

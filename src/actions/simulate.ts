@@ -136,7 +136,8 @@ class Simulation {
   }
 
   #say(notes: readonly Note[]): void {
-    this.notes.push(...notes.map((n) => n.text));
+    // One by one: there may be more than a call takes arguments.
+    for (const n of notes) this.notes.push(n.text);
   }
 
   #report(tracker: PciTracker): Report {

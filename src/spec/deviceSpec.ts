@@ -250,8 +250,9 @@ export function parseDeviceSpecs(
   const notes: Note[] = [];
   for (const value of values) {
     const one = parseDeviceSpec(value, context);
+    if (specs.length + one.specs.length > MAX_SPECS) throw invalid(`More than ${MAX_SPECS} specs are not taken`);
     specs.push(...one.specs);
-    notes.push(...one.notes);
+    for (const n of one.notes) notes.push(n);
   }
   for (const { index, first } of duplicateSpecs(specs)) {
     notes.push(
