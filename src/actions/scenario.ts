@@ -6,7 +6,10 @@ import type { TraitBlanks } from '../placement/names.ts';
 import type { PoolDevice } from '../pool/device.ts';
 import type { HostCell } from '../pool/filters.ts';
 import type { HostFacts } from '../spec/deviceSpec.ts';
-import { isObject, type JsonObject, type JsonValue, parseJson, quote } from '../spec/json.ts';
+import { isObject, type JsonObject, type JsonValue, quote } from '../spec/json.ts';
+import { unreadKeys } from './scenarioKeys.ts';
+import { checkPrintable } from './scenarioSize.ts';
+import { decodeScenario } from './scenarioText.ts';
 
 /** Device facts that only scenarios have beside what a pool wants. */
 export type ScenarioDevice = PoolDevice & { totalvfs: number | null; sriov_vf_device: string | null };
@@ -44,13 +47,15 @@ export type Scenario = {
   steps: Step[];
   /** False leaves the Placement view out. */
   hasPlacement: boolean;
+  /** What is worth saying of the scenario itself. */
+  notes: string[];
 };
 
 export const MAX_SCENARIO_BYTES = 64 * 1024 * 1024;
 const MAX_DEVICES = 65_536;
 const MAX_STEPS = 10_000;
-/** Every step prints every device. */
-const MAX_PRINTED = 10_000_000;
+/** As many as a configuration may have. */
+const MAX_SPECS = 4096;
 const DEV_TYPES: readonly string[] = ['type-PCI', 'type-PF', 'type-VF', 'vdpa'];
 
 const bad = (message: string, cause?: unknown): HostdevError =>
@@ -59,44 +64,32 @@ const bad = (message: string, cause?: unknown): HostdevError =>
 /** Reads the bytes of a scenario. Raises HOSTDEV_SCENARIO (exit 2) for what is none: too large, not UTF-8, not JSON, a wrong type. */
 export function parseScenario(bytes: Uint8Array): Scenario {
   if (bytes.length > MAX_SCENARIO_BYTES) throw bad(`The scenario is larger than ${MAX_SCENARIO_BYTES >> 20} MiB`);
-  const value = decode(bytes);
+  const value = decodeScenario(bytes);
   if (!isObject(value)) throw bad(`A scenario is one JSON object, not ${quote(value)}`);
   // A row of a file of verdicts.
-  const read = new Reader('scenario', isObject(value.case) ? value.case : value);
+  const given = isObject(value.case) ? value.case : value;
+  const read = new Reader('scenario', given);
   const config = new Reader('config', read.object('config'));
   const devices = devicesOf(read, 'devices', true) ?? [];
   const steps = stepsOf(read);
-  if (steps.length * devices.length > MAX_PRINTED) {
-    throw bad(`${steps.length} steps with ${devices.length} devices are too many to print`);
-  }
+  const deviceSpec = read.list('device_spec', true) ?? [];
+  if (deviceSpec.length > MAX_SPECS) throw bad(`device_spec has more than ${MAX_SPECS} values`);
+  checkPrintable(deviceSpec, devices, steps);
   return {
     id: read.text('id'),
-    deviceSpec: read.list('device_spec', true) ?? [],
+    deviceSpec,
     alias: read.list('alias') ?? [],
     devices,
-    sysfs: read.object('sysfs'),
+    sysfs: sysfsOf(read.object('sysfs')),
     netdevs: new Map(Object.entries(read.object('netdevs')).map(([k, v]) => [k, asText(v, `netdevs.${k}`)])),
     reportInPlacement: config.flag('report_in_placement'),
     pciInPlacement: config.flag('pci_in_placement'),
-    traitBlanks: config.text('trait_blanks') === 'nova' ? 'nova' : 'trim',
+    traitBlanks: blanksOf(config),
     hostCells: (read.list('host_cells') ?? []).map((c, i) => cellOf(c, `host_cells[${i}]`)),
     steps,
     hasPlacement: read.flag('placement', true),
+    notes: unreadKeys(given),
   };
-}
-
-function decode(bytes: Uint8Array): JsonValue {
-  let text: string;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch (e) {
-    throw bad('The scenario is not UTF-8', e);
-  }
-  try {
-    return parseJson(text);
-  } catch (e) {
-    throw bad(`The scenario is not JSON: ${(e as Error).message.slice(0, 200)}`, e);
-  }
 }
 
 const asText = (value: JsonValue | undefined, place: string): string => {
@@ -202,6 +195,27 @@ function serialOf(read: Reader): string | null {
   const place = read.at('capabilities');
   const vpd = new Reader(place, read.object('capabilities')).object('vpd');
   return new Reader(`${place}.vpd`, vpd).text('card_serial_number');
+}
+
+function blanksOf(config: Reader): TraitBlanks {
+  const word = config.text('trait_blanks') ?? 'trim';
+  if (word === 'trim' || word === 'nova') return word;
+  throw bad(`${config.at('trait_blanks')} is ${quote(word)}: there are trim and nova`);
+}
+
+/** A number, or the text of one as sysfs has it. */
+function sysfsOf(sysfs: JsonObject): JsonObject {
+  for (const [address, value] of Object.entries(sysfs)) {
+    const place = `sysfs[${quote(address)}]`;
+    const facts = reader(value, place);
+    for (const key of ['sriov_totalvfs', 'sriov_vf_device', 'vendor', 'product']) {
+      const fact = facts.get(key);
+      const isNumber = fact === null || typeof fact === 'number';
+      const isText = key === 'sriov_totalvfs' ? /^\s*\d+\s*$/.test(`${fact}`) : typeof fact === 'string';
+      if (!isNumber && !isText) throw bad(`${place}.${key} is ${quote(fact)}, not a number`);
+    }
+  }
+  return sysfs;
 }
 
 function cellOf(value: JsonValue, place: string): HostCell {

@@ -74,7 +74,7 @@ const malformedOf = (matches: readonly { error: NovaError | null }[]): NovaError
   matches.find((m) => m.error?.novaClass === 'PciDeviceWrongAddressFormat')?.error ?? null;
 
 class Simulation {
-  readonly notes: string[] = [];
+  readonly notes: string[];
   readonly #scenario: Scenario;
   readonly #context: SpecContext;
   readonly #ledger: Ledger;
@@ -85,6 +85,7 @@ class Simulation {
 
   constructor(scenario: Scenario) {
     this.#scenario = scenario;
+    this.notes = [...scenario.notes];
     this.#devices = scenario.devices;
     const facts = scenarioFacts(scenario, () => this.#devices);
     this.#context = { facts, reportInPlacement: scenario.reportInPlacement, readDeviceId: false };
@@ -135,7 +136,8 @@ class Simulation {
   }
 
   #say(notes: readonly Note[]): void {
-    this.notes.push(...notes.map((n) => n.text));
+    // One by one: there may be more than a call takes arguments.
+    for (const n of notes) this.notes.push(n.text);
   }
 
   #report(tracker: PciTracker): Report {
@@ -227,6 +229,8 @@ class Simulation {
   /** The flavor's requests, then the ports'. */
   #requests(step: ClaimStep): PciRequest[] {
     const flavor: PciRequest[] = [];
+    // Nova reads the policy before it looks at the aliases.
+    const policy = parsePolicy(step.affinityPolicy);
     if (step.request !== null) {
       if (this.#aliasError !== null) throw this.#aliasError;
       const { requests, notes } = resolveRequest(step.request, this.#aliases, step.affinityPolicy);
@@ -238,7 +242,7 @@ class Simulation {
       return {
         alias_name: null,
         count: p.count,
-        numa_policy: parsePolicy(p.numa_policy ?? step.affinityPolicy),
+        numa_policy: p.numa_policy === null ? policy : parsePolicy(p.numa_policy),
         spec: p.spec,
       };
     });

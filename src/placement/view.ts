@@ -86,22 +86,32 @@ const textTag = (tags: JsonObject, key: string, address: string): string | null 
   throw refusal(`The tag ${key} of ${address} is ${quote(value)}, not a text`, `Write it in quotes.`);
 };
 
+/** Worked out once a spec: a card's VFs share its tags, and every step reports them again. */
+const knownTraits = new WeakMap<JsonObject, { blanks: TraitBlanks; traits: string[] }>();
+
+function traitsOf(tags: JsonObject, address: string, blanks: TraitBlanks): string[] {
+  const known = knownTraits.get(tags);
+  if (known?.blanks === blanks) return known.traits;
+  const all = [
+    ...ALWAYS,
+    ...traitNames(textTag(tags, 'traits', address), blanks),
+    ...(tags.live_migratable === 'true' ? ['HW_PCI_LIVE_MIGRATABLE'] : []),
+    ...(tags.one_time_use === 'true' ? ['HW_PCI_ONE_TIME_USE'] : []),
+  ];
+  const traits = [...new Set(all)].sort();
+  knownTraits.set(tags, { blanks, traits });
+  return traits;
+}
+
 function providerOf(name: string, state: DeviceState, tags: JsonObject, options: ViewOptions): Provider {
   const { device } = state;
-  const oneTimeUse = tags.one_time_use === 'true';
-  const traits = [
-    ...ALWAYS,
-    ...traitNames(textTag(tags, 'traits', device.address), options.traitBlanks),
-    ...(tags.live_migratable === 'true' ? ['HW_PCI_LIVE_MIGRATABLE'] : []),
-    ...(oneTimeUse ? ['HW_PCI_ONE_TIME_USE'] : []),
-  ];
   return {
     name,
     resource_class: resourceClass(textTag(tags, 'resource_class', device.address), device.vendor_id, device.product_id),
-    traits: [...new Set(traits)].sort(),
+    traits: traitsOf(tags, device.address, options.traitBlanks),
     devices: [state],
     isWhole: !isChild(device),
-    oneTimeUse,
+    oneTimeUse: tags.one_time_use === 'true',
   };
 }
 
@@ -118,7 +128,7 @@ function join(before: Provider, one: Provider, state: DeviceState): void {
     const message = differ('resource classes', before.resource_class, one.resource_class);
     throw new NovaError('PlacementPciMixedResourceClassException', message);
   }
-  if (before.traits.join() !== one.traits.join()) {
+  if (before.traits !== one.traits && before.traits.join() !== one.traits.join()) {
     const message = differ('traits', before.traits.join(','), one.traits.join(','));
     throw new NovaError('PlacementPciMixedTraitsException', message);
   }

@@ -39,7 +39,11 @@ const SRIOV: readonly string[] = ['type-PF', 'type-VF', 'vdpa'];
 const BASE = ['product_id', 'vendor_id', 'numa_node', 'dev_type'] as const;
 
 /** The tags of a spec as pools take them: worked out once, for thousands of devices. */
-type PooledTags = { tags: JsonObject; base: JsonObject; identity: { plain: string; sriov: string } };
+type PooledTags = {
+  base: JsonObject;
+  plain: { tags: JsonObject; identity: string };
+  sriov: { tags: JsonObject; identity: string };
+};
 const pooledTags = new WeakMap<JsonObject, PooledTags>();
 
 function pooled(tags: JsonObject): PooledTags {
@@ -48,10 +52,12 @@ function pooled(tags: JsonObject): PooledTags {
   const isBase = (key: string): boolean => (BASE as readonly string[]).includes(key);
   const entries = Object.entries(tags).filter(([k]) => !NOT_POOLED.has(k));
   const rest = Object.fromEntries(entries.filter(([k]) => !isBase(k) && k !== 'address'));
+  // A null is as good as none (_ensure_remote_managed_tag).
+  const sriov = { ...rest, remote_managed: rest.remote_managed ?? 'false' };
   const made = {
-    tags: rest,
     base: Object.fromEntries(entries.filter(([k]) => isBase(k))),
-    identity: { plain: canonicalJson(rest), sriov: canonicalJson({ remote_managed: 'false', ...rest }) },
+    plain: { tags: rest, identity: canonicalJson(rest) },
+    sriov: { tags: sriov, identity: canonicalJson(sriov) },
   };
   pooledTags.set(tags, made);
   return made;
@@ -61,15 +67,14 @@ const isSriov = (device: PoolDevice): boolean => SRIOV.includes(device.dev_type)
 
 /** The keys of the pool that a device belongs to. */
 export function poolKeys(device: PoolDevice, tags: JsonObject): JsonObject {
-  const { tags: rest, base } = pooled(tags);
+  const { base, plain, sriov } = pooled(tags);
   return {
     product_id: device.product_id,
     vendor_id: device.vendor_id,
     numa_node: device.numa_node,
     dev_type: device.dev_type,
     ...base,
-    ...(isSriov(device) ? { remote_managed: 'false' } : {}),
-    ...rest,
+    ...(isSriov(device) ? sriov : plain).tags,
     address: device.parent_addr ?? device.address,
     ...(device.parent_ifname ? { parent_ifname: device.parent_ifname } : {}),
   };
@@ -77,7 +82,7 @@ export function poolKeys(device: PoolDevice, tags: JsonObject): JsonObject {
 
 /** The same text for the same {@link poolKeys}, at a fraction of their cost. */
 export function poolIdentity(device: PoolDevice, tags: JsonObject): string {
-  const { base, identity } = pooled(tags);
+  const { base, plain, sriov } = pooled(tags);
   const of = (key: (typeof BASE)[number]): JsonValue => (key in base ? (base[key] ?? null) : device[key]);
   const own = JSON.stringify([
     of('product_id'),
@@ -87,7 +92,7 @@ export function poolIdentity(device: PoolDevice, tags: JsonObject): string {
     device.parent_addr ?? device.address,
     device.parent_ifname || null,
   ]);
-  return own + (isSriov(device) ? identity.sriov : identity.plain);
+  return own + (isSriov(device) ? sriov : plain).identity;
 }
 
 export class Pool {

@@ -167,12 +167,13 @@ export function deviceFields(address: string): AddressFields {
   const dot = address.indexOf('.');
   const parts = (dot < 0 ? address : address.slice(0, dot)).split(':', 4);
   const [domain = '', bus = '', slot = ''] = parts;
-  if (dot < 0 || parts.length !== 3) {
+  if (parts.length !== 3) {
     throw new NovaError('PciDeviceWrongAddressFormat', `The device address ${quote(address)} is no PCI address`, {
       key: 'address',
     });
   }
-  const func = field('function', address.slice(dot + 1), 'address');
+  // Without a function Nova has an empty one, which is no number.
+  const func = field('function', dot < 0 ? '' : address.slice(dot + 1), 'address');
   return {
     domain: field('domain', domain, 'address'),
     bus: field('bus', bus, 'address'),

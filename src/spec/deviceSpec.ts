@@ -136,18 +136,17 @@ function parseOne(entry: JsonObject, context: SpecContext, notes: Note[]): Devic
     });
   }
   const parsed = devname ? null : parseAddressSpec(address, (a) => facts.isPf(a), notes);
-  const tags = parseTags(given, context, notes);
-  const remoteManaged = looseBool(tags.remote_managed);
   const spec = {
     vendor_id: vendorId,
     product_id: productId,
     address: parsed,
     devname,
-    remote_managed: remoteManaged,
-    tags,
+    remote_managed: looseBool(own('remote_managed', null)),
+    tags: {},
   };
-  if (remoteManaged) checkRemoteManaged(spec, facts);
-  return spec;
+  // In Nova's order, which decides what error is told of several.
+  if (spec.remote_managed) checkRemoteManaged(spec, facts);
+  return { ...spec, tags: parseTags(given, context, notes) };
 }
 
 /** Seed 003 writes `device_id` beside `product_id` for what lspci calls the vendor. */
@@ -251,8 +250,9 @@ export function parseDeviceSpecs(
   const notes: Note[] = [];
   for (const value of values) {
     const one = parseDeviceSpec(value, context);
+    if (specs.length + one.specs.length > MAX_SPECS) throw invalid(`More than ${MAX_SPECS} specs are not taken`);
     specs.push(...one.specs);
-    notes.push(...one.notes);
+    for (const n of one.notes) notes.push(n);
   }
   for (const { index, first } of duplicateSpecs(specs)) {
     notes.push(

@@ -1,7 +1,7 @@
 /** What a consumer asks for: `pci_passthrough:alias` of a flavor, "gpu:1, qat-c62x-vf:2" (nova/pci/request.py). */
 
 import { nearestWord } from '../suggest.ts';
-import { type Aliases, isNumaPolicy, type NumaPolicy, type RequestSpec } from './alias.ts';
+import { type Alias, type Aliases, isNumaPolicy, type NumaPolicy, type RequestSpec } from './alias.ts';
 import { quote } from './json.ts';
 import { type Note, NovaError, note } from './novaError.ts';
 
@@ -25,9 +25,13 @@ const invalid = (message: string): NovaError => new NovaError('ValueError', mess
 
 /**
  * Names and counts of a request text. A count left out means 1, as StarlingX documents it, and is noted (Nova answers with an internal
- * error). Raises ValueError (HOSTDEV_REQUEST) for anything that is no such list.
+ * error). `checkName` may raise for a name: as in Nova it is asked part by part, before the part's number is read. Raises ValueError (HOSTDEV_REQUEST)
+ * for anything that is no such list.
  */
-export function parseRequest(text: string): { wants: { name: string; count: number }[]; notes: Note[] } {
+export function parseRequest(
+  text: string,
+  checkName: (name: string) => void = () => {},
+): { wants: { name: string; count: number }[]; notes: Note[] } {
   if (text.length > MAX_TEXT) throw invalid(`A request of ${text.length} characters; at most ${MAX_TEXT} are taken`);
   const notes: Note[] = [];
   const wants = text.split(',').map((part) => {
@@ -35,6 +39,7 @@ export function parseRequest(text: string): { wants: { name: string; count: numb
     const [name = '', number] = pieces;
     if (pieces.length > 2) throw invalid(`${quote(part.trim())} is no alias and number: it has more than one colon`);
     if (part.trim() === '') throw invalid(`The request ${quote(text)} has an empty part`);
+    checkName(name.trim());
     if (number === undefined) notes.push(note(`${quote(name.trim())} has no number: 1 is meant`, 'request'));
     return { name: name.trim(), count: number === undefined ? 1 : parseCount(name.trim(), number) };
   });
@@ -59,17 +64,19 @@ export function resolveRequest(
   aliases: Aliases,
   policy: string | null = null,
 ): { requests: PciRequest[]; notes: Note[] } {
-  const { wants, notes } = parseRequest(text);
   const affinity = parsePolicy(policy);
-  const requests = wants.map(({ name, count }) => {
+  const find = (name: string): Alias => {
     const alias = aliases.get(name);
-    if (alias === undefined) {
-      const meant = nearestWord(name, [...aliases.keys()]);
-      throw new NovaError('PciRequestAliasNotDefined', `There is no alias ${quote(name)}`, {
-        key: 'request',
-        ...(meant === null ? {} : { hint: `Did you mean ${quote(meant)}?` }),
-      });
-    }
+    if (alias !== undefined) return alias;
+    const meant = nearestWord(name, [...aliases.keys()]);
+    throw new NovaError('PciRequestAliasNotDefined', `There is no alias ${quote(name)}`, {
+      key: 'request',
+      ...(meant === null ? {} : { hint: `Did you mean ${quote(meant)}?` }),
+    });
+  };
+  const { wants, notes } = parseRequest(text, find);
+  const requests = wants.map(({ name, count }) => {
+    const alias = find(name);
     return {
       alias_name: name,
       count,

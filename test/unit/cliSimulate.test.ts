@@ -90,6 +90,41 @@ test('what is worth saying is a warning', () => {
   ]);
 });
 
+test('a key that nothing reads is a warning, with the key that was meant', () => {
+  const ran = simulate({
+    ...SCENARIO,
+    remark: 1,
+    device_specs: [],
+    config: { report_in_placment: true },
+    devices: [{ ...DEVICE, vendor: '8086' }],
+    sysfs: { '0000:0a:00.0': { totalvfs: 4 } },
+    host_cells: [{ id: 0, sockets: 1 }],
+    steps: [
+      { op: 'claim', instance: 'a', requests: 'a:1', port_requests: [{ spec: [{}], policy: 'legacy' }] },
+      { op: 'refresh', device_specs: [], devices: [{ ...DEVICE, node: 0 }] },
+      { op: 'free', instance: 'a', request: 'a:1' },
+    ],
+  });
+  expect(ran.exit).toBe(0);
+  const said = (verdict(ran).warnings ?? []).filter((w) => /does not read|is not read/.test(w));
+  expect(said).toEqual([
+    expect.stringMatching(/^the scenario .*"remark"/),
+    expect.stringMatching(/^the scenario .*"device_specs".*did you mean device_spec\?/),
+    expect.stringMatching(/^config .*did you mean report_in_placement\?/),
+    expect.stringMatching(/^devices\[0\] .*"vendor"/),
+    expect.stringMatching(/^host_cells\[0\] .*did you mean socket\?/),
+    expect.stringMatching(/^sysfs\["0000:0a:00.0"\] .*"totalvfs"/),
+    expect.stringMatching(/^steps\[0\] .*did you mean request\?/),
+    expect.stringMatching(/^steps\[0\].port_requests\[0\] .*"policy"/),
+    expect.stringMatching(/^steps\[1\] .*did you mean device_spec\?/),
+    expect.stringMatching(/^steps\[1\].devices\[0\] .*"node"/),
+    expect.stringMatching(/^steps\[2\] .*"request"/),
+    expect.stringMatching(/^request beside steps is not read/),
+  ]);
+  const many = simulate({ ...SCENARIO, devices: Array.from({ length: 500 }, () => ({ ...DEVICE, vendor: '8086' })) });
+  expect((verdict(many).warnings ?? []).filter((w) => w.includes('simulate does not read'))).toHaveLength(20);
+});
+
 test('for people: pools, providers and steps as text', () => {
   const ran = hostdev(['simulate'], { input: JSON.stringify({ ...SCENARIO, config: { report_in_placement: true } }) });
   expect(ran.out).toContain('cn1_0000:0A:00.0');
@@ -104,7 +139,7 @@ describe('input that is no scenario', () => {
     ['null', 'null', 'one JSON object'],
     ['no device_spec', '{"devices": []}', 'device_spec'],
     ['no devices', '{"device_spec": []}', 'devices'],
-    ['lists in lists', `${'['.repeat(200_000)}${']'.repeat(200_000)}`, 'deeper'],
+    ['lists in lists', `${'['.repeat(200_000)}${']'.repeat(200_000)}`, 'nested more than 32 deep'],
   ])('%s', (_, text, place) => expectNone(simulate(text), place));
 
   test.each<[string, object]>([
@@ -127,6 +162,42 @@ describe('input that is no scenario', () => {
     ['steps[0].devices[0].address', { steps: [{ op: 'refresh', devices: [{}] }] }],
     ['request', { request: 1 }],
   ])('%s of the wrong type', (place, wrong) => expectNone(simulate({ ...SCENARIO, ...wrong }), place));
+
+  test.each<[string, string, string, string]>([
+    ['line and column', '{"device_spec": [\n {"a": 1,\n ], "devices": []}', 'line 3, column 2', 'one JSON object'],
+    ['single quotes', "{'device_spec': []}", 'line 1, column 2: a text in single quotes', 'one JSON object'],
+    ['several, one a line', '{"device_spec": [], "devices": []}\n{"a": 1}\n', 'line 2, column 1', 'give one line'],
+    ['blanks only', ' \n', 'is empty', 'one JSON object'],
+  ])('broken JSON: %s', (_, text, place, hint) => {
+    const ran = simulate(text);
+    expectNone(ran, place);
+    expect(ran.json.error.hint).toContain(hint);
+  });
+
+  test.each<[string, object]>([
+    ['sysfs["0000:0a:00.0"]', { sysfs: { '0000:0a:00.0': 5 } }],
+    ['sysfs["0000:0a:00.0"].sriov_totalvfs', { sysfs: { '0000:0a:00.0': { sriov_totalvfs: 'many' } } }],
+    ['sysfs["0000:0a:00.0"].vendor', { sysfs: { '0000:0a:00.0': { vendor: ['8086'] } } }],
+    ['config.trait_blanks', { config: { trait_blanks: 'keep' } }],
+    ['devices[0].totalvfs', { devices: [{ ...DEVICE, totalvfs: '4' }] }],
+    ['device_spec has more than 4096 values', { device_spec: Array.from({ length: 4097 }, () => ({})) }],
+  ])('%s', (place, wrong) => expectNone(simulate({ ...SCENARIO, ...wrong }), place));
+
+  test('a verdict of gigabytes', () => {
+    const steps = Array.from({ length: 9000 }, () => ({ op: 'refresh' }));
+    const devices = Array.from({ length: 900 }, (_, i) => ({
+      ...DEVICE,
+      address: `0000:${(i >> 3).toString(16).padStart(2, '0')}:00.${i & 7}`,
+    }));
+    const tag = { x: Array.from({ length: 100_000 }, (_, i) => i) };
+    expectNone(simulate({ ...SCENARIO, devices, steps }), '900 devices');
+    expectNone(simulate({ ...SCENARIO, devices, device_spec: [[{}, tag]] }), '400 MiB');
+    expectNone(
+      simulate({ ...SCENARIO, devices: [], steps: [{ op: 'refresh', devices, device_spec: [tag] }] }),
+      '400 MiB',
+    );
+    expectNone(simulate({ ...SCENARIO, devices, device_spec: [JSON.stringify([tag])] }), '400 MiB');
+  });
 
   test('bytes that are no UTF-8', () => {
     const file = join(folder, 'latin1.json');
@@ -162,6 +233,15 @@ describe('large and hostile scenarios end in time', () => {
       domain: '(.*.*.*.*)*(.*.*.*)*y',
     };
     expect(verdict(inTime({ ...SCENARIO, device_spec: [{ address }] })).devices).toMatchObject([{ spec_index: null }]);
+  });
+
+  test('10 MB of specs, and as many patterns as are taken', () => {
+    const text = JSON.stringify(Array.from({ length: 300_000 }, () => ({ vendor_id: 'dead', product_id: 'beef' })));
+    expect(verdict(inTime({ ...SCENARIO, device_spec: [text] })).spec_error).toMatchObject({ code: 'HOSTDEV_SPEC' });
+    const two = [Array.from({ length: 4096 }, () => ({})), {}];
+    expect(verdict(inTime({ ...SCENARIO, device_spec: two })).spec_error).toMatchObject({ code: 'HOSTDEV_SPEC' });
+    const patterns = Array.from({ length: 4096 }, (_, i) => ({ address: { bus: `(a|a?)+${i}x`, slot: '(0*)*1' } }));
+    inTime({ ...SCENARIO, device_spec: patterns });
   });
 
   test('a spec of 10 MB', () => {

@@ -1,0 +1,80 @@
+/** Keys of a scenario that nothing reads: slips that would otherwise change the verdict without a word. They are noted, since scenarios carry remarks of their own. */
+import { isObject, type JsonValue, quote } from '../spec/json.ts';
+import { nearestWord } from '../suggest.ts';
+
+const CLAIM = ['request', 'port_requests', 'numa_cells', 'affinity_policy', 'group_policy', 'force', 'spread'] as const;
+const SCENARIO = [
+  'id',
+  'kind',
+  'note',
+  'device_spec',
+  'alias',
+  'devices',
+  'sysfs',
+  'real_sysfs_ids',
+  'netdevs',
+  'config',
+  'host_cells',
+  'steps',
+  'placement',
+  ...CLAIM,
+];
+const DEVICE = [
+  'address',
+  'vendor_id',
+  'product_id',
+  'dev_type',
+  'parent_addr',
+  'numa_node',
+  'capabilities',
+  'parent_ifname',
+  'mac_address',
+  'totalvfs',
+  'sriov_vf_device',
+];
+const CONFIG = ['report_in_placement', 'pci_in_placement', 'trait_blanks'];
+const SYSFS = ['sriov_totalvfs', 'sriov_vf_device', 'vendor', 'product'];
+const STEPS: Record<string, readonly string[]> = {
+  claim: ['op', 'instance', 'note', ...CLAIM],
+  free: ['op', 'instance', 'note'],
+  refresh: ['op', 'devices', 'device_spec', 'note'],
+};
+
+/** A scenario with a slip in every device needs no thousand notes. */
+const MAX_NOTES = 20;
+
+/** One note a key that is not read, with the key that was probably meant; at most 20. */
+export function unreadKeys(scenario: { [key: string]: JsonValue }): string[] {
+  const notes: string[] = [];
+  const check = (place: string, value: JsonValue | undefined, known: readonly string[]): void => {
+    if (!isObject(value)) return;
+    for (const key of Object.keys(value)) {
+      if (known.includes(key) || notes.length >= MAX_NOTES) continue;
+      const meant = nearestWord(key, known);
+      const or = meant === null ? '' : `; did you mean ${meant}?`;
+      notes.push(`${place} has a key ${quote(key)} that simulate does not read${or}`);
+    }
+  };
+  const each = (place: string, list: JsonValue | undefined, known: readonly string[]): void => {
+    if (Array.isArray(list)) for (const [i, value] of list.entries()) check(`${place}[${i}]`, value, known);
+  };
+  const claim = (place: string, { port_requests }: { [key: string]: JsonValue }): void =>
+    each(`${place}port_requests`, port_requests, ['spec', 'count', 'numa_policy']);
+  check('the scenario', scenario, SCENARIO);
+  check('config', scenario.config, CONFIG);
+  each('devices', scenario.devices, DEVICE);
+  each('host_cells', scenario.host_cells, ['id', 'socket']);
+  if (isObject(scenario.sysfs)) {
+    for (const [address, facts] of Object.entries(scenario.sysfs)) check(`sysfs[${quote(address)}]`, facts, SYSFS);
+  }
+  claim('', scenario);
+  for (const [i, step] of (Array.isArray(scenario.steps) ? scenario.steps : []).entries()) {
+    if (!isObject(step)) continue;
+    check(`steps[${i}]`, step, STEPS[`${step.op}`] ?? []);
+    each(`steps[${i}].devices`, step.devices, DEVICE);
+    claim(`steps[${i}].`, step);
+  }
+  const unused = Array.isArray(scenario.steps) ? CLAIM.filter((k) => scenario[k] != null) : [];
+  if (unused.length > 0) notes.push(`${unused.join(', ')} beside steps is not read: write it as a step`);
+  return notes;
+}
