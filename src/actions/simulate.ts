@@ -11,7 +11,7 @@ import { type Alias, type Aliases, parseAliases, viewAliases } from '../spec/ali
 import { type DeviceSpec, parseDeviceSpecs, type SpecContext, SpecMatcher } from '../spec/deviceSpec.ts';
 import type { JsonObject, JsonValue } from '../spec/json.ts';
 import { type ErrorView, type Note, NovaError } from '../spec/novaError.ts';
-import { type PciRequest, parsePolicy, resolveRequest } from '../spec/request.ts';
+import { findAlias, type PciRequest, parsePolicy, parseRequest, resolveRequest } from '../spec/request.ts';
 import { type ClaimStep, type Scenario, type Step, scenarioFacts } from './scenario.ts';
 
 /** nova-compute's host name in the verdicts. */
@@ -233,6 +233,8 @@ class Simulation {
     const policy = parsePolicy(step.affinityPolicy);
     if (step.request !== null) {
       if (this.#aliasError !== null) throw this.#aliasError;
+      // An unknown name goes before a later part that is no request; commands tell what is no request first (exit 2 before 4).
+      parseRequest(step.request, (name) => findAlias(this.#aliases, name));
       const { requests, notes } = resolveRequest(step.request, this.#aliases, step.affinityPolicy);
       this.#say(notes);
       flavor.push(...requests);

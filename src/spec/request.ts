@@ -25,7 +25,7 @@ const invalid = (message: string): NovaError => new NovaError('ValueError', mess
 
 /**
  * Names and counts of a request text. A count left out means 1, as StarlingX documents it, and is noted (Nova answers with an internal
- * error). `checkName` may raise for a name: as in Nova it is asked part by part, before the part's number is read. Raises ValueError (HOSTDEV_REQUEST)
+ * error). `checkName` may raise for a name and is asked part by part, before the part's number is read: Nova's order of errors. Raises ValueError (HOSTDEV_REQUEST)
  * for anything that is no such list.
  */
 export function parseRequest(
@@ -55,6 +55,17 @@ function parseCount(name: string, text: string): number {
   return count;
 }
 
+/** Raises PciRequestAliasNotDefined, with the name that was probably meant. */
+export function findAlias(aliases: Aliases, name: string): Alias {
+  const alias = aliases.get(name);
+  if (alias !== undefined) return alias;
+  const meant = nearestWord(name, [...aliases.keys()]);
+  throw new NovaError('PciRequestAliasNotDefined', `There is no alias ${quote(name)}`, {
+    key: 'request',
+    ...(meant === null ? {} : { hint: `Did you mean ${quote(meant)}?` }),
+  });
+}
+
 /**
  * A request text resolved with the aliases. `policy` is the flavor's or image's hw:pci_numa_affinity_policy and goes before the aliases' own.
  * Raises ValueError, PciRequestAliasNotDefined or InvalidPCINUMAAffinity.
@@ -65,18 +76,9 @@ export function resolveRequest(
   policy: string | null = null,
 ): { requests: PciRequest[]; notes: Note[] } {
   const affinity = parsePolicy(policy);
-  const find = (name: string): Alias => {
-    const alias = aliases.get(name);
-    if (alias !== undefined) return alias;
-    const meant = nearestWord(name, [...aliases.keys()]);
-    throw new NovaError('PciRequestAliasNotDefined', `There is no alias ${quote(name)}`, {
-      key: 'request',
-      ...(meant === null ? {} : { hint: `Did you mean ${quote(meant)}?` }),
-    });
-  };
-  const { wants, notes } = parseRequest(text, find);
+  const { wants, notes } = parseRequest(text);
   const requests = wants.map(({ name, count }) => {
-    const alias = find(name);
+    const alias = findAlias(aliases, name);
     return {
       alias_name: name,
       count,
