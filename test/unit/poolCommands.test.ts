@@ -379,11 +379,11 @@ describe('the requests of the five documents, verbatim', () => {
     const options = { ...saved(DEVICES), config: [file] };
     const expected = EXPECTED[request];
     if (expected !== undefined) expect(await got(options, wish(request))).toEqual(expected);
-    // What StarlingX shows as the form of a request is none itself; Nova looks at the name before the count.
+    // What StarlingX shows as the form of a request is none itself.
     else
       expect([request, (await failure(got(options, wish(request)))).exit]).toEqual([
         'pci_alias[:number_of_devices]',
-        4,
+        2,
       ]);
   });
 });
