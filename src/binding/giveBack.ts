@@ -3,7 +3,7 @@
  * rest stays as it is, is said, and stays in the books.
  */
 import type { Host } from '../host/host.ts';
-import { holderText } from '../pci/holders.ts';
+import { heldBy, holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { allOrNone, type Binding, readBinding, removeBinding, withClaims, writeBinding } from './books.ts';
@@ -75,7 +75,7 @@ async function wayBack(
   const sriov = await vfsBack(work, device, binding);
   const vfs = sriov?.from.numvfs ?? 0;
   if (sameState(now, before) && (sriov === undefined || vfs > 0)) return way('already', null);
-  const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
+  const [holder] = (await heldBy(host, vfioNodes(host, device), work.deadline.left)).holders;
   if (holder !== undefined && !lifted.has('in-use')) return way('kept', holderText(holder));
   if (!asLeft(host, binding, now)) {
     const left = describeState(binding.after ?? before);

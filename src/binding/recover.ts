@@ -3,7 +3,8 @@
  * had been done); a give-back goes on to its end, for its guest is gone.
  */
 import type { Host } from '../host/host.ts';
-import type { Inventory } from '../pci/inventory.ts';
+import { heldBy } from '../pci/holders.ts';
+import type { Inventory, PciDevice } from '../pci/inventory.ts';
 import { newBinding, type Owner, readBinding, removeBinding, writeBinding } from './books.ts';
 import { ensureDriver } from './giveBack.ts';
 import { type JournalEntry, type JournalMove, readJournal, removeJournal, writeJournal } from './journal.ts';
@@ -84,7 +85,7 @@ async function recoverDevice(
   const direction = asked ?? (entry.kind === 'bind' && !committed(host, move) ? 'undo' : 'resume');
   const goal = direction === 'undo' ? move.from : move.to;
   if (!sameState(now, goal)) {
-    refuseHeld(host, inventory, address);
+    await refuseHeld(work, inventory.byAddress.get(address));
     await ensureDriver(work, address, goal.driver);
     await settleMove(work, move, direction === 'undo' ? 'from' : 'to');
   }
@@ -111,8 +112,9 @@ function committed(host: Host, move: JournalMove): boolean {
   return after != null && sameState(after, move.to);
 }
 
-function refuseHeld(host: Host, inventory: Inventory, address: string): void {
-  const device = inventory.byAddress.get(address);
-  const holder = device === undefined ? undefined : host.native.holders(host.root, vfioNodes(host, device)).holders[0];
+/** Raises an Error when a process holds the device on VFIO. */
+export async function refuseHeld({ host, deadline }: Work, device: PciDevice | undefined): Promise<void> {
+  const found = device === undefined ? null : await heldBy(host, vfioNodes(host, device), deadline.left);
+  const [holder] = found?.holders ?? [];
   if (holder !== undefined) throw new Error(`process ${holder.pid} (${holder.command}) holds ${holder.path}`);
 }

@@ -11,10 +11,9 @@ import { type Binding, newBinding, type Owner, readBinding, removeBinding, write
 import { closeBooks, ensureDriver } from './giveBack.ts';
 import type { JournalEntry, JournalMove } from './journal.ts';
 import { describeState, sameState } from './move.ts';
-import type { Direction } from './recover.ts';
+import { type Direction, refuseHeld } from './recover.ts';
 import { autoprobeStep, recordedVfs, type SriovChange } from './sriov.ts';
 import { performStep, restoreBytes, settleMove } from './transaction.ts';
-import { vfioNodes } from './usage.ts';
 import { bookVfs } from './vfBooks.ts';
 import { lockVfs, observeSriov, type SeenSriov } from './vfs.ts';
 import { vfRefusals } from './vfUse.ts';
@@ -48,9 +47,7 @@ export async function recoverPf(
     }
   }
   if (device !== null && !sameState(device, goal)) {
-    const pf = inventory.byAddress.get(address);
-    const holder = pf === undefined ? undefined : host.native.holders(host.root, vfioNodes(host, pf)).holders[0];
-    if (holder !== undefined) throw new Error(`process ${holder.pid} (${holder.command}) holds ${holder.path}`);
+    await refuseHeld(work, inventory.byAddress.get(address));
     await ensureDriver(work, address, goal.driver);
   }
   const booked = seen.vfs.flatMap((vf) => readBinding(host, vf.address) ?? []);

@@ -8,7 +8,7 @@ import { isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
 import type { Address } from '../pci/address.ts';
-import { holdersOf, holderText } from '../pci/holders.ts';
+import { heldBy, holdersOf, holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { hostNodes, isRdmaNode, vfioNodes } from '../pci/nodes.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
@@ -41,7 +41,7 @@ export async function readUsages(work: Reading, devices: readonly PciDevice[]): 
   const vfs = new Map(devices.map((d) => [d.address, vfsOf(host, d)]));
   const all = new Map([...[...vfs.values()].flat(), ...devices].map((d) => [d.address, d]));
   const seen = [...all.values()].map((device) => see(tables, device));
-  const holders = scanHolders(host, seen);
+  const holders = await scanHolders(work, seen);
   const usages = new Map<Address, Usage>();
   for (const s of seen) {
     const held = holders.filter((h) => s.nodes.includes(h.path));
@@ -115,10 +115,10 @@ async function awaitInterfaces({ host, deadline }: Reading, devices: readonly Pc
 }
 
 /** One walk through proc/[pid]/fd for all devices: it is the dearest look of all. */
-function scanHolders(host: Host, seen: readonly Seen[]): Holder[] {
+async function scanHolders({ host, deadline }: Reading, seen: readonly Seen[]): Promise<Holder[]> {
   const nodes = [...new Set(seen.flatMap((s) => s.nodes))];
   if (nodes.length === 0) return [];
-  const { holders, unreadable } = host.native.holders(host.root, nodes);
+  const { holders, unreadable } = await heldBy(host, nodes, deadline.left);
   if (unreadable > 0)
     for (const s of seen) if (s.nodes.length > 0) s.look.miss(`the open files of ${unreadable} processes`);
   return holders;

@@ -15,6 +15,7 @@ import { readUsages, vfioNodes } from '../binding/usage.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { heldBy } from '../pci/holders.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { Deadline, takeLocks } from '../store/locks.ts';
 import { checkIommu, checkViability, domainOwner, findDevices } from './check.ts';
@@ -102,7 +103,7 @@ export async function planPrepare(
   for (const { listed, device } of devices) {
     const binding = readBinding(host, device.address);
     const lifted = new Set([...allowed, ...liftedFor(policy.allowances, device.address, claim)]);
-    const held = heldByOther(host, device, binding, owner);
+    const held = await heldByOther(work, device, binding, owner);
     plan.refusals.push(...held);
     if (listed.managed) {
       plan.managed.push(device.address);
@@ -132,10 +133,15 @@ export async function planPrepare(
   return { ...plan, bind, refusals, warnings: [...plan.warnings, ...bind.warnings] };
 }
 
-function heldByOther(host: Host, device: PciDevice, binding: Binding | null, owner: string): Refusal[] {
+async function heldByOther(
+  { host, deadline }: Work,
+  device: PciDevice,
+  binding: Binding | null,
+  owner: string,
+): Promise<Refusal[]> {
   const other = binding?.claims.find((c) => c.owner !== owner && c.owner.startsWith('domain:'));
   if (other === undefined) return [];
-  const holder = host.native.holders(host.root, vfioNodes(host, device)).holders[0];
+  const [holder] = (await heldBy(host, vfioNodes(host, device), deadline.left)).holders;
   if (holder === undefined) return [];
   // Whatever is allowed: taking a device from a running guest is nobody's wish.
   const reason = `it belongs to ${ownerText(other)}; process ${holder.pid} (${holder.command}) holds ${holder.path}`;

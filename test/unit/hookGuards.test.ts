@@ -247,3 +247,21 @@ test('a write that hangs is told with all that uses the device', async () => {
   );
   expect(e.message).toContain('in use: nvme0n1 is mounted on /srv, process 4 (a) has /dev/nvme0n1 open');
 });
+
+test("udev's look at a fresh node is waited for, and is no user; one that stays is", async () => {
+  const udev = (path: string) => [{ pid: 9, command: '(udev-worker)', path }];
+  sim.kernel.openBy = udev('/dev/nvme0n1');
+  setTimeout(() => {
+    sim.kernel.openBy = [];
+  }, 100);
+  await bindDevices(sim.host, [NVME], null, admin());
+  sim.kernel.openBy = udev('/dev/vfio/30');
+  setTimeout(() => {
+    sim.kernel.openBy = [];
+  }, 100);
+  await unbindDevices(sim.host, [NVME], false, admin());
+  expect(sim.kernel.devices.get(NVME)?.driver).toBe('nvme');
+  sim.kernel.openBy = udev('/dev/nvme0n1');
+  const refused = bindDevices(sim.host, [NVME], null, { ...admin(), deadlineMs: 500 });
+  await expect(refused).rejects.toMatchObject({ code: 'HOSTDEV_IN_USE' });
+});
