@@ -99,10 +99,11 @@ int run_launcher(const char* script, char** words) {
   std::vector<char*> argv{name.data()};
   const char* options = getenv("NODE_OPTIONS");
   const std::string key = read_text(folder + "/snapshot.key");
-  if ((options == nullptr || *options == '\0') && !key.empty() && fits(key, folder, node))
+  if ((options == nullptr || *options == '\0') && !key.empty() && fits(key, folder, node)) {
     argv.insert(argv.end(), {option.data(), blob.data(), end.data()});
-  else
+  } else {
     argv.push_back(file.data());
+  }
   for (char** word = words; *word != nullptr; ++word) argv.push_back(*word);
   argv.push_back(nullptr);
   execv(node.c_str(), argv.data());
