@@ -5,10 +5,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 namespace hostdev {
 
@@ -60,6 +60,18 @@ struct SpawnActions {
   SpawnActions& operator=(const SpawnActions&) = delete;
 };
 
+// Every process that was started and not reaped yet, of all Helpers: a thousand transactions once left four
+// thousand zombies, and then no more could be started.
+std::vector<pid_t>& started() {
+  static std::vector<pid_t> pids;
+  return pids;
+}
+
+// Those that have ended; one in D state is asked again next time.
+void reap() {
+  std::erase_if(started(), [](pid_t pid) { return waitpid(pid, nullptr, WNOHANG) != 0; });
+}
+
 }  // namespace
 
 Failure Helper::start() {
@@ -95,17 +107,11 @@ Failure Helper::start() {
   const int error =
       posix_spawn(&pid, executable_.c_str(), actions, &spawn.attributes, argv.data(), env.data());
   if (error != 0) return {error, "posix_spawn", executable_};
-  pids_.push_back(pid);
+  started().push_back(pid);
+  pid_ = pid;
   input_ = std::move(in_write);
   output_ = std::move(back_read);
   return {};
-}
-
-// Those that have ended; one in D state is asked again next time.
-void Helper::reap() {
-  pids_.erase(std::remove_if(pids_.begin(), pids_.end(),
-                             [](pid_t pid) { return waitpid(pid, nullptr, WNOHANG) != 0; }),
-              pids_.end());
 }
 
 void Helper::close() {
@@ -115,9 +121,8 @@ void Helper::close() {
 }
 
 pid_t Helper::abandon() {
-  const pid_t pid = pids_.empty() ? 0 : pids_.back();
   close();
-  return pid;
+  return pid_;
 }
 
 Failure Helper::lost() {

@@ -1,14 +1,14 @@
 // The parent's side of `hostdev-native write` (native/writer.h): starts it and talks to it with a deadline.
 // Here and not in node, because node's child processes bring its streams with them, which cost more than the
-// whole of a bind. Ownership: a Helper has the two pipes and the process id, to reap it. Nobody waits for one
-// that hangs; when its pipes close it ends by itself, or when its write returns.
+// whole of a bind. Ownership: a Helper has the two pipes. Nobody waits for a process
+// that hangs; when its pipes close it ends by itself, or when its write returns. It may outlive its Helper,
+// so the ids of all that were started are kept together and reaped when the next one is started or let go.
 #pragma once
 
 #include <sys/types.h>
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "fd.h"
 #include "root_fs.h"
@@ -45,11 +45,10 @@ class Helper {
  private:
   Failure start();
   Failure lost();
-  void reap();
 
   std::string executable_;
   std::string root_;
-  std::vector<pid_t> pids_;
+  pid_t pid_ = 0;
 
   Fd input_;
   Fd output_;

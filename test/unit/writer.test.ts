@@ -268,3 +268,28 @@ test('a request of a command that was killed is not carried out afterwards', asy
   }
   expect(readFileSync(join(root, 'a'), 'utf8')).toBe('x');
 });
+
+test('the processes of writers that were closed do not stay behind as zombies', async () => {
+  const zombies = (): number =>
+    readdirSync('/proc').filter((p) => {
+      try {
+        const [, state, parent] =
+          readFileSync(`/proc/${p}/stat`, 'latin1')
+            .split(') ')
+            .at(-1)
+            ?.match(/^(\S) (\d+)/) ?? [];
+        return state === 'Z' && parent === String(process.pid);
+      } catch {
+        return false;
+      }
+    }).length;
+  writeFileSync(join(root, 'a'), 'x');
+  for (let i = 0; i < 40; i += 1) {
+    const one = loadNative().openWriter(root);
+    await Promise.all([one.read('a', MS), one.read('a', MS)]);
+    one.close();
+  }
+  await new Promise((r) => setTimeout(r, 200));
+  loadNative().openWriter(root).close();
+  expect(zombies()).toBeLessThan(3);
+});
