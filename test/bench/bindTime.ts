@@ -15,8 +15,8 @@ import { type HostDescription, linesOf } from '../scenarios/host.ts';
 import { above, type Figure, markdown, median } from './measure.ts';
 
 const SIMHOST = 'build/simhost';
-const RUNS = 21;
-const WARM = 4;
+const RUNS = 31;
+const WARM = 10;
 const LIMIT_MS = 5;
 
 const OPTIONS = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
