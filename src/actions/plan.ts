@@ -1,8 +1,9 @@
 /** A plan as contract 4 prints it. */
+
+import type { Work } from '../binding/access.ts';
 import { type BindPlan, planSteps, refuse } from '../binding/bind.ts';
 import type { Refusal } from '../binding/guards.ts';
 import type { Write } from '../binding/move.ts';
-import type { Work } from '../binding/transaction.ts';
 import { HostdevError } from '../errors.ts';
 
 export type PrintedPlan = {

@@ -1,11 +1,12 @@
 /** `status`: what hostdev bound, for whom, and what has drifted from the books. */
+
+import { observe, type Work } from '../binding/access.ts';
 import { type Binding, readBooks } from '../binding/books.ts';
 import { driftOf } from '../binding/drift.ts';
 import { type JournalEntry, readJournal } from '../binding/journal.ts';
 import type { DeviceState } from '../binding/move.ts';
 import { type Quarantine, readQuarantines } from '../binding/quarantine.ts';
 import { observing } from '../binding/session.ts';
-import { observe, type Work } from '../binding/transaction.ts';
 import type { Host } from '../host/host.ts';
 import { type IommuState, iommuState } from '../host/iommu.ts';
 

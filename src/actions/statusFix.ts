@@ -1,4 +1,6 @@
 /** `status --fix`: what drifted from the books is put right where hostdev can know what right is. Each device for itself: one that fails stops no other. */
+
+import { observe, type Work } from '../binding/access.ts';
 import { executeBind, planBind, refuse } from '../binding/bind.ts';
 import { type Binding, readBinding, readBooks, removeBinding } from '../binding/books.ts';
 import { driftOf } from '../binding/drift.ts';
@@ -6,7 +8,6 @@ import { giveBack } from '../binding/giveBack.ts';
 import { readJournal } from '../binding/journal.ts';
 import { readQuarantine } from '../binding/quarantine.ts';
 import { changing } from '../binding/session.ts';
-import { observe, type Work } from '../binding/transaction.ts';
 import type { Host } from '../host/host.ts';
 import { type Inventory, scanInventory } from '../pci/inventory.ts';
 import type { ActionOptions } from './options.ts';

@@ -1,4 +1,6 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
+
+import { observe, type Work, write } from '../binding/access.ts';
 import { allOrNone, type Binding, ownerText, readBinding, removeBinding } from '../binding/books.ts';
 import { giveBackTogether, vfsBack } from '../binding/giveBack.ts';
 import { judge, type Refusal } from '../binding/guards.ts';
@@ -7,10 +9,10 @@ import { loadHostModule } from '../binding/modules.ts';
 import { type DeviceState, describeState, sameState, stepsOf } from '../binding/move.ts';
 import { asTheyAre, changing, observing } from '../binding/session.ts';
 import { recordedVfs, type SriovChange } from '../binding/sriov.ts';
-import { observe, runMoves, type Work } from '../binding/transaction.ts';
+import { runMoves } from '../binding/transaction.ts';
 import { readUsages } from '../binding/usage.ts';
 import { refillSteps } from '../binding/vfPlan.ts';
-import { HostdevError, isErrno } from '../errors.ts';
+import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
@@ -166,16 +168,17 @@ async function toHostDriver(work: Work, { device, now, sriov }: Way, warnings: s
   const move: JournalMove = {
     address,
     group: device.iommu_group,
-    from: now,
+    from: { driver: now.driver, override: now.override },
     to: free,
     override_bytes: now.overrideBytes,
-    ...(sriov === undefined ? {} : { sriov }),
+    // Without a driver it can have none; what the books recorded of them does not come back this way.
+    ...(sriov === undefined ? {} : { sriov: { ...sriov, to: { ...sriov.to, numvfs: 0, vfs: [] } } }),
   };
   // Which driver will claim it is not known before, so the probe is no step of the move but its end. A `bind` in the journal: interrupted, it goes back.
   await runMoves(work, 'bind', 'admin', [move], async () => {
     const modalias = host.read(host.device(address, 'modalias'));
     if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
-    await askForDriver(work, address);
+    await write(work, address, host.driversProbe, address);
     allOrNone(() => {
       for (const a of [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)]) removeBinding(host, a);
     });
@@ -183,15 +186,4 @@ async function toHostDriver(work: Work, { device, now, sriov }: Way, warnings: s
   const driver = host.linkName(host.device(address, 'driver'));
   if (driver === null) warnings.push(`${address} is free now, but no host driver of this kernel claims it`);
   return true;
-}
-
-async function askForDriver({ host, writer, deadline }: Work, address: string): Promise<void> {
-  try {
-    await writer.write(host.driversProbe, address, deadline.left);
-  } catch (e) {
-    const code = isErrno(e, 'ETIMEDOUT') ? 'HOSTDEV_TIMEOUT' : 'HOSTDEV_BIND_FAILED';
-    throw new HostdevError(code, `Failed to write "${address}" to ${host.driversProbe}: ${(e as Error).message}`, {
-      cause: e,
-    });
-  }
 }

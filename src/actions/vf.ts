@@ -1,11 +1,12 @@
 /** `vf create`, `vf list`, `vf remove`: the VFs of a PF, made for guests or for the host, as one transaction. */
+
+import type { Work } from '../binding/access.ts';
 import { allOrNone, ownerText, readBinding } from '../binding/books.ts';
 import type { Refusal } from '../binding/guards.ts';
 import type { JournalMove } from '../binding/journal.ts';
 import { stepsOf } from '../binding/move.ts';
-import { recover } from '../binding/recover.ts';
-import { changing, observing } from '../binding/session.ts';
-import { runMoves, type Work } from '../binding/transaction.ts';
+import { changing, observing, putRight } from '../binding/session.ts';
+import { runMoves } from '../binding/transaction.ts';
 import { bookVfs } from '../binding/vfBooks.ts';
 import { type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
 import { lockVfs } from '../binding/vfs.ts';
@@ -43,22 +44,7 @@ function listed(host: Host, inventory: Inventory, pf: string | null): ListedVf[]
  * on. Raises HOSTDEV_NO_SRIOV, HOSTDEV_VF_COUNT, HOSTDEV_VFS (the kernel's errno explained), HOSTDEV_IN_USE naming the VF that is in the way, and what
  * a transaction raises; then everything is as it was.
  */
-export function createVfs(
-  host: Host,
-  word: string,
-  count: number,
-  use: 'vfio' | 'netdev',
-  options: ActionOptions,
-): Promise<VfResult> {
-  return changeVfs(host, word, count, use, options);
-}
-
-/** Takes all VFs of a PF away. Raises as {@link createVfs}; a PF without VFs is no change. */
-export function removeVfs(host: Host, word: string, options: ActionOptions): Promise<VfResult> {
-  return changeVfs(host, word, 0, 'netdev', options);
-}
-
-async function changeVfs(
+export async function createVfs(
   host: Host,
   word: string,
   count: number,
@@ -90,19 +76,18 @@ async function changeVfs(
     await lockVfs(work, address);
     const now = scanInventory(host);
     const groups = now.devices.filter((d) => d.parent_addr === address).map((d) => d.iommu_group);
-    const { done, left } = await recover(
+    const again = await putRight(
       work,
       now,
       groups.filter((g) => g !== iommu_group),
     );
-    if (left.length > 0)
-      throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, {
-        hint: `See ${host.journalDir}`,
-        data: { left },
-      });
-    return run(work, [...recovered, ...done]);
+    return run(work, [...recovered, ...again]);
   });
 }
+
+/** Takes all VFs of a PF away. Raises as {@link createVfs}; a PF without VFs is no change. */
+export const removeVfs = (host: Host, word: string, options: ActionOptions): Promise<VfResult> =>
+  createVfs(host, word, 0, 'netdev', options);
 
 /** The PF that a word names. Raises HOSTDEV_NO_SRIOV for anything else, naming the PF of a VF. */
 function resolvePf(host: Host, inventory: Inventory, word: string): PciDevice {

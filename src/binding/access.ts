@@ -76,6 +76,18 @@ export async function write(work: Work, address: Address, path: string, value: s
   }
 }
 
+/**
+ * Puts an attribute's bytes back on a tree that is no sysfs (a static copy, on which writing does not read back as it was). The kernel's own files refuse this (EPERM by
+ * the helper's look at the file system), and there the text is back already.
+ */
+export async function restore(work: Work, address: Address, path: string, bytes: string): Promise<void> {
+  try {
+    await work.writer.restoreFile(path, bytes, Math.max(work.deadline.left, 1));
+  } catch (e) {
+    if (!isErrno(e, 'EPERM')) throw accessError(work, address, `Failed to restore ${path}`, e);
+  }
+}
+
 /** Who uses the device that hangs: nothing that is looked at here takes its lock. Its driver is the one it had, where `path` is that driver's unbind file. */
 function holderLines(host: Host, address: Address, path: string): string[] {
   const device = host.list(host.device(address)) === null ? undefined : scanInventory(host).byAddress.get(address);
@@ -84,7 +96,7 @@ function holderLines(host: Host, address: Address, path: string): string[] {
 }
 
 /** An access that failed, in our words. One that hangs puts the device into quarantine, with who holds it. */
-export function accessError({ host }: Work, address: Address, doing: string, e: unknown): HostdevError {
+function accessError({ host }: Work, address: Address, doing: string, e: unknown): HostdevError {
   if (e instanceof HostdevError) return e;
   const name = isSysError(e) ? e.code : String(e);
   if (isSysError(e) && e.code === 'ETIMEDOUT') {

@@ -2,6 +2,7 @@
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Inventory, PciDevice } from '../pci/inventory.ts';
+import { observe, type Work } from './access.ts';
 import {
   allOrNone,
   type Binding,
@@ -19,7 +20,7 @@ import type { JournalMove } from './journal.ts';
 import { type DriverModule, loadedDriver } from './modules.ts';
 import { type Step, stepsOf } from './move.ts';
 import { recordedVfs } from './sriov.ts';
-import { observe, runMoves, type Work } from './transaction.ts';
+import { runMoves } from './transaction.ts';
 import { readUsages } from './usage.ts';
 import { withoutVfs } from './vfPlan.ts';
 

@@ -1,9 +1,9 @@
 /** Where a device is not as the books say: what that means, and how it is mended. */
 import type { Host } from '../host/host.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
+import { vfLinks } from '../pci/vfLinks.ts';
 import { type Binding, readBinding } from './books.ts';
 import { type DeviceState, describeState, sameState } from './move.ts';
-import { vfLinks } from './vfs.ts';
 
 /**
  * `forget`: nothing is left to give back, the binding goes. `give-back`: try again. `rebind`: back to where hostdev left it. null: hostdev cannot know which is

@@ -6,13 +6,15 @@ import type { Host } from '../host/host.ts';
 import { heldBy, holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
+import { groupNow } from '../pci/vfLinks.ts';
+import { observe, type Work } from './access.ts';
 import { allOrNone, type Binding, readBinding, removeBinding, withClaims, writeBinding } from './books.ts';
 import type { Guard } from './guards.ts';
 import type { JournalMove } from './journal.ts';
 import { driverExists, loadHostModule } from './modules.ts';
 import { type DeviceState, describeState, sameState } from './move.ts';
 import { recordedVfs, type SriovChange } from './sriov.ts';
-import { observe, runMoves, type Work } from './transaction.ts';
+import { runMoves } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
 import { withoutVfs } from './vfPlan.ts';
 
@@ -108,11 +110,10 @@ export async function vfsBack(
 export function closeBooks(host: Host, binding: Binding, sriov: SriovChange | undefined): void {
   for (const vf of recordedVfs(sriov?.from)) removeBinding(host, vf.address);
   for (const vf of binding.vf_bindings ?? []) {
-    const group = host.linkName(host.device(vf.address, 'iommu_group'));
     // Without `sriov` what is there was written by a dead process, or by a guest since.
     const there = sriov === undefined && readBinding(host, vf.address) !== null;
     if (!there && host.list(host.device(vf.address)) !== null)
-      writeBinding(host, { ...vf, group: group !== null && /^\d{1,7}$/.test(group) ? Number(group) : null });
+      writeBinding(host, { ...vf, group: groupNow(host, vf.address) });
   }
   removeBinding(host, binding.address);
 }

@@ -5,13 +5,14 @@
 import type { Host } from '../host/host.ts';
 import { heldBy } from '../pci/holders.ts';
 import type { Inventory, PciDevice } from '../pci/inventory.ts';
+import { observe, type Work } from './access.ts';
 import { newBinding, type Owner, readBinding, removeBinding, writeBinding } from './books.ts';
 import { ensureDriver } from './giveBack.ts';
 import { type JournalEntry, type JournalMove, readJournal, removeJournal, writeJournal } from './journal.ts';
 import { describeState, sameState } from './move.ts';
 import { endQuarantine, readQuarantine } from './quarantine.ts';
 import { recoverPf } from './recoverPf.ts';
-import { observe, restoreBytes, settleMove, type Work } from './transaction.ts';
+import { restoreBytes, settleMove } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
 
 /** Which way an entry is finished: back to where its devices were, or on to where they were going. */

@@ -3,9 +3,9 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
+import type { Work } from './access.ts';
 import { groupLocks } from './bind.ts';
 import { type Finish, recover } from './recover.ts';
-import type { Work } from './transaction.ts';
 
 export type SessionOptions = {
   /** Time for everything, waits for locks included, in ms. */
@@ -68,21 +68,36 @@ export async function changing<T>(
     unlocks.push(await takeLocks(host, fresh, deadline, options.signal));
     for (const name of fresh) held.add(name);
   };
-  work.lockGroups = lock;
+  // One after the other: two at once could wait for each other in this very process.
+  let queue = Promise.resolve();
+  work.lockGroups = (more, deadline) => {
+    const turn = queue.then(() => lock(more, deadline));
+    queue = turn.catch(() => {});
+    return turn;
+  };
   try {
     await lock(groups, work.deadline);
-    const { done, left } = await recover(work, inventory, groups, options.finish);
-    if (left.length > 0) {
-      throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, {
-        hint: `See ${host.journalDir}`,
-        data: { left },
-      });
-    }
-    return await body(work, done, scanInventory(host));
+    const recovered = await putRight(work, inventory, groups, options.finish);
+    return await body(work, recovered, scanInventory(host));
   } finally {
     work.writer.close();
     for (const unlock of unlocks.reverse()) unlock();
   }
+}
+
+/** {@link recover} of groups whose locks are held: a line for each device. Raises HOSTDEV_UNDO_INCOMPLETE when one cannot be recovered. */
+export async function putRight(
+  work: Work,
+  inventory: Inventory,
+  groups: readonly (number | null)[],
+  finish?: Finish,
+): Promise<string[]> {
+  const { done, left } = await recover(work, inventory, groups, finish);
+  if (left.length === 0) return done;
+  throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, {
+    hint: `See ${work.host.journalDir}`,
+    data: { left },
+  });
 }
 
 /** Devices as they are in `fresh`, with the locks of the groups they are in by now: a VF that was made anew may be in another. One that went stays as it was seen. */

@@ -8,12 +8,12 @@
  * - Undo goes in reverse, starts from what is observed, keeps the first error and reports what it could not put back.
  */
 import { sleep } from '../clock.ts';
-import { ERRORS, EXIT, HostdevError, isErrno } from '../errors.ts';
+import { ERRORS, EXIT, HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline } from '../store/locks.ts';
-import { accessError, observe, type Work, write } from './access.ts';
+import { observe, restore, type Work, write } from './access.ts';
 import {
   type JournalEntry,
   type JournalKind,
@@ -24,8 +24,6 @@ import {
 } from './journal.ts';
 import { type DeviceState, describeState, type Move, type Step, sameState, stepsOf } from './move.ts';
 import { type Engine, settlePf, writeAutoprobe, writeNumvfs } from './vfs.ts';
-
-export { observe, type Work } from './access.ts';
 
 /** How long a bound VFIO driver may take to show its vfio-dev: kernels before 6.1 never do. */
 const SETTLE_MS = 100;
@@ -193,19 +191,11 @@ async function settleVfsOf(work: Work, move: JournalMove, end: 'from' | 'to'): P
   if (move.sriov !== undefined) await settlePf(work, { ...move, sriov: move.sriov }, end, ENGINE);
 }
 
-/**
- * On a tree that is no sysfs (a static copy that reacts to nothing) clearing an override does not read back as it was. The kernel's own file refuses this
- * write (EPERM by the helper's look at the file system), and there the text is back already.
- */
+/** Puts the override's bytes back where the tree is no sysfs. */
 export async function restoreBytes(work: Work, move: JournalMove): Promise<void> {
-  const path = work.host.device(move.address, 'driver_override');
   const now = await observe(work, move.address);
   if (now === null || now.overrideBytes === move.override_bytes) return;
-  try {
-    await work.writer.restoreFile(path, move.override_bytes, Math.max(work.deadline.left, 1));
-  } catch (e) {
-    if (!isErrno(e, 'EPERM')) throw accessError(work, move.address, `Failed to restore ${path}`, e);
-  }
+  await restore(work, move.address, work.host.device(move.address, 'driver_override'), move.override_bytes);
 }
 
 /** Makes one write and looks whether it did what it should. */

@@ -7,10 +7,11 @@
 import { sleep } from '../clock.ts';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type Address, isAddress } from '../pci/address.ts';
+import type { Address } from '../pci/address.ts';
 import { type PciDevice, printable, scanInventory } from '../pci/inventory.ts';
+import { vfLinks } from '../pci/vfLinks.ts';
 import { Deadline } from '../store/locks.ts';
-import { observe, readLocked, type Work, write } from './access.ts';
+import { observe, readLocked, restore, type Work, write } from './access.ts';
 import { type ModuleLists, readModuleLists, variantDriver } from './driverChoice.ts';
 import type { JournalMove } from './journal.ts';
 import { loadedDriver, loadHostModule } from './modules.ts';
@@ -40,19 +41,6 @@ export type Engine = {
 const APPEAR_MS = 10_000;
 
 export type SeenSriov = SriovState & { vfs: VfState[]; numvfs_bytes: string; autoprobe_bytes: string | null };
-
-/** The `virtfn<n>` links of a PF, in order of n. Raises HOSTDEV_SYSFS for one that leads to no PCI address. */
-export function vfLinks(host: Host, pf: Address): Address[] {
-  const names = (host.list(host.device(pf)) ?? []).filter((n) => /^virtfn\d{1,5}$/.test(n));
-  names.sort((a, b) => Number(a.slice('virtfn'.length)) - Number(b.slice('virtfn'.length)));
-  return names.flatMap((n) => {
-    const target = host.linkName(host.device(pf, n));
-    if (target === null) return [];
-    if (!isAddress(target))
-      throw new HostdevError('HOSTDEV_SYSFS', `${host.device(pf, n)} leads to ${printable(target)}: no PCI address`);
-    return [target];
-  });
-}
 
 /**
  * What a PF's SR-IOV is now. Raises HOSTDEV_NO_SRIOV when it has no sriov_numvfs (any more), HOSTDEV_SYSFS for content that the kernel does not write,
@@ -312,12 +300,7 @@ async function restoreBytes(work: Work, pf: Address, sriov: SriovChange, end: 'f
     ['sriov_drivers_autoprobe', sriov.autoprobe_bytes],
   ] as const) {
     const path = work.host.device(pf, attribute);
-    if (bytes === null || (await readLocked(work, pf, path)) === bytes) continue;
-    try {
-      await work.writer.restoreFile(path, bytes, Math.max(work.deadline.left, 1));
-    } catch (e) {
-      if (!isErrno(e, 'EPERM')) throw e;
-    }
+    if (bytes !== null && (await readLocked(work, pf, path)) !== bytes) await restore(work, pf, path, bytes);
   }
 }
 

@@ -5,12 +5,13 @@
  * what was there before is noted, because libvirt does not restore an override and forgets the host driver.
  */
 
+import { observe, type Work } from '../binding/access.ts';
 import { liftedFor } from '../binding/allowances.ts';
 import { addClaim, type BindRequest, executeBind, planBind, refuse } from '../binding/bind.ts';
 import { type Binding, type Claim, newBinding, ownerText, readBinding, withClaims } from '../binding/books.ts';
 import { type Allowance, firm, type Guard, judge, type Refusal } from '../binding/guards.ts';
 import { asTheyAre, changing, type SessionOptions } from '../binding/session.ts';
-import { observe, onVfio, type Work } from '../binding/transaction.ts';
+import { onVfio } from '../binding/transaction.ts';
 import { readUsages, vfioNodes } from '../binding/usage.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';

@@ -309,6 +309,18 @@ describe('a PF with idle VFs', () => {
     expect([...plan.steps.map((s) => `${s.path}=${s.value.trim()}`)].sort()).toEqual([...sim.kernel.writes].sort());
   });
 
+  test('changed by somebody else since: --to-host brings it to its driver, without the VFs it had', async () => {
+    await start('mixed');
+    await bindDevices(sim.host, [PF], null, ALLOW);
+    pf().override = 'somebody';
+    expect(await failed(unbindDevices(sim.host, [PF], false, ADMIN))).toMatchObject({ code: 'HOSTDEV_IN_USE' });
+    await unbindDevices(sim.host, [PF], true, ADMIN);
+    expect(pf()).toMatchObject({ driver: 'igb', override: null });
+    expect(vfsOf(sim.kernel, PF)).toEqual([]);
+    expect(readBooks(sim.host)).toEqual([]);
+    expect(readJournal(sim.host)).toEqual([]);
+  });
+
   test('put back on its driver by hand: unbind still brings its VFs', async () => {
     await start('mixed');
     const before = all();

@@ -1,7 +1,7 @@
 /** The VFs of a PF: they go with its driver. */
 import type { Host } from '../../host/host.ts';
-import { isAddress } from '../../pci/address.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
+import { groupNow, vfLinks } from '../../pci/vfLinks.ts';
 import { readBinding } from '../books.ts';
 import type { Usage, Use } from '../guards.ts';
 
@@ -9,23 +9,17 @@ const NAMED = 4;
 
 /** A PF's VFs by its virtfn links, with what says where their nodes and interfaces are. None of these takes a lock. */
 export function vfsOf(host: Host, pf: PciDevice): PciDevice[] {
-  const vfs: PciDevice[] = [];
-  for (let n = 0; n < (pf.sriov_numvfs ?? 0); n += 1) {
-    const address = host.linkName(host.device(pf.address, `virtfn${n}`));
-    if (address === null || !isAddress(address)) continue;
-    const group = host.linkName(host.device(address, 'iommu_group'));
-    vfs.push({
-      ...pf,
-      address,
-      driver: host.linkName(host.device(address, 'driver')),
-      iommu_group: group !== null && /^\d{1,7}$/.test(group) ? Number(group) : null,
-      dev_type: 'type-VF',
-      parent_addr: pf.address,
-      sriov_totalvfs: null,
-      sriov_numvfs: null,
-    });
-  }
-  return vfs;
+  if ((pf.sriov_numvfs ?? 0) === 0) return [];
+  return vfLinks(host, pf.address).map((address) => ({
+    ...pf,
+    address,
+    driver: host.linkName(host.device(address, 'driver')),
+    iommu_group: groupNow(host, address),
+    dev_type: 'type-VF',
+    parent_addr: pf.address,
+    sriov_totalvfs: null,
+    sriov_numvfs: null,
+  }));
 }
 
 /** `usageOf` each VF: one that is in use makes it firm, because `--allow=vfs` is for removing idle ones. */
