@@ -1,62 +1,26 @@
 /** The rules of what a domain takes from the host: PCI hostdevs, interfaces of type hostdev, NVMe disks. Checked against libvirt 9.0.0, 11.3.0 and 12.8.0. */
 import type { Element } from '@xmldom/xmldom';
+import {
+  DISPLAY_FROM,
+  faults,
+  hostdevInterfaces,
+  nvmeDisks,
+  ofType,
+  pciHostdevs,
+  sourceAddress,
+  sourceOf,
+} from './deviceParts.ts';
+import { hostdevFaults, interfaceFaults, nvmeFaults } from './deviceSchema.ts';
 import { type DomainFacts, isQemu, type Part } from './domainFacts.ts';
-import { type Grammar, grammarFaults } from './grammar.ts';
+import { grammarFaults } from './grammar.ts';
 import { child, children } from './hostDevices.ts';
-import {
-  ANY,
-  below,
-  elements,
-  type Fault,
-  ON_OFF,
-  PCI_ADDRESS,
-  type Rule,
-  type Shape,
-  shapeFaults,
-  sinceLibvirt,
-  type Target,
-  YES_NO,
-} from './rules.ts';
-import {
-  ALIAS,
-  acpiIndexGrammar,
-  BOOT,
-  diskGrammar,
-  guestAddressGrammar,
-  interfaceGrammar,
-  NET_DRIVER,
-  ROM,
-  TEAMING_TRANSIENT,
-  VIRTIO_OPTIONS,
-  virtualPortGrammar,
-} from './shapes.ts';
-import { type Version, version } from './version.ts';
+import { TEAMING_TRANSIENT } from './interfaceShape.ts';
+import { ANY, below, type Fault, PCI_ADDRESS, type Rule, sinceLibvirt, type Target } from './rules.ts';
+import { guestAddressGrammar } from './shapes.ts';
+import { version } from './version.ts';
 import { printable } from './xmlScan.ts';
 
-const DRIVER_MODEL_FROM = version('10.0.0');
-const DISPLAY_FROM = version('10.3.0');
-const ACPI_NODESET_FROM = version('11.8.0');
-const IOMMUFD_FROM = version('12.1.0');
 const IOMMUFD_DOMAIN_FROM = version('12.2.0');
-
-const ofType = (parts: readonly Part[], type: string): Part[] =>
-  parts.filter((p) => p.element.getAttribute('type') === type);
-
-const pciHostdevs = (d: DomainFacts): Part[] =>
-  ofType(d.hostdevs, 'pci').filter((p) => (p.element.getAttribute('mode') ?? 'subsystem') === 'subsystem');
-
-const hostdevInterfaces = (d: DomainFacts): Part[] => ofType(d.interfaces, 'hostdev');
-
-const nvmeDisks = (d: DomainFacts): Part[] => ofType(d.disks, 'nvme');
-
-const sourceOf = (p: Part): Element | undefined => child(p.element, 'source');
-
-const sourceAddress = (p: Part): Element | undefined => {
-  const source = sourceOf(p);
-  return source && child(source, 'address');
-};
-
-const faults = (part: Part, causes: readonly string[]): Fault[] => causes.map((cause) => ({ part, cause }));
 
 /** The numbers of an address, 0 where an attribute is missing, as libvirt reads it; null when one is no number. */
 function addressKey(e: Element): string | null {
@@ -67,145 +31,6 @@ function addressKey(e: Element): string | null {
     return /^0[0-7]+$/.test(text) ? Number.parseInt(text, 8) : Number(text);
   });
   return parts.includes(null) ? null : parts.map((n) => (n ?? 0).toString(16)).join(':');
-}
-
-/** `<driver>` of a host device by libvirt's schema of a version; `named`: that of a `<hostdev>`, which had to have a name once. */
-function driverFaults(e: Element, libvirt: Version | null, named: boolean): { cause: string; since?: string }[] {
-  const old = below(libvirt, DRIVER_MODEL_FROM);
-  const found = shapeFaults(e, {
-    attributes: {
-      name: /^(kvm|vfio|xen)$/,
-      ...(old ? {} : { model: /./ }),
-      ...(below(libvirt, IOMMUFD_FROM) ? {} : { iommufd: YES_NO }),
-      ...(named ? {} : e.hasAttribute('name') ? VIRTIO_OPTIONS : { ...VIRTIO_OPTIONS, ...NET_DRIVER }),
-    },
-    children: named ? [] : ['host', 'guest'],
-  }).map((cause): { cause: string; since?: string } => {
-    const name = /no attribute '(\w+)'/.exec(cause)?.[1];
-    const from = name === 'model' ? DRIVER_MODEL_FROM : name === 'iommufd' ? IOMMUFD_FROM : null;
-    return from ? { cause: `${cause} before ${sinceLibvirt(from)}`, since: sinceLibvirt(from) } : { cause };
-  });
-  if (old && named && found.length === 0 && e.getAttribute('name') === null) {
-    found.push({
-      cause: `<driver> without a name needs ${sinceLibvirt(DRIVER_MODEL_FROM)}`,
-      since: sinceLibvirt(DRIVER_MODEL_FROM),
-    });
-  }
-  return found;
-}
-
-const addressCauses = (e: Element, extra: Shape['attributes'] = {}): string[] =>
-  shapeFaults(e, { attributes: { ...PCI_ADDRESS, ...extra }, children: ['zpci'] });
-
-function hostdevShape(libvirt: Version | null): Shape {
-  return {
-    attributes: {
-      mode: /^subsystem$/,
-      type: ANY,
-      managed: YES_NO,
-      ...(below(libvirt, DISPLAY_FROM) ? {} : { display: ON_OFF, ramfb: ON_OFF }),
-    },
-    children: ['driver', 'teaming', 'source', 'alias', 'acpi', 'boot', 'rom', 'address', 'readonly', 'shareable'],
-  };
-}
-
-function hostdevFaults({ domain, versions }: Target): Fault[] {
-  const odd = domain.hostdevs.flatMap((p) => {
-    const mode = p.element.getAttribute('mode') ?? 'subsystem';
-    if (mode !== 'subsystem' && mode !== 'capabilities') return faults(p, [`'${printable(mode)}' is no mode`]);
-    return p.element.getAttribute('type') === null ? faults(p, ['it has no type']) : [];
-  });
-  return [...odd, ...pciHostdevs(domain).flatMap((p) => oneHostdev(p, versions.libvirt))];
-}
-
-function oneHostdev(p: Part, libvirt: Version | null): Fault[] {
-  const found: Fault[] = [];
-  for (const cause of shapeFaults(p.element, hostdevShape(libvirt))) {
-    const late = /no attribute '(display|ramfb)'/.test(cause);
-    found.push(
-      late
-        ? { part: p, cause: `${cause} before ${sinceLibvirt(DISPLAY_FROM)}`, since: sinceLibvirt(DISPLAY_FROM) }
-        : { part: p, cause },
-    );
-  }
-  const source = sourceOf(p);
-  const address = sourceAddress(p);
-  if (!source) found.push({ part: p, cause: 'it has no <source>' });
-  else if (!address) found.push({ part: p, cause: 'its <source> has no <address>' });
-  if (source) {
-    found.push(
-      ...faults(
-        p,
-        shapeFaults(source, {
-          attributes: { startupPolicy: /^(mandatory|requisite|optional)$/, writeFiltering: YES_NO },
-          children: ['address'],
-        }),
-      ),
-    );
-  }
-  if (address) found.push(...faults(p, addressCauses(address)));
-  if (isTornApart(p.element)) {
-    found.push({ part: p, cause: '<driver>, <teaming> and <source> do not stand together' });
-  }
-  const driver = child(p.element, 'driver');
-  if (driver) found.push(...driverFaults(driver, libvirt, true).map((f) => ({ part: p, ...f })));
-  found.push(...faults(p, childCauses(p.element, { rom: ROM, boot: BOOT, alias: ALIAS, readonly: {}, shareable: {} })));
-  found.push(...faults(p, childCauses(p.element, { acpi: acpiIndexGrammar(true) })));
-  const nodeset = child(p.element, 'acpi')?.getAttribute('nodeset');
-  if (nodeset != null && below(libvirt, ACPI_NODESET_FROM)) {
-    found.push({
-      part: p,
-      cause: `<acpi> has no attribute 'nodeset' before ${sinceLibvirt(ACPI_NODESET_FROM)}`,
-      since: sinceLibvirt(ACPI_NODESET_FROM),
-    });
-  }
-  return found;
-}
-
-/** What the elements directly in `e` are not by their grammars. */
-const childCauses = (e: Element, grammars: Record<string, Grammar>): string[] =>
-  Object.entries(grammars).flatMap(([name, g]) => children(e, name).flatMap((c) => grammarFaults(c, g)));
-
-/** libxml2 matches the group of these within the rest only where nothing stands between them (measured: 9.0.0 to 12.8.0). */
-function isTornApart(e: Element): boolean {
-  const places = elements(e).flatMap((c, i) => (['driver', 'teaming', 'source'].includes(c.nodeName) ? [i] : []));
-  return places.length > 1 && (places.at(-1) ?? 0) - (places[0] ?? 0) !== places.length - 1;
-}
-
-function interfaceFaults({ domain, versions }: Target): Fault[] {
-  const grammar = interfaceGrammar('hostdev', versions.libvirt);
-  return hostdevInterfaces(domain).flatMap((p) => {
-    const found: Fault[] = faults(p, grammarFaults(p.element, grammar));
-    const say = (cause: string): number => found.push({ part: p, cause });
-    const source = sourceOf(p);
-    const address = sourceAddress(p);
-    const type = address?.getAttribute('type');
-    if (source)
-      found.push(...faults(p, shapeFaults(source, { attributes: { missing: YES_NO }, children: ['address'] })));
-    if (source && !address) say('its <source> has no <address>');
-    else if (address && type !== 'pci' && type !== 'usb') say(`the <address> in its <source> needs type='pci'`);
-    else if (address && type === 'pci') found.push(...faults(p, addressCauses(address, { type: ANY })));
-    const port = child(p.element, 'virtualport');
-    if (port) {
-      const shape = virtualPortGrammar(port.getAttribute('type'));
-      if (shape) found.push(...faults(p, grammarFaults(port, shape)));
-      else say('its <virtualport> has no type that there is');
-      const parameters = child(port, 'parameters');
-      if (port.getAttribute('type') === '802.1Qbh' && !parameters?.getAttribute('profileid')) {
-        say('its 802.1Qbh has no profileid');
-      }
-      if (port.getAttribute('type') === '802.1Qbg') {
-        const missing = ['managerid', 'typeid', 'typeidversion'].filter((n) => !parameters?.hasAttribute(n));
-        if (missing.length > 0) say(`its 802.1Qbg has no ${missing.join(', ')}`);
-      }
-    }
-    if (isQemu(domain) && child(p.element, 'mtu')) say('<mtu> is not for host devices');
-    if (child(p.element, 'port')?.getAttribute('isolated') === 'yes') say('<port isolated> is not for host devices');
-    found.push(...faults(p, childCauses(p.element, { acpi: acpiIndexGrammar(false) })));
-    const driver = child(p.element, 'driver');
-    if (driver) found.push(...driverFaults(driver, versions.libvirt, false).map((f) => ({ part: p, ...f })));
-    return found;
-  });
 }
 
 function vlanTags(p: Part): Element[] {
@@ -265,30 +90,6 @@ function transientFaults(domain: DomainFacts): Fault[] {
     const type = teaming.getAttribute('type');
     if (type === 'transient') return faults(p, grammarFaults(teaming, TEAMING_TRANSIENT));
     return faults(p, [`the type is '${printable(type ?? '')}'`]);
-  });
-}
-
-function nvmeFaults({ domain, versions }: Target): Fault[] {
-  const grammar = diskGrammar('nvme', versions.libvirt);
-  return nvmeDisks(domain).flatMap((p) => {
-    const source = sourceOf(p);
-    const address = sourceAddress(p);
-    const found = grammarFaults(p.element, grammar);
-    found.push(...childCauses(p.element, { acpi: acpiIndexGrammar(false) }));
-    if (!address) found.push('it has no <source> with an <address>');
-    else found.push(...addressCauses(address));
-    if (isQemu(domain) && ['cdrom', 'floppy'].includes(p.element.getAttribute('device') ?? '')) {
-      found.push('it is of removable media');
-    }
-    const name = child(p.element, 'driver')?.getAttribute('name') ?? 'qemu';
-    if (isQemu(domain) && name !== 'qemu') found.push(`its driver is '${printable(name)}' and not qemu`);
-    if (source && source.getAttribute('type') !== 'pci') found.push("its <source> has no type='pci'");
-    const managed = source?.getAttribute('managed');
-    if (managed != null && !YES_NO.test(managed)) found.push(`'${printable(managed)}' is no value for 'managed'`);
-    const namespace = source?.getAttribute('namespace') ?? null;
-    if (namespace === null || !/^\d{1,10}$/.test(namespace)) found.push('its <source> has no namespace');
-    else if (Number(namespace) === 0) found.push("a namespace can't be 0");
-    return faults(p, found);
   });
 }
 

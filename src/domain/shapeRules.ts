@@ -1,10 +1,13 @@
 /** The rules of a domain's shape around its host devices: what libvirt's schema and parser refuse there. */
 
+import { controllerGrammar } from './controllerShape.ts';
+import { diskGrammar } from './diskShape.ts';
 import { isArmVirt, isQemu, isX86, type Part, partOf } from './domainFacts.ts';
+import { domainGrammar } from './domainShape.ts';
 import { type Grammar, grammarFaults } from './grammar.ts';
 import { child, children } from './hostDevices.ts';
+import { interfaceGrammar } from './interfaceShape.ts';
 import { elements, type Fault, type Rule, type Target } from './rules.ts';
-import { controllerGrammar, diskGrammar, domainGrammar, interfaceGrammar } from './shapes.ts';
 import type { Version } from './version.ts';
 import { printable } from './xmlScan.ts';
 

@@ -1,0 +1,132 @@
+/** `<interface>` and what is in it: virtualport, vlan, teaming. */
+import type { Grammar } from './grammar.ts';
+import { ANY, ON_OFF, YES_NO } from './rules.ts';
+import { ALIAS, any, BOOT, isNewer, later, POSITIVE, ROM } from './shapes.ts';
+import type { Version } from './version.ts';
+
+export const TEAMING_TRANSIENT: Grammar = {
+  attributes: { type: /^transient$/, persistent: /^[a-zA-Z0-9_\-.]+$/ },
+  required: ['type', 'persistent'],
+};
+
+/** Of an interface that is no host device: the partner's side too. */
+const TEAMING: Grammar = {
+  attributes: { type: /^(persistent|transient)$/, persistent: /^[a-zA-Z0-9_\-.]+$/ },
+  required: ['type'],
+};
+
+/** `<driver>` of an interface that has none of VFIO's names: the schema takes it for any kind. */
+export const NET_DRIVER = {
+  queues: POSITIVE,
+  rx_queue_size: POSITIVE,
+  tx_queue_size: POSITIVE,
+  txmode: /^(iothread|timer)$/,
+  ioeventfd: ON_OFF,
+  event_idx: ON_OFF,
+  rss: ON_OFF,
+  rss_hash_report: ON_OFF,
+};
+
+const PARAMETERS: Record<string, readonly string[]> = {
+  '802.1Qbg': ['managerid', 'typeid', 'typeidversion', 'instanceid'],
+  '802.1Qbh': ['profileid'],
+  openvswitch: ['profileid', 'interfaceid'],
+  midonet: ['interfaceid'],
+};
+const UUID = /^([a-fA-F0-9]{32}|[a-fA-F0-9]{8}-([a-fA-F0-9]{4}-){3}[a-fA-F0-9]{12})$/;
+const PARAMETER: Record<string, RegExp> = {
+  managerid: /^(0x[0-9a-fA-F]{1,2}|0*(25[0-5]|2[0-4]\d|1?\d?\d))$/,
+  typeid: /^(0x[0-9a-fA-F]{1,6}|\d{1,8})$/,
+  typeidversion: /^(0x[0-9a-fA-F]{1,2}|0*(25[0-5]|2[0-4]\d|1?\d?\d))$/,
+  instanceid: UUID,
+  profileid: /^.{0,39}$/s,
+  interfaceid: UUID,
+};
+
+/** `<virtualport>` by its type; one without a type is for interfaces of networks (virNetDevVPortProfileParse). */
+export function virtualPortGrammar(type: string | null): Grammar | null {
+  const names = type !== null && Object.hasOwn(PARAMETERS, type) ? PARAMETERS[type] : undefined;
+  if (!names) return null;
+  const attributes = Object.fromEntries(names.map((n) => [n, PARAMETER[n] ?? ANY]));
+  const required = type === 'midonet' ? names : [];
+  return {
+    attributes: { type: ANY },
+    children: { parameters: { attributes, required } },
+    needs: type === 'midonet' ? ['parameters'] : [],
+  };
+}
+
+const VLAN_ID = /^\s*0*(409[0-5]|40[0-8]\d|[1-3]?\d{1,3})$/;
+export const VLAN: Grammar = {
+  attributes: { trunk: /^yes$/ },
+  children: { tag: { attributes: { id: VLAN_ID, nativeMode: /^(tagged|untagged)$/ }, required: ['id'] } },
+  needs: ['tag'],
+  many: ['tag'],
+};
+
+const DEVICE_NAME = /^[a-zA-Z0-9_.\-\\:/]+$/;
+export const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i;
+
+/** Interfaces whose kind needs a source. */
+const WITH_SOURCE = [
+  'hostdev',
+  'bridge',
+  'network',
+  'direct',
+  'vdpa',
+  'internal',
+  'mcast',
+  'client',
+  'udp',
+  'server',
+  'vhostuser',
+  'vds',
+];
+
+/** `<interface>` of a type: source, driver, virtualport, address and teaming have rules of their own where it takes a host device. */
+export const interfaceGrammar = (type: string | null, libvirt: Version | null): Grammar => ({
+  attributes: {
+    type: /^(bridge|ethernet|vhostuser|network|direct|user|internal|mcast|client|udp|server|hostdev|vdpa|null|vds)$/,
+    ...(type === 'hostdev' ? { managed: YES_NO } : {}),
+    trustGuestRxFilters: YES_NO,
+  },
+  required: ['type'],
+  children: {
+    ...any(['source', 'driver', 'virtualport', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
+    ...any(['backend', 'filterref', 'tune', 'bandwidth', 'acpi']),
+    ...(type === 'bridge' ? { source: BRIDGE_SOURCE } : {}),
+    ...(type === 'hostdev' ? {} : { teaming: TEAMING }),
+    link: { attributes: { state: /^(up|down)$/ }, required: ['state'] },
+    mtu: { attributes: { size: /^\d{1,5}$/ }, required: ['size'] },
+    target: { attributes: { dev: DEVICE_NAME, managed: YES_NO }, required: ['dev'] },
+    guest: { attributes: { dev: DEVICE_NAME, actual: DEVICE_NAME } },
+    mac: {
+      attributes: {
+        address: MAC,
+        type: /^(generated|static)$/,
+        check: YES_NO,
+        ...Object.fromEntries(later(libvirt, ['currentAddress']).map((n) => [n, MAC])),
+      },
+      required: ['address'],
+    },
+    script: { attributes: { path: /./ }, required: ['path'] },
+    downscript: { attributes: { path: /./ }, required: ['path'] },
+    backenddomain: { attributes: { name: /^[^\n]+$/ }, required: ['name'] },
+    model: { attributes: { type: /^[a-zA-Z0-9\-_]+$/ }, required: ['type'] },
+    alias: ALIAS,
+    boot: BOOT,
+    rom: ROM,
+    vlan: VLAN,
+    port: { attributes: { isolated: YES_NO } },
+  },
+  many: ['ip', 'route', 'portForward'],
+  needs: type !== null && WITH_SOURCE.includes(type) ? ['source'] : [],
+  open: isNewer(libvirt),
+});
+
+/** `<source>` of the plain kinds: what the schema and the parser have; others are not looked into. */
+const NETWORK_SOURCE = { network: ANY, portgroup: DEVICE_NAME, portid: UUID };
+const BRIDGE_SOURCE: Grammar = {
+  attributes: { bridge: /^[a-zA-Z0-9_.\-\\:/ ]*$/, macTableManager: /^(kernel|libvirt)$/, ...NETWORK_SOURCE },
+  required: ['bridge'],
+};
