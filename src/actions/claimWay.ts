@@ -1,6 +1,5 @@
 /** The two ways in which requests get devices: from the pools alone, or as Placement allocates them first ([filter_scheduler]pci_in_placement). */
-import { Ledger } from '../placement/ledger.ts';
-import type { ProviderUnits } from '../pool/filters.ts';
+import { type Candidate, Ledger } from '../placement/ledger.ts';
 import type { ClaimOptions, PciTracker } from '../pool/tracker.ts';
 import { NovaError } from '../spec/novaError.ts';
 import type { PciRequest } from '../spec/request.ts';
@@ -34,7 +33,7 @@ export function wayOf(setup: PciSetup, tracker: PciTracker, isolate: boolean): W
   tracker.assignProviders((d) => ledger.providerOf(d));
   const providers = new Map(devices.map((d) => [d.device.address, ledger.providerOf(d)]));
   // Placement offers candidates, the pools decide which of them they can serve.
-  const find = (requests: readonly PciRequest[], options: ClaimOptions): readonly ProviderUnits[] | null =>
+  const find = (requests: readonly PciRequest[], options: ClaimOptions): Candidate | null =>
     ledger.findCandidate(requests, isolate, (units) => tracker.isSupported(requests, { ...options, units }));
   return {
     supports: (requests, options) => find(requests, options) !== null,

@@ -203,11 +203,7 @@ class Simulation {
     const { units, isSupported } = this.#schedule(tracker, step, requests, place);
     const base = { supported: isSupported, requests };
     if (!isSupported && !step.force) return { ...base, stage: 'support', error: null };
-    if (units !== null)
-      this.#ledger.allocate(
-        step.instance,
-        units.map((u) => u ?? new Map()),
-      );
+    if (units !== null) this.#ledger.allocate(step.instance, units);
     const claimed = attempt(() =>
       tracker.claim(step.instance, requests, { place, spread: step.spread, ...(units === null ? {} : { units }) }),
     );
@@ -263,14 +259,9 @@ class Simulation {
       return { isSupported: tracker.isSupported(requests, { place, spread }), units: null };
     // Neutron's requests are not in Placement.
     const asked = requests.map((r) => (r.alias_name === null ? null : r));
-    const isIsolated = step.groupPolicy === 'isolate';
-    let units: ProviderUnits[] | null = null;
-    this.#ledger.findCandidate(asked, isIsolated, (candidate) => {
-      const these = candidate.map((m) => (m.size === 0 ? null : new Map(m)));
-      if (!tracker.isSupported(requests, { place, units: these })) return false;
-      units = these;
-      return true;
-    });
+    const units = this.#ledger.findCandidate(asked, step.groupPolicy === 'isolate', (candidate) =>
+      tracker.isSupported(requests, { place, units: candidate }),
+    );
     return { isSupported: units !== null, units };
   }
 }

@@ -2,6 +2,7 @@
  * Placement's own books for the providers of one host, as far as Nova's view of PCI devices depends on them: inventories, traits, allocations, and the answers 409 and 400.
  * Its order of candidates is a guess of the real server's: by provider name.
  */
+import type { ProviderUnits } from '../pool/filters.ts';
 import type { DeviceState } from '../pool/tracker.ts';
 import type { DeviceSpec } from '../spec/deviceSpec.ts';
 import { NovaError } from '../spec/novaError.ts';
@@ -23,20 +24,11 @@ export type PlacementView = {
 };
 
 type Book = { resourceClass: string; inventory: Inventory; traits: string[] };
-type Allocation = Map<string, { resourceClass: string; units: number }>;
+type Use = { resourceClass: string; units: number };
+type Allocation = Map<string, Use>;
 
-/**
- * What Placement would be told of these devices, with the allocations of those that are held; nothing is known of what is in Placement already. Raises
- * what {@link computeProviders} raises.
- */
-export const placementView = (
-  specs: readonly DeviceSpec[],
-  devices: readonly DeviceState[],
-  options: ViewOptions,
-): PlacementView => new Ledger(options).report(specs, devices);
-
-/** One set of devices from Placement: how many from which provider, for each request. */
-export type Candidate = Map<string, number>[];
+/** One set of devices from Placement: how many from which provider, for each request; null for one that takes nothing from it. */
+export type Candidate = ProviderUnits[];
 
 /** A host has few cards, and a request few devices: what is not found by then is not looked for further. */
 const MAX_TRIED = 20_000;
@@ -55,10 +47,12 @@ export class Ledger {
   report(specs: readonly DeviceSpec[], devices: readonly DeviceState[]): PlacementView {
     const providers = computeProviders(specs, devices, this.#options);
     const books = new Map<string, Book>();
-    for (const provider of providers.values()) books.set(provider.name, this.#bookOf(provider));
+    const uses = this.#uses();
+    for (const provider of providers.values())
+      books.set(provider.name, this.#bookOf(provider, uses.get(provider.name)));
     for (const [name, book] of this.#books) {
       // Still used, though no configured device is left: the class and traits of before.
-      const used = this.#used(name);
+      const used = uses.get(name)?.units ?? 0;
       if (used > 0 && !books.has(name)) books.set(name, { ...book, inventory: { total: used, max_unit: used } });
     }
     this.#books = new Map([...books].sort(([a], [b]) => (a < b ? -1 : 1)));
@@ -71,10 +65,10 @@ export class Ledger {
     return isReported(namedTags) ? providerName(device, this.#options.hypervisorHostname) : null;
   }
 
-  allocate(consumer: string, candidate: readonly ReadonlyMap<string, number>[]): void {
+  allocate(consumer: string, candidate: Candidate): void {
     const allocation: Allocation = this.#allocations.get(consumer) ?? new Map();
     for (const taken of candidate) {
-      for (const [name, units] of taken) {
+      for (const [name, units] of taken ?? []) {
         const before = allocation.get(name)?.units ?? 0;
         const cls = this.#books.get(name)?.resourceClass ?? '';
         allocation.set(name, { resourceClass: cls, units: before + units });
@@ -96,7 +90,13 @@ export class Ledger {
     isIsolated: boolean,
     test: (candidate: Candidate) => boolean,
   ): Candidate | null {
-    const left = new Map([...this.#books].map(([name, b]) => [name, Math.max(0, this.#capacity(name, b))]));
+    const uses = this.#uses();
+    const left = new Map(
+      [...this.#books].map(([name, { inventory: i }]) => [
+        name,
+        Math.max(0, i.total - (i.reserved ?? 0) - (uses.get(name)?.units ?? 0)),
+      ]),
+    );
     const wants = requests.map((r) => (r === null ? [] : this.#providersFor(r)));
     const most = (name: string): number => (isIsolated ? Math.min(1, left.get(name) ?? 0) : (left.get(name) ?? 0));
     const isHopeless = requests.some((r, i) => {
@@ -104,11 +104,15 @@ export class Ledger {
       return r !== null && (r.count > all || r.count > MAX_UNITS);
     });
     if (isHopeless) return null;
-    const candidate: Candidate = requests.map(() => new Map());
+    const filled = requests.map(() => new Map<string, number>());
     let tried = 0;
+    let candidate: Candidate | null = null;
     const fill = (request: number, units: number, from: number): boolean => {
-      if (request >= requests.length) return test(candidate);
-      const [names, taken] = [wants[request] ?? [], candidate[request] ?? new Map<string, number>()];
+      if (request >= requests.length) {
+        candidate = filled.map((m) => (m.size === 0 ? null : m));
+        return test(candidate);
+      }
+      const [names, taken] = [wants[request] ?? [], filled[request] ?? new Map<string, number>()];
       if (units === 0) return fill(request + 1, requests[request + 1]?.count ?? 0, 0);
       for (let i = from; i < names.length; i += 1) {
         const name = names[i] ?? '';
@@ -136,30 +140,28 @@ export class Ledger {
     return [...this.#books].filter(([, b]) => serves(b)).map(([name]) => name);
   }
 
-  #capacity(name: string, { inventory }: Book): number {
-    return inventory.total - (inventory.reserved ?? 0) - this.#used(name);
-  }
-
-  #used(name: string): number {
-    let used = 0;
-    for (const a of this.#allocations.values()) used += a.get(name)?.units ?? 0;
-    return used;
+  /** What all consumers have of each provider; of one class, which a provider keeps while it is used. */
+  #uses(): ReadonlyMap<string, Use> {
+    const uses: Allocation = new Map();
+    for (const a of this.#allocations.values()) {
+      for (const [name, { resourceClass: cls, units }] of a)
+        uses.set(name, { resourceClass: cls, units: units + (uses.get(name)?.units ?? 0) });
+    }
+    return uses;
   }
 
   /** The inventory of before is kept with what an operator reserved in it, as long as the total is the same. */
-  #bookOf(provider: Provider): Book {
+  #bookOf(provider: Provider, used: Use | undefined): Book {
     const { name } = provider;
     const before = this.#books.get(name);
-    for (const a of this.#allocations.values()) {
-      const used = a.get(name);
-      if (used === undefined || used.resourceClass === provider.resource_class) continue;
+    if (used !== undefined && used.resourceClass !== provider.resource_class) {
       throw new NovaError(
         'PlacementPciException',
         `${name}: ${used.resourceClass} is in use and cannot become ${provider.resource_class}`,
         { hint: 'Free the devices that are in use first, or configure them as before.' },
       );
     }
-    const total = Math.max(provider.devices.length, this.#used(name));
+    const total = Math.max(provider.devices.length, used?.units ?? 0);
     const isSame = before?.resourceClass === provider.resource_class && before.inventory.total === total;
     const isTaken = provider.oneTimeUse && provider.devices.some((d) => d.consumer !== null);
     const reserved = isTaken ? total : isSame ? before.inventory.reserved : undefined;
