@@ -135,7 +135,9 @@ const contents = (t: PciTracker): string[] =>
   t
     .pools()
     .filter((p) => p.count > 0)
-    .map((p) => JSON.stringify(Object.entries({ ...p, devices: p.devices.toSorted() }).sort()))
+    .map((p) =>
+      JSON.stringify(Object.entries({ ...p, devices: p.devices.toSorted() }).sort(([a], [b]) => (a < b ? -1 : 1))),
+    )
     .sort();
 
 const specsArb = fc.array(specObjects, { minLength: 1, maxLength: 3 });
