@@ -1,6 +1,6 @@
 /**
  * The script of node's startup snapshot: what node, and hostdev's layers of everyday, are after they were loaded, as one file. Where node was built without a snapshot
- * of its own (Debian's) starting from ours takes a third of the time (docs/decisions/0005-bundle.md). Run by src/warm.ts; native/launch.cc starts from it.
+ * of its own (Debian's) starting from ours is faster (docs/decisions/0005-bundle.md). Run by src/warm.ts; native/launch.cc starts from it.
  */
 import { join } from 'node:path';
 import { startupSnapshot } from 'node:v8';

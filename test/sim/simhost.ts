@@ -21,6 +21,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, describe } from 'vitest';
 import { loadNative } from '../../src/addon/load.ts';
 import { Host } from '../../src/host/host.ts';
+import { isLacking } from '../lacking.ts';
 import { CLI, hostdev, type Ran, ranOf } from '../mock/tree.ts';
 import { type HostDescription, linesOf } from '../scenarios/host.ts';
 
@@ -38,11 +39,8 @@ function missing(): string | null {
   return null;
 }
 
-const WHY = missing();
-if (WHY !== null) process.stderr.write(`\n!! test/sim SKIPPED: ${WHY}\n`);
-
 /** `describe`, skipped where there can be no simulated host. */
-export const describeSim = describe.skipIf(WHY !== null);
+export const describeSim = describe.skipIf(isLacking(missing()));
 
 export class SimHost {
   readonly root: string;

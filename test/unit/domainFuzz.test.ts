@@ -6,6 +6,7 @@ import { fuzzDomains } from '../fuzz/generate.ts';
 import { TEST_DRIVER, virshVersion } from '../fuzz/judge.ts';
 import { fingerprintOf, readRecords } from '../fuzz/record.ts';
 import { nodesOf, shrunk, write } from '../fuzz/tree.ts';
+import { isLacking } from '../lacking.ts';
 
 const records = readRecords();
 const virsh = virshVersion();
@@ -37,12 +38,9 @@ describe.each(records)('libvirt $libvirt, $driver driver, seed $seed', (r) => {
   });
 });
 
-if (virsh === null)
-  console.warn(
-    'domainFuzz: no virsh here: our verdicts are held against recorded ones only (apt-get install libvirt-clients)',
-  );
+const why = 'our verdicts are held against recorded ones only: apt-get install libvirt-clients';
 
-test.skipIf(virsh === null)(
+test.skipIf(isLacking(virsh === null ? why : null))(
   'the libvirt of this machine agrees with us on domains by chance',
   { timeout: 60_000 },
   async () => {

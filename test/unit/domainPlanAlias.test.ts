@@ -3,27 +3,19 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type ClaimWish, tryClaim } from '../../src/actions/claim.ts';
+import { tryClaim } from '../../src/actions/claim.ts';
 import { type DomainPlan, type DomainPlanRequest, planDomain } from '../../src/actions/domainPlan.ts';
 import { newBinding, writeBinding } from '../../src/binding/books.ts';
 import type { HostdevError } from '../../src/errors.ts';
 import { allDomains, canonical } from '../mock/domains.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B } from '../mock/hosts.ts';
 import { hostdev, type Ran } from '../mock/tree.ts';
+import { wish } from '../mock/wish.ts';
 
 const PF = '0000:21:00.0';
 const VF = (n: number): string => `0000:21:10.${n * 2}`;
 const VFS = '[[alias]]\nname = "vf"\nvendor_id = "8086"\nproduct_id = "10ca"\n';
 const OPTIONS = { allowed: new Set<never>(), deadlineMs: 5000, dryRun: false };
-
-const wish = (request: string, more: Partial<ClaimWish> = {}): ClaimWish => ({
-  request,
-  policy: null,
-  place: { numaCells: [], hostCells: [] },
-  isolate: false,
-  spread: false,
-  ...more,
-});
 
 const NOTHING: DomainPlanRequest = {
   add: [],

@@ -3,18 +3,17 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { has, isLacking } from '../lacking.ts';
 import { Plans, WISHES } from '../mock/plans.ts';
 import { droppedFromDomain } from '../mock/stored.ts';
 
 const SCHEMA = '/usr/share/libvirt/schemas/domain.rng';
-const has = (command: string): boolean => spawnSync(command, ['--version']).error === undefined;
-const noSchema = !existsSync(SCHEMA) || !has('xmllint');
-const noVirsh = !has('virsh');
-if (noSchema)
-  console.warn(
-    `SKIPPED: ${SCHEMA} (package libvirt0) or xmllint is not here, so no XML of ours meets libvirt's schema`,
-  );
-if (noVirsh) console.warn('SKIPPED: virsh (package libvirt-clients) is not here, so no libvirt takes XML of ours');
+const noSchema = isLacking(
+  existsSync(SCHEMA) && has('xmllint')
+    ? null
+    : `no XML of ours meets libvirt's schema: apt-get install libvirt0 libxml2-utils`,
+);
+const noVirsh = isLacking(has('virsh') ? null : 'no libvirt takes XML of ours: apt-get install libvirt-clients');
 
 const plans = new Plans();
 beforeAll(() => plans.write(WISHES, { libvirt: '9.0.0', qemu: '7.2.0' }), 120_000);

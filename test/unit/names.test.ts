@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { PciNames } from '../../src/pci/names.ts';
+import { isLacking } from '../lacking.ts';
 
 /** The forms that occur in the real file, and lines that look like others' ids. */
 const EXCERPT = [
@@ -127,7 +128,9 @@ describe('a file that is none', () => {
 
 const REAL = '/usr/share/misc/pci.ids';
 
-describe.skipIf(!existsSync(REAL))(`the file of this host (${REAL})`, () => {
+const noNames = isLacking(existsSync(REAL) ? null : `${REAL}: apt-get install pci.ids`);
+
+describe.skipIf(noNames)(`the file of this host (${REAL})`, () => {
   const text = existsSync(REAL) ? readFileSync(REAL, 'utf8') : '';
 
   test('known names', () => {

@@ -11,6 +11,7 @@ import { HostdevError } from '../../src/errors.ts';
 import type { PciDevice } from '../../src/pci/inventory.ts';
 import { type SimulatedHost, simulatedHost, UUID_A } from '../mock/hosts.ts';
 import { hostdev, StaticHost } from '../mock/tree.ts';
+import { wish } from '../mock/wish.ts';
 
 const PF = '0000:21:00.0';
 const VF = (n: number): string => `0000:21:10.${n * 2}`;
@@ -53,14 +54,6 @@ const TWO_CARDS: Partial<PciDevice>[] = [0x41, 0x42].flatMap((bus, node) => {
 
 const VF_SPEC = 'device_spec = {"product_id": "10ca"}';
 const VF_ALIAS = 'alias = {"name": "vf", "vendor_id": "8086", "product_id": "10ca", "device_type": "type-VF"}';
-const wish = (request: string, more: Partial<ClaimWish> = {}): ClaimWish => ({
-  request,
-  policy: null,
-  place: { numaCells: [], hostCells: [] },
-  isolate: false,
-  spread: false,
-  ...more,
-});
 const got = async (options: SetupOptions, w: ClaimWish): Promise<string[][]> =>
   (await tryClaim(sim.host, options, w)).requests.map((r) => r.devices.map((d) => d.address));
 

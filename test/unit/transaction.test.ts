@@ -3,8 +3,9 @@ import { bindDevices } from '../../src/actions/bind.ts';
 import { readStatus } from '../../src/actions/status.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import { readBooks } from '../../src/binding/books.ts';
-import { readJournal, writeJournal } from '../../src/binding/journal.ts';
+import { readJournal } from '../../src/binding/journal.ts';
 import { type SimulatedHost, simulatedHost } from '../mock/hosts.ts';
+import { leaveJournal } from '../mock/leftJournal.ts';
 
 const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4'];
 const ADMIN = { allowed: new Set<never>(), deadlineMs: 3000, dryRun: false };
@@ -143,17 +144,7 @@ test('a dead process left a bind half done: the next one in that group undoes it
     to: { driver: 'vfio-pci', override: 'vfio-pci' },
     override_bytes: '(null)\n',
   };
-  writeJournal(sim.host, {
-    schema: 1,
-    id: 'x-1-1',
-    kind: 'bind',
-    owner: 'admin',
-    pid: 1,
-    started: '',
-    state: 'intent',
-    devices: [move],
-    left: [],
-  });
+  leaveJournal(sim.host, [move]);
   Object.assign(d ?? {}, { driver: null, override: 'vfio-pci' });
   const { warnings } = await bind([address]);
   expect(warnings.join()).toContain('interrupted bind');

@@ -6,8 +6,9 @@ import { readStatus } from '../../src/actions/status.ts';
 import { fixStatus } from '../../src/actions/statusFix.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import { readBinding, readBooks, writeBinding } from '../../src/binding/books.ts';
-import { type JournalKind, writeJournal } from '../../src/binding/journal.ts';
+import type { JournalKind } from '../../src/binding/journal.ts';
 import { type SimulatedHost, simulatedHost } from '../mock/hosts.ts';
+import { leaveJournal } from '../mock/leftJournal.ts';
 
 const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4'];
 const [VF = ''] = VFS;
@@ -26,17 +27,20 @@ const stateOf = (address = VF) => ({ driver: device(address).driver, override: d
 
 function leave(kind: JournalKind, id = 'abc'): void {
   const [from, to] = kind === 'bind' ? [HOST_STATE, VFIO_STATE] : [VFIO_STATE, HOST_STATE];
-  writeJournal(sim.host, {
-    schema: 1,
-    id,
-    kind,
-    owner: 'admin',
-    pid: 1,
-    started: '',
-    state: 'intent',
-    devices: [{ address: VF, group: 11, from, to, override_bytes: `${from.override ?? '(null)'}\n` }],
-    left: [],
-  });
+  leaveJournal(
+    sim.host,
+    [
+      {
+        address: VF,
+        group: 11,
+        from,
+        to,
+        override_bytes: `${from.override ?? '(null)'}
+`,
+      },
+    ],
+    { id, kind },
+  );
   Object.assign(device(), { driver: null, override: 'tb_igbvf_vfio_pci' });
   sim.kernel.loadModule('tb_igbvf_vfio_pci');
 }

@@ -15,6 +15,7 @@ import { HostdevError } from '../../src/errors.ts';
 import { scanInventory } from '../../src/pci/inventory.ts';
 import { vfsOf } from '../mock/attributes.ts';
 import { type SimulatedHost, SMALL_HOST, simulatedHost, UUID_A } from '../mock/hosts.ts';
+import { leaveJournal } from '../mock/leftJournal.ts';
 
 const PF = '0000:21:00.0';
 const AT = `sys/bus/pci/devices/${PF}`;
@@ -696,26 +697,16 @@ describe('hostile content', () => {
     for (const sriov of bad) {
       writeBinding(sim.host, { ...binding, sriov: sriov as never });
       expect(() => readBinding(sim.host, PF), JSON.stringify(sriov)).toThrow('is no binding');
-      writeJournal(sim.host, {
-        schema: 1,
-        id: 'x-1-1',
-        kind: 'bind',
-        owner: 'admin',
-        pid: 1,
-        started: '',
-        state: 'intent',
-        left: [],
-        devices: [
-          {
-            address: PF,
-            group: 10,
-            from: on,
-            to: on,
-            override_bytes: '',
-            sriov: { from: state as never, to: sriov as never, numvfs_bytes: '0\n', autoprobe_bytes: null },
-          },
-        ],
-      });
+      leaveJournal(sim.host, [
+        {
+          address: PF,
+          group: 10,
+          from: on,
+          to: on,
+          override_bytes: '',
+          sriov: { from: state as never, to: sriov as never, numvfs_bytes: '0\n', autoprobe_bytes: null },
+        },
+      ]);
       expect(() => readJournal(sim.host), JSON.stringify(sriov)).toThrow('is no journal entry');
     }
     writeBinding(sim.host, { ...binding, vf_bindings: [{ ...binding, vf_bindings: [] }] });
