@@ -40,23 +40,38 @@ const STEPS: Record<string, readonly string[]> = {
   refresh: ['op', 'devices', 'device_spec', 'note'],
 };
 
-/** A scenario with a slip in every device needs no thousand notes. */
+/** A scenario of nothing but slips needs no thousand notes. */
 const MAX_NOTES = 20;
 
-/** One note a key that is not read, with the key that was probably meant; at most 20. */
+/** One note a key that is not read, with the key that was probably meant: of a list the first place, and how many more there are; at most 20. */
 export function unreadKeys(scenario: { [key: string]: JsonValue }): string[] {
   const notes: string[] = [];
-  const check = (place: string, value: JsonValue | undefined, known: readonly string[]): void => {
-    if (!isObject(value)) return;
-    for (const key of Object.keys(value)) {
-      if (known.includes(key) || notes.length >= MAX_NOTES) continue;
-      const meant = nearestWord(key, known);
-      const or = meant === null ? '' : `; did you mean ${meant}?`;
-      notes.push(`${place} has a key ${quote(key)} that simulate does not read${or}`);
-    }
+  const slip = (place: string, key: string, known: readonly string[], more: number): void => {
+    if (notes.length >= MAX_NOTES) return;
+    const meant = nearestWord(key, known);
+    const or = meant === null ? '' : `; did you mean ${meant}?`;
+    const others = more === 0 ? '' : `, nor in ${more} more`;
+    notes.push(`${place} has a key ${quote(key)} that simulate does not read${others}${or}`);
   };
+  const all = (values: readonly JsonValue[], name: (i: number) => string, known: readonly string[]): void => {
+    const isKnown = new Set(known);
+    const slips = new Map<string, { first: number; more: number }>();
+    for (let i = 0; i < values.length; i += 1) {
+      const value = values[i] ?? null;
+      if (!isObject(value)) continue;
+      for (const key in value) {
+        if (isKnown.has(key)) continue;
+        const before = slips.get(key);
+        if (before === undefined) slips.set(key, { first: i, more: 0 });
+        else before.more += 1;
+      }
+    }
+    for (const [key, { first, more }] of slips) slip(name(first), key, known, more);
+  };
+  const check = (place: string, value: JsonValue | undefined, known: readonly string[]): void =>
+    all([value ?? null], () => place, known);
   const each = (place: string, list: JsonValue | undefined, known: readonly string[]): void => {
-    if (Array.isArray(list)) for (const [i, value] of list.entries()) check(`${place}[${i}]`, value, known);
+    if (Array.isArray(list)) all(list, (i) => `${place}[${i}]`, known);
   };
   const claim = (place: string, { port_requests }: { [key: string]: JsonValue }): void =>
     each(`${place}port_requests`, port_requests, ['spec', 'count', 'numa_policy']);
@@ -65,7 +80,8 @@ export function unreadKeys(scenario: { [key: string]: JsonValue }): string[] {
   each('devices', scenario.devices, DEVICE);
   each('host_cells', scenario.host_cells, ['id', 'socket']);
   if (isObject(scenario.sysfs)) {
-    for (const [address, facts] of Object.entries(scenario.sysfs)) check(`sysfs[${quote(address)}]`, facts, SYSFS);
+    const addresses = Object.keys(scenario.sysfs);
+    all(Object.values(scenario.sysfs), (i) => `sysfs[${quote(addresses[i] ?? '')}]`, SYSFS);
   }
   claim('', scenario);
   for (const [i, step] of (Array.isArray(scenario.steps) ? scenario.steps : []).entries()) {
