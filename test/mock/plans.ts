@@ -75,7 +75,7 @@ export class Plans {
     });
     tree.folder(`sys/bus/pci/devices/${PF}/vdpa0/vhost-vdpa-0`);
     const host = new Host(tree.root, loadNative());
-    const options = { allowed: new Set<never>(), deadlineMs: 5000, dryRun: false };
+    const options = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
     for (const [n, sample] of allDomains().entries()) {
       for (const [k, [wish, request]] of Object.entries(wishes).entries()) {
         if (sample.name.startsWith('generated') && (n + k) % 4 !== 0) continue;

@@ -12,7 +12,7 @@ import { numaDistance } from '../../src/host/numa.ts';
 import { type SimulatedHost, simulatedHost } from '../mock/hosts.ts';
 import { StaticHost } from '../mock/tree.ts';
 
-const OPTIONS = { allowed: new Set<never>(), deadlineMs: 5000, dryRun: false };
+const OPTIONS = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
 const NONE = { libvirt: null, qemu: null };
 const VF = '0000:21:10.0';
 

@@ -15,7 +15,7 @@ import { wish } from '../mock/wish.ts';
 const PF = '0000:21:00.0';
 const VF = (n: number): string => `0000:21:10.${n * 2}`;
 const VFS = '[[alias]]\nname = "vf"\nvendor_id = "8086"\nproduct_id = "10ca"\n';
-const OPTIONS = { allowed: new Set<never>(), deadlineMs: 5000, dryRun: false };
+const OPTIONS = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
 
 const NOTHING: DomainPlanRequest = {
   add: [],

@@ -8,8 +8,8 @@ import { readJournal } from '../../src/binding/journal.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B, type XmlDevice } from '../mock/hosts.ts';
 
 const VF = '0000:21:10.0';
-const NONE = { allowed: new Set<never>(), deadlineMs: 5000, lockedUuid: null };
-const ADMIN = { allowed: new Set<never>(), deadlineMs: 5000, dryRun: false };
+const NONE = { allowed: new Set<never>(), deadlineMs: 30_000, lockedUuid: null };
+const ADMIN = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
 
 let sim: SimulatedHost;
 beforeEach(() => {

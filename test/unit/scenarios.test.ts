@@ -29,7 +29,7 @@ async function act(kernel: KernelModel, host: Host, step: Step): Promise<Outcome
     return { exists: host.list(at) !== null || kernel.isFile(at) };
   }
   const [verb = '', ...words] = step.hostdev;
-  const options = { allowed: new Set<never>(), deadlineMs: 3000, dryRun: false };
+  const options = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
   const run = {
     bind: () => bindDevices(host, words, null, options),
     unbind: () => unbindDevices(host, words, false, options),

@@ -8,7 +8,7 @@ import { type SimulatedHost, simulatedHost } from '../mock/hosts.ts';
 import { leaveJournal } from '../mock/leftJournal.ts';
 
 const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4'];
-const ADMIN = { allowed: new Set<never>(), deadlineMs: 3000, dryRun: false };
+const ADMIN = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
 
 let sim: SimulatedHost;
 beforeEach(() => {

@@ -12,7 +12,7 @@ import { leaveJournal } from '../mock/leftJournal.ts';
 
 const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4'];
 const [VF = ''] = VFS;
-const ADMIN = { allowed: new Set<never>(), deadlineMs: 3000, dryRun: false };
+const ADMIN = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
 const HOST_STATE = { driver: 'igbvf', override: null };
 const VFIO_STATE = { driver: 'tb_igbvf_vfio_pci', override: 'tb_igbvf_vfio_pci' };
 

@@ -22,7 +22,7 @@ const AT = `sys/bus/pci/devices/${PF}`;
 const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4', '0000:21:10.6'];
 const [VF = ''] = VFS;
 const VARIANT = 'tb_igbvf_vfio_pci';
-const ADMIN = { allowed: new Set<Guard>(), deadlineMs: 3000, dryRun: false };
+const ADMIN = { allowed: new Set<Guard>(), deadlineMs: 30_000, dryRun: false };
 const ALLOW = { ...ADMIN, allowed: new Set<Guard>(['vfs']) };
 const DRY = { ...ADMIN, dryRun: true };
 
@@ -414,7 +414,7 @@ for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
         void run();
         await crashed;
         expect(readJournal(sim.host)).toHaveLength(1);
-        const options = { deadlineMs: 3000 };
+        const options = { deadlineMs: 30_000 };
         await changing(sim.host, scanInventory(sim.host), [10], options, async () => {});
         expect(all(), `crash before write ${nth + 1}`).toBe(
           name === 'remove' || name === 'unbind the PF' ? after : before,
@@ -437,7 +437,7 @@ describe('a crash around the books', () => {
     sim.kernel.fault = () => null;
     return journal;
   }
-  const recovered = () => changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 3000 }, async (_w, l) => l);
+  const recovered = () => changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 30_000 }, async (_w, l) => l);
 
   for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
     test(`${name}: written, the journal not yet gone: it had been done`, async () => {
@@ -627,7 +627,7 @@ test('VFs that a guest has by now outlive the recovery of a dead create', async 
   void create(4);
   await crashed;
   sim.kernel.openBy = [{ pid: 9, command: 'qemu', path: '/dev/vfio/11' }];
-  const lines = await changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 3000 }, async (_w, l) => l);
+  const lines = await changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 30_000 }, async (_w, l) => l);
   expect(lines.join()).toContain(`keeps its 4 VFs`);
   expect(driversOf().slice(0, 3)).toEqual([VARIANT, VARIANT, VARIANT]);
   expect(pf().autoprobe).not.toBe(false);
