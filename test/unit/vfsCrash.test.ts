@@ -1,0 +1,223 @@
+/** PF and VF: every failure and every crash while VFs are made or taken away, alone or with their PF's driver. */
+import { describe, expect, test } from 'vitest';
+import { bindDevices } from '../../src/actions/bind.ts';
+import { finishJournal } from '../../src/actions/journal.ts';
+import { unbindDevices } from '../../src/actions/unbind.ts';
+import { createVfs, listVfs, removeVfs } from '../../src/actions/vf.ts';
+import { readBinding, readBooks, removeBinding, writeBinding } from '../../src/binding/books.ts';
+import { readJournal, writeJournal } from '../../src/binding/journal.ts';
+import { changing } from '../../src/binding/session.ts';
+import { scanInventory } from '../../src/pci/inventory.ts';
+import { ADMIN, ALLOW, AT, all, create, driversOf, failed, PF, pf, sim, start, VARIANT, VF, VFS } from '../mock/pf.ts';
+
+/** What each command of this page does, for the two properties below. */
+const KINDS: Record<
+  string,
+  { from: 'none' | 'four' | 'mixed'; prepare?: () => Promise<unknown>; run: () => Promise<unknown> }
+> = {
+  'create for VFIO': { from: 'none', run: () => create(3) },
+  'create for the host': { from: 'none', run: () => create(3, 'netdev') },
+  'create through 0': { from: 'mixed', run: () => create(2) },
+  remove: { from: 'mixed', run: () => removeVfs(sim.host, PF, ADMIN) },
+  'bind the PF': { from: 'mixed', run: () => bindDevices(sim.host, [PF], null, ALLOW) },
+  'unbind the PF': {
+    from: 'mixed',
+    prepare: () => bindDevices(sim.host, [PF], null, ALLOW),
+    run: () => unbindDevices(sim.host, [PF], false, ADMIN),
+  },
+};
+
+for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
+  const ready = async (): Promise<void> => {
+    sim.remove();
+    await start(from);
+    await prepare?.();
+    sim.kernel.writes.length = 0;
+  };
+
+  describe(name, () => {
+    test('every write failing once, with an errno, silently, or not at all: all is as before, or the journal says what is not', async () => {
+      await ready();
+      await run();
+      const writes = sim.kernel.writes.length;
+      expect(writes).toBeGreaterThan(0);
+      for (let nth = 1; nth <= writes; nth += 1) {
+        for (const how of ['EBUSY', 'EIO', 'ENODEV', 'ENOENT', 'ENOMEM', 'silent'] as const) {
+          await ready();
+          const before = all();
+          const path: string[] = [];
+          sim.kernel.fault = (p, value, n) => {
+            if (n !== nth) return null;
+            path.push(`${p}=${value.trim()}`);
+            return how;
+          };
+          const e = await failed(run());
+          expect(e.exit, `${how} on ${path}: ${e.message}`).toBe(1);
+          expect(all(), `${how} on ${path}: ${e.message}`).toBe(before);
+          expect(readJournal(sim.host)).toEqual([]);
+        }
+      }
+    }, 120_000);
+
+    test('a crash before every write: the next hostdev undoes it or goes to its end', async () => {
+      await ready();
+      const before = all();
+      await run();
+      const writes = sim.kernel.writes.length;
+      const after = all();
+      for (let nth = 0; nth < writes; nth += 1) {
+        await ready();
+        const crashed = sim.kernel.crashAfter(nth);
+        void run();
+        await crashed;
+        expect(readJournal(sim.host)).toHaveLength(1);
+        const options = { deadlineMs: 30_000 };
+        await changing(sim.host, scanInventory(sim.host), [10], options, async () => {});
+        expect(all(), `crash before write ${nth + 1}`).toBe(
+          name === 'remove' || name === 'unbind the PF' ? after : before,
+        );
+        expect(readJournal(sim.host)).toEqual([]);
+      }
+    });
+  });
+}
+
+describe('a crash around the books', () => {
+  /** The journal as it stood while the command ran: what a process that dies then leaves. */
+  async function ranWith(run: () => Promise<unknown>): Promise<ReturnType<typeof readJournal>> {
+    let journal: ReturnType<typeof readJournal> = [];
+    sim.kernel.fault = () => {
+      journal = readJournal(sim.host);
+      return null;
+    };
+    await run();
+    sim.kernel.fault = () => null;
+    return journal;
+  }
+  const recovered = () => changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 30_000 }, async (_w, l) => l);
+
+  for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
+    test(`${name}: written, the journal not yet gone: it had been done`, async () => {
+      sim.remove();
+      await start(from);
+      await prepare?.();
+      const journal = await ranWith(run);
+      const after = all();
+      expect(journal).toHaveLength(1);
+      for (const entry of journal) writeJournal(sim.host, entry);
+      expect(await recovered()).toHaveLength(1);
+      expect(all()).toBe(after);
+      expect(readJournal(sim.host)).toEqual([]);
+    });
+  }
+
+  test('half of the books of new VFs written: they are finished', async () => {
+    const journal = await ranWith(() => create(4));
+    const after = all();
+    for (const entry of journal) writeJournal(sim.host, entry);
+    removeBinding(sim.host, VF);
+    await recovered();
+    expect(all()).toBe(after);
+    expect(readJournal(sim.host)).toEqual([]);
+  });
+
+  test('through 0, and only the books of a VF that went are there, at the address of a new one: they are not taken for its own', async () => {
+    await start('mixed');
+    const old = readBinding(sim.host, VF);
+    const journal = await ranWith(() => create(2));
+    const after = all();
+    for (const left of ['old', 'none'] as const) {
+      for (const entry of journal) writeJournal(sim.host, { ...entry, started: new Date().toISOString() });
+      for (const vf of VFS) removeBinding(sim.host, vf);
+      if (left === 'old' && old) writeBinding(sim.host, old);
+      await new Promise((r) => setTimeout(r, 2));
+      await recovered();
+      expect(all(), left).toBe(after);
+    }
+    expect(readBinding(sim.host, VF)?.before).toEqual({ driver: null, override: null });
+  });
+
+  test('the PF written, the books of its VFs still there: they go', async () => {
+    await start('mixed');
+    const vf = readBinding(sim.host, VF);
+    const journal = await ranWith(() => bindDevices(sim.host, [PF], null, ALLOW));
+    const after = all();
+    for (const entry of journal) writeJournal(sim.host, entry);
+    if (vf) writeBinding(sim.host, vf);
+    await recovered();
+    expect(all()).toBe(after);
+  });
+});
+
+describe('journal undo and resume, asked for by the admin', () => {
+  for (const name of ['create for VFIO', 'create through 0', 'bind the PF', 'remove', 'unbind the PF'])
+    for (const direction of ['undo', 'resume'] as const)
+      test(`${direction} of '${name}', dead before each of its writes and before its end`, async () => {
+        const kind = KINDS[name] ?? expect.fail(name);
+        const ready = async (): Promise<void> => {
+          sim.remove();
+          await start(kind.from);
+          await kind.prepare?.();
+          sim.kernel.writes.length = 0;
+        };
+        await ready();
+        const before = all();
+        await kind.run();
+        const writes = sim.kernel.writes.length;
+        const after = all();
+        for (let nth = 0; nth < writes; nth += 1) {
+          await ready();
+          const crashed = sim.kernel.crashAfter(nth);
+          void kind.run();
+          await crashed;
+          const result = await finishJournal(sim.host, [], direction, ADMIN);
+          expect(result.changed).toBe(true);
+          expect(all(), `dead before write ${nth + 1}`).toBe(direction === 'undo' ? before : after);
+          expect(readJournal(sim.host)).toEqual([]);
+        }
+      });
+});
+
+test('dead before all VFs were there: whoever finishes it waits for them', async () => {
+  const crashed = sim.kernel.crashAfter(0);
+  void create(4);
+  await crashed;
+  const [entry] = readJournal(sim.host);
+  await start('none');
+  pf().vfsLate = true;
+  const writer = sim.host.native.openWriter(sim.host.root);
+  await writer.write(`${AT}/sriov_drivers_autoprobe`, '0', 1000);
+  await writer.write(`${AT}/sriov_numvfs`, '4', 1000);
+  writer.close();
+  if (entry !== undefined) writeJournal(sim.host, entry);
+  await finishJournal(sim.host, [], 'resume', ADMIN);
+  expect(driversOf()).toEqual(Array(4).fill(VARIANT));
+  expect(readBooks(sim.host).map((b) => [b.address, b.group])).toEqual(VFS.map((a, n) => [a, 11 + n]));
+});
+
+test('VFs that a guest has by now outlive the recovery of a dead create', async () => {
+  const crashed = sim.kernel.crashAfter(9);
+  void create(4);
+  await crashed;
+  sim.kernel.openBy = [{ pid: 9, command: 'qemu', path: '/dev/vfio/11' }];
+  const lines = await changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 30_000 }, async (_w, l) => l);
+  expect(lines.join()).toContain(`keeps its 4 VFs`);
+  expect(driversOf().slice(0, 3)).toEqual([VARIANT, VARIANT, VARIANT]);
+  expect(pf().autoprobe).not.toBe(false);
+  expect(readJournal(sim.host)).toEqual([]);
+});
+
+test('a write of sriov_numvfs that hangs and holds the PF: exit 9, the journal says so, list answers, the next command puts it right', async () => {
+  const before = all();
+  sim.kernel.fault = (path) => (path.endsWith('sriov_numvfs') ? 'hang' : null);
+  expect(await failed(create())).toMatchObject({ code: 'HOSTDEV_TIMEOUT', exit: 9 });
+  expect(readJournal(sim.host)).toMatchObject([{ state: 'pending', devices: [{ address: PF }] }]);
+  expect(listVfs(sim.host, PF).vfs).toEqual([]);
+  expect(await failed(create())).toMatchObject({ code: 'HOSTDEV_STUCK' });
+  sim.kernel.fault = () => null;
+  sim.kernel.release();
+  await createVfs(sim.host, PF, 2, 'vfio', ADMIN);
+  await removeVfs(sim.host, PF, ADMIN);
+  expect(all()).toBe(before);
+  expect(readJournal(sim.host)).toEqual([]);
+});
