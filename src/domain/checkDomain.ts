@@ -8,6 +8,7 @@ import { type Finding, judgeDomain, type Rule } from './rules.ts';
 import { SHAPE_RULES } from './shapeRules.ts';
 import type { Versions } from './version.ts';
 import { VIOMMU_RULES } from './viommuRules.ts';
+import { VIRTIO_OPTIONS_RULE } from './virtioOptionsRule.ts';
 
 /** Every rule of a domain, in the order in which findings are told. */
 export const DOMAIN_RULES: readonly Rule[] = [
@@ -15,6 +16,7 @@ export const DOMAIN_RULES: readonly Rule[] = [
   ...VIOMMU_RULES,
   ...DEVICE_RULES,
   GUEST_ADDRESS_RULE,
+  VIRTIO_OPTIONS_RULE,
   ...ROOM_RULES,
 ];
 

@@ -1,7 +1,7 @@
 /** `<controller>` by its type. */
 import type { Grammar } from './grammar.ts';
 import { ANY, ON_OFF } from './rules.ts';
-import { ALIAS, any, isNewer, later, SIZE, UNIT } from './shapes.ts';
+import { ALIAS, acpiIndexGrammar, any, isNewer, later, SIZE, UNIT } from './shapes.ts';
 import type { Version } from './version.ts';
 
 const PCI_MODELS =
@@ -38,7 +38,11 @@ export function controllerGrammar(type: string | null, libvirt: Version | null):
     return type !== null && isNewer(libvirt) ? {} : null;
   return {
     attributes: { type: ANY, index: CONTROLLER_INDEX, ...CONTROLLER_ATTRIBUTES[type] },
-    children: { ...any(['acpi', 'address', 'driver', ...(type === 'usb' ? ['master'] : [])]), alias: ALIAS },
+    children: {
+      ...any(['address', 'driver', ...(type === 'usb' ? ['master'] : [])]),
+      acpi: acpiIndexGrammar(isNewer(libvirt)),
+      alias: ALIAS,
+    },
   };
 }
 
@@ -51,7 +55,8 @@ const pciControllerGrammar = (libvirt: Version | null): Grammar => ({
   attributes: { type: ANY, index: CONTROLLER_INDEX, model: PCI_MODELS },
   required: ['model'],
   children: {
-    ...any(['acpi', 'address', 'driver']),
+    ...any(['address', 'driver']),
+    acpi: acpiIndexGrammar(isNewer(libvirt)),
     alias: ALIAS,
     model: {
       attributes: {

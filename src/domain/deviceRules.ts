@@ -14,8 +14,8 @@ import { hostdevFaults, interfaceFaults, nvmeFaults } from './deviceSchema.ts';
 import { type DomainFacts, isQemu, type Part } from './domainFacts.ts';
 import { grammarFaults } from './grammar.ts';
 import { child, children } from './hostDevices.ts';
-import { TEAMING_TRANSIENT } from './interfaceShape.ts';
-import { ANY, below, type Fault, PCI_ADDRESS, type Rule, sinceLibvirt, type Target } from './rules.ts';
+import { TEAMING_PERSISTENT, TEAMING_TRANSIENT } from './interfaceShape.ts';
+import { ANY, addressPart, below, type Fault, type Rule, sinceLibvirt, type Target } from './rules.ts';
 import { guestAddressGrammar } from './shapes.ts';
 import { version } from './version.ts';
 import { printable } from './xmlScan.ts';
@@ -24,12 +24,7 @@ const IOMMUFD_DOMAIN_FROM = version('12.2.0');
 
 /** The numbers of an address, 0 where an attribute is missing, as libvirt reads it; null when one is no number. */
 function addressKey(e: Element): string | null {
-  const parts = ['domain', 'bus', 'slot', 'function'].map((n) => {
-    const text = e.getAttribute(n);
-    if (text === null) return 0;
-    if (!PCI_ADDRESS[n]?.test(text)) return null;
-    return /^0[0-7]+$/.test(text) ? Number.parseInt(text, 8) : Number(text);
-  });
+  const parts = (['domain', 'bus', 'slot', 'function'] as const).map((n) => addressPart(e, n));
   return parts.includes(null) ? null : parts.map((n) => (n ?? 0).toString(16)).join(':');
 }
 
@@ -72,13 +67,17 @@ function bootFaults({ domain }: Target): Fault[] {
 }
 
 function teamingFaults({ domain }: Target): Fault[] {
-  const partners = domain.interfaces.filter((p) => p.element.getAttribute('type') !== 'hostdev' && isQemu(domain));
+  const partners = domain.interfaces.filter((p) => p.element.getAttribute('type') !== 'hostdev');
   const odd = partners.flatMap((p) => {
-    const isPersistent = child(p.element, 'teaming')?.getAttribute('type') === 'persistent';
-    const model = child(p.element, 'model')?.getAttribute('type') ?? null;
-    return isPersistent && !/^virtio(-transitional|-non-transitional)?$/.test(model ?? '')
-      ? faults(p, [`the persistent side is of model '${printable(model ?? '')}' and not virtio`])
-      : [];
+    const teaming = child(p.element, 'teaming');
+    if (!teaming) return [];
+    if (teaming.getAttribute('type') === 'transient') return faults(p, grammarFaults(teaming, TEAMING_TRANSIENT));
+    const model = child(p.element, 'model')?.getAttribute('type') ?? '';
+    const isOther = isQemu(domain) && !/^virtio(-transitional|-non-transitional)?$/.test(model);
+    return [
+      ...faults(p, grammarFaults(teaming, TEAMING_PERSISTENT)),
+      ...faults(p, isOther ? [`the persistent side is of model '${printable(model)}' and not virtio`] : []),
+    ];
   });
   return [...odd, ...transientFaults(domain)];
 }
@@ -122,6 +121,21 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: `libvirt conf/schemas/domaincommon.rng diskSourceNvme; ${VALIDATE} (NVMe namespace can't be zero)`,
     fix: 'correct what is named',
     check: nvmeFaults,
+  },
+  {
+    id: 'rom-disabled',
+    stage: 'define',
+    holds: "<rom enabled='no'> has neither bar nor file",
+    since: null,
+    source: 'libvirt conf/domain_conf.c virDomainDeviceInfoParseXML (ROM tuning is not supported when ROM is disabled)',
+    fix: "take bar and file out, or enabled='no'",
+    check: ({ domain }) =>
+      [...domain.interfaces, ...domain.hostdevs]
+        .filter(({ element }) => {
+          const rom = child(element, 'rom');
+          return rom?.getAttribute('enabled') === 'no' && (rom.hasAttribute('bar') || rom.hasAttribute('file'));
+        })
+        .map((part) => ({ part, cause: 'its <rom> is disabled and tuned' })),
   },
   {
     id: 'hostdev-duplicate',

@@ -14,12 +14,14 @@ import { diskGrammar } from './diskShape.ts';
 import { isQemu, type Part } from './domainFacts.ts';
 import { grammarFaults } from './grammar.ts';
 import { child } from './hostDevices.ts';
+import { usbInterfaceSource } from './hostdevShape.ts';
 import { interfaceGrammar, NET_DRIVER, virtualPortGrammar } from './interfaceShape.ts';
 import {
   ANY,
   below,
   elements,
   type Fault,
+  MANAGED,
   ON_OFF,
   PCI_ADDRESS,
   type Shape,
@@ -61,15 +63,16 @@ function driverFaults(e: Element, libvirt: Version | null, named: boolean): { ca
   return found;
 }
 
+/** Only the guest's own address may have a `<zpci>`. */
 const addressCauses = (e: Element, extra: Shape['attributes'] = {}): string[] =>
-  shapeFaults(e, { attributes: { ...PCI_ADDRESS, ...extra }, children: ['zpci'] });
+  shapeFaults(e, { attributes: { ...PCI_ADDRESS, ...extra }, children: [] });
 
 function hostdevShape(libvirt: Version | null): Shape {
   return {
     attributes: {
       mode: /^subsystem$/,
       type: ANY,
-      managed: YES_NO,
+      managed: MANAGED,
       ...(below(libvirt, DISPLAY_FROM) ? {} : { display: ON_OFF, ramfb: ON_OFF }),
     },
     children: ['driver', 'teaming', 'source', 'alias', 'acpi', 'boot', 'rom', 'address', 'readonly', 'shareable'],
@@ -143,11 +146,14 @@ export function interfaceFaults({ domain, versions }: Target): Fault[] {
     const source = sourceOf(p);
     const address = sourceAddress(p);
     const type = address?.getAttribute('type');
-    if (source)
+    const isUsb = type === 'usb' || (source !== undefined && child(source, 'vendor') !== undefined);
+    if (source && isUsb) found.push(...faults(p, grammarFaults(source, usbInterfaceSource(type === 'usb'))));
+    else if (source) {
       found.push(...faults(p, shapeFaults(source, { attributes: { missing: YES_NO }, children: ['address'] })));
-    if (source && !address) say('its <source> has no <address>');
-    else if (address && type !== 'pci' && type !== 'usb') say(`the <address> in its <source> needs type='pci'`);
-    else if (address && type === 'pci') found.push(...faults(p, addressCauses(address, { type: ANY })));
+      if (!address) say('its <source> has no <address>');
+      else if (type !== 'pci') say(`the <address> in its <source> needs type='pci'`);
+      else found.push(...faults(p, addressCauses(address, { type: ANY })));
+    }
     const port = child(p.element, 'virtualport');
     if (port) {
       const shape = virtualPortGrammar(port.getAttribute('type'));
@@ -189,7 +195,8 @@ export function nvmeFaults({ domain, versions }: Target): Fault[] {
     const managed = source?.getAttribute('managed');
     if (managed != null && !YES_NO.test(managed)) found.push(`'${printable(managed)}' is no value for 'managed'`);
     const namespace = source?.getAttribute('namespace') ?? null;
-    if (namespace === null || !/^\d{1,10}$/.test(namespace)) found.push('its <source> has no namespace');
+    if (namespace === null || !/^[ \t\r\n]*\d+$/.test(namespace) || Number(namespace) > 0xffffffff)
+      found.push('its <source> has no namespace');
     else if (Number(namespace) === 0) found.push("a namespace can't be 0");
     return faults(p, found);
   });

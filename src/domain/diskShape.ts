@@ -1,7 +1,7 @@
 /** `<disk>` and its source and driver. */
 import type { Grammar } from './grammar.ts';
 import { ANY, ON_OFF, YES_NO } from './rules.ts';
-import { ALIAS, any, BOOT, EMPTY, isNewer, later, POSITIVE, VIRTIO_OPTIONS } from './shapes.ts';
+import { ALIAS, acpiIndexGrammar, any, BOOT, EMPTY, isNewer, later, POSITIVE, VIRTIO_OPTIONS } from './shapes.ts';
 import type { Version } from './version.ts';
 
 /** `<source>` of the plain kinds: what the schema and the parser have; others are not looked into. */
@@ -56,7 +56,7 @@ export const diskGrammar = (type: string | null, libvirt: Version | null): Gramm
     snapshot: /^(no|internal|external|manual)$/,
   },
   children: {
-    ...any(['source', 'mirror', 'auth', 'address', 'acpi', 'encryption', 'iotune', 'geometry', 'blockio', 'wwn']),
+    ...any(['source', 'mirror', 'auth', 'address', 'encryption', 'iotune', 'geometry', 'blockio', 'wwn']),
     ...any(['vendor', 'product', 'backingStore', 'privateData', ...later(libvirt, ['throttlefilters'])]),
     ...(type === null || type === 'file' ? { source: FILE_SOURCE } : {}),
     ...(type === 'nvme' ? { source: NVME_SOURCE } : {}),
@@ -72,6 +72,7 @@ export const diskGrammar = (type: string | null, libvirt: Version | null): Gramm
       },
       required: ['dev'],
     },
+    acpi: acpiIndexGrammar(isNewer(libvirt)),
     boot: BOOT,
     alias: ALIAS,
     backenddomain: { attributes: { name: /^[^\n]+$/ }, required: ['name'] },

@@ -1,7 +1,7 @@
 /** `<domain>` around its devices, section by section. */
 import type { Grammar } from './grammar.ts';
 import { ANY, ON_OFF, YES_NO } from './rules.ts';
-import { any, EMPTY, isNewer, later, POSITIVE, SIZE, UNIT, VIRTIO_OPTIONS } from './shapes.ts';
+import { acpiIndexGrammar, any, EMPTY, isNewer, later, POSITIVE, SIZE, UNIT, VIRTIO_OPTIONS } from './shapes.ts';
 import type { Version } from './version.ts';
 
 const once = (names: readonly string[], grammars: Record<string, Grammar>): Record<string, Grammar | null> => ({
@@ -65,7 +65,8 @@ const BALLOON: Grammar = {
   },
   required: ['model'],
   children: {
-    ...any(['alias', 'acpi', 'address']),
+    ...any(['alias', 'address']),
+    acpi: acpiIndexGrammar(false),
     driver: { attributes: VIRTIO_OPTIONS },
     stats: { attributes: { period: POSITIVE }, required: ['period'] },
   },

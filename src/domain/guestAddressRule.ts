@@ -2,7 +2,7 @@
 import type { Element } from '@xmldom/xmldom';
 import { type DomainFacts, isArmVirt, isQ35, isQemu, isX86, partOf } from './domainFacts.ts';
 import { child, children } from './hostDevices.ts';
-import { elements, type Fault, PCI_ADDRESS, type Rule, type Target } from './rules.ts';
+import { addressPart, elements, type Fault, type Rule, type Target } from './rules.ts';
 import type { Version } from './version.ts';
 import { printable } from './xmlScan.ts';
 
@@ -10,11 +10,7 @@ type GuestAddress = Record<'domain' | 'bus' | 'slot' | 'function', number>;
 
 /** The address as numbers; null where it is none, or one that libvirt is to choose (virPCIDeviceAddressIsEmpty does not look at the function). */
 function readAddress(e: Element): GuestAddress | null {
-  const part = (name: keyof GuestAddress): number => {
-    const text = e.getAttribute(name) ?? '0';
-    if (!PCI_ADDRESS[name]?.test(text)) return Number.NaN;
-    return /^\s*0[0-7]+$/.test(text) ? Number.parseInt(text.trim(), 8) : Number(text);
-  };
+  const part = (name: keyof GuestAddress): number => addressPart(e, name) ?? Number.NaN;
   const a = { domain: part('domain'), bus: part('bus'), slot: part('slot'), function: part('function') };
   if (Object.values(a).some(Number.isNaN) || (a.domain === 0 && a.bus === 0 && a.slot === 0)) return null;
   return a;

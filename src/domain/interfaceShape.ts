@@ -1,7 +1,7 @@
 /** `<interface>` and what is in it: virtualport, vlan, teaming. */
 import type { Grammar } from './grammar.ts';
-import { ANY, ON_OFF, YES_NO } from './rules.ts';
-import { ALIAS, any, BOOT, isNewer, later, POSITIVE, ROM } from './shapes.ts';
+import { ANY, MANAGED, ON_OFF, YES_NO } from './rules.ts';
+import { ALIAS, acpiIndexGrammar, any, BOOT, isNewer, later, POSITIVE, ROM } from './shapes.ts';
 import type { Version } from './version.ts';
 
 export const TEAMING_TRANSIENT: Grammar = {
@@ -9,11 +9,8 @@ export const TEAMING_TRANSIENT: Grammar = {
   required: ['type', 'persistent'],
 };
 
-/** Of an interface that is no host device: the partner's side too. */
-const TEAMING: Grammar = {
-  attributes: { type: /^(persistent|transient)$/, persistent: /^[a-zA-Z0-9_\-.]+$/ },
-  required: ['type'],
-};
+/** Only of an interface that is no host device. */
+export const TEAMING_PERSISTENT: Grammar = { attributes: { type: /^persistent$/ }, required: ['type'] };
 
 /** `<driver>` of an interface that has none of VFIO's names: the schema takes it for any kind. */
 export const NET_DRIVER = {
@@ -83,20 +80,23 @@ const WITH_SOURCE = [
   'vds',
 ];
 
+const RATE: Grammar = { attributes: { average: POSITIVE, peak: POSITIVE, floor: POSITIVE, burst: POSITIVE } };
+
 /** `<interface>` of a type: source, driver, virtualport, address and teaming have rules of their own where it takes a host device. */
 export const interfaceGrammar = (type: string | null, libvirt: Version | null): Grammar => ({
   attributes: {
     type: /^(bridge|ethernet|vhostuser|network|direct|user|internal|mcast|client|udp|server|hostdev|vdpa|null|vds)$/,
-    ...(type === 'hostdev' ? { managed: YES_NO } : {}),
+    ...(type === 'hostdev' ? { managed: MANAGED } : {}),
     trustGuestRxFilters: YES_NO,
   },
   required: ['type'],
   children: {
     ...any(['source', 'driver', 'virtualport', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
-    ...any(['backend', 'filterref', 'tune', 'bandwidth', 'acpi']),
+    ...any(['backend', 'filterref', 'tune']),
     ...(type === 'bridge' ? { source: BRIDGE_SOURCE } : {}),
-    ...(type === 'hostdev' ? {} : { teaming: TEAMING }),
+    bandwidth: { attributes: { classID: POSITIVE }, children: { inbound: RATE, outbound: RATE } },
     link: { attributes: { state: /^(up|down)$/ }, required: ['state'] },
+    acpi: acpiIndexGrammar(isNewer(libvirt)),
     mtu: { attributes: { size: /^\d{1,5}$/ }, required: ['size'] },
     target: { attributes: { dev: DEVICE_NAME, managed: YES_NO }, required: ['dev'] },
     guest: { attributes: { dev: DEVICE_NAME, actual: DEVICE_NAME } },

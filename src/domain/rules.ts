@@ -118,20 +118,29 @@ export function shapeFaults(e: Element, shape: Shape): string[] {
 /** Values that both libvirt's schema and its parser take. */
 export const ON_OFF = /^(on|off)$/;
 export const YES_NO = /^(yes|no)$/;
+/** `managed` of a host device: its parser passes over what it does not know (virDomainHostdevDefParseXMLSubsys ignore_value), so the schema alone judges. */
+export const MANAGED = /^[ \t\r\n]*(yes|no)[ \t\r\n]*$/;
 export const ANY = /^/;
 /** xsd:int up to 255, and virStrToLong_uip to base 10: blanks may precede the digits and not follow them. */
 export const UINT8 = /^\s*\+?0*(25[0-5]|2[0-4]\d|1?\d?\d)$/;
 export const UINT32 = /^\s*\+?\d{1,10}$/;
 /**
- * A number that both take: xsd:int or the schema's hex pattern, and virStrToLong_uip to base 0, for which a leading 0 means octal. Blanks before it are taken, behind
- * it not.
+ * A number that both take: xsd:int (of a domain xsd:unsignedInt, which has no sign) or the schema's hex pattern, and virStrToLong_uip to base 0, for which a leading 0
+ * means octal. Blanks before it are taken, behind it not.
  */
-const number = (hex: string, octal: string, decimal: string): RegExp =>
-  new RegExp(`^(?:0x${hex}|[ \\t\\n]*(?:0${octal}|${decimal}))$`);
+const number = (hex: string, octal: string, decimal: string, sign = '\\+?'): RegExp =>
+  new RegExp(`^(?:0x${hex}|[ \\t\\r\\n]*${sign}(?:0${octal}|${decimal}))$`);
 export const PCI_ADDRESS: Record<string, RegExp> = {
-  domain: number('[0-9a-fA-F]{1,8}', '[0-7]*', '[1-9]\\d{0,9}'),
+  domain: number('[0-9a-fA-F]{1,8}', '[0-7]*', '[1-9]\\d{0,9}', ''),
   bus: number('[0-9a-fA-F]{1,2}', '0*[0-7]{0,2}', '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]\\d?)'),
   slot: number('[01]?[0-9a-fA-F]', '0*(?:[0-2]?[0-7]|30|31)?', '(3[01]|[12]\\d|[1-9])'),
   function: number('[0-7]', '0*[0-7]?', '[1-7]'),
   multifunction: ON_OFF,
 };
+
+/** A part of a PCI address as libvirt reads it; 0 when it is left out, null for what {@link PCI_ADDRESS} refuses. */
+export function addressPart(e: Element, name: 'domain' | 'bus' | 'slot' | 'function'): number | null {
+  const text = e.getAttribute(name) ?? '0';
+  if (!PCI_ADDRESS[name]?.test(text)) return null;
+  return /^\s*\+?0[0-7]+$/.test(text) ? Number.parseInt(text, 8) : Number(text);
+}

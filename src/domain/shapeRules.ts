@@ -6,6 +6,7 @@ import { isArmVirt, isQemu, isX86, type Part, partOf } from './domainFacts.ts';
 import { domainGrammar } from './domainShape.ts';
 import { type Grammar, grammarFaults } from './grammar.ts';
 import { child, children } from './hostDevices.ts';
+import { hostdevGrammar } from './hostdevShape.ts';
 import { interfaceGrammar } from './interfaceShape.ts';
 import { elements, type Fault, type Rule, type Target } from './rules.ts';
 import type { Version } from './version.ts';
@@ -56,13 +57,7 @@ function otherFaults({ domain, versions }: Target): Fault[] {
       .filter((p) => p.element.getAttribute('device') === 'floppy')
       .filter((p) => !['fdc', null, undefined].includes(child(p.element, 'target')?.getAttribute('bus')))
       .map((part) => ({ part, cause: 'it is a floppy on another bus than fdc' })),
-    ...domain.hostdevs.flatMap((part) => {
-      const kinds = part.element.getAttribute('mode') === 'capabilities' ? CAPABILITIES : SUBSYSTEMS;
-      const type = typeOf(part);
-      return type === null || kinds.test(type)
-        ? []
-        : [{ part, cause: `'${printable(type)}' is no type of a <hostdev>` }];
-    }),
+    ...domain.hostdevs.flatMap((part) => otherHostdevFaults(part, versions.libvirt)),
   ];
 }
 
@@ -75,8 +70,18 @@ function isMissingSource(p: Part): boolean {
   return (device === 'disk' || device === 'lun') && type !== 'nvme' && empty;
 }
 
-const SUBSYSTEMS = /^(pci|usb|scsi|scsi_host|mdev)$/;
-const CAPABILITIES = /^(storage|misc|net)$/;
+function otherHostdevFaults(part: Part, libvirt: Version | null): Fault[] {
+  const [mode, type] = [part.element.getAttribute('mode'), typeOf(part)];
+  if (type === null || (type === 'pci' && mode !== 'capabilities')) return [];
+  const grammar = hostdevGrammar(mode, type, libvirt);
+  if (grammar === null) return [{ part, cause: `'${printable(type)}' is no type of a <hostdev>` }];
+  const found = grammarFaults(part.element, grammar);
+  const source = child(part.element, 'source');
+  const names = (n: string): boolean => source !== undefined && child(source, n) !== undefined;
+  if (type === 'usb' && !names('address') && !(names('vendor') && names('product')))
+    found.push('its <source> names neither <vendor> and <product> nor an <address>');
+  return found.map((cause) => ({ part, cause }));
+}
 
 function aliasFaults({ domain }: Target): Fault[] {
   const root = domain.document.documentElement;
@@ -158,6 +163,42 @@ export const SHAPE_RULES: readonly Rule[] = [
     source: `${VALIDATE} virDomainControllerDefValidate, virDomainDefValidateInternal; conf/domain_conf.c`,
     fix: 'number them anew',
     check: indexFaults,
+  },
+  {
+    id: 'disk-target',
+    stage: 'define',
+    holds: 'a <target> is that of one disk',
+    since: null,
+    source: 'libvirt conf/domain_conf.c virDomainDiskDefCheckDuplicateInfo (target duplicated for disk sources)',
+    fix: 'name them differently',
+    check: ({ domain }) => {
+      const seen = new Set<string>();
+      return domain.disks.flatMap((part) => {
+        const name =
+          child(part.element, 'target')
+            ?.getAttribute('dev')
+            ?.replace(/^ioemu:/, '') ?? null;
+        if (name === null) return [];
+        const isTaken = seen.has(name);
+        seen.add(name);
+        return isTaken ? [{ part, cause: `'${printable(name)}' is the target of another disk` }] : [];
+      });
+    },
+  },
+  {
+    id: 'os-loader',
+    stage: 'define',
+    holds: 'a <loader> names a file, unless the firmware is to be chosen',
+    since: null,
+    source: `${VALIDATE} virDomainDefOSValidate (no loader path specified and firmware auto selection disabled)`,
+    fix: "name the file, take the <loader> out, or say <os firmware='efi'>",
+    check: ({ domain }) => {
+      const root = domain.document.documentElement;
+      const os = root ? child(root, 'os') : undefined;
+      const loader = os && child(os, 'loader');
+      const isEmpty = loader !== undefined && loader.textContent === '' && !os?.hasAttribute('firmware');
+      return isEmpty && os ? [{ part: partOf(os, null), cause: 'its <loader> is empty' }] : [];
+    },
   },
   {
     id: 'os-boot',

@@ -1,0 +1,109 @@
+/** Small cases that domains by chance (test/fuzz) found, with the verdict that libvirt's shared parser and validators gave; asked again of the libvirt that is here. */
+import { expect, test } from 'vitest';
+import { parseVersion } from '../../src/domain/version.ts';
+import { ourFaults } from '../fuzz/domainVerdicts.ts';
+import { askLibvirt, TEST_DRIVER, virshVersion } from '../fuzz/judge.ts';
+import { isLacking } from '../lacking.ts';
+
+const UUID = '9f2f8c1e-2cd4-4b43-a9a4-1c0bcd5c1a77';
+const hostdev = (address: string, inside = ''): string =>
+  `<hostdev type='pci'><source><address ${address}>${inside}</address></source></hostdev>`;
+const nic = (inside: string, attributes = "type='hostdev'"): string =>
+  `<interface ${attributes}><source><address type='pci' bus='1'/></source>${inside}</interface>`;
+const nvme = (namespace: string, inside = ''): string =>
+  `<disk type='nvme'><source type='pci' namespace='${namespace}'><address bus='1'/></source>${inside}<target dev='sda'/></disk>`;
+const bridge = (inside: string): string => `<interface type='bridge'><source bridge='b'/>${inside}</interface>`;
+const disk = (target: string): string => `<disk><source file='/a'/><target dev='${target}'/></disk>`;
+const mdev = (attributes: string, inside = ''): string =>
+  `<hostdev type='mdev' ${attributes}><source><address uuid='${UUID}'/></source>${inside}</hostdev>`;
+
+/** `+` defined, `-` refused. */
+type Row = readonly [verdict: '+' | '-', devices: string];
+
+const ROWS: readonly Row[] = [
+  // A sign where the schema says int (bus, slot, function), none where it says unsignedInt (domain); a leading 0 is octal behind it too.
+  ...(["bus='+1'", "bus=' +010'", "slot='+31'", "slot='&#13;1'", "function='+07'"] as const).map(
+    (a): Row => ['+', hostdev(a)],
+  ),
+  ...(
+    ["domain='+1'", "bus='+0x1'", "bus='++1'", "slot='+32'", "slot='+08'", "function='-0'", "function='1 '"] as const
+  ).map((a): Row => ['-', hostdev(a)]),
+  ['-', `${hostdev("bus='+010'")}${hostdev("bus='8'")}`],
+  // <zpci> is for the guest's own address.
+  ['-', hostdev("bus='1'", '<zpci/>')],
+  ['-', "<interface type='hostdev'><source><address type='pci' bus='1'><zpci uid='1'/></address></source></interface>"],
+  ['+', nvme('&#9;01')],
+  ['+', nvme('00000000001')],
+  ['-', nvme('4294967296')],
+  ['-', nvme('+1')],
+  ['-', nvme('1 ')],
+  // What only virtio devices may be told.
+  ['-', nic("<driver iommu='on'/>")],
+  ['-', nic("<driver name='vfio' ats='on'/>")],
+  ['+', nic("<model type='virtio'/><driver ats='on'/>")],
+  ['-', bridge("<driver packed='off'/>")],
+  ['-', nvme('1', "<driver page_per_vq='on'/>")],
+  ['-', nvme('1', "<driver queues='2'/>")],
+  ['-', "<disk><source file='/a'/><driver event_idx='on'/><target dev='hda'/></disk>"],
+  ['+', "<disk><source file='/a'/><driver event_idx='on' queues='2'/><target dev='vda'/></disk>"],
+  ['+', "<disk><source file='/a'/><driver ioeventfd='on'/><target dev='sda' bus='virtio'/></disk>"],
+  // A ROM that is off and tuned.
+  ['-', nic("<rom enabled='no' bar='on'/>")],
+  ['-', "<hostdev type='pci'><source><address bus='1'/></source><rom enabled='no' file='/r'/></hostdev>"],
+  ['+', nic("<rom enabled='no'/>")],
+  // Passed over by its parser, so the schema alone judges.
+  ['+', nic('', "type='hostdev' managed='yes '")],
+  ['-', nic('', "type='hostdev' managed='maybe'")],
+  // USB behind an interface.
+  ['+', "<interface type='hostdev'><source><address type='usb' bus='1' device='0x2'/></source></interface>"],
+  ['-', "<interface type='hostdev'><source><address type='usb' bus='1'/></source></interface>"],
+  ['+', "<interface type='hostdev'><source><vendor id='0x1'/><product id='2'/></source></interface>"],
+  // Teaming by its side.
+  ['+', bridge("<model type='virtio'/><teaming type='transient' persistent='ua-x'/>")],
+  ['-', bridge("<model type='virtio'/><teaming type='transient'/>")],
+  ['-', bridge("<model type='virtio'/><teaming type='persistent' persistent='ua-x'/>")],
+  // Host devices of other kinds.
+  ['+', mdev("model='vfio-pci' display='on'")],
+  ['-', mdev('')],
+  ['-', mdev("model='vfio-pci'", "<driver name='vfio'/>")],
+  ['-', "<hostdev type='mdev' model='vfio-pci'><source/></hostdev>"],
+  ['-', "<hostdev type='usb'/>"],
+  ['-', "<hostdev type='usb'><source/></hostdev>"],
+  ['+', "<hostdev type='usb'><source><vendor id='0x1234'/><product id='0xbeef'/></source></hostdev>"],
+  ['-', "<hostdev type='usb'><source><address bus='1'/></source></hostdev>"],
+  ['+', "<hostdev type='scsi_host'><source protocol='vhost' wwpn='naa.5123456789abcde0'/></hostdev>"],
+  ['-', "<hostdev type='scsi_host'><source protocol='vhost'/></hostdev>"],
+  ['+', "<hostdev mode='capabilities' type='misc'><source><char>/dev/x</char></source></hostdev>"],
+  ['-', "<hostdev mode='capabilities' type='misc' managed='yes'><source><char>/dev/x</char></source></hostdev>"],
+  ['-', "<hostdev mode='capabilities' type='pci'><source/></hostdev>"],
+  // And beside them.
+  ['-', `${disk('vda')}${disk('ioemu:vda')}`],
+  ['+', `${disk('vda')}${disk('vdb')}`],
+  ['-', "<memballoon model='none'><acpi nonsense='1'/></memballoon>"],
+  ['-', bridge("<bandwidth><inbound nonsense='1'/></bandwidth>")],
+  ['+', bridge("<bandwidth><inbound average='10' peak='20'/><outbound average='5'/></bandwidth>")],
+];
+
+const domain = (devices: string, i: number, os = ''): string =>
+  `<domain type='test'><name>small-${i}</name><memory>64</memory><os><type>hvm</type>${os}</os><devices>${devices}</devices></domain>`;
+const XMLS = [...ROWS.map(([, devices], i) => domain(devices, i)), domain('', ROWS.length, '<loader/>')];
+const VERDICTS = [...ROWS.map(([verdict]) => verdict), '-'];
+const shown = (verdicts: readonly string[]): string[] => verdicts.map((v, i) => `${v} ${XMLS[i]}`);
+
+test('our verdicts are those that were recorded', () => {
+  const versions = { libvirt: parseVersion('9.0.0'), qemu: null };
+  expect(shown(XMLS.map((xml) => (ourFaults(xml, versions).length === 0 ? '+' : '-')))).toEqual(shown(VERDICTS));
+});
+
+const noVirsh = isLacking(
+  virshVersion() === null ? 'no libvirt judges small cases: apt-get install libvirt-clients' : null,
+);
+
+test.skipIf(noVirsh)('and those of the libvirt of this machine', async () => {
+  const said = await askLibvirt(
+    TEST_DRIVER,
+    XMLS.map((_, i) => `small-${i}`),
+    XMLS,
+  );
+  expect(shown(said.map((e) => (e === null ? '+' : '-')))).toEqual(shown(VERDICTS));
+});
