@@ -1,7 +1,7 @@
 /** `<controller>` by its type. */
 import type { Grammar } from './grammar.ts';
 import { ANY, ON_OFF } from './rules.ts';
-import { ALIAS, acpiIndexGrammar, any, isNewer, later, SIZE, UNIT } from './shapes.ts';
+import { ALIAS, acpiIndexGrammar, any, isNewer, later, SIZE, UNIT, VIRTIO_OPTIONS } from './shapes.ts';
 import type { Version } from './version.ts';
 
 const PCI_MODELS =
@@ -31,6 +31,20 @@ const CONTROLLER_ATTRIBUTES: Record<string, Record<string, RegExp>> = {
   xenbus: { maxGrantFrames: /^\d{1,10}$/, maxEventChannels: /^\d{1,10}$/ },
 };
 
+const COUNT = /^\d{1,10}$/;
+const controllerDriver = (libvirt: Version | null): Grammar => ({
+  attributes: {
+    ...VIRTIO_OPTIONS,
+    queues: COUNT,
+    cmd_per_lun: COUNT,
+    max_sectors: COUNT,
+    ioeventfd: ON_OFF,
+    iothread: COUNT,
+  },
+  children: any(later(libvirt, ['iothreads'])),
+  open: isNewer(libvirt),
+});
+
 /** `<controller>` of another type than pci; null for a type that there is not. nvme: from 11.5.0 on. */
 export function controllerGrammar(type: string | null, libvirt: Version | null): Grammar | null {
   if (type === 'pci') return pciControllerGrammar(libvirt);
@@ -39,7 +53,8 @@ export function controllerGrammar(type: string | null, libvirt: Version | null):
   return {
     attributes: { type: ANY, index: CONTROLLER_INDEX, ...CONTROLLER_ATTRIBUTES[type] },
     children: {
-      ...any(['address', 'driver', ...(type === 'usb' ? ['master'] : [])]),
+      ...any(['address', ...(type === 'usb' ? ['master'] : [])]),
+      driver: controllerDriver(libvirt),
       acpi: acpiIndexGrammar(isNewer(libvirt)),
       alias: ALIAS,
     },
@@ -55,7 +70,8 @@ const pciControllerGrammar = (libvirt: Version | null): Grammar => ({
   attributes: { type: ANY, index: CONTROLLER_INDEX, model: PCI_MODELS },
   required: ['model'],
   children: {
-    ...any(['address', 'driver']),
+    ...any(['address']),
+    driver: controllerDriver(libvirt),
     acpi: acpiIndexGrammar(isNewer(libvirt)),
     alias: ALIAS,
     model: {

@@ -13,7 +13,7 @@ const ARCHES =
   /^(aarch64|alpha|armv6l|armv7l|cris|i686|ia64|lm32|loongarch64|m68k|microblaze(el)?|mips(64)?(el)?|openrisc|parisc(64)?|ppc|ppc64|ppc64le|ppcemb|riscv32|riscv64|s390x?|sh4(eb)?|sparc(64)?|unicore32|x86_64|xtensa(eb)?)$/;
 
 /** From 1 to 65535: unsignedShort with digits alone. */
-const COUNT_CPU = /^[ \t\r\n]*0*([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])$/;
+const COUNT_CPU = /^0*([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])$/;
 
 const MEMORY: Grammar = { attributes: { unit: UNIT, dumpCore: ON_OFF }, text: SIZE };
 

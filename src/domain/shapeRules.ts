@@ -37,7 +37,13 @@ function controllerFaults({ domain, versions }: Target): Fault[] {
     }
     const grammar = controllerGrammar(typeOf(part), versions.libvirt);
     if (!grammar) return [{ part, cause: `'${printable(typeOf(part) ?? '')}' is no type of a controller` }];
-    return grammarFaults(part.element, grammar).map((cause) => ({ part, cause }));
+    const model = part.element.getAttribute('model') ?? '';
+    const isVirtioScsi = typeOf(part) === 'scsi' && /^virtio-(scsi|transitional|non-transitional)$/.test(model);
+    const isOdd = !isVirtioScsi && Number(child(part.element, 'driver')?.getAttribute('iothread') ?? 0) > 0;
+    return [
+      ...grammarFaults(part.element, grammar).map((cause) => ({ part, cause })),
+      ...(isOdd ? [{ part, cause: 'its <driver> has an iothread, and it is no virtio-scsi' }] : []),
+    ];
   });
 }
 
@@ -163,6 +169,22 @@ export const SHAPE_RULES: readonly Rule[] = [
     source: `${VALIDATE} virDomainControllerDefValidate, virDomainDefValidateInternal; conf/domain_conf.c`,
     fix: 'number them anew',
     check: indexFaults,
+  },
+  {
+    id: 'vcpu-current',
+    stage: 'define',
+    holds: 'no more vCPUs are there from the start (current) than there may be',
+    since: null,
+    source: 'libvirt conf/domain_conf.c virDomainVcpuParse (maximum vCPU count must not be less than current)',
+    fix: 'lower current, or raise the number',
+    check: ({ domain }) => {
+      const root = domain.document.documentElement;
+      const vcpu = root ? child(root, 'vcpu') : undefined;
+      const current = Number(vcpu?.getAttribute('current') ?? 0);
+      return vcpu && current > Number(vcpu.textContent)
+        ? [{ part: partOf(vcpu, null), cause: `${current} of ${Number(vcpu.textContent)}` }]
+        : [];
+    },
   },
   {
     id: 'disk-target',

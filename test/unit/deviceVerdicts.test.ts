@@ -76,6 +76,10 @@ const ROWS: readonly Row[] = [
   ['+', "<hostdev mode='capabilities' type='misc'><source><char>/dev/x</char></source></hostdev>"],
   ['-', "<hostdev mode='capabilities' type='misc' managed='yes'><source><char>/dev/x</char></source></hostdev>"],
   ['-', "<hostdev mode='capabilities' type='pci'><source/></hostdev>"],
+  ['-', "<controller type='pci' model='pcie-root-port'><driver nonsense='1'/></controller>"],
+  ['+', "<controller type='pci' model='pcie-root-port'><driver iommu='on' queues='2'/></controller>"],
+  ['-', "<controller type='scsi'><driver iothread='1'/></controller>"],
+  ['+', "<controller type='scsi' model='virtio-scsi'><driver queues='2' ioeventfd='on'/></controller>"],
   // And beside them.
   ['-', `${disk('vda')}${disk('ioemu:vda')}`],
   ['+', `${disk('vda')}${disk('vdb')}`],
@@ -84,10 +88,22 @@ const ROWS: readonly Row[] = [
   ['+', bridge("<bandwidth><inbound average='10' peak='20'/><outbound average='5'/></bandwidth>")],
 ];
 
-const domain = (devices: string, i: number, os = ''): string =>
-  `<domain type='test'><name>small-${i}</name><memory>64</memory><os><type>hvm</type>${os}</os><devices>${devices}</devices></domain>`;
-const XMLS = [...ROWS.map(([, devices], i) => domain(devices, i)), domain('', ROWS.length, '<loader/>')];
-const VERDICTS = [...ROWS.map(([verdict]) => verdict), '-'];
+/** What stands beside <devices>. */
+const AROUND: readonly Row[] = [
+  ['-', '<os><type>hvm</type><loader/></os>'],
+  ['-', "<os><type>hvm</type></os><vcpu current='3'>2</vcpu>"],
+  ['+', "<os><type>hvm</type></os><vcpu current='02'>2</vcpu>"],
+  ['-', '<os><type>hvm</type></os><vcpu> 2</vcpu>'],
+];
+
+const domain = (inside: string, i: number): string =>
+  `<domain type='test'><name>small-${i}</name><memory>64</memory>${inside}</domain>`;
+const ALL = [
+  ...ROWS.map(([v, devices]): Row => [v, `<os><type>hvm</type></os><devices>${devices}</devices>`]),
+  ...AROUND,
+];
+const XMLS = ALL.map(([, inside], i) => domain(inside, i));
+const VERDICTS = ALL.map(([verdict]) => verdict);
 const shown = (verdicts: readonly string[]): string[] => verdicts.map((v, i) => `${v} ${XMLS[i]}`);
 
 test('our verdicts are those that were recorded', () => {
