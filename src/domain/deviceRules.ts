@@ -67,8 +67,7 @@ function bootFaults({ domain }: Target): Fault[] {
 }
 
 function teamingFaults({ domain }: Target): Fault[] {
-  const partners = domain.interfaces.filter((p) => p.element.getAttribute('type') !== 'hostdev');
-  const odd = partners.flatMap((p) => {
+  const odd = domain.interfaces.flatMap((p) => {
     const teaming = child(p.element, 'teaming');
     if (!teaming) return [];
     if (teaming.getAttribute('type') === 'transient') return faults(p, grammarFaults(teaming, TEAMING_TRANSIENT));
@@ -83,7 +82,7 @@ function teamingFaults({ domain }: Target): Fault[] {
 }
 
 function transientFaults(domain: DomainFacts): Fault[] {
-  return [...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => {
+  return pciHostdevs(domain).flatMap((p) => {
     const teaming = child(p.element, 'teaming');
     if (!teaming) return [];
     const type = teaming.getAttribute('type');

@@ -17,10 +17,21 @@ const COUNT_CPU = /^0*([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]
 
 const MEMORY: Grammar = { attributes: { unit: UNIT, dumpCore: ON_OFF }, text: SIZE };
 
-const OS_HVM: Grammar = {
+const osHvm = (libvirt: Version | null): Grammar => ({
   attributes: { firmware: /^(bios|efi)$/ },
-  children: once(['firmware', 'nvram', 'kernel', 'initrd', 'cmdline', 'dtb', 'bootmenu', 'smbios', 'bios', 'acpi'], {
+  children: once(['firmware', 'nvram', 'kernel', 'initrd', 'cmdline', 'dtb', 'bootmenu', 'smbios', 'bios'], {
     type: { attributes: { arch: ARCHES, machine: /^[a-zA-Z0-9_.-]+$/ }, text: /^hvm$/ },
+    acpi: {
+      children: {
+        table: {
+          attributes: { type: later(libvirt, ['raw']).length > 0 ? /^(raw|rawset|slic|msdm)$/ : /^slic$/ },
+          required: ['type'],
+          text: /^([/]|[a-zA-Z]:\\)./,
+        },
+      },
+      many: later(libvirt, ['table']),
+      open: isNewer(libvirt),
+    },
     boot: { attributes: { dev: /^(hd|fd|cdrom|network)$/ }, required: ['dev'] },
     loader: {
       attributes: {
@@ -36,7 +47,7 @@ const OS_HVM: Grammar = {
   }),
   needs: ['type'],
   many: ['boot'],
-};
+});
 
 const FEATURES = [
   'apic hap hyperv kvm xen viridian pvspinlock capabilities pmu vmport gic smm hpt vmcoreinfo htm nested-hv msrs',
@@ -126,8 +137,8 @@ export function domainGrammar(libvirt: Version | null, hvm: boolean): Grammar {
       ...(hvm
         ? {
             os: {
-              ...OS_HVM,
-              children: { ...OS_HVM.children, ...any(later(libvirt, ['shim'])) },
+              ...osHvm(libvirt),
+              children: { ...osHvm(libvirt).children, ...any(later(libvirt, ['shim'])) },
               open: isNewer(libvirt),
             },
           }

@@ -1,6 +1,6 @@
 /** `<interface>` and what is in it: virtualport, vlan, teaming. */
 import type { Grammar } from './grammar.ts';
-import { ANY, MANAGED, ON_OFF, YES_NO } from './rules.ts';
+import { ANY, DECIMAL_8, MANAGED, number, OCTAL_8, ON_OFF, YES_NO } from './rules.ts';
 import { ALIAS, acpiIndexGrammar, any, BOOT, isNewer, later, POSITIVE, ROM } from './shapes.ts';
 import type { Version } from './version.ts';
 
@@ -31,10 +31,15 @@ const PARAMETERS: Record<string, readonly string[]> = {
   midonet: ['interfaceid'],
 };
 const UUID = /^([a-fA-F0-9]{32}|[a-fA-F0-9]{8}-([a-fA-F0-9]{4}-){3}[a-fA-F0-9]{12})$/;
+/** virStrToLong_ui, which takes a minus before 0. */
+const SIGN = '(?:\\+|-(?=0+$))?';
+const VPORT_8 = number('[0-9a-fA-F]{1,2}', OCTAL_8, DECIMAL_8, SIGN);
+const DECIMAL_24 =
+  '[1-9]\\d{0,6}|1[0-5]\\d{6}|16[0-6]\\d{5}|167[0-6]\\d{4}|1677[0-6]\\d{3}|16777[01]\\d{2}|1677720\\d|1677721[0-5]';
 const PARAMETER: Record<string, RegExp> = {
-  managerid: /^(0x[0-9a-fA-F]{1,2}|0*(25[0-5]|2[0-4]\d|1?\d?\d))$/,
-  typeid: /^(0x[0-9a-fA-F]{1,6}|\d{1,8})$/,
-  typeidversion: /^(0x[0-9a-fA-F]{1,2}|0*(25[0-5]|2[0-4]\d|1?\d?\d))$/,
+  managerid: VPORT_8,
+  typeid: number('[0-9a-fA-F]{1,6}', '0*[0-7]{0,7}', DECIMAL_24, SIGN),
+  typeidversion: VPORT_8,
   instanceid: UUID,
   profileid: /^.{0,39}$/s,
   interfaceid: UUID,

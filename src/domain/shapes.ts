@@ -3,7 +3,7 @@
  * rules are not about is named and not looked into.
  */
 import type { Grammar } from './grammar.ts';
-import { ANY, ON_OFF, PCI_ADDRESS, YES_NO } from './rules.ts';
+import { ANY, DECIMAL_32, ON_OFF, PCI_ADDRESS, YES_NO } from './rules.ts';
 import { type Version, version } from './version.ts';
 
 /** The last schema that these shapes were held against; what a newer one knows beside them is not refused. */
@@ -19,8 +19,7 @@ export const later = (libvirt: Version | null, names: readonly string[]): readon
 export const any = (names: readonly string[]): Record<string, null> => Object.fromEntries(names.map((n) => [n, null]));
 
 /** From 1 to 4294967295 with digits alone: the schema's positiveInteger, the parser's unsigned int. */
-export const POSITIVE =
-  /^0*(?:[1-9]\d{0,8}|[1-3]\d{9}|4[01]\d{8}|42[0-8]\d{7}|429[0-3]\d{6}|4294[0-8]\d{5}|42949[0-5]\d{4}|429496[0-6]\d{3}|4294967[01]\d{2}|42949672[0-8]\d|429496729[0-5])$/;
+export const POSITIVE = new RegExp(`^0*(?:${DECIMAL_32})$`);
 export const EMPTY: Grammar = {};
 
 export const ALIAS: Grammar = { attributes: { name: /^[a-zA-Z0-9_\-.]+$/ }, required: ['name'] };

@@ -12,6 +12,8 @@ const nic = (inside: string, attributes = "type='hostdev'"): string =>
   `<interface ${attributes}><source><address type='pci' bus='1'/></source>${inside}</interface>`;
 const nvme = (namespace: string, inside = ''): string =>
   `<disk type='nvme'><source type='pci' namespace='${namespace}'><address bus='1'/></source>${inside}<target dev='sda'/></disk>`;
+const qbg = (parameters: string): string =>
+  nic(`<virtualport type='802.1Qbg'><parameters managerid='${parameters}'/></virtualport>`);
 const bridge = (inside: string): string => `<interface type='bridge'><source bridge='b'/>${inside}</interface>`;
 const disk = (target: string): string => `<disk><source file='/a'/><target dev='${target}'/></disk>`;
 const mdev = (attributes: string, inside = ''): string =>
@@ -29,6 +31,11 @@ const ROWS: readonly Row[] = [
     ["domain='+1'", "bus='+0x1'", "bus='++1'", "slot='+32'", "slot='+08'", "function='-0'", "function='1 '"] as const
   ).map((a): Row => ['-', hostdev(a)]),
   ['-', `${hostdev("bus='+010'")}${hostdev("bus='8'")}`],
+  // 255 to the schema, 173 to the parser; 377 to the schema.
+  ['+', hostdev("bus='0255'")],
+  ['-', hostdev("bus='0377'")],
+  ['+', hostdev("domain='4294967295'")],
+  ['-', hostdev("domain='037777777777'")],
   // <zpci> is for the guest's own address.
   ['-', hostdev("bus='1'", '<zpci/>')],
   ['-', "<interface type='hostdev'><source><address type='pci' bus='1'><zpci uid='1'/></address></source></interface>"],
@@ -62,6 +69,13 @@ const ROWS: readonly Row[] = [
   ['+', bridge("<model type='virtio'/><teaming type='transient' persistent='ua-x'/>")],
   ['-', bridge("<model type='virtio'/><teaming type='transient'/>")],
   ['-', bridge("<model type='virtio'/><teaming type='persistent' persistent='ua-x'/>")],
+  ['+', nic("<teaming type='persistent'/>")],
+  ['-', nic("<teaming type='transient'/>")],
+  ['-', "<hostdev type='pci'><source><address bus='1'/></source><teaming type='persistent'/></hostdev>"],
+  // Numbers of a virtualport: virStrToLong_ui takes a minus.
+  ['+', qbg(" +1' typeid='16777215' typeidversion='-0")],
+  ['-', qbg("08' typeid='1' typeidversion='1")],
+  ['-', qbg("1' typeid='16777216' typeidversion='1")],
   // Host devices of other kinds.
   ['+', mdev("model='vfio-pci' display='on'")],
   ['-', mdev('')],
@@ -91,6 +105,8 @@ const ROWS: readonly Row[] = [
 /** What stands beside <devices>. */
 const AROUND: readonly Row[] = [
   ['-', '<os><type>hvm</type><loader/></os>'],
+  ['+', "<os><type>hvm</type><acpi><table type='slic'>/x</table></acpi></os>"],
+  ['-', '<os><type>hvm</type><acpi><table>/x</table></acpi></os>'],
   ['-', "<os><type>hvm</type></os><vcpu current='3'>2</vcpu>"],
   ['+', "<os><type>hvm</type></os><vcpu current='02'>2</vcpu>"],
   ['-', '<os><type>hvm</type></os><vcpu> 2</vcpu>'],
