@@ -85,7 +85,9 @@ const WITH_SOURCE = [
   'vds',
 ];
 
-const RATE: Grammar = { attributes: { average: POSITIVE, peak: POSITIVE, floor: POSITIVE, burst: POSITIVE } };
+/** virNetDevBandwidthParse: a floor is for what comes in from a network. */
+const RATE: Grammar = { attributes: { average: POSITIVE, peak: POSITIVE, burst: POSITIVE }, required: ['average'] };
+const RATE_OR_FLOOR: Grammar = { attributes: { ...RATE.attributes, floor: POSITIVE } };
 
 /** `<interface>` of a type: source, driver, virtualport, address and teaming have rules of their own where it takes a host device. */
 export const interfaceGrammar = (type: string | null, libvirt: Version | null): Grammar => ({
@@ -99,7 +101,7 @@ export const interfaceGrammar = (type: string | null, libvirt: Version | null): 
     ...any(['source', 'driver', 'virtualport', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
     ...any(['backend', 'filterref', 'tune']),
     ...(type === 'bridge' ? { source: BRIDGE_SOURCE } : {}),
-    bandwidth: { attributes: { classID: POSITIVE }, children: { inbound: RATE, outbound: RATE } },
+    bandwidth: { children: { inbound: type === 'network' ? RATE_OR_FLOOR : RATE, outbound: RATE } },
     link: { attributes: { state: /^(up|down)$/ }, required: ['state'] },
     acpi: acpiIndexGrammar(isNewer(libvirt)),
     mtu: { attributes: { size: /^\d{1,5}$/ }, required: ['size'] },

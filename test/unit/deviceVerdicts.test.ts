@@ -99,6 +99,10 @@ const ROWS: readonly Row[] = [
   ['+', `${disk('vda')}${disk('vdb')}`],
   ['-', "<memballoon model='none'><acpi nonsense='1'/></memballoon>"],
   ['-', bridge("<bandwidth><inbound nonsense='1'/></bandwidth>")],
+  ['-', bridge('<bandwidth><inbound/></bandwidth>')],
+  ['-', bridge("<bandwidth><inbound floor='1'/></bandwidth>")],
+  ['-', bridge("<bandwidth classID='1'><inbound average='1'/></bandwidth>")],
+  ['+', "<interface type='network'><source network='n'/><bandwidth><inbound floor='1'/></bandwidth></interface>"],
   ['+', bridge("<bandwidth><inbound average='10' peak='20'/><outbound average='5'/></bandwidth>")],
 ];
 
