@@ -143,3 +143,21 @@ test.skipIf(noVirsh)('and those of the libvirt of this machine', async () => {
   );
   expect(shown(said.map((e) => (e === null ? '+' : '-')))).toEqual(shown(VERDICTS));
 });
+
+/** As libvirt 11.3.0 with QEMU 10.0 said in the machine of test/vm. */
+const MACHINES: readonly [verdict: '+' | '-', machine: string, devices: string][] = [
+  ['-', 'microvm', ''],
+  ['-', 'microvm', "<memballoon model='none'/>"],
+  ['+', 'microvm', "<memballoon model='none'/><controller type='usb' model='none'/>"],
+  ['-', 'microvm', `<memballoon model='none'/><controller type='usb' model='none'/>${hostdev("bus='1'")}`],
+  ['-', 'isapc', ''],
+  ['+', 'isapc', "<memballoon model='none'/>"],
+  ['-', 'isapc', `<memballoon model='none'/>${hostdev("bus='1'")}`],
+  ['+', 'q35', hostdev("bus='1'")],
+];
+
+test.each(MACHINES)('%s %s %s', (verdict, machine, devices) => {
+  const xml = `<domain type='qemu'><name>m</name><memory>64</memory><os><type machine='${machine}'>hvm</type></os><devices>${devices}</devices></domain>`;
+  const faults = ourFaults(xml, { libvirt: parseVersion('11.3.0'), qemu: parseVersion('10.0.0') });
+  expect(faults.length === 0 ? '+' : '-', faults.join()).toBe(verdict);
+});
