@@ -18,8 +18,11 @@ export const ALLOW = { ...ADMIN, allowed: new Set<Guard>(['vfs']) };
 export const DRY = { ...ADMIN, dryRun: true };
 
 export let sim: SimulatedHost;
+let isUp = false;
 /** The PF with no VFs, four on igbvf, or, as a guest host has it, four of which the first is the admin's on VFIO and autoprobe is off. */
 export async function start(vfs: 'none' | 'four' | 'mixed'): Promise<void> {
+  if (isUp) sim.remove();
+  isUp = true;
   sim = simulatedHost(vfs === 'none' ? SMALL_HOST.filter((d) => d.physfn === undefined) : SMALL_HOST);
   if (vfs !== 'mixed') return;
   await bindDevices(sim.host, [VF], null, ADMIN);
@@ -28,7 +31,10 @@ export async function start(vfs: 'none' | 'four' | 'mixed'): Promise<void> {
   sim.kernel.writes.length = 0;
 }
 beforeEach(() => start('none'));
-afterEach(() => sim.remove());
+afterEach(() => {
+  isUp = false;
+  sim.remove();
+});
 
 export const pf = () => sim.kernel.devices.get(PF) ?? expect.fail('the PF is gone');
 export const states = () => [

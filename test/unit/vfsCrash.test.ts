@@ -29,7 +29,6 @@ const KINDS: Record<
 
 for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
   const ready = async (): Promise<void> => {
-    sim.remove();
     await start(from);
     await prepare?.();
     sim.kernel.writes.length = 0;
@@ -98,7 +97,6 @@ describe('a crash around the books', () => {
 
   for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
     test(`${name}: written, the journal not yet gone: it had been done`, async () => {
-      sim.remove();
       await start(from);
       await prepare?.();
       const journal = await ranWith(run);
@@ -155,7 +153,6 @@ describe('journal undo and resume, asked for by the admin', () => {
       test(`${direction} of '${name}', dead before each of its writes and before its end`, async () => {
         const kind = KINDS[name] ?? expect.fail(name);
         const ready = async (): Promise<void> => {
-          sim.remove();
           await start(kind.from);
           await kind.prepare?.();
           sim.kernel.writes.length = 0;
