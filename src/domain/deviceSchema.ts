@@ -15,7 +15,7 @@ import { isQemu, type Part } from './domainFacts.ts';
 import { grammarFaults } from './grammar.ts';
 import { child } from './hostDevices.ts';
 import { usbInterfaceSource } from './hostdevShape.ts';
-import { interfaceGrammar, NET_DRIVER, virtualPortGrammar } from './interfaceShape.ts';
+import { interfaceGrammar, NET_DRIVER } from './interfaceShape.ts';
 import {
   ANY,
   below,
@@ -32,6 +32,7 @@ import {
 } from './rules.ts';
 import { ALIAS, acpiIndexGrammar, BOOT, ROM, VIRTIO_OPTIONS } from './shapes.ts';
 import { type Version, version } from './version.ts';
+import { virtualPortFaults } from './virtualPort.ts';
 import { printable } from './xmlScan.ts';
 
 const DRIVER_MODEL_FROM = version('10.0.0');
@@ -154,20 +155,7 @@ export function interfaceFaults({ domain, versions }: Target): Fault[] {
       else if (type !== 'pci') say(`the <address> in its <source> needs type='pci'`);
       else found.push(...faults(p, addressCauses(address, { type: ANY })));
     }
-    const port = child(p.element, 'virtualport');
-    if (port) {
-      const shape = virtualPortGrammar(port.getAttribute('type'));
-      if (shape) found.push(...faults(p, grammarFaults(port, shape)));
-      else say('its <virtualport> has no type that there is');
-      const parameters = child(port, 'parameters');
-      if (port.getAttribute('type') === '802.1Qbh' && !parameters?.getAttribute('profileid')) {
-        say('its 802.1Qbh has no profileid');
-      }
-      if (port.getAttribute('type') === '802.1Qbg') {
-        const missing = ['managerid', 'typeid', 'typeidversion'].filter((n) => !parameters?.hasAttribute(n));
-        if (missing.length > 0) say(`its 802.1Qbg has no ${missing.join(', ')}`);
-      }
-    }
+    found.push(...faults(p, virtualPortFaults(p.element)));
     if (isQemu(domain) && child(p.element, 'mtu')) say('<mtu> is not for host devices');
     if (child(p.element, 'port')?.getAttribute('isolated') === 'yes') say('<port isolated> is not for host devices');
     found.push(...faults(p, childCauses(p.element, { acpi: acpiIndexGrammar(false) })));

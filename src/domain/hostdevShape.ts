@@ -1,10 +1,9 @@
 /** `<hostdev>` of the kinds that are no PCI device: USB, SCSI, vhost-scsi, mediated devices, and what containers take. That of a PCI device has rules of its own. */
 import type { Grammar } from './grammar.ts';
 import { ANY, MANAGED, ON_OFF, YES_NO } from './rules.ts';
-import { ALIAS, acpiIndexGrammar, any, BOOT, EMPTY, isNewer, ROM } from './shapes.ts';
+import { ALIAS, acpiIndexGrammar, any, BOOT, EMPTY, isNewer, ROM, UUID } from './shapes.ts';
 import type { Version } from './version.ts';
 
-const UUID = /^([a-fA-F0-9]{32}|[a-fA-F0-9]{8}-([a-fA-F0-9]{4}-){3}[a-fA-F0-9]{12})$/;
 const MDEV_ADDRESS: Grammar = { attributes: { uuid: UUID }, required: ['uuid'] };
 
 const USB_ID: Grammar = { attributes: { id: /^(0x)?[0-9a-fA-F]{1,4}$/ }, required: ['id'] };

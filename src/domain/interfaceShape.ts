@@ -1,8 +1,9 @@
-/** `<interface>` and what is in it: virtualport, vlan, teaming. */
+/** `<interface>` and what is in it. */
 import type { Grammar } from './grammar.ts';
-import { ANY, DECIMAL_8, MANAGED, number, OCTAL_8, ON_OFF, YES_NO } from './rules.ts';
-import { ALIAS, acpiIndexGrammar, any, BOOT, isNewer, later, POSITIVE, ROM } from './shapes.ts';
+import { ANY, MANAGED, ON_OFF, YES_NO } from './rules.ts';
+import { ALIAS, acpiIndexGrammar, any, BOOT, isNewer, later, POSITIVE, ROM, UUID } from './shapes.ts';
 import type { Version } from './version.ts';
+import { WITH_PORT } from './virtualPort.ts';
 
 export const TEAMING_TRANSIENT: Grammar = {
   attributes: { type: /^transient$/, persistent: /^[a-zA-Z0-9_\-.]+$/ },
@@ -23,40 +24,6 @@ export const NET_DRIVER = {
   rss: ON_OFF,
   rss_hash_report: ON_OFF,
 };
-
-const PARAMETERS: Record<string, readonly string[]> = {
-  '802.1Qbg': ['managerid', 'typeid', 'typeidversion', 'instanceid'],
-  '802.1Qbh': ['profileid'],
-  openvswitch: ['profileid', 'interfaceid'],
-  midonet: ['interfaceid'],
-};
-const UUID = /^([a-fA-F0-9]{32}|[a-fA-F0-9]{8}-([a-fA-F0-9]{4}-){3}[a-fA-F0-9]{12})$/;
-/** virStrToLong_ui, which takes a minus before 0. */
-const SIGN = '(?:\\+|-(?=0+$))?';
-const VPORT_8 = number('[0-9a-fA-F]{1,2}', OCTAL_8, DECIMAL_8, SIGN);
-const DECIMAL_24 =
-  '[1-9]\\d{0,6}|1[0-5]\\d{6}|16[0-6]\\d{5}|167[0-6]\\d{4}|1677[0-6]\\d{3}|16777[01]\\d{2}|1677720\\d|1677721[0-5]';
-const PARAMETER: Record<string, RegExp> = {
-  managerid: VPORT_8,
-  typeid: number('[0-9a-fA-F]{1,6}', '0*[0-7]{0,7}', DECIMAL_24, SIGN),
-  typeidversion: VPORT_8,
-  instanceid: UUID,
-  profileid: /^.{0,39}$/s,
-  interfaceid: UUID,
-};
-
-/** `<virtualport>` by its type; one without a type is for interfaces of networks (virNetDevVPortProfileParse). */
-export function virtualPortGrammar(type: string | null): Grammar | null {
-  const names = type !== null && Object.hasOwn(PARAMETERS, type) ? PARAMETERS[type] : undefined;
-  if (!names) return null;
-  const attributes = Object.fromEntries(names.map((n) => [n, PARAMETER[n] ?? ANY]));
-  const required = type === 'midonet' ? names : [];
-  return {
-    attributes: { type: ANY },
-    children: { parameters: { attributes, required } },
-    needs: type === 'midonet' ? ['parameters'] : [],
-  };
-}
 
 const VLAN_ID = /^\s*0*(409[0-5]|40[0-8]\d|[1-3]?\d{1,3})$/;
 export const VLAN: Grammar = {
@@ -98,8 +65,8 @@ export const interfaceGrammar = (type: string | null, libvirt: Version | null): 
   },
   required: ['type'],
   children: {
-    ...any(['source', 'driver', 'virtualport', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
-    ...any(['backend', 'filterref', 'tune']),
+    ...any(['source', 'driver', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
+    ...any(['backend', 'filterref', 'tune', ...(WITH_PORT.includes(type ?? '') ? ['virtualport'] : [])]),
     ...(type === 'bridge' ? { source: BRIDGE_SOURCE } : {}),
     bandwidth: { children: { inbound: type === 'network' ? RATE_OR_FLOOR : RATE, outbound: RATE } },
     link: { attributes: { state: /^(up|down)$/ }, required: ['state'] },

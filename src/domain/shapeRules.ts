@@ -10,6 +10,7 @@ import { hostdevGrammar } from './hostdevShape.ts';
 import { interfaceGrammar } from './interfaceShape.ts';
 import { elements, type Fault, type Rule, type Target } from './rules.ts';
 import type { Version } from './version.ts';
+import { virtualPortFaults, WITH_PORT } from './virtualPort.ts';
 import { printable } from './xmlScan.ts';
 
 const VALIDATE = 'libvirt conf/domain_validate.c';
@@ -58,6 +59,9 @@ function otherFaults({ domain, versions }: Target): Fault[] {
   return [
     ...judged(domain.disks, 'nvme', diskGrammar),
     ...judged(domain.interfaces, 'hostdev', interfaceGrammar),
+    ...domain.interfaces
+      .filter((p) => typeOf(p) !== 'hostdev' && WITH_PORT.includes(typeOf(p) ?? ''))
+      .flatMap((part) => virtualPortFaults(part.element).map((cause) => ({ part, cause }))),
     ...domain.disks.filter(isMissingSource).map((part) => ({ part, cause: 'it has no <source>' })),
     ...domain.disks
       .filter((p) => p.element.getAttribute('device') === 'floppy')

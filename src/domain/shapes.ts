@@ -20,6 +20,8 @@ export const any = (names: readonly string[]): Record<string, null> => Object.fr
 
 /** From 1 to 4294967295 with digits alone: the schema's positiveInteger, the parser's unsigned int. */
 export const POSITIVE = new RegExp(`^0*(?:${DECIMAL_32})$`);
+/** The schema's UUID: with dashes or without. */
+export const UUID = /^([a-fA-F0-9]{32}|[a-fA-F0-9]{8}-([a-fA-F0-9]{4}-){3}[a-fA-F0-9]{12})$/;
 export const EMPTY: Grammar = {};
 
 export const ALIAS: Grammar = { attributes: { name: /^[a-zA-Z0-9_\-.]+$/ }, required: ['name'] };

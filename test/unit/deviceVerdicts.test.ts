@@ -14,6 +14,10 @@ const nvme = (namespace: string, inside = ''): string =>
   `<disk type='nvme'><source type='pci' namespace='${namespace}'><address bus='1'/></source>${inside}<target dev='sda'/></disk>`;
 const qbg = (parameters: string): string =>
   nic(`<virtualport type='802.1Qbg'><parameters managerid='${parameters}'/></virtualport>`);
+const port = (type: string, more: string): string => {
+  const source = { direct: "dev='e' mode='vepa'", bridge: "bridge='b'" }[type];
+  return `<interface type='${type}'>${source ? `<source ${source}/>` : ''}<virtualport type='${more}</interface>`;
+};
 const bridge = (inside: string): string => `<interface type='bridge'><source bridge='b'/>${inside}</interface>`;
 const disk = (target: string): string => `<disk><source file='/a'/><target dev='${target}'/></disk>`;
 const mdev = (attributes: string, inside = ''): string =>
@@ -76,6 +80,14 @@ const ROWS: readonly Row[] = [
   ['+', qbg(" +1' typeid='16777215' typeidversion='-0")],
   ['-', qbg("08' typeid='1' typeidversion='1")],
   ['-', qbg("1' typeid='16777216' typeidversion='1")],
+  // What a network adds need not be there; macvtap needs it.
+  ['+', port('direct', "802.1Qbh'><parameters profileid='a'/></virtualport>")],
+  ['-', port('direct', "802.1Qbh'/>")],
+  ['-', port('bridge', "bogus'/>")],
+  ['-', port('user', "openvswitch'/>")],
+  ['+', "<interface type='network'><source network='n'/><virtualport type='802.1Qbg'/></interface>"],
+  ['+', "<interface type='network'><source network='n'/><virtualport/></interface>"],
+  ['-', "<interface type='bridge'><source bridge='b'/><virtualport/></interface>"],
   // Host devices of other kinds.
   ['+', mdev("model='vfio-pci' display='on'")],
   ['-', mdev('')],
