@@ -11,7 +11,7 @@ import {
   sourceOf,
 } from './deviceParts.ts';
 import { hostdevFaults, interfaceFaults, nvmeFaults } from './deviceSchema.ts';
-import { type DomainFacts, isQemu, type Part } from './domainFacts.ts';
+import { type DomainFacts, isArmVirt, isQemu, isX86, type Part } from './domainFacts.ts';
 import { grammarFaults } from './grammar.ts';
 import { child, children } from './hostDevices.ts';
 import { TEAMING_PERSISTENT, TEAMING_TRANSIENT } from './interfaceShape.ts';
@@ -122,21 +122,6 @@ export const DEVICE_RULES: readonly Rule[] = [
     check: nvmeFaults,
   },
   {
-    id: 'rom-disabled',
-    stage: 'define',
-    holds: "<rom enabled='no'> has neither bar nor file",
-    since: null,
-    source: 'libvirt conf/domain_conf.c virDomainDeviceInfoParseXML (ROM tuning is not supported when ROM is disabled)',
-    fix: "take bar and file out, or enabled='no'",
-    check: ({ domain }) =>
-      [...domain.interfaces, ...domain.hostdevs]
-        .filter(({ element }) => {
-          const rom = child(element, 'rom');
-          return rom?.getAttribute('enabled') === 'no' && (rom.hasAttribute('bar') || rom.hasAttribute('file'));
-        })
-        .map((part) => ({ part, cause: 'its <rom> is disabled and tuned' })),
-  },
-  {
     id: 'hostdev-duplicate',
     stage: 'define',
     holds: 'no host address is there twice among <hostdev> and <interface type=hostdev>',
@@ -148,18 +133,36 @@ export const DEVICE_RULES: readonly Rule[] = [
   {
     id: 'hostdev-guest-address',
     stage: 'define',
-    holds: "the guest's <address> of a PCI <hostdev> is of type pci or unassigned",
+    holds:
+      "the guest's <address> of a PCI <hostdev> is of type pci or unassigned, that of a mediated device of its model's",
     since: null,
-    source: `${VALIDATE} virDomainHostdevDefValidate (must use 'pci' or 'unassigned' address type)`,
+    source: `${VALIDATE} virDomainHostdevDefValidate (must use 'pci' or 'unassigned' address type); conf/domain_postparse.c virDomainHostdevAssignAddress`,
     fix: 'take the <address> out: libvirt chooses one',
     check: ({ domain }) => [
       ...[...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) =>
         guestAddressFaults(p, /^(pci|unassigned)$/),
       ),
+      ...ofType(domain.hostdevs, 'mdev').flatMap((p) => {
+        const model = p.element.getAttribute('model');
+        return model === 'vfio-ap' ? [] : guestAddressFaults(p, model === 'vfio-ccw' ? /^ccw$/ : /^pci$/);
+      }),
       ...[...domain.disks, ...domain.interfaces, ...domain.controllers]
         .filter((p) => p.element.nodeName !== 'interface' || p.element.getAttribute('type') !== 'hostdev')
         .flatMap((p) => guestAddressFaults(p, ANY)),
     ],
+  },
+  {
+    id: 'acpi-index-address',
+    stage: 'define',
+    holds: 'an ACPI index is for a device with a PCI address',
+    since: null,
+    source: 'libvirt qemu/qemu_validate.c qemuValidateDomainDeviceInfo (ACPI index is only supported for PCI devices)',
+    fix: 'take the index out: what is unassigned, or on another bus, has none',
+    check: ({ domain }) =>
+      [...domain.hostdevs, ...domain.interfaces, ...domain.disks, ...domain.controllers]
+        .filter((p) => isQemu(domain) && child(p.element, 'acpi')?.hasAttribute('index'))
+        .filter((p) => (child(p.element, 'address')?.getAttribute('type') ?? 'pci') !== 'pci')
+        .map((part) => ({ part, cause: 'it has both an index and another address' })),
   },
   {
     id: 'unassigned-elsewhere',
@@ -172,6 +175,46 @@ export const DEVICE_RULES: readonly Rule[] = [
       [...domain.interfaces, ...domain.disks, ...domain.controllers]
         .filter((p) => child(p.element, 'address')?.getAttribute('type') === 'unassigned')
         .map((part) => ({ part, cause: 'it has one' })),
+  },
+  {
+    id: 'hostdev-ramfb',
+    stage: 'define',
+    holds: "one device has ramfb='on'",
+    since: `${sinceLibvirt(DISPLAY_FROM)} for PCI devices`,
+    source: `${VALIDATE} virDomainDefHostdevValidate (Only one vgpu device can have 'ramfb' enabled)`,
+    fix: 'take it out of the others',
+    check: ({ domain, versions }) => {
+      const pci = below(versions.libvirt, DISPLAY_FROM) ? [] : pciHostdevs(domain);
+      return [...pci, ...ofType(domain.hostdevs, 'mdev')]
+        .filter((p) => p.element.getAttribute('ramfb') === 'on')
+        .slice(1)
+        .map((part) => ({ part, cause: 'another has it' }));
+    },
+  },
+  {
+    id: 's390-only',
+    stage: 'define',
+    holds: 'vfio-ap, vfio-ccw and a <zpci> that says something are for s390x',
+    since: null,
+    source:
+      "libvirt qemu/qemu_validate.c qemuValidateDomainMdevDef (device assignment is not supported by this version of QEMU); qemuValidateDomainDeviceDefZPCI (This QEMU binary doesn't support zPCI)",
+    fix: 'use vfio-pci; take the <zpci> out',
+    check: ({ domain, versions }) => {
+      if (!isQemu(domain) || !(isX86(domain) || isArmVirt(domain, versions.libvirt))) return [];
+      const mdevs = ofType(domain.hostdevs, 'mdev').filter((p) =>
+        /^vfio-(ap|ccw)$/.test(p.element.getAttribute('model') ?? ''),
+      );
+      const devices = [...domain.hostdevs, ...domain.interfaces, ...domain.disks, ...domain.controllers];
+      const zpcis = devices.filter((p) => {
+        const address = child(p.element, 'address');
+        const zpci = address && child(address, 'zpci');
+        return zpci?.hasAttribute('uid') || zpci?.hasAttribute('fid');
+      });
+      return [
+        ...mdevs.map((part) => ({ part, cause: `its model is ${part.element.getAttribute('model')}` })),
+        ...zpcis.map((part) => ({ part, cause: 'its <address> has a <zpci>' })),
+      ];
+    },
   },
   {
     id: 'hostdev-write-filtering',
@@ -206,12 +249,10 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: 'libvirt conf/domain_conf.c virDomainDeviceInfoParseXML (ROM tuning is not supported when ROM is disabled)',
     fix: 'take bar and file out',
     check: ({ domain }) =>
-      pciHostdevs(domain)
-        .filter((p) => {
-          const rom = child(p.element, 'rom');
-          return (
-            rom?.getAttribute('enabled') === 'no' && (rom.getAttribute('bar') ?? rom.getAttribute('file')) !== null
-          );
+      [...domain.interfaces, ...domain.hostdevs]
+        .filter(({ element }) => {
+          const rom = child(element, 'rom');
+          return rom?.getAttribute('enabled') === 'no' && (rom.hasAttribute('bar') || rom.hasAttribute('file'));
         })
         .map((part) => ({ part, cause: 'it has' })),
   },
@@ -237,14 +278,15 @@ export const DEVICE_RULES: readonly Rule[] = [
     id: 'hostdev-display',
     stage: 'define',
     holds: "display='on' needs a <graphics>",
-    since: sinceLibvirt(DISPLAY_FROM),
+    since: `${sinceLibvirt(DISPLAY_FROM)} for PCI devices`,
     source: 'libvirt qemu/qemu_validate.c qemuValidateDomainDeviceDefHostdev (graphics device is needed)',
     fix: 'add a <graphics>, or take display out',
     check: ({ domain, versions }) => {
       const root = domain.document.documentElement;
       const graphics = root ? children(root, 'devices').some((d) => child(d, 'graphics') !== undefined) : false;
-      if (!isQemu(domain) || graphics || below(versions.libvirt, DISPLAY_FROM)) return [];
-      return pciHostdevs(domain)
+      if (!isQemu(domain) || graphics) return [];
+      const pci = below(versions.libvirt, DISPLAY_FROM) ? [] : pciHostdevs(domain);
+      return [...pci, ...ofType(domain.hostdevs, 'mdev')]
         .filter((p) => p.element.getAttribute('display') === 'on')
         .map((part) => ({ part, cause: 'there is none' }));
     },

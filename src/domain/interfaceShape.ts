@@ -1,7 +1,7 @@
 /** `<interface>` and what is in it. */
 import type { Grammar } from './grammar.ts';
 import { ANY, MANAGED, ON_OFF, YES_NO } from './rules.ts';
-import { ALIAS, acpiIndexGrammar, any, BOOT, isNewer, later, POSITIVE, ROM, UUID } from './shapes.ts';
+import { ALIAS, acpiIndexGrammar, any, BOOT, isNewer, later, POSITIVE, ROM, UUID, VIRTIO_OPTIONS } from './shapes.ts';
 import type { Version } from './version.ts';
 import { WITH_PORT } from './virtualPort.ts';
 
@@ -36,6 +36,17 @@ export const VLAN: Grammar = {
 const DEVICE_NAME = /^[a-zA-Z0-9_.\-\\:/]+$/;
 export const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i;
 
+const offloads = (names: string): Grammar => ({
+  attributes: Object.fromEntries(names.split(' ').map((n) => [n, ON_OFF])),
+});
+const OTHER_DRIVER: Grammar = {
+  attributes: { name: /^(qemu|vhost|kvm|vfio|xen)$/, ...NET_DRIVER, ...VIRTIO_OPTIONS },
+  children: {
+    host: offloads('csum gso tso4 tso6 ecn ufo mrg_rxbuf'),
+    guest: offloads('csum tso4 tso6 ecn ufo'),
+  },
+};
+
 /** Interfaces whose kind needs a source. */
 const WITH_SOURCE = [
   'hostdev',
@@ -68,6 +79,7 @@ export const interfaceGrammar = (type: string | null, libvirt: Version | null): 
     ...any(['source', 'driver', 'address', 'teaming', 'coalesce', 'ip', 'route', 'portForward']),
     ...any(['backend', 'filterref', 'tune', ...(WITH_PORT.includes(type ?? '') ? ['virtualport'] : [])]),
     ...(type === 'bridge' ? { source: BRIDGE_SOURCE } : {}),
+    ...(type === 'hostdev' ? {} : { driver: { ...OTHER_DRIVER, open: isNewer(libvirt) } }),
     bandwidth: { children: { inbound: type === 'network' ? RATE_OR_FLOOR : RATE, outbound: RATE } },
     link: { attributes: { state: /^(up|down)$/ }, required: ['state'] },
     acpi: acpiIndexGrammar(isNewer(libvirt)),

@@ -53,6 +53,8 @@ const ROWS: readonly Row[] = [
   ['-', nic("<driver name='vfio' ats='on'/>")],
   ['+', nic("<model type='virtio'/><driver ats='on'/>")],
   ['-', bridge("<driver packed='off'/>")],
+  ['-', bridge("<driver nonsense='1'/>")],
+  ['+', bridge("<model type='virtio'/><driver name='vhost' queues='4'><host csum='off'/></driver>")],
   ['-', nvme('1', "<driver page_per_vq='on'/>")],
   ['-', nvme('1', "<driver queues='2'/>")],
   ['-', "<disk><source file='/a'/><driver event_idx='on'/><target dev='hda'/></disk>"],
@@ -106,6 +108,11 @@ const ROWS: readonly Row[] = [
   ['+', "<controller type='pci' model='pcie-root-port'><driver iommu='on' queues='2'/></controller>"],
   ['-', "<controller type='scsi'><driver iothread='1'/></controller>"],
   ['+', "<controller type='scsi' model='virtio-scsi'><driver queues='2' ioeventfd='on'/></controller>"],
+  ['-', mdev("model='vfio-pci'", "<address type='drive'/>")],
+  [
+    '-',
+    `${mdev("model='vfio-pci' ramfb='on'")}${mdev("model='vfio-pci' ramfb='on'").replace(UUID, UUID.replace('9', '8'))}`,
+  ],
   // And beside them.
   ['-', `${disk('vda')}${disk('ioemu:vda')}`],
   ['+', `${disk('vda')}${disk('vdb')}`],
@@ -156,6 +163,10 @@ test.skipIf(noVirsh)('and those of the libvirt of this machine', async () => {
   expect(shown(said.map((e) => (e === null ? '+' : '-')))).toEqual(shown(VERDICTS));
 });
 
+const GRAPHICS = "<graphics type='vnc'/>";
+const pci = (attributes: string, bus: string, more = ''): string =>
+  `<hostdev type='pci' ${attributes}><source><address bus='${bus}'/></source>${more}</hostdev>`;
+
 /** As libvirt 11.3.0 with QEMU 10.0 said in the machine of test/vm. */
 const MACHINES: readonly [verdict: '+' | '-', machine: string, devices: string][] = [
   ['-', 'microvm', ''],
@@ -166,6 +177,19 @@ const MACHINES: readonly [verdict: '+' | '-', machine: string, devices: string][
   ['+', 'isapc', "<memballoon model='none'/>"],
   ['-', 'isapc', `<memballoon model='none'/>${hostdev("bus='1'")}`],
   ['+', 'q35', hostdev("bus='1'")],
+  ['-', 'q35', mdev("model='vfio-pci' display='on'")],
+  ['+', 'q35', `${mdev("model='vfio-pci' display='on' ramfb='on'")}${GRAPHICS}`],
+  ['-', 'q35', pci("display='on'", '1')],
+  ['+', 'q35', `${pci("display='on' ramfb='on'", '1')}${GRAPHICS}`],
+  ['-', 'q35', `${pci("display='on' ramfb='on'", '1')}${pci("display='on' ramfb='on'", '2')}${GRAPHICS}`],
+  ['-', 'q35', pci('', '1', "<acpi index='1'/><address type='unassigned'/>")],
+  ['+', 'q35', pci('', '1', "<acpi index='1'/>")],
+  ['-', 'q35', mdev("model='vfio-ap'")],
+  ['-', 'q35', mdev("model='vfio-ccw'")],
+  ['-', 'q35', mdev("model='vfio-pci'", "<address type='drive'/>")],
+  ['-', 'q35', pci('', '1', "<address type='pci'><zpci uid='1'/></address>")],
+  ['+', 'q35', pci('', '1', "<address type='pci'><zpci/></address>")],
+  ['-', 'q35', mdev("model='vfio-pci'") + mdev("model='vfio-pci'")],
 ];
 
 test.each(MACHINES)('%s %s %s', (verdict, machine, devices) => {
