@@ -1,5 +1,7 @@
 /** `<hostdev>` of the kinds that are no PCI device: USB, SCSI, vhost-scsi, mediated devices, and what containers take. That of a PCI device has rules of its own. */
+import type { Element } from '@xmldom/xmldom';
 import type { Grammar } from './grammar.ts';
+import { child } from './hostDevices.ts';
 import { ANY, MANAGED, ON_OFF, YES_NO } from './rules.ts';
 import { ALIAS, acpiIndexGrammar, any, BOOT, EMPTY, isNewer, ROM, UUID } from './shapes.ts';
 import type { Version } from './version.ts';
@@ -27,11 +29,24 @@ export const usbInterfaceSource = (byAddress: boolean): Grammar => ({
   needs: byAddress ? ['address'] : ['vendor', 'product'],
 });
 
+const SCSI_SOURCE: Grammar = {
+  attributes: { protocol: /^adapter$/ },
+  children: any(['adapter', 'address']),
+  needs: ['adapter', 'address'],
+};
+const ISCSI_SOURCE: Grammar = {
+  attributes: { protocol: /^iscsi$/, name: ANY },
+  required: ['name'],
+  children: any(['host', 'auth', 'initiator']),
+  needs: ['host'],
+  many: ['host'],
+};
+
 const SUBSYSTEMS: Record<string, Grammar> = {
   usb: { children: { source: USB_SOURCE } },
   scsi: {
     attributes: { sgio: /^(filtered|unfiltered)$/, rawio: YES_NO },
-    children: any(['source']),
+    children: { source: SCSI_SOURCE },
   },
   scsi_host: {
     attributes: { model: /^virtio(-transitional|-non-transitional)?$/ },
@@ -57,11 +72,13 @@ const CAPABILITIES: Record<string, Grammar> = {
   },
 };
 
-/** The grammar of a kind by its mode and type; null where there is no such kind, or it is PCI. */
-export function hostdevGrammar(mode: string | null, type: string, libvirt: Version | null): Grammar | null {
+/** The grammar of a `<hostdev>` by its mode and type; null where there is no such kind, or it is PCI. */
+export function hostdevGrammar(e: Element, libvirt: Version | null): Grammar | null {
+  const [mode, type] = [e.getAttribute('mode'), e.getAttribute('type') ?? ''];
   const kinds = mode === 'capabilities' ? CAPABILITIES : SUBSYSTEMS;
   const kind = Object.hasOwn(kinds, type) ? kinds[type] : undefined;
   if (!kind) return null;
+  const isIscsi = type === 'scsi' && child(e, 'source')?.getAttribute('protocol') === 'iscsi';
   return {
     ...kind,
     attributes: {
@@ -72,6 +89,7 @@ export function hostdevGrammar(mode: string | null, type: string, libvirt: Versi
     },
     children: {
       ...kind.children,
+      ...(isIscsi ? { source: ISCSI_SOURCE } : {}),
       ...any(['address']),
       acpi: acpiIndexGrammar(isNewer(libvirt)),
       alias: ALIAS,

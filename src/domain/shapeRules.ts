@@ -83,7 +83,7 @@ function isMissingSource(p: Part): boolean {
 function otherHostdevFaults(part: Part, libvirt: Version | null): Fault[] {
   const [mode, type] = [part.element.getAttribute('mode'), typeOf(part)];
   if (type === null || (type === 'pci' && mode !== 'capabilities')) return [];
-  const grammar = hostdevGrammar(mode, type, libvirt);
+  const grammar = hostdevGrammar(part.element, libvirt);
   if (grammar === null) return [{ part, cause: `'${printable(type)}' is no type of a <hostdev>` }];
   const found = grammarFaults(part.element, grammar);
   const source = child(part.element, 'source');
@@ -173,6 +173,21 @@ export const SHAPE_RULES: readonly Rule[] = [
     source: `${VALIDATE} virDomainControllerDefValidate, virDomainDefValidateInternal; conf/domain_conf.c`,
     fix: 'number them anew',
     check: indexFaults,
+  },
+  {
+    id: 'vlan-native',
+    stage: 'define',
+    holds: 'one tag of a <vlan> has a nativeMode',
+    since: null,
+    source: 'libvirt conf/netdev_vlan_conf.c virNetDevVlanParse (duplicate native vlan setting)',
+    fix: 'take it out of the others',
+    check: ({ domain }) =>
+      domain.interfaces
+        .filter(({ element }) => {
+          const vlan = child(element, 'vlan');
+          return vlan !== undefined && children(vlan, 'tag').filter((t) => t.hasAttribute('nativeMode')).length > 1;
+        })
+        .map((part) => ({ part, cause: 'several tags have one' })),
   },
   {
     id: 'vcpu-current',

@@ -113,6 +113,14 @@ const ROWS: readonly Row[] = [
     '-',
     `${mdev("model='vfio-pci' ramfb='on'")}${mdev("model='vfio-pci' ramfb='on'").replace(UUID, UUID.replace('9', '8'))}`,
   ],
+  ['-', "<hostdev type='scsi'><source/></hostdev>"],
+  [
+    '+',
+    "<hostdev type='scsi'><source><adapter name='scsi_host0'/><address bus='0' target='0' unit='0'/></source></hostdev>",
+  ],
+  ['+', "<hostdev type='scsi'><source protocol='iscsi' name='iqn'><host name='a'/></source></hostdev>"],
+  ['-', "<hostdev type='scsi'><source protocol='iscsi' name='iqn'/></hostdev>"],
+  ['-', nic("<vlan><tag id='2' nativeMode='tagged'/><tag id='3' nativeMode='tagged'/></vlan>")],
   // And beside them.
   ['-', `${disk('vda')}${disk('ioemu:vda')}`],
   ['+', `${disk('vda')}${disk('vdb')}`],
