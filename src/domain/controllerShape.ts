@@ -1,7 +1,7 @@
 /** `<controller>` by its type. */
 import type { Grammar } from './grammar.ts';
-import { ANY, ON_OFF } from './rules.ts';
 import { ALIAS, acpiIndexGrammar, any, isNewer, later, SIZE, UNIT, VIRTIO_OPTIONS } from './shapes.ts';
+import { ANY, ON_OFF } from './values.ts';
 import type { Version } from './version.ts';
 
 const PCI_MODELS =

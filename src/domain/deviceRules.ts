@@ -15,8 +15,9 @@ import { type DomainFacts, isArmVirt, isQemu, isX86, type Part } from './domainF
 import { grammarFaults } from './grammar.ts';
 import { child, children } from './hostDevices.ts';
 import { TEAMING_PERSISTENT, TEAMING_TRANSIENT } from './interfaceShape.ts';
-import { ANY, addressPart, below, type Fault, type Rule, sinceLibvirt, type Target } from './rules.ts';
+import { below, type Fault, type Rule, sinceLibvirt, type Target } from './rules.ts';
 import { guestAddressGrammar } from './shapes.ts';
+import { ANY, addressPart } from './values.ts';
 import { version } from './version.ts';
 import { printable } from './xmlScan.ts';
 

@@ -16,21 +16,9 @@ import { grammarFaults } from './grammar.ts';
 import { child } from './hostDevices.ts';
 import { usbInterfaceSource } from './hostdevShape.ts';
 import { interfaceGrammar, NET_DRIVER } from './interfaceShape.ts';
-import {
-  ANY,
-  below,
-  elements,
-  type Fault,
-  MANAGED,
-  ON_OFF,
-  PCI_ADDRESS,
-  type Shape,
-  shapeFaults,
-  sinceLibvirt,
-  type Target,
-  YES_NO,
-} from './rules.ts';
+import { below, elements, type Fault, type Shape, shapeFaults, sinceLibvirt, type Target } from './rules.ts';
 import { ALIAS, acpiIndexGrammar, BOOT, ROM, VIRTIO_OPTIONS } from './shapes.ts';
+import { ANY, MANAGED, ON_OFF, PCI_ADDRESS, YES_NO } from './values.ts';
 import { type Version, version } from './version.ts';
 import { virtualPortFaults } from './virtualPort.ts';
 import { printable } from './xmlScan.ts';

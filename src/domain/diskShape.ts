@@ -1,7 +1,7 @@
 /** `<disk>` and its source and driver. */
 import type { Grammar } from './grammar.ts';
-import { ANY, ON_OFF, YES_NO } from './rules.ts';
 import { ALIAS, acpiIndexGrammar, any, BOOT, EMPTY, isNewer, later, POSITIVE, VIRTIO_OPTIONS } from './shapes.ts';
+import { ANY, ON_OFF, YES_NO } from './values.ts';
 import type { Version } from './version.ts';
 
 /** `<source>` of the plain kinds: what the schema and the parser have; others are not looked into. */

@@ -1,7 +1,7 @@
 /** `<domain>` around its devices, section by section. */
 import type { Grammar } from './grammar.ts';
-import { ANY, ON_OFF, YES_NO } from './rules.ts';
 import { acpiIndexGrammar, any, EMPTY, isNewer, later, POSITIVE, SIZE, UNIT, VIRTIO_OPTIONS } from './shapes.ts';
+import { ANY, ON_OFF, YES_NO } from './values.ts';
 import type { Version } from './version.ts';
 
 const once = (names: readonly string[], grammars: Record<string, Grammar>): Record<string, Grammar | null> => ({

@@ -2,7 +2,8 @@
 import type { Element } from '@xmldom/xmldom';
 import { type DomainFacts, isArmVirt, isQ35, isQemu, isX86, partOf } from './domainFacts.ts';
 import { child, children } from './hostDevices.ts';
-import { addressPart, elements, type Fault, type Rule, type Target } from './rules.ts';
+import { elements, type Fault, type Rule, type Target } from './rules.ts';
+import { addressPart } from './values.ts';
 import type { Version } from './version.ts';
 import { printable } from './xmlScan.ts';
 

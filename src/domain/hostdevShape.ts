@@ -2,8 +2,8 @@
 import type { Element } from '@xmldom/xmldom';
 import type { Grammar } from './grammar.ts';
 import { child } from './hostDevices.ts';
-import { ANY, MANAGED, ON_OFF, YES_NO } from './rules.ts';
 import { ALIAS, acpiIndexGrammar, any, BOOT, EMPTY, isNewer, ROM, UUID } from './shapes.ts';
+import { ANY, MANAGED, ON_OFF, YES_NO } from './values.ts';
 import type { Version } from './version.ts';
 
 const MDEV_ADDRESS: Grammar = { attributes: { uuid: UUID }, required: ['uuid'] };

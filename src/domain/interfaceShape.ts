@@ -1,7 +1,7 @@
 /** `<interface>` and what is in it. */
 import type { Grammar } from './grammar.ts';
-import { ANY, MANAGED, ON_OFF, YES_NO } from './rules.ts';
 import { ALIAS, acpiIndexGrammar, any, BOOT, isNewer, later, POSITIVE, ROM, UUID, VIRTIO_OPTIONS } from './shapes.ts';
+import { ANY, MANAGED, ON_OFF, YES_NO } from './values.ts';
 import type { Version } from './version.ts';
 import { WITH_PORT } from './virtualPort.ts';
 

@@ -3,7 +3,7 @@
  * rules are not about is named and not looked into.
  */
 import type { Grammar } from './grammar.ts';
-import { ANY, DECIMAL_32, ON_OFF, PCI_ADDRESS, YES_NO } from './rules.ts';
+import { ANY, DECIMAL_32, ON_OFF, PCI_ADDRESS, YES_NO } from './values.ts';
 import { type Version, version } from './version.ts';
 
 /** The last schema that these shapes were held against; what a newer one knows beside them is not refused. */

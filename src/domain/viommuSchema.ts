@@ -2,19 +2,9 @@
 import type { Part } from './domainFacts.ts';
 import { grammarFaults } from './grammar.ts';
 import { child } from './hostDevices.ts';
-import {
-  ANY,
-  below,
-  type Fault,
-  ON_OFF,
-  type Shape,
-  shapeFaults,
-  sinceLibvirt,
-  type Target,
-  UINT8,
-  UINT32,
-} from './rules.ts';
+import { below, type Fault, type Shape, shapeFaults, sinceLibvirt, type Target } from './rules.ts';
 import { ALIAS, guestAddressGrammar, POSITIVE } from './shapes.ts';
+import { ANY, ON_OFF, UINT8, UINT32 } from './values.ts';
 import type { Version } from './version.ts';
 import { ATTRIBUTES, type AttributeRow, DEVICE_INFO_FROM, GRANULE } from './viommuModels.ts';
 import { iommusOf, known } from './viommuParts.ts';

@@ -1,6 +1,7 @@
 /** What libvirt defines and QEMU refuses, or the guest does not get as meant. Checked against QEMU 7.2, 10.0 and 11.1. */
 import { child } from './hostDevices.ts';
-import { below, type Rule, sinceQemu, UINT8, UINT32 } from './rules.ts';
+import { below, type Rule, sinceQemu } from './rules.ts';
+import { UINT8, UINT32 } from './values.ts';
 import { formatVersion, version } from './version.ts';
 import { EIM_TCG_QEMU, SEVERAL_FROM, SMMU_PER_BUS_QEMU, VIRTIO_VFIO_QEMU, XTSUP_FROM } from './viommuModels.ts';
 import { each, effective, iommusOf, known, manyVcpus } from './viommuParts.ts';

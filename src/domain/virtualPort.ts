@@ -2,8 +2,8 @@
 import type { Element } from '@xmldom/xmldom';
 import { type Grammar, grammarFaults } from './grammar.ts';
 import { child } from './hostDevices.ts';
-import { ANY, DECIMAL_8, number, OCTAL_8 } from './rules.ts';
 import { UUID } from './shapes.ts';
+import { ANY, DECIMAL_8, number, OCTAL_8 } from './values.ts';
 
 /** Kinds of interface that may have one. */
 export const WITH_PORT: readonly string[] = ['bridge', 'direct', 'hostdev', 'network'];
