@@ -25,6 +25,15 @@ export const sourceAddress = (p: Part): Element | undefined => {
   return source && child(source, 'address');
 };
 
+export function vlanTags(p: Part): Element[] {
+  const vlan = child(p.element, 'vlan');
+  return vlan ? children(vlan, 'tag') : [];
+}
+
+/** virDomainNetIsVirtioModel */
+export const isVirtioInterface = ({ element }: Part): boolean =>
+  /^virtio(-transitional|-non-transitional)?$/.test(child(element, 'model')?.getAttribute('type') ?? '');
+
 export const faults = (part: Part, causes: readonly string[]): Fault[] => causes.map((cause) => ({ part, cause }));
 
 /** What the elements directly in `e` are not by their grammars. */

@@ -4,11 +4,13 @@ import {
   DISPLAY_FROM,
   faults,
   hostdevInterfaces,
+  isVirtioInterface,
   nvmeDisks,
   ofType,
   pciHostdevs,
   sourceAddress,
   sourceOf,
+  vlanTags,
 } from './deviceParts.ts';
 import { hostdevFaults, interfaceFaults, nvmeFaults } from './deviceSchema.ts';
 import { type DomainFacts, isArmVirt, isQemu, isX86, type Part } from './domainFacts.ts';
@@ -27,11 +29,6 @@ const IOMMUFD_DOMAIN_FROM = version('12.2.0');
 function addressKey(e: Element): string | null {
   const parts = (['domain', 'bus', 'slot', 'function'] as const).map((n) => addressPart(e, n));
   return parts.includes(null) ? null : parts.map((n) => (n ?? 0).toString(16)).join(':');
-}
-
-function vlanTags(p: Part): Element[] {
-  const vlan = child(p.element, 'vlan');
-  return vlan ? children(vlan, 'tag') : [];
 }
 
 function guestAddressFaults(p: Part, types: RegExp): Fault[] {
@@ -73,7 +70,7 @@ function teamingFaults({ domain }: Target): Fault[] {
     if (!teaming) return [];
     if (teaming.getAttribute('type') === 'transient') return faults(p, grammarFaults(teaming, TEAMING_TRANSIENT));
     const model = child(p.element, 'model')?.getAttribute('type') ?? '';
-    const isOther = isQemu(domain) && !/^virtio(-transitional|-non-transitional)?$/.test(model);
+    const isOther = isQemu(domain) && !isVirtioInterface(p);
     return [
       ...faults(p, grammarFaults(teaming, TEAMING_PERSISTENT)),
       ...faults(p, isOther ? [`the persistent side is of model '${printable(model)}' and not virtio`] : []),
@@ -269,7 +266,8 @@ export const DEVICE_RULES: readonly Rule[] = [
   {
     id: 'hostdev-teaming',
     stage: 'define',
-    holds: "teaming of a host device is type='transient' with persistent naming its partner",
+    holds:
+      "teaming of a <hostdev> is type='transient' with persistent naming its partner; of an interface that, or 'persistent' with a virtio model",
     since: null,
     source: `${VALIDATE} virDomainHostdevDefValidate, virDomainNetDefValidate; schema`,
     fix: "write <teaming type='transient' persistent='ua-…'/>",

@@ -146,7 +146,6 @@ export function interfaceFaults({ domain, versions }: Target): Fault[] {
     found.push(...faults(p, virtualPortFaults(p.element)));
     if (isQemu(domain) && child(p.element, 'mtu')) say('<mtu> is not for host devices');
     if (child(p.element, 'port')?.getAttribute('isolated') === 'yes') say('<port isolated> is not for host devices');
-    found.push(...faults(p, childCauses(p.element, { acpi: acpiIndexGrammar(false) })));
     const driver = child(p.element, 'driver');
     if (driver) found.push(...driverFaults(driver, versions.libvirt, false).map((f) => ({ part: p, ...f })));
     return found;
@@ -159,7 +158,6 @@ export function nvmeFaults({ domain, versions }: Target): Fault[] {
     const source = sourceOf(p);
     const address = sourceAddress(p);
     const found = grammarFaults(p.element, grammar);
-    found.push(...childCauses(p.element, { acpi: acpiIndexGrammar(false) }));
     if (!address) found.push('it has no <source> with an <address>');
     else found.push(...addressCauses(address));
     if (isQemu(domain) && ['cdrom', 'floppy'].includes(p.element.getAttribute('device') ?? '')) {

@@ -72,7 +72,7 @@ export const diskGrammar = (type: string | null, libvirt: Version | null): Gramm
       },
       required: ['dev'],
     },
-    acpi: acpiIndexGrammar(isNewer(libvirt)),
+    acpi: acpiIndexGrammar(false),
     boot: BOOT,
     alias: ALIAS,
     backenddomain: { attributes: { name: /^[^\n]+$/ }, required: ['name'] },

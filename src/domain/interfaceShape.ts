@@ -10,7 +10,7 @@ export const TEAMING_TRANSIENT: Grammar = {
   required: ['type', 'persistent'],
 };
 
-/** Only of an interface that is no host device. */
+/** Only of an interface: a `<hostdev>` is the transient side. */
 export const TEAMING_PERSISTENT: Grammar = { attributes: { type: /^persistent$/ }, required: ['type'] };
 
 /** `<driver>` of an interface that has none of VFIO's names: the schema takes it for any kind. */
@@ -82,7 +82,7 @@ export const interfaceGrammar = (type: string | null, libvirt: Version | null): 
     ...(type === 'hostdev' ? {} : { driver: { ...OTHER_DRIVER, open: isNewer(libvirt) } }),
     bandwidth: { children: { inbound: type === 'network' ? RATE_OR_FLOOR : RATE, outbound: RATE } },
     link: { attributes: { state: /^(up|down)$/ }, required: ['state'] },
-    acpi: acpiIndexGrammar(isNewer(libvirt)),
+    acpi: acpiIndexGrammar(false),
     mtu: { attributes: { size: /^\d{1,5}$/ }, required: ['size'] },
     target: { attributes: { dev: DEVICE_NAME, managed: YES_NO }, required: ['dev'] },
     guest: { attributes: { dev: DEVICE_NAME, actual: DEVICE_NAME } },

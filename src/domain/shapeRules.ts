@@ -1,6 +1,7 @@
 /** The rules of a domain's shape around its host devices: what libvirt's schema and parser refuse there. */
 
 import { controllerGrammar } from './controllerShape.ts';
+import { vlanTags } from './deviceParts.ts';
 import { diskGrammar } from './diskShape.ts';
 import { isArmVirt, isQemu, isX86, type Part, partOf } from './domainFacts.ts';
 import { domainGrammar } from './domainShape.ts';
@@ -183,10 +184,7 @@ export const SHAPE_RULES: readonly Rule[] = [
     fix: 'take it out of the others',
     check: ({ domain }) =>
       domain.interfaces
-        .filter(({ element }) => {
-          const vlan = child(element, 'vlan');
-          return vlan !== undefined && children(vlan, 'tag').filter((t) => t.hasAttribute('nativeMode')).length > 1;
-        })
+        .filter((p) => vlanTags(p).filter((t) => t.hasAttribute('nativeMode')).length > 1)
         .map((part) => ({ part, cause: 'several tags have one' })),
   },
   {

@@ -1,9 +1,9 @@
 /** What only virtio devices may be told: libvirt refuses it of all other interfaces and disks. */
+import { isVirtioInterface } from './deviceParts.ts';
 import type { Part } from './domainFacts.ts';
 import { child } from './hostDevices.ts';
 import type { Fault, Rule } from './rules.ts';
 
-const VIRTIO_MODEL = /^virtio(-transitional|-non-transitional)?$/;
 const OPTIONS = ['iommu', 'ats', 'packed', 'page_per_vq'];
 const DISK_OPTIONS = [...OPTIONS, 'queues', 'event_idx', 'ioeventfd'];
 
@@ -14,9 +14,6 @@ function isVirtioDisk({ element }: Part): boolean {
   if (bus !== null) return bus === 'virtio';
   return element.getAttribute('device') !== 'floppy' && /^(ioemu:)?vd/.test(target?.getAttribute('dev') ?? '');
 }
-
-const isVirtioInterface = ({ element }: Part): boolean =>
-  VIRTIO_MODEL.test(child(element, 'model')?.getAttribute('type') ?? '');
 
 function refused(p: Part, names: readonly string[]): Fault[] {
   const driver = child(p.element, 'driver');
