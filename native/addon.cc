@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <napi.h>
 #include <poll.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -61,8 +62,8 @@ std::string text_argument(const Napi::CallbackInfo& info, size_t index) {
   return info[index].As<Napi::String>().Utf8Value();
 }
 
-Fd root_argument(const Napi::CallbackInfo& info) {
-  Fd root;
+Root root_argument(const Napi::CallbackInfo& info) {
+  Root root;
   if (const auto failure = open_root(text_argument(info, 0), root)) raise(info.Env(), failure);
   return root;
 }
@@ -113,10 +114,10 @@ Napi::Value ids_or_null(Napi::Env env, const RawDevice& d) {
 
 Napi::Value ScanDevices(const Napi::CallbackInfo& info) {
   const auto env = info.Env();
-  const Fd root = root_argument(info);
+  const Root root = root_argument(info);
   std::vector<RawDevice> devices;
   std::vector<Failure> failures;
-  scan_devices(root.get(), devices, failures);
+  scan_devices(root, devices, failures);
   const auto make = env.RunScript(kMakeDevice).As<Napi::Function>();
   Shared shared(env);
   auto array = Napi::Array::New(env, devices.size());
@@ -134,10 +135,10 @@ Napi::Value ScanDevices(const Napi::CallbackInfo& info) {
 
 Napi::Value ScanGroups(const Napi::CallbackInfo& info) {
   const auto env = info.Env();
-  const Fd root = root_argument(info);
+  const Root root = root_argument(info);
   std::vector<RawGroup> groups;
   std::vector<Failure> failures;
-  scan_groups(root.get(), groups, failures);
+  scan_groups(root, groups, failures);
   auto array = Napi::Array::New(env, groups.size());
   for (uint32_t i = 0; i < groups.size(); ++i) {
     const auto& g = groups[i];
@@ -157,24 +158,24 @@ Napi::Value ScanGroups(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ReadFile(const Napi::CallbackInfo& info) {
-  const Fd root = root_argument(info);
+  const Root root = root_argument(info);
   const auto path = text_argument(info, 1);
   const auto max = static_cast<size_t>(info[2].As<Napi::Number>().Int64Value());
   Fd fd;
   std::string text;
   // O_NONBLOCK: a FIFO in somebody's tree must not hold us for ever.
-  auto failure = open_in_root(root.get(), path, O_RDONLY | O_NONBLOCK, fd);
+  auto failure = open_in_root(root, path, O_RDONLY | O_NONBLOCK, fd);
   if (!failure) failure = read_all(fd.get(), path, max, false, text);
   if (failure) raise(info.Env(), failure);
   return latin1(info.Env(), text);
 }
 
 Napi::Value ReadLink(const Napi::CallbackInfo& info) {
-  const Fd root = root_argument(info);
+  const Root root = root_argument(info);
   const auto path = text_argument(info, 1);
   Fd fd;
   std::string text;
-  auto failure = open_in_root(root.get(), path, O_PATH | O_NOFOLLOW, fd);
+  auto failure = open_in_root(root, path, O_PATH | O_NOFOLLOW, fd);
   if (!failure) failure = read_link_at(fd.get(), "", path, text);
   // What readlinkat(2) says of the descriptor of something that is no link; by its name it would be EINVAL.
   if (fd.ok() && failure.error == ENOENT) failure.error = EINVAL;
@@ -184,11 +185,11 @@ Napi::Value ReadLink(const Napi::CallbackInfo& info) {
 
 Napi::Value ReadDir(const Napi::CallbackInfo& info) {
   const auto env = info.Env();
-  const Fd root = root_argument(info);
+  const Root root = root_argument(info);
   const auto path = text_argument(info, 1);
   Fd fd;
   std::vector<std::string> names;
-  auto failure = open_in_root(root.get(), path, O_RDONLY | O_DIRECTORY, fd);
+  auto failure = open_in_root(root, path, O_RDONLY | O_DIRECTORY, fd);
   if (!failure) failure = read_names(fd.get(), path, names);
   if (failure) raise(env, failure);
   std::sort(names.begin(), names.end());
@@ -197,15 +198,27 @@ Napi::Value ReadDir(const Napi::CallbackInfo& info) {
   return array;
 }
 
+// A number as text: kernfs' have 64 bits (fs/kernfs/dir.c), more than JavaScript's.
+Napi::Value Inode(const Napi::CallbackInfo& info) {
+  const Root root = root_argument(info);
+  const auto path = text_argument(info, 1);
+  Fd fd;
+  struct stat is {};
+  auto failure = open_in_root(root, path, O_PATH | O_DIRECTORY, fd);
+  if (!failure && fstat(fd.get(), &is) != 0) failure = {errno, "fstat", path};
+  if (failure) raise(info.Env(), failure);
+  return Napi::String::New(info.Env(), std::to_string(is.st_ino));
+}
+
 Napi::Value Holders(const Napi::CallbackInfo& info) {
   const auto env = info.Env();
-  const Fd root = root_argument(info);
+  const Root root = root_argument(info);
   const auto list = info[1].As<Napi::Array>();
   std::unordered_set<std::string> targets;
   for (uint32_t i = 0; i < list.Length(); ++i) targets.insert(list.Get(i).As<Napi::String>().Utf8Value());
   std::vector<Holder> holders;
   int unreadable = 0;
-  if (const auto failure = find_holders(root.get(), targets, holders, unreadable)) raise(env, failure);
+  if (const auto failure = find_holders(root, targets, holders, unreadable)) raise(env, failure);
   auto array = Napi::Array::New(env, holders.size());
   for (uint32_t i = 0; i < holders.size(); ++i) {
     auto object = Napi::Object::New(env);
@@ -305,6 +318,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("readFile", Napi::Function::New<ReadFile>(env));
   exports.Set("readLink", Napi::Function::New<ReadLink>(env));
   exports.Set("readDir", Napi::Function::New<ReadDir>(env));
+  exports.Set("inode", Napi::Function::New<Inode>(env));
   exports.Set("holders", Napi::Function::New<Holders>(env));
   exports.Set("tryLock", Napi::Function::New<TryLock>(env));
   exports.Set("openHelper", Napi::Function::New<OpenHelper>(env));

@@ -20,7 +20,12 @@ bool is_number(const std::string& name) {
   return !name.empty() && name.size() < 10 && name.find_first_not_of("0123456789") == std::string::npos;
 }
 
-std::string command_of(int root, const std::string& process) {
+// Whatever else keeps its files from being seen: it may be the one that is looked for.
+bool has_ended(int error) {
+  return error == ENOENT || error == ESRCH || error == ENOTDIR;
+}
+
+std::string command_of(const Root& root, const std::string& process) {
   const std::string path = process + "/comm";
   Fd fd;
   std::string text;
@@ -36,8 +41,8 @@ std::string command_of(int root, const std::string& process) {
 
 }  // namespace
 
-Failure find_holders(int root, const std::unordered_set<std::string>& targets, std::vector<Holder>& out,
-                     int& unreadable) {
+Failure find_holders(const Root& root, const std::unordered_set<std::string>& targets,
+                     std::vector<Holder>& out, int& unreadable) {
   Fd proc;
   std::vector<std::string> pids;
   auto failure = open_in_root(root, "proc", O_RDONLY | O_DIRECTORY, proc);
@@ -55,10 +60,13 @@ Failure find_holders(int root, const std::unordered_set<std::string>& targets, s
     Fd fds;
     std::vector<std::string> numbers;
     if (const auto closed = open_in_root(root, folder, O_RDONLY | O_DIRECTORY, fds)) {
-      if (closed.error == EACCES || closed.error == EPERM) ++unreadable;
+      if (!has_ended(closed.error)) ++unreadable;
       continue;
     }
-    if (read_names(fds.get(), folder, numbers)) continue;
+    if (const auto failed = read_names(fds.get(), folder, numbers)) {
+      if (!has_ended(failed.error)) ++unreadable;
+      continue;
+    }
     std::unordered_set<std::string> seen;
     std::string target;
     for (const auto& number : numbers) {

@@ -18,7 +18,7 @@ struct Holder {
 // Processes below `root` with a descriptor whose link text is one of `targets`; one row a process and target.
 // A process that ends meanwhile is left out, one that may not be looked into is counted in `unreadable`, as
 // is one that the time (a second for all) was not enough for.
-Failure find_holders(int root, const std::unordered_set<std::string>& targets, std::vector<Holder>& out,
-                     int& unreadable);
+Failure find_holders(const Root& root, const std::unordered_set<std::string>& targets,
+                     std::vector<Holder>& out, int& unreadable);
 
 }  // namespace hostdev

@@ -2,10 +2,13 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -36,7 +39,8 @@ struct Call {
   std::string extra;
 
   [[nodiscard]] bool may_fail() const { return operation == "prepare" || operation == "start"; }
-  [[nodiscard]] bool is_of_interest() const { return may_fail() || operation == "release"; }
+  [[nodiscard]] bool is_end() const { return operation == "release" || operation == "stopped"; }
+  [[nodiscard]] bool is_of_interest() const { return may_fail() || is_end() || operation == "started"; }
   // How long libvirt is kept waiting, in seconds.
   [[nodiscard]] double patience(const HookConf& conf) const {
     if (operation == "prepare") return conf.prepare_deadline;
@@ -116,13 +120,38 @@ std::string last_words(std::string text) {
   return text;
 }
 
-bool has_bindings(const HookConf& conf) {
-  const Fd dir(open((state_dir(conf.root) + "/bindings").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+bool has_files(const HookConf& conf, const char* folder) {
+  const Fd dir(open((state_dir(conf.root) + folder).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   std::vector<std::string> names;
   if (!dir.ok() || read_names(dir.get(), {}, names)) return false;
   return std::any_of(names.begin(), names.end(), [](const std::string& n) {
     return n.size() > 5 && n.compare(n.size() - 5, 5, ".json") == 0;
   });
+}
+
+// Whether another call for this guest is at work: a prepare whose client was killed may go on.
+bool is_busy(const HookConf& conf, const std::string& uuid) {
+  if (uuid.empty()) return false;
+  const Fd lock(
+      open((state_dir(conf.root) + "/lock/domain-" + uuid).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  return lock.ok() && flock(lock.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
+// QEMU is up: from here on a hold of the guest counts by who holds the device, not by its having been
+// prepared a moment ago. A note that cannot be made costs five minutes of that.
+void note_started(const HookConf& conf, const std::string& uuid) {
+  if (uuid.empty() || !has_files(conf, "/bindings")) return;
+  const std::string folder = state_dir(conf.root) + "/started";
+  mkdir(folder.c_str(), 0700);
+  const Fd file(open((folder + "/" + uuid).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+}
+
+// Without an entry in the books or the journal a release has nothing to give back, unless a prepare is still
+// at work; with one, it may concern a device that the XML no longer lists.
+bool has_work(const Call& call, const HookConf& conf, const DomainInput& input) {
+  if (call.may_fail()) return input.may_take_devices;
+  if (is_busy(conf, domain_uuid(input.xml)) || has_files(conf, "/journal")) return true;
+  return call.operation == "release" && has_files(conf, "/bindings");
 }
 
 // node's own words when it ended by itself; ours for everything else.
@@ -169,6 +198,7 @@ int judge(const Call& call, const HookConf& conf, const ChildOutcome& out) {
 
 int run_hook(int argc, char** argv) {
   const double started = monotonic_seconds();
+  const pid_t caller = getppid();
   std::string conf_file;
   if (argc == 6 && strcmp(argv[0], "--conf") == 0) {
     conf_file = argv[1];
@@ -184,11 +214,14 @@ int run_hook(int argc, char** argv) {
   sigaction(SIGPIPE, &ignore, nullptr);
   const auto conf = read_hook_conf(conf_file);
   const auto input = read_domain_input(started + call.patience(conf));
-  // Without an entry in the books a release has nothing to give back; with one, it may concern a device that
-  // the XML no longer lists.
-  if (call.may_fail() ? !input.may_take_devices : !has_bindings(conf)) return 0;
-  if (input.too_large) return refuse(call, conf, "its XML is larger than 16 MiB");
-  if (!input.whole) return refuse(call, conf, "its XML did not come to an end on stdin");
+  if (call.operation == "started") {
+    if (input.may_take_devices) note_started(conf, domain_uuid(input.xml));
+    return 0;
+  }
+  if (!has_work(call, conf, input)) return 0;
+  // A release is carried out all the same: node knows the guest by its name too.
+  if (call.may_fail() && input.too_large) return refuse(call, conf, "its XML is larger than 16 MiB");
+  if (call.may_fail() && !input.whole) return refuse(call, conf, "its XML did not come to an end on stdin");
   if (!conf.found || conf.node.empty() || conf.cli.empty()) {
     return refuse(call, conf,
                   conf.file + (conf.found ? " names no node= and cli=" : " is not there") +
@@ -208,6 +241,7 @@ int run_hook(int argc, char** argv) {
   job.patience = call.patience(conf);
   job.node_patience = call.may_fail() ? job.patience : conf.prepare_deadline;
   job.may_fail = call.may_fail();
+  job.caller = caller;
   return judge(call, conf, run_child(job));
 }
 

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -99,8 +100,10 @@ bool lock_within(double seconds) {
 }
 
 // Becomes node. Nothing of libvirt's may stay open, whatever it left without close-on-exec.
-[[noreturn]] void become_node(const ChildJob& job, int xml, int errors, int status) {
+[[noreturn]] void become_node(const ChildJob& job, pid_t client, int xml, int errors, int status) {
   setsid();
+  // A prepare that nobody waits for any more must not bind behind libvirt's back.
+  if (job.may_fail && (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != client)) _exit(kExecFailed);
   // A child that is left behind must not keep a file system from being unmounted.
   (void)!chdir("/");
   const int up = move_up(status);
@@ -136,6 +139,7 @@ bool lock_within(double seconds) {
   argv.push_back(nullptr);
   // Without the lock node waits for it itself, and logs that it was not to be had.
   unsetenv("HOSTDEV_HOOK_UUID");
+  setenv("HOSTDEV_HOOK_CALLER", std::to_string(job.caller).c_str(), 1);
   if (locked) setenv("HOSTDEV_HOOK_UUID", job.uuid.c_str(), 1);
   execv(argv[0], argv.data());
   fail_in_child();
@@ -143,20 +147,27 @@ bool lock_within(double seconds) {
 
 class Waiting {
  public:
-  Waiting(int pidfd, int errors, int status) : pidfd_(pidfd), errors_(errors), status_(status) {}
+  Waiting(int pidfd, int errors, int status, int caller)
+      : pidfd_(pidfd), errors_(errors), status_(status), caller_(caller) {}
 
-  // Until the child has ended, or `until` has come; true when it has ended.
+  // Until the child has ended, `until` has come, or the caller has ended, which is told once; true when the
+  // child has ended.
   bool wait(double until, ChildOutcome& out) {
     while (!ended_) {
       const double left = until - monotonic_seconds();
       if (left <= 0) return false;
-      std::array<pollfd, 3> fds = {{{pidfd_, POLLIN, 0}, {errors_, POLLIN, 0}, {status_, POLLIN, 0}}};
+      std::array<pollfd, 4> fds = {
+          {{pidfd_, POLLIN, 0}, {errors_, POLLIN, 0}, {status_, POLLIN, 0}, {caller_, POLLIN, 0}}};
       const int ready = poll(fds.data(), fds.size(), static_cast<int>(left * 1000) + 1);
       if (ready < 0 && errno != EINTR) return false;
       if (ready <= 0) continue;
       if (fds[1].revents != 0) read_errors(out);
       if (fds[2].revents != 0) read_status(out);
       if (fds[0].revents != 0) read_end(out);
+      if (fds[3].revents != 0 && !ended_) {
+        caller_ = -1;
+        return false;
+      }
     }
     return true;
   }
@@ -201,6 +212,7 @@ class Waiting {
   int pidfd_;
   int errors_;
   int status_;
+  int caller_;
   bool ended_ = false;
 };
 
@@ -255,6 +267,7 @@ std::string state_dir(const std::string& root) {
 
 ChildOutcome run_child(const ChildJob& job) {
   fill_standard_three();
+  const pid_t client = getpid();
   // Ignored (and that is inherited), the kernel would reap the child itself and keep its exit code from us.
   set_handler(SIGCHLD, SIG_DFL);
   const Fd memory(memory_file(job.xml));
@@ -265,7 +278,8 @@ ChildOutcome run_child(const ChildJob& job) {
   fcntl(errors.out.get(), F_SETFL, 0);
   const pid_t pid = fork();
   if (pid < 0) return no_process(errno);
-  if (pid == 0) become_node(job, memory.get(), job.may_fail ? errors.out.get() : -1, status.out.get());
+  if (pid == 0)
+    become_node(job, client, memory.get(), job.may_fail ? errors.out.get() : -1, status.out.get());
   errors.out.reset();
   status.out.reset();
   const Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0U)));
@@ -275,7 +289,8 @@ ChildOutcome run_child(const ChildJob& job) {
     return no_process(error);
   }
   ChildOutcome out;
-  Waiting child(pidfd.get(), errors.in.get(), status.in.get());
+  const Fd caller(job.may_fail ? static_cast<int>(syscall(SYS_pidfd_open, job.caller, 0U)) : -1);
+  Waiting child(pidfd.get(), errors.in.get(), status.in.get(), caller.get());
   if (child.wait(job.started + job.patience * (job.may_fail ? kStopShare : 1), out) || !job.may_fail)
     return out;
   kill(pid, SIGTERM);

@@ -7,6 +7,8 @@
 // a child that was killed: one in D state does not die.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 
 namespace hostdev {
@@ -30,8 +32,10 @@ struct ChildJob {
   double started = 0;
   double patience = 0;
   double node_patience = 0;
-  // True: its stderr is collected, and past the deadline it is asked to stop (it undoes), then killed. False:
-  // it is left running.
+  // Who called the hook: libvirtd.
+  pid_t caller = 0;
+  // True: its stderr is collected, and past the deadline it is asked to stop (it undoes), then killed; it is
+  // asked so too when its caller ends, or this process. False: it is left running.
   bool may_fail = false;
 };
 

@@ -11,22 +11,77 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <memory>
+
+#include "monotonic.h"
 
 namespace hostdev {
 
 namespace {
 
+constexpr int kMaxLinks = 40;
+// A file system may answer EAGAIN by itself; it gets so long to think better of it.
+constexpr double kAgainSeconds = 2;
+constexpr long kPauseNs = 2'000'000;
+
 int openat2_call(int at, const char* path, uint64_t flags) {
   open_how how{};
   how.flags = flags | O_CLOEXEC;
   how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  // EAGAIN: a rename or mount raced with the walk; the kernel asks to try again (openat2(2)).
-  for (int tries = 0; tries < 16; ++tries) {
-    const long fd = syscall(SYS_openat2, at, path, &how, sizeof how);
-    if (fd >= 0 || errno != EAGAIN) return static_cast<int>(fd);
+  return static_cast<int>(syscall(SYS_openat2, at, path, &how, sizeof how));
+}
+
+void push_parts(const std::string& path, std::vector<std::string>& todo) {
+  std::vector<std::string> parts;
+  for (size_t at = 0; at < path.size();) {
+    const size_t end = std::min(path.find('/', at), path.size());
+    if (end > at) parts.push_back(path.substr(at, end - at));
+    at = end + 1;
   }
-  return -1;
+  todo.insert(todo.end(), parts.rbegin(), parts.rend());
+}
+
+// What openat2 with RESOLVE_IN_ROOT does, one component at a time: the way back up is the descriptors of the
+// way down, so nothing that moves meanwhile leads out. -1 with errno.
+int walk(int root, const std::string& path, int flags) {
+  std::vector<std::string> todo;
+  push_parts(path, todo);
+  std::vector<Fd> way;
+  int links = 0;
+  const auto here = [&] { return way.empty() ? root : way.back().get(); };
+  while (!todo.empty()) {
+    const std::string part = std::move(todo.back());
+    todo.pop_back();
+    if (part == ".") continue;
+    if (part == "..") {
+      if (!way.empty()) way.pop_back();
+      continue;
+    }
+    const bool last = todo.empty();
+    if (last && (flags & O_NOFOLLOW) != 0) return openat(here(), part.c_str(), flags | O_CLOEXEC);
+    Fd next(openat(here(), part.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    struct stat is {};
+    if (!next.ok() || fstat(next.get(), &is) != 0) return -1;
+    if (S_ISLNK(is.st_mode)) {
+      std::string target;
+      if (++links > kMaxLinks) {
+        errno = ELOOP;
+        return -1;
+      }
+      if (const auto failure = read_link_at(next.get(), "", path, target)) {
+        errno = failure.error;
+        return -1;
+      }
+      if (target[0] == '/') way.clear();
+      push_parts(target, todo);
+    } else if (last) {
+      return openat(here(), part.c_str(), flags | O_NOFOLLOW | O_CLOEXEC);
+    } else {
+      way.push_back(std::move(next));
+    }
+  }
+  return openat(here(), ".", flags | O_CLOEXEC);
 }
 
 struct CloseDir {
@@ -35,18 +90,39 @@ struct CloseDir {
 
 }  // namespace
 
-Failure open_root(const std::string& root, Fd& out) {
-  out = Fd(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!out.ok()) return {errno, "open", root};
+Failure open_root(const std::string& root, Root& out) {
+  Fd fd(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.ok()) return {errno, "open", root};
+  out = root_of(std::move(fd));
   return {};
 }
 
-Failure open_in_root(int root, const std::string& path, int flags, Fd& out) {
+Root root_of(Fd fd) {
+  struct stat is {};
+  struct stat real {};
+  const bool same = fstat(fd.get(), &is) == 0 && stat("/", &real) == 0 && is.st_ino == real.st_ino &&
+                    is.st_dev == real.st_dev;
+  return {std::move(fd), same};
+}
+
+Failure open_in_root(const Root& root, const std::string& path, int flags, Fd& out) {
   // The kernel would take what is before the NUL for the whole of it: another file.
   if (path.find('\0') != std::string::npos) return {EINVAL, "openat2", path};
-  out = Fd(openat2_call(root, path.c_str(), static_cast<uint64_t>(flags)));
-  if (!out.ok()) return {errno, "openat2", path};
-  return {};
+  const int at = root.fd.get();
+  if (root.is_real) {
+    out = Fd(openat(at, path.c_str(), flags | O_CLOEXEC));
+    if (!out.ok()) return {errno, "openat", path};
+    return {};
+  }
+  out = Fd(openat2_call(at, path.c_str(), static_cast<uint64_t>(flags)));
+  if (out.ok() || errno != EAGAIN) return out.ok() ? Failure{} : Failure{errno, "openat2", path};
+  for (const double until = monotonic_seconds() + kAgainSeconds;;) {
+    out = Fd(walk(at, path, flags));
+    if (out.ok()) return {};
+    if (errno != EAGAIN || monotonic_seconds() > until) return {errno, "openat", path};
+    const timespec pause = {0, kPauseNs};
+    nanosleep(&pause, nullptr);
+  }
 }
 
 Failure read_all(int fd, const std::string& path, size_t max, bool truncate, std::string& out) {

@@ -18,11 +18,23 @@ struct Failure {
   explicit operator bool() const { return error != 0; }
 };
 
-// Opens the root itself: O_PATH, a folder.
-Failure open_root(const std::string& root, Fd& out);
+// The folder that paths hang below. On the machine's own root there is nothing to be kept in.
+struct Root {
+  Fd fd;
+  bool is_real = false;
+};
 
-// openat2(2) with RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS (Linux 5.6).
-Failure open_in_root(int root, const std::string& path, int flags, Fd& out);
+// Opens the root itself: O_PATH, a folder.
+Failure open_root(const std::string& root, Root& out);
+
+// The same for a descriptor that somebody else has opened.
+Root root_of(Fd fd);
+
+// Opens what `path` names below the root, links followed, none of them out of it. On the real root it is
+// plain openat(2). Elsewhere openat2(2) with RESOLVE_IN_ROOT, which answers EAGAIN whenever anybody renames
+// or mounts anything on the machine during the walk (fs/namei.c handle_dots): then the path is walked by
+// hand, where no ".." ever reaches the kernel.
+Failure open_in_root(const Root& root, const std::string& path, int flags, Fd& out);
 
 // At most `max` bytes; EFBIG when there are more and `truncate` is not asked for.
 Failure read_all(int fd, const std::string& path, size_t max, bool truncate, std::string& out);

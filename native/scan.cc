@@ -44,13 +44,14 @@ Text read_link_name(int dir, const std::string& folder, const char* name, std::v
   return target.substr(target.rfind('/') + 1);
 }
 
-bool is_gone(int root, const std::string& folder) {
+bool is_gone(const Root& root, const std::string& folder) {
   Fd dir;
   return is_absent(open_in_root(root, folder, O_PATH | O_DIRECTORY, dir).error);
 }
 
 // One descriptor a device: kernfs walks every component of a path anew, which costs more than all the reads.
-bool read_device(int root, const std::string& address, RawDevice& out, std::vector<Failure>& failures) {
+bool read_device(const Root& root, const std::string& address, RawDevice& out,
+                 std::vector<Failure>& failures) {
   const std::string folder = "sys/bus/pci/devices/" + address;
   Fd dir;
   if (const auto failure = open_in_root(root, folder, O_PATH | O_DIRECTORY, dir)) {
@@ -79,7 +80,7 @@ bool before(const std::string& a, const std::string& b) {
   return a.size() != b.size() ? a.size() < b.size() : a < b;
 }
 
-bool names_in(int root, const std::string& folder, std::vector<std::string>& names,
+bool names_in(const Root& root, const std::string& folder, std::vector<std::string>& names,
               std::vector<Failure>& failures) {
   Fd dir;
   auto failure = open_in_root(root, folder, O_RDONLY | O_DIRECTORY, dir);
@@ -89,7 +90,7 @@ bool names_in(int root, const std::string& folder, std::vector<std::string>& nam
   return false;
 }
 
-bool read_group(int root, const std::string& id, RawGroup& out, std::vector<Failure>& failures) {
+bool read_group(const Root& root, const std::string& id, RawGroup& out, std::vector<Failure>& failures) {
   const std::string folder = "sys/kernel/iommu_groups/" + id;
   Fd dir;
   if (const auto failure = open_in_root(root, folder, O_PATH | O_DIRECTORY, dir)) {
@@ -110,7 +111,7 @@ bool read_group(int root, const std::string& id, RawGroup& out, std::vector<Fail
 
 }  // namespace
 
-void scan_devices(int root, std::vector<RawDevice>& devices, std::vector<Failure>& failures) {
+void scan_devices(const Root& root, std::vector<RawDevice>& devices, std::vector<Failure>& failures) {
   std::vector<std::string> names;
   if (!names_in(root, "sys/bus/pci/devices", names, failures)) return;
   std::sort(names.begin(), names.end(), before);
@@ -121,7 +122,7 @@ void scan_devices(int root, std::vector<RawDevice>& devices, std::vector<Failure
   }
 }
 
-void scan_groups(int root, std::vector<RawGroup>& groups, std::vector<Failure>& failures) {
+void scan_groups(const Root& root, std::vector<RawGroup>& groups, std::vector<Failure>& failures) {
   std::vector<std::string> names;
   if (!names_in(root, "sys/kernel/iommu_groups", names, failures)) return;
   std::sort(names.begin(), names.end(), before);

@@ -34,9 +34,9 @@ struct RawGroup {
 
 // Devices sorted by address; `failures` are attributes that could not be read. A device that vanishes
 // meanwhile is left out.
-void scan_devices(int root, std::vector<RawDevice>& devices, std::vector<Failure>& failures);
+void scan_devices(const Root& root, std::vector<RawDevice>& devices, std::vector<Failure>& failures);
 
 // Groups sorted by number.
-void scan_groups(int root, std::vector<RawGroup>& groups, std::vector<Failure>& failures);
+void scan_groups(const Root& root, std::vector<RawGroup>& groups, std::vector<Failure>& failures);
 
 }  // namespace hostdev

@@ -22,7 +22,7 @@ namespace hostdev {
 
 namespace {
 
-constexpr int kRoot = 3;
+constexpr int kRootFd = 3;
 constexpr size_t kPage = 4096;
 constexpr size_t kLargestRequest = 8192;
 
@@ -68,9 +68,9 @@ void append_u32(std::string& to, uint32_t v) {
 }
 
 // Exactly one write(2): sysfs acts on each call, and a second one with the rest would be a second order.
-Answer write_once(const std::string& path, const std::string& value) {
+Answer write_once(const Root& root, const std::string& path, const std::string& value) {
   Fd fd;
-  if (const auto failure = open_in_root(kRoot, path, O_WRONLY | O_NOCTTY, fd))
+  if (const auto failure = open_in_root(root, path, O_WRONLY | O_NOCTTY, fd))
     return {failure.error, Call::kOpen, {}};
   const ssize_t n = write(fd.get(), value.data(), value.size());
   if (n < 0) return {errno, Call::kWrite, {}};
@@ -80,10 +80,10 @@ Answer write_once(const std::string& path, const std::string& value) {
   return {};
 }
 
-Answer read_page(const std::string& path) {
+Answer read_page(const Root& root, const std::string& path) {
   Fd fd;
   Answer answer;
-  if (const auto failure = open_in_root(kRoot, path, O_RDONLY | O_NOCTTY, fd))
+  if (const auto failure = open_in_root(root, path, O_RDONLY | O_NOCTTY, fd))
     return {failure.error, Call::kOpen, {}};
   // One byte more than a page: what is cut off would be put back cut off.
   if (const auto failure = read_all(fd.get(), path, kPage + 1, true, answer.bytes))
@@ -93,9 +93,9 @@ Answer read_page(const std::string& path) {
 }
 
 // For a tree that is no sysfs: there nothing but rewriting the file brings its bytes back.
-Answer restore_file(const std::string& path, const std::string& value) {
+Answer restore_file(const Root& root, const std::string& path, const std::string& value) {
   Fd fd;
-  if (const auto failure = open_in_root(kRoot, path, O_WRONLY | O_NOCTTY, fd))
+  if (const auto failure = open_in_root(root, path, O_WRONLY | O_NOCTTY, fd))
     return {failure.error, Call::kOpen, {}};
   struct statfs fs {};
   if (fstatfs(fd.get(), &fs) != 0) return {errno, Call::kTruncate, {}};
@@ -110,30 +110,30 @@ Answer restore_file(const std::string& path, const std::string& value) {
 
 // Whether somebody has a block device for himself: "1" or "0". What is no block device is looked at first, by
 // a descriptor that opens nothing: opening a FIFO or a tape has effects.
-Answer ask_claimed(const std::string& path) {
+Answer ask_claimed(const Root& root, const std::string& path) {
   Fd fd;
-  if (const auto failure = open_in_root(kRoot, path, O_PATH, fd)) return {failure.error, Call::kOpen, {}};
+  if (const auto failure = open_in_root(root, path, O_PATH, fd)) return {failure.error, Call::kOpen, {}};
   struct stat is {};
   if (fstat(fd.get(), &is) != 0) return {errno, Call::kOpen, {}};
   if (!S_ISBLK(is.st_mode)) return {0, Call::kNone, "0"};
   // O_NONBLOCK: a drive without a medium answers at once, and its tray stays open.
   Fd disk;
-  const auto failure = open_in_root(kRoot, path, O_RDONLY | O_EXCL | O_NONBLOCK | O_NOCTTY, disk);
+  const auto failure = open_in_root(root, path, O_RDONLY | O_EXCL | O_NONBLOCK | O_NOCTTY, disk);
   if (failure.error == EBUSY) return {0, Call::kNone, "1"};
   if (failure && failure.error != ENOMEDIUM) return {failure.error, Call::kOpen, {}};
   return {0, Call::kNone, "0"};
 }
 
-Answer serve(char operation, const std::string& path, const std::string& value) {
+Answer serve(const Root& root, char operation, const std::string& path, const std::string& value) {
   switch (operation) {
     case 'W':
-      return write_once(path, value);
+      return write_once(root, path, value);
     case 'R':
-      return read_page(path);
+      return read_page(root, path);
     case 'F':
-      return restore_file(path, value);
+      return restore_file(root, path, value);
     case 'X':
-      return ask_claimed(path);
+      return ask_claimed(root, path);
     default:
       return {ENOSYS, Call::kNone, {}};
   }
@@ -162,9 +162,10 @@ int run_writer() {
   setsid();
   // One that is left behind must not keep a file system from being unmounted.
   (void)!chdir("/");
-  syscall(SYS_close_range, static_cast<unsigned>(kRoot + 1), ~0U, 0U);
+  syscall(SYS_close_range, static_cast<unsigned>(kRootFd + 1), ~0U, 0U);
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (null >= 0) dup2(null, STDERR_FILENO);
+  const Root root = root_of(Fd(kRootFd));
   std::array<char, kLargestRequest> request;
   for (;;) {
     std::array<char, 4> head;
@@ -178,7 +179,7 @@ int run_writer() {
     if (kFixed + path_size > size) return 2;
     const std::string path(request.data() + kFixed, path_size);
     const std::string value(request.data() + kFixed + path_size, size - kFixed - path_size);
-    const auto answer = serve(request[4], path, value);
+    const auto answer = serve(root, request[4], path, value);
     std::string reply;
     append_u32(reply, static_cast<uint32_t>(4 + 4 + 1 + answer.bytes.size()));
     reply.append(request.data(), 4);

@@ -75,6 +75,11 @@ export const ERRORS = {
     text: 'A change failed and could not be undone in full.',
     hint: 'The journal file named here says what is left; repair it by hand.',
   },
+  HOSTDEV_UNFINISHED: {
+    exit: EXIT.failed,
+    text: 'An earlier change of this device could not be finished, and is not this one.',
+    hint: "See 'hostdev journal list'.",
+  },
   HOSTDEV_MODULE: {
     exit: EXIT.failed,
     text: 'A kernel module could not be loaded or has no PCI driver.',

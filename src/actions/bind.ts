@@ -1,5 +1,6 @@
 /** `bind DEV…`: the devices onto VFIO drivers for the admin, all of them or none. */
 import { executeBind, planBind } from '../binding/bind.ts';
+import type { Hold } from '../binding/books.ts';
 import { asTheyAre, changing, observing } from '../binding/session.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
@@ -35,24 +36,22 @@ export async function bindDevices(
       };
     });
   }
-  return changing(
-    host,
-    inventory,
-    devices.map((d) => d.iommu_group),
-    options,
-    async (work, recovered, fresh) => {
-      const plan = await planBind(work, requestsOf(await asTheyAre(work, fresh, devices)), 'admin', options.allowed);
-      const printed = printedPlan(work, plan);
-      refuseWithPlan(printed);
-      await executeBind(work, plan, { owner: 'admin', name: null, managed: false });
-      return {
-        changed: plan.devices.length > 0,
-        plan: printed,
-        warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, fresh, devices)],
-      };
-    },
-  );
+  const asked = { addresses: devices.map((d) => d.address) };
+  return changing(host, inventory, asked, options, async ({ work, recovered, inventory: fresh }) => {
+    const plan = await planBind(work, requestsOf(asTheyAre(fresh, devices)), 'admin', options.allowed);
+    const printed = printedPlan(work, plan);
+    refuseWithPlan(printed);
+    const changed = await executeBind(work, plan, ADMIN);
+    return {
+      changed,
+      plan: printed,
+      warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, fresh, devices)],
+    };
+  });
 }
+
+/** The admin's right to a device. */
+export const ADMIN: Hold = { owner: 'admin', name: null, managed: false, libvirt: null };
 
 /** The devices that words name, each once. */
 export function uniqueDevices(host: Host, inventory: Inventory, words: readonly string[]): PciDevice[] {

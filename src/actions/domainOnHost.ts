@@ -13,7 +13,7 @@ import { planPrepare } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
 import { iommuAddressBits } from '../host/iommu.ts';
 import { numaDistance } from '../host/numa.ts';
-import { type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
 import { groupMembers } from '../pci/vfio.ts';
 import { hookPolicy } from './hookRun.ts';
 import type { ActionOptions } from './options.ts';
@@ -84,7 +84,10 @@ export async function checkOnHost(
   for (const listed of domain.devices) {
     const device = inventory.byAddress.get(listed.address);
     if (device) here.push({ listed, device });
-    else {
+    else if (unreadOf(inventory, listed.address) !== null) {
+      const cause = unreadOf(inventory, listed.address) ?? '';
+      findings.push(finding('host-device', 'assign', listed.where, cause, 'try again', 'hostdev list'));
+    } else {
       const fix = "see 'hostdev list'; VFs are there only while their PF has them";
       findings.push(
         finding('host-device', 'assign', listed.where, `this host has no ${listed.address}`, fix, 'hostdev list'),
@@ -145,6 +148,7 @@ async function prepare(
         owner: domainOwner({ ...domain, uuid: domain.uuid ?? NOBODY }),
         name: domain.name,
         managed: false,
+        libvirt: null,
       };
       const plan = await planPrepare(work, here, claim, options.allowed, await hookPolicy(host));
       return {

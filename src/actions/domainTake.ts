@@ -186,7 +186,7 @@ export async function checkGuards(
     listed: { address: device.address, kind: 'hostdev' as const, managed, model: null, unassigned, where: '' },
   }));
   if (listed.length === 0) return;
-  const claim = { owner: `domain:${domain.uuid ?? NOBODY}` as const, name: domain.name, managed: false };
+  const claim = { owner: `domain:${domain.uuid ?? NOBODY}` as const, name: domain.name, managed: false, libvirt: null };
   let refusals: Refusal[];
   try {
     const verdict = await observing(host, { ...options, deadlineMs: LOOK_MS }, (work) =>

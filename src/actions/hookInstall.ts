@@ -6,7 +6,7 @@
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { readBooks } from '../binding/books.ts';
+import { isGuest, readBooks } from '../binding/books.ts';
 import { HOOK_DEFAULTS, type HookSettings } from '../config/config.ts';
 import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -92,7 +92,7 @@ export function removeHook(host: Host, dryRun: boolean): { changed: boolean; pat
   const notes = [
     'libvirt keeps its own list, of hooks and of detached devices, until it is restarted: systemctl restart libvirtd (or virtqemud); running guests go on',
   ];
-  const held = readBooks(host).filter((b) => b.claims.some((c) => c.owner.startsWith('domain:')));
+  const held = readBooks(host).books.filter((b) => b.holds.some(isGuest));
   if (held.length > 0)
     notes.push(
       `still bound for guests, and now to be given back by hand when these stop ('hostdev unbind'): ${held.map((b) => b.address).join(', ')}`,

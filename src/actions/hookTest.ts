@@ -1,5 +1,5 @@
 /** `hook test FILE`: what prepare would do for this domain now, without doing it. */
-import { refuse } from '../binding/bind.ts';
+import { refuse } from '../binding/guards.ts';
 import { observing } from '../binding/session.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { decodeXml } from '../domain/xml.ts';
@@ -38,7 +38,7 @@ export async function testHook(host: Host, xml: Uint8Array, what: string, option
     const plan = await planPrepare(
       work,
       devices,
-      { owner: domainOwner(domain), name: domain.name, managed: false },
+      { owner: domainOwner(domain), name: domain.name, managed: false, libvirt: null },
       options.allowed,
       policy,
     );

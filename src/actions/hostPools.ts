@@ -132,12 +132,18 @@ async function addHostUses(
   }
 }
 
-/** The books are read only where there are any: their reader brings the whole transaction engine with it. */
+/** The books are read only where there are any: their reader brings the whole transaction engine with it. A guest that is gone has nothing. */
 async function heldByGuests(host: Host): Promise<Held[]> {
   if (listJson(host.bindingsDir).length === 0) return [];
-  const { readBooks } = await import('../binding/books.ts');
-  return readBooks(host).flatMap((b) => {
-    const guest = b.claims.find((c) => c.owner.startsWith('domain:'));
+  const { isGuest, isSameDevice, readBooks } = await import('../binding/books.ts');
+  const { witness } = await import('../binding/guests.ts');
+  const books = readBooks(host).books.filter((b) => isSameDevice(host, b) && b.holds.some(isGuest));
+  const look = await witness(host, books, WAIT_MS);
+  return books.flatMap((b) => {
+    const guest = b.holds.find((h) => isGuest(h) && look.presence(b, h) !== 'gone');
     return guest === undefined ? [] : [{ address: b.address, consumer: guest.name ?? guest.owner }];
   });
 }
+
+/** For udev's look at a fresh node. */
+const WAIT_MS = 500;

@@ -1,39 +1,48 @@
 /** `journal list|undo|resume`: what transactions of dead processes left, and which way to finish them. */
-import { type JournalEntry, readJournal } from '../binding/journal.ts';
-import type { Direction } from '../binding/recover.ts';
-import { changing } from '../binding/session.ts';
+import { type JournalEntry, namedBy, readJournal } from '../binding/journal.ts';
+import type { Direction, Kept } from '../binding/recover.ts';
+import { recover } from '../binding/recover.ts';
+import { lockDevices, working } from '../binding/session.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
+import type { BadFile } from '../store/files.ts';
 import type { ActionOptions, Warned } from './options.ts';
 
-/** All entries. One whose process still runs is being worked at, which only its groups' locks tell. Raises HOSTDEV_STORE_CORRUPT. */
-export const listJournal = (host: Host): JournalEntry[] => readJournal(host);
+/** All entries. One whose process still runs is being worked at, which only its devices' locks tell. */
+export const listJournal = (host: Host): { entries: JournalEntry[]; bad: BadFile[] } => readJournal(host);
+
+/** `warnings` has a line for each device that was put right, `kept` each that stays in the journal and why. */
+export type Finished = Warned & { changed: boolean; entries: JournalEntry[]; kept: Kept[] };
 
 /**
- * Finishes entries (all, or those named by id) the way asked for: `undo` brings each device to where it was before, `resume` to where it was going. What is not
- * named is left. Raises HOSTDEV_JOURNAL_ABSENT, HOSTDEV_TIMEOUT for one that is being worked at, HOSTDEV_UNDO_INCOMPLETE for what cannot be finished.
+ * Finishes entries (all, or those named by id) the way asked for: `undo` brings each device to where it was before, `resume` to where it was going; an entry that has its
+ * mark is finished as that says. What is not named is left. Raises HOSTDEV_JOURNAL_ABSENT, HOSTDEV_TIMEOUT for one that is being worked at.
  */
 export async function finishJournal(
   host: Host,
   ids: readonly string[],
   direction: Direction,
   options: ActionOptions,
-): Promise<Warned & { changed: boolean; entries: JournalEntry[] }> {
-  const all = readJournal(host);
+): Promise<Finished> {
+  const all = readJournal(host).entries;
   const absent = ids.find((id) => !all.some((e) => e.id === id));
   if (absent !== undefined)
     throw new HostdevError('HOSTDEV_JOURNAL_ABSENT', `The journal has no entry ${JSON.stringify(absent.slice(0, 80))}`);
   const entries = ids.length === 0 ? all : all.filter((e) => ids.includes(e.id));
-  if (options.dryRun || entries.length === 0) return { changed: false, entries, warnings: [] };
-  const groups = entries.flatMap((e) => e.devices.map((d) => d.group));
-  const finish = { only: new Set(entries.map((e) => e.id)), direction };
-  const warnings = await changing(
-    host,
-    scanInventory(host),
-    groups,
-    { ...options, finish },
-    async (_work, done) => done,
-  );
-  return { changed: warnings.length > 0, entries, warnings };
+  const finished: Finished = { changed: false, entries, warnings: [], kept: [] };
+  if (options.dryRun || entries.length === 0) return finished;
+  const inventory = scanInventory(host);
+  return working(host, options, inventory, async (work) => {
+    const addresses = entries.flatMap((e) => [...namedBy(e)]);
+    const chosen = new Set(entries.map((e) => e.id));
+    const locked = await lockDevices(work, addresses, () => scanInventory(host), chosen);
+    try {
+      work.inventory = locked.inventory;
+      const { done, kept } = await recover(work, locked.entries, direction);
+      return { changed: done.length > 0, entries, warnings: done, kept };
+    } finally {
+      locked.unlock();
+    }
+  });
 }

@@ -28,7 +28,7 @@ export async function listDevices(host: Host): Promise<Listed> {
   const { devices, warnings, byAddress } = scanInventory(host);
   if (existsSync(host.quarantineDir)) {
     const { readQuarantines } = await import('../binding/quarantine.ts');
-    for (const { address } of readQuarantines(host)) {
+    for (const { address } of readQuarantines(host).stuck) {
       const device = byAddress.get(address);
       if (device !== undefined) device.stuck = true;
     }

@@ -1,9 +1,9 @@
 /** A plan as contract 4 prints it. */
 
-import type { Work } from '../binding/access.ts';
-import { type BindPlan, planSteps, refuse } from '../binding/bind.ts';
-import type { Refusal } from '../binding/guards.ts';
-import type { Write } from '../binding/move.ts';
+import { type BindPlan, planSteps } from '../binding/bind.ts';
+import { type Refusal, refuse } from '../binding/guards.ts';
+import type { Work } from '../binding/perform.ts';
+import type { Write } from '../binding/steps.ts';
 import { HostdevError } from '../errors.ts';
 
 export type PrintedPlan = {

@@ -1,19 +1,27 @@
-/** `status`: what hostdev bound, for whom, and what has drifted from the books. */
+/** `status`: what hostdev bound, for whom, who uses it, and what has drifted from the books. */
 
-import { observe, type Work } from '../binding/access.ts';
-import { type Binding, readBooks } from '../binding/books.ts';
+import type { Access } from '../binding/access.ts';
+import { type Binding, type Hold, readBooks } from '../binding/books.ts';
 import { driftOf } from '../binding/drift.ts';
+import { guestOf, type Witness, witness } from '../binding/guests.ts';
 import { type JournalEntry, readJournal } from '../binding/journal.ts';
-import type { DeviceState } from '../binding/move.ts';
+import { observe } from '../binding/observe.ts';
 import { type Quarantine, readQuarantines } from '../binding/quarantine.ts';
 import { observing } from '../binding/session.ts';
+import type { DeviceState, Owner } from '../binding/state.ts';
 import type { Host } from '../host/host.ts';
 import { type IommuState, iommuState } from '../host/iommu.ts';
+import type { BadFile } from '../store/files.ts';
+
+/** A process that has the device, and the guest that libvirt says it is. */
+export type User = { pid: number; command: string; domain: string | null };
 
 export type BindingStatus = {
   address: string;
-  owner: string | null;
-  claims: Binding['claims'];
+  /** The first hold's owner; null when every hold is gone but the device could not be given back yet. */
+  owner: Owner | null;
+  holds: Hold[];
+  users: User[];
   driver: string | null;
   driver_override: string | null;
   before: DeviceState;
@@ -29,27 +37,45 @@ export type Status = {
   journal: Pick<JournalEntry, 'id' | 'kind' | 'owner' | 'state' | 'left'>[];
   /** Devices that hang in the kernel and are left alone until that has ended. */
   stuck: Quarantine[];
+  /** Files of ours that cannot be understood: the devices that they name are left alone. */
+  bad_files: BadFile[];
 };
 
 const READ_MS = 2000;
 
-/** Reads books, journal and devices; changes nothing. Raises HOSTDEV_STORE_CORRUPT. */
+/** Reads books, journal and devices; changes nothing. */
 export async function readStatus(host: Host): Promise<Status> {
-  const books = readBooks(host);
-  const journal = readJournal(host).map(({ id, kind, owner, state, left }) => ({ id, kind, owner, state, left }));
+  const { books, bad } = readBooks(host);
+  const { entries, bad: badEntries } = readJournal(host);
+  const journal = entries.map(({ id, kind, owner, state, left }) => ({ id, kind, owner, state, left }));
+  const quarantines = readQuarantines(host);
   const bindings =
     books.length === 0
       ? []
-      : await observing(host, { deadlineMs: READ_MS }, (work) => Promise.all(books.map((b) => bindingStatus(work, b))));
-  return { iommu: iommuState(host), bindings, journal, stuck: readQuarantines(host) };
+      : await observing(host, { deadlineMs: READ_MS }, async (work) => {
+          const look = await witness(host, books, work.deadline.left, true);
+          return Promise.all(books.map((b) => bindingStatus(work, look, b)));
+        });
+  return {
+    iommu: iommuState(host),
+    bindings,
+    journal,
+    stuck: quarantines.stuck,
+    bad_files: [...bad, ...badEntries, ...quarantines.bad],
+  };
 }
 
-async function bindingStatus(work: Work, b: Binding): Promise<BindingStatus> {
-  const { address, owner, claims, before } = b;
-  const status = { address, owner, claims, before, driver: null, driver_override: null };
+async function bindingStatus(work: Access, look: Witness, b: Binding): Promise<BindingStatus> {
+  const { host } = work;
+  const { address, holds, before } = b;
+  const users = [...new Map(look.holders(b).map((h) => [h.pid, h])).values()].map(
+    ({ pid, command }): User => ({ pid, command, domain: guestOf(host, pid) }),
+  );
+  const owner = holds[0]?.owner ?? null;
+  const status = { address, owner, holds, users, before, driver: null, driver_override: null };
   try {
     const now = await observe(work, address);
-    const found = driftOf(work.host, b, now);
+    const found = driftOf(host, look, b, now);
     return {
       ...status,
       driver: now?.driver ?? null,
@@ -58,7 +84,7 @@ async function bindingStatus(work: Work, b: Binding): Promise<BindingStatus> {
       advice: found?.advice ?? null,
     };
   } catch (e) {
-    const driver = work.host.linkName(work.host.device(address, 'driver'));
+    const driver = host.linkName(host.device(address, 'driver'));
     return { ...status, driver, drift: `not known: ${(e as Error).message}`, advice: null };
   }
 }

@@ -1,68 +1,176 @@
 /** `status --fix`: what drifted from the books is put right where hostdev can know what right is. Each device for itself: one that fails stops no other. */
 
-import { observe, type Work } from '../binding/access.ts';
-import { executeBind, planBind, refuse } from '../binding/bind.ts';
-import { type Binding, readBinding, readBooks, removeBinding } from '../binding/books.ts';
+import { executeBind, planBind } from '../binding/bind.ts';
+import { type Binding, readBook, readBooks, removeBinding } from '../binding/books.ts';
 import { driftOf } from '../binding/drift.ts';
-import { giveBack } from '../binding/giveBack.ts';
-import { readJournal } from '../binding/journal.ts';
+import { releaseHolds } from '../binding/giveBack.ts';
+import { refuse } from '../binding/guards.ts';
+import { deadHolds, witness } from '../binding/guests.ts';
+import { type JournalEntry, namedBy, readJournal } from '../binding/journal.ts';
+import { devicesNow, observe } from '../binding/observe.ts';
+import type { Work } from '../binding/perform.ts';
 import { readQuarantine } from '../binding/quarantine.ts';
-import { changing } from '../binding/session.ts';
+import { lockDevices, putRight, working } from '../binding/session.ts';
 import type { Host } from '../host/host.ts';
+import type { Address } from '../pci/address.ts';
 import { type Inventory, scanInventory } from '../pci/inventory.ts';
+import { groupNow } from '../pci/vfLinks.ts';
+import { Deadline } from '../store/locks.ts';
+import { ADMIN } from './bind.ts';
 import type { ActionOptions } from './options.ts';
 
-export type Mended = { address: string; mended: boolean; text: string };
+/** `by`: why it could not be mended, where a guard keeps it back or a person must choose. */
+export type Mended = { address: string; mended: boolean; by: 'guard' | null; text: string };
+
+/** Devices that are to be looked at together, and the unfinished transactions that join them. */
+type Part = { addresses: Address[]; entries: string[] };
 
 /** Finishes what the journal holds and mends the drift of every device; in a dry run only says what it would do. Raises what concerns all of it. */
 export async function fixStatus(host: Host, options: ActionOptions): Promise<Mended[]> {
   const inventory = scanInventory(host);
+  const { entries } = readJournal(host);
+  const parts = partsOf(inventory, entries, readBooks(host).books);
+  if (parts.length === 0) return [];
+  return working(host, options, inventory, async (work) => {
+    const mended: Mended[] = [];
+    for (const part of parts) {
+      // Each has the whole time: one that hangs leaves the others theirs.
+      const own: Work = { ...work, inventory, deadline: new Deadline(work.deadline.left || options.deadlineMs / 4) };
+      try {
+        mended.push(...(await fixPart(own, part, options)));
+      } catch (e) {
+        const [address = 'journal'] = part.addresses;
+        mended.push({ address, mended: false, by: null, text: `${address}: ${(e as Error).message}` });
+      }
+    }
+    return mended;
+  });
+}
+
+/** Everything in books and journal, put together where one entry names several devices, or a PF's entry those of its VFs. */
+function partsOf(inventory: Inventory, entries: readonly JournalEntry[], books: readonly Binding[]): Part[] {
+  const partOf = new Map<Address, Part>();
+  const parts = new Set<Part>();
+  const add = (addresses: Iterable<Address>, entry: string | null): void => {
+    const all = [...new Set(addresses)];
+    const found = [...new Set(all.flatMap((a) => partOf.get(a) ?? []))];
+    const part = found[0] ?? { addresses: [], entries: [] };
+    for (const other of found.slice(1)) {
+      part.addresses.push(...other.addresses);
+      part.entries.push(...other.entries);
+      for (const a of other.addresses) partOf.set(a, part);
+      parts.delete(other);
+    }
+    for (const a of all) {
+      if (partOf.get(a) === part) continue;
+      partOf.set(a, part);
+      part.addresses.push(a);
+    }
+    if (entry !== null) part.entries.push(entry);
+    parts.add(part);
+  };
+  for (const b of books) {
+    const pf = inventory.byAddress.get(b.address)?.parent_addr ?? null;
+    const withPf = pf !== null && entries.some((e) => e.devices.some((m) => m.address === pf));
+    add(withPf ? [b.address, pf] : [b.address], null);
+  }
+  for (const e of entries) add(namedBy(e), e.id);
+  return [...parts];
+}
+
+async function fixPart(work: Work, part: Part, options: ActionOptions): Promise<Mended[]> {
+  if (options.dryRun) {
+    const entries = part.entries.map((id) => ({
+      address: id,
+      mended: false,
+      by: null,
+      text: `${id}: unfinished, would be finished or undone`,
+    }));
+    return [...entries, ...(await mendBooks(work, part.addresses, options))];
+  }
+  const locked = await lockDevices(work, part.addresses, () => asNow(work, part.addresses), new Set(part.entries));
+  try {
+    work.inventory = locked.inventory;
+    const { done, kept } = await putRight(work, locked.entries, part);
+    const left = new Set(kept.map((k) => k.address));
+    const rest = part.addresses.filter((a) => !left.has(a));
+    return [
+      ...done.map((text): Mended => ({ address: text.split(' ', 1)[0] ?? '', mended: true, by: null, text })),
+      ...kept.map(({ address, reason, by, entry }): Mended => {
+        const text = `${address} stays in the journal (${entry}): ${reason}`;
+        return { address, mended: false, by: by === 'guard' ? 'guard' : null, text };
+      }),
+      ...(await mendBooks(work, rest, options)),
+    ];
+  } finally {
+    locked.unlock();
+  }
+}
+
+/** The part's devices as they are under the locks, without a scan of all others for each of a thousand parts. */
+function asNow({ host, inventory }: Work, addresses: readonly Address[]): Inventory {
+  const byAddress = new Map(inventory.byAddress);
+  for (const a of addresses) byAddress.delete(a);
+  for (const d of devicesNow(host, inventory, addresses))
+    byAddress.set(d.address, { ...d, iommu_group: groupNow(host, d.address) });
+  return { ...inventory, byAddress };
+}
+
+async function mendBooks(work: Work, addresses: readonly Address[], options: ActionOptions): Promise<Mended[]> {
   const mended: Mended[] = [];
-  const groups = new Set([
-    ...readBooks(host).map((b) => b.group),
-    ...readJournal(host).flatMap((e) => e.devices.map((d) => d.group)),
-  ]);
-  for (const group of groups) {
+  for (const address of addresses) {
+    const answer = (is: boolean, text: string, by: Mended['by'] = null): void => {
+      mended.push({ address, mended: is, by, text: `${address} ${text}` });
+    };
     try {
-      await changing(host, inventory, [group], options, async (work, recovered, fresh) => {
-        mended.push(...recovered.map((text) => ({ address: text.split(' ', 1)[0] ?? '', mended: true, text })));
-        for (const b of readBooks(host).filter((x) => x.group === group))
-          mended.push(...(await mend(work, fresh, b, options)));
-      });
+      await mend(work, address, options, answer);
     } catch (e) {
-      mended.push({ address: `IOMMU group ${group}`, mended: false, text: (e as Error).message });
+      const guard = ['HOSTDEV_GUARD', 'HOSTDEV_IN_USE'].includes((e as { code?: string }).code ?? '');
+      answer(false, `could not be mended: ${(e as Error).message}`, guard ? 'guard' : null);
     }
   }
   return mended;
 }
 
-async function mend(work: Work, inventory: Inventory, b: Binding, options: ActionOptions): Promise<Mended[]> {
-  const { host } = work;
-  const { address } = b;
-  const answer = (mended: boolean, text: string): Mended[] => [{ address, mended, text: `${address} ${text}` }];
-  try {
-    const held = readQuarantine(host, address);
-    if (held !== null) return answer(false, `hangs in the kernel at ${held.path}`);
-    const found = driftOf(host, b, await observe(work, address));
-    if (found === null) return [];
-    if (found.mend === null) return answer(false, `${found.drift}: ${found.advice}`);
-    if (options.dryRun) return answer(false, `${found.drift}: would ${found.mend}`);
-    if (found.mend === 'forget') {
+async function mend(
+  work: Work,
+  address: Address,
+  options: ActionOptions,
+  answer: (mended: boolean, text: string) => void,
+): Promise<void> {
+  const { host, inventory } = work;
+  const b = readBook(host, address);
+  if (b === null) return;
+  const hang = readQuarantine(host, address);
+  if (hang !== null) return answer(false, `hangs in the kernel at ${hang.path}`);
+  const look = await witness(host, [b], work.deadline.left);
+  const found = driftOf(host, look, b, await observe(work, address));
+  if (found === null) return;
+  if (found.mend === null) return answer(false, `${found.drift}: ${found.advice}`);
+  if (options.dryRun) return answer(false, `${found.drift}: would ${found.mend}`);
+  const device = inventory.byAddress.get(address);
+  switch (found.mend) {
+    case 'forget':
       removeBinding(host, address);
       return answer(true, 'is out of the books');
+    case 'end-hold':
+    case 'give-back': {
+      // Of a book without holds nobody's is ended, and what is left is the way back.
+      const owner = deadHolds(host, look, b)[0]?.owner ?? 'admin';
+      const { devices, failures } = await releaseHolds(work, owner, [{ device, binding: b }]);
+      const [failure] = failures;
+      if (failure !== undefined) throw failure.error;
+      const [back] = devices;
+      if (back?.outcome === 'kept') return answer(false, `is not given back: ${back.reason}`);
+      return answer(true, back === undefined ? 'is free of that hold' : (back.reason ?? 'was given back'));
     }
-    const device = inventory.byAddress.get(address);
-    if (found.mend === 'give-back' || device === undefined) {
-      const back = await giveBack(work, device, b);
-      return answer(back.outcome !== 'kept', back.reason ?? 'was given back');
+    case 'rebind': {
+      if (device === undefined) return;
+      const [hold = ADMIN] = b.holds;
+      const plan = await planBind(work, [{ device, wanted: b.after?.driver ?? null }], hold.owner, options.allowed);
+      refuse(plan.refusals);
+      await executeBind(work, plan, hold);
+      return answer(true, `is on ${readBook(host, address)?.after?.driver ?? 'VFIO'} again`);
     }
-    const claim = b.claims[0];
-    if (claim === undefined) return [];
-    const plan = await planBind(work, [{ device, wanted: b.after?.driver ?? null }], claim.owner, options.allowed);
-    refuse(plan.refusals);
-    await executeBind(work, plan, claim);
-    return answer(true, `is on ${readBinding(host, address)?.after?.driver ?? 'VFIO'} again`);
-  } catch (e) {
-    return answer(false, `could not be mended: ${(e as Error).message}`);
   }
 }

@@ -1,15 +1,30 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
 
-import { observe, type Work, write } from '../binding/access.ts';
-import { allOrNone, type Binding, ownerText, readBinding, removeBinding } from '../binding/books.ts';
+import {
+  type Binding,
+  type BookChange,
+  isGuest,
+  isHoldOnly,
+  ownerText,
+  readBinding,
+  readBook,
+} from '../binding/books.ts';
 import { giveBackTogether, vfsBack } from '../binding/giveBack.ts';
-import { judge, type Refusal } from '../binding/guards.ts';
-import type { JournalMove } from '../binding/journal.ts';
-import { loadHostModule } from '../binding/modules.ts';
-import { type DeviceState, describeState, sameState, stepsOf } from '../binding/move.ts';
+import { byName, judge, type Refusal } from '../binding/guards.ts';
+import { keptBy, witness } from '../binding/guests.ts';
+import { observe, type Seen } from '../binding/observe.ts';
+import type { Work } from '../binding/perform.ts';
 import { asTheyAre, changing, observing } from '../binding/session.ts';
-import { recordedVfs, type SriovChange } from '../binding/sriov.ts';
-import { runMoves } from '../binding/transaction.ts';
+import {
+  type DeviceState,
+  describeState,
+  type Move,
+  recordedVfs,
+  type SriovChange,
+  sameState,
+} from '../binding/state.ts';
+import { stepsOf } from '../binding/steps.ts';
+import { runChange } from '../binding/transaction.ts';
 import { readUsages } from '../binding/usage.ts';
 import { refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError } from '../errors.ts';
@@ -25,7 +40,7 @@ export type UnbindResult = Warned & { changed: boolean; plan: PrintedPlan };
 type Way = {
   device: PciDevice;
   binding: Binding | null;
-  now: DeviceState & { overrideBytes: string };
+  now: Seen;
   /** Of a PF that has VFs now, or had some when it was bound: what becomes of them. */
   sriov: SriovChange | undefined;
 };
@@ -48,36 +63,35 @@ export async function unbindDevices(
     const { refusals, warnings: guarded } = await judgeWays(work, ways, options);
     const plan = planOf(work, ways, refusals);
     refuseWithPlan(plan);
+    if (!toHost) for (const way of ways) refuseForeign(way);
     if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...guarded] };
     const warnings = [...recovered, ...guarded];
     return { changed: await goBack(work, ways, toHost, options, warnings), plan, warnings };
   };
-  return options.dryRun
-    ? observing(host, options, (work) => run(work, [], devices))
-    : changing(
-        host,
-        inventory,
-        devices.map((d) => d.iommu_group),
-        options,
-        async (work, recovered, fresh) => run(work, recovered, await asTheyAre(work, fresh, devices)),
-      );
+  if (options.dryRun) return observing(host, options, (work) => run(work, [], devices));
+  const asked = { addresses: devices.map((d) => d.address) };
+  return changing(host, inventory, asked, options, ({ work, recovered, inventory: fresh }) =>
+    run(work, recovered, asTheyAre(fresh, devices)),
+  );
 }
 
 async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<Way> {
   const binding = readBinding(work.host, device.address);
   const now = await observe(work, device.address);
   if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
-  if (binding === null && !toHost) {
-    throw new HostdevError(
-      'HOSTDEV_NOT_OURS',
-      `hostdev did not bind ${device.address} (it is on ${describeState(now)})`,
-      {
-        hint: `'hostdev unbind --to-host ${device.address}' brings it to its host driver all the same.`,
-      },
-    );
-  }
+  if (binding === null && !toHost) throw notOurs(device, now);
   return { device, binding, now, sriov: await vfsBack(work, device, binding) };
 }
+
+/** On VFIO before us, and in the books only for who used it. */
+function refuseForeign({ device, binding, now }: Way): void {
+  if (binding !== null && isHoldOnly(binding) && binding.holds.every(isGuest)) throw notOurs(device, now);
+}
+
+const notOurs = (device: PciDevice, now: DeviceState): HostdevError =>
+  new HostdevError('HOSTDEV_NOT_OURS', `hostdev did not bind ${device.address} (it is on ${describeState(now)})`, {
+    hint: `'hostdev unbind --to-host ${device.address}' brings it to its host driver all the same.`,
+  });
 
 /** The same guards as on the way there: without books a device may well be on a host driver that it would lose for a moment. */
 async function judgeWays(
@@ -86,22 +100,28 @@ async function judgeWays(
   { allowed }: ActionOptions,
 ): Promise<{ refusals: Refusal[]; warnings: string[] }> {
   const { host } = work;
-  const moving = ways.filter((w) => !sameState(w.now, targetOf(host, w)));
+  // Who has it counts for a device that would stay where it is too: it would be out of the books.
+  const moving = ways.filter((w) => w.binding?.holds.some(isGuest) || !sameState(w.now, targetOf(host, w)));
   const usages = await readUsages(
     work,
     moving.map((w) => ({ ...w.device, driver: w.now.driver })),
   );
+  const look = await witness(
+    host,
+    moving.flatMap((w) => w.binding ?? []),
+    work.deadline.left,
+  );
   const all: { refusals: Refusal[]; warnings: string[] } = { refusals: [], warnings: [] };
   for (const { device, binding, now } of moving) {
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
-    const claim = binding?.claims.find((c) => c.owner.startsWith('domain:'));
-    if (claim !== undefined)
-      usage.uses.unshift({
-        guard: 'other-owner',
-        reason: `it belongs to ${ownerText(claim)}: it comes back when that guest stops`,
-      });
+    const guest = binding?.holds.find((h) => isGuest(h) && look.presence(binding, h) === 'runs');
+    const reason =
+      keptBy(look, binding, 'admin')?.reason ??
+      (guest === undefined ? null : `it belongs to ${ownerText(guest)}, which runs without it`);
+    if (reason !== null)
+      usage.uses.unshift({ guard: 'other-owner', reason: `${reason}: it comes back when that guest stops` });
     const judged = { device: { ...device, driver: now.driver }, usage, target: null, denylistOff: true };
-    const verdict = judge({ ...judged, real: host.isReal, layer: 'unbind' }, allowed);
+    const verdict = judge({ ...judged, real: host.isReal, layer: 'unbind' }, byName(allowed));
     all.refusals.push(...verdict.refusals);
     all.warnings.push(...verdict.warnings);
   }
@@ -109,20 +129,28 @@ async function judgeWays(
 }
 
 /** Where a device goes: what the books say, or without books no override and whatever driver claims it then (foretold as the one it has, if that is the host's). */
-function targetOf(host: Host, { device, binding, now }: Way): DeviceState {
-  if (binding !== null) return binding.before;
-  return { driver: isVfioDriver(host, device.address, now.driver) ? null : now.driver, override: null };
-}
+const targetOf = (host: Host, { device, binding, now }: Way): DeviceState =>
+  isBound(binding) ? binding.before : hostTarget(host, device, now);
+
+/** We moved it: the books know the way back. */
+const isBound = (binding: Binding | null): binding is Binding => binding !== null && !isHoldOnly(binding);
+
+const hostTarget = (host: Host, device: PciDevice, now: DeviceState): DeviceState => ({
+  driver: isVfioDriver(host, device.address, now.driver) ? null : now.driver,
+  override: null,
+});
 
 function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedPlan {
-  const moves = ways.map((w) => ({
-    address: w.device.address,
-    group: w.device.iommu_group,
-    from: { driver: w.now.driver, override: w.now.override },
-    to: targetOf(work.host, w),
-    override_bytes: w.now.overrideBytes,
-    ...(w.sriov === undefined ? {} : { sriov: w.sriov }),
-  }));
+  const moves = ways.map((w) => {
+    const to = targetOf(work.host, w);
+    return {
+      address: w.device.address,
+      from: { driver: w.now.driver, override: w.now.override },
+      to,
+      ...(!isBound(w.binding) && to.driver === null ? { any_host: true as const } : {}),
+      ...(w.sriov === undefined ? {} : { sriov: w.sriov }),
+    };
+  });
   return {
     devices: moves.map((m) => ({
       address: m.address,
@@ -142,11 +170,11 @@ async function goBack(
   work: Work,
   ways: readonly Way[],
   toHost: boolean,
-  { allowed }: ActionOptions,
+  options: ActionOptions,
   warnings: string[],
 ): Promise<boolean> {
   const ours = ways.flatMap(({ device, binding }) => (binding === null ? [] : [{ device, binding }]));
-  const back = await giveBackTogether(work, ours, allowed);
+  const back = await giveBackTogether(work, ours, options.allowed);
   const kept = back.filter((b) => b.outcome === 'kept');
   const [first] = kept;
   if (first !== undefined && !toHost)
@@ -155,35 +183,40 @@ async function goBack(
     });
   let changed = kept.length === 0 && back.some((b) => b.outcome === 'given-back');
   for (const way of ways)
-    if (way.binding === null || kept.length > 0) changed = (await toHostDriver(work, way, warnings)) || changed;
+    if (way.binding === null || (toHost && isHoldOnly(way.binding)) || kept.length > 0)
+      changed = (await toHostDriver(work, way, options, warnings)) || changed;
   return changed;
 }
 
-/** Never bound by us: the override goes, the kernel matches anew, with the module that its modalias names. */
-async function toHostDriver(work: Work, { device, now, sriov }: Way, warnings: string[]): Promise<boolean> {
+/** Never bound by us, or changed by somebody since: the override goes, the kernel matches anew, with the module that its modalias names. */
+async function toHostDriver(
+  work: Work,
+  { device, now, sriov }: Way,
+  { allowed }: ActionOptions,
+  warnings: string[],
+): Promise<boolean> {
   const { host } = work;
   const { address } = device;
-  if (now.override === null && !isVfioDriver(host, address, now.driver) && now.driver !== null) return false;
-  const free: DeviceState = { driver: null, override: null };
-  const move: JournalMove = {
+  const to = hostTarget(host, device, now);
+  const move: Move = {
     address,
     group: device.iommu_group,
+    inode: host.inode(host.device(address)),
     from: { driver: now.driver, override: now.override },
-    to: free,
+    to,
     override_bytes: now.overrideBytes,
+    ...(to.driver === null ? { any_host: true as const } : {}),
     // Without a driver it can have none; what the books recorded of them does not come back this way.
     ...(sriov === undefined ? {} : { sriov: { ...sriov, to: { ...sriov.to, numvfs: 0, vfs: [] } } }),
   };
-  // Which driver will claim it is not known before, so the probe is no step of the move but its end. A `bind` in the journal: interrupted, it goes back.
-  await runMoves(work, 'bind', 'admin', [move], async () => {
-    const modalias = host.read(host.device(address, 'modalias'));
-    if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
-    await write(work, address, host.driversProbe, address);
-    allOrNone(() => {
-      for (const a of [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)]) removeBinding(host, a);
-    });
-  });
-  const driver = host.linkName(host.device(address, 'driver'));
-  if (driver === null) warnings.push(`${address} is free now, but no host driver of this kernel claims it`);
+  const books = [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)].map(
+    (a): BookChange => ({ address: a, before: readBook(host, a), after: null }),
+  );
+  const isThere = to.driver !== null && now.override === null;
+  if (isThere && books.every((b) => b.before === null)) return false;
+  const permit = { layer: 'unbind' as const, lifts: () => byName(allowed) };
+  await runChange({ ...work, permit }, { kind: 'give-back', owner: 'admin', devices: isThere ? [] : [move], books });
+  if (host.linkName(host.device(address, 'driver')) === null)
+    warnings.push(`${address} is free now, but no host driver of this kernel claims it`);
   return true;
 }

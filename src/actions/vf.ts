@@ -1,20 +1,19 @@
 /** `vf create`, `vf list`, `vf remove`: the VFs of a PF, made for guests or for the host, as one transaction. */
 
-import type { Work } from '../binding/access.ts';
-import { allOrNone, ownerText, readBinding } from '../binding/books.ts';
+import { ownerText, readBinding } from '../binding/books.ts';
 import type { Refusal } from '../binding/guards.ts';
-import type { JournalMove } from '../binding/journal.ts';
-import { stepsOf } from '../binding/move.ts';
-import { changing, observing, putRight } from '../binding/session.ts';
-import { runMoves } from '../binding/transaction.ts';
-import { bookVfs } from '../binding/vfBooks.ts';
-import { type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
-import { lockVfs } from '../binding/vfs.ts';
-import { vfRefusals } from '../binding/vfUse.ts';
+import { vfRefusals } from '../binding/leave.ts';
+import type { Work } from '../binding/perform.ts';
+import { changing, observing } from '../binding/session.ts';
+import type { Move } from '../binding/state.ts';
+import { stepsOf } from '../binding/steps.ts';
+import { runChange } from '../binding/transaction.ts';
+import { booksOfGoing, type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
+import { ADMIN } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
 
@@ -35,7 +34,8 @@ function listed(host: Host, inventory: Inventory, pf: string | null): ListedVf[]
     .filter((d) => d.parent_addr !== null && (pf === null || d.parent_addr === pf))
     .map((d) => {
       const binding = readBinding(host, d.address);
-      return { ...d, owner: binding?.owner ?? null, for: (binding?.claims ?? []).map(ownerText) };
+      const holds = binding?.holds ?? [];
+      return { ...d, owner: holds[0]?.owner ?? null, for: holds.map(ownerText) };
     });
 }
 
@@ -52,37 +52,31 @@ export async function createVfs(
   options: ActionOptions,
 ): Promise<VfResult> {
   const first = scanInventory(host);
-  const { address, iommu_group } = resolvePf(host, first, word);
-  const run = async (work: Work, recovered: string[]): Promise<VfResult> => {
-    // VFs may have come and gone while the PF's lock was waited for.
-    const inventory = scanInventory(host);
+  const { address } = resolvePf(host, first, word);
+  const run = async (work: Work, inventory: Inventory, recovered: string[]): Promise<VfResult> => {
     const pf = resolvePf(host, inventory, address);
     const move = await planVfs(work, pf, count, use);
     const foretold = move === null || use !== 'vfio' ? [] : foretellVfs(host, pf, count);
-    const refusals = move === null ? [] : await vfRefusals(work, inventory, address, 'admin');
+    const refusals = move === null ? [] : await vfRefusals({ ...work, inventory }, address, 'admin');
     const plan = planOf(host, inventory, move, foretold, refusals);
     refuseWithPlan(plan);
     const warnings = [...recovered, ...(move === null && count > 0 ? strayWarnings(inventory, pf, use) : [])];
     if (options.dryRun || move === null) {
       return { changed: false, plan, vfs: listed(host, inventory, address), warnings };
     }
-    await runMoves(work, count === 0 ? 'give-back' : 'bind', 'admin', [move], () =>
-      allOrNone(() => bookVfs(host, move, 'admin')),
-    );
+    await runChange(work, {
+      kind: count === 0 ? 'give-back' : 'bind',
+      owner: 'admin',
+      devices: [move],
+      books: booksOfGoing(host, move),
+      fresh: ADMIN,
+    });
     return { changed: true, plan, vfs: listed(host, scanInventory(host), address), warnings };
   };
-  if (options.dryRun) return observing(host, options, (work) => run(work, []));
-  return changing(host, first, [iommu_group], options, async (work, recovered) => {
-    await lockVfs(work, address);
-    const now = scanInventory(host);
-    const groups = now.devices.filter((d) => d.parent_addr === address).map((d) => d.iommu_group);
-    const again = await putRight(
-      work,
-      now,
-      groups.filter((g) => g !== iommu_group),
-    );
-    return run(work, [...recovered, ...again]);
-  });
+  if (options.dryRun) return observing(host, options, (work) => run(work, first, []));
+  return changing(host, first, { addresses: [address] }, options, ({ work, inventory, recovered }) =>
+    run(work, inventory, recovered),
+  );
 }
 
 /** Takes all VFs of a PF away. Raises as {@link createVfs}; a PF without VFs is no change. */
@@ -104,7 +98,7 @@ function resolvePf(host: Host, inventory: Inventory, word: string): PciDevice {
 function planOf(
   host: Host,
   inventory: Inventory,
-  move: JournalMove | null,
+  move: Move | null,
   foretold: readonly ForetoldVf[],
   refusals: Refusal[],
 ): PrintedPlan {

@@ -2,8 +2,8 @@
  * The typed face of everything that touches the kernel's trees: the C++ addon, its plain-fs stand-in for reading, and
  * the in-memory kernel of the tests all implement {@link NativeBinding}. The caller validates; what is behind trusts.
  *
- * Every `path` is relative to `root` (no leading slash) and is resolved with RESOLVE_IN_ROOT: a hostile symlink below
- * a simulated root can't lead out of it. Failures are Errors with `code` ('ENOENT'), `errno` (negative, as node's),
+ * Every `path` is relative to `root` (no leading slash) and is resolved inside it: a hostile symlink below a simulated
+ * root can't lead out of it. On the machine's own root there is nothing to be kept in. Failures are Errors with `code` ('ENOENT'), `errno` (negative, as node's),
  * `syscall` and `path` (relative to root).
  */
 
@@ -51,6 +51,8 @@ export interface NativeBinding {
   readLink(root: string, path: string): string;
   /** Names in a folder, sorted, without . and .. */
   readDir(root: string, path: string): string[];
+  /** The inode number of a folder, as decimal text: in sysfs a device that was made anew has another one, at the same path. */
+  inode(root: string, path: string): string;
   /** Processes of proc/[pid]/fd below `root` that hold one of `targets` (absolute link texts, e.g. "/dev/vfio/12"). Processes that vanish or may not be read are skipped; `unreadable` counts the latter, and those that a second was not enough for. */
   holders(root: string, targets: string[]): { holders: Holder[]; unreadable: number };
   /** flock(2) on an absolute path, created 0600 if missing (O_NOFOLLOW|O_CLOEXEC), never waiting: the held descriptor, or null when another holds it. */

@@ -1,6 +1,46 @@
 /** Whether a process of this machine still runs. These are our own helpers, so it is the machine's own proc that is asked, whatever --root says. */
 import { readFileSync } from 'node:fs';
 
+/** Daemons that call the qemu hook. */
+const LIBVIRT = /^(libvirtd|virtqemud)$/;
+/** Between libvirt and us: the hook client, and whatever script calls it. */
+const MAX_ANCESTORS = 16;
+
+/** Name and parent of a process; null when there is none of that id. */
+function parentOf(pid: number): { command: string; parent: number } | null {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    const command = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
+    return { command, parent: Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) };
+  } catch {
+    return null;
+  }
+}
+
+let libvirt: string | undefined;
+
+/**
+ * The libvirtd for which this process runs, by the ancestors of whoever called us or our hook client (HOSTDEV_HOOK_CALLER); where none of them is one (a hook that is
+ * called by hand), that caller itself. Looked for once, while all of them are there; one that has ended already has a name that runs no more.
+ */
+export function callingLibvirt(): string {
+  if (libvirt !== undefined) return libvirt;
+  const told = process.env.HOSTDEV_HOOK_CALLER ?? '';
+  const caller = /^[1-9]\d{0,9}$/.test(told) ? Number(told) : process.ppid;
+  let found = caller;
+  for (let n = 0, pid = caller; n < MAX_ANCESTORS && pid > 1; n += 1) {
+    const seen = parentOf(pid);
+    if (seen === null) break;
+    if (LIBVIRT.test(seen.command)) {
+      found = pid;
+      break;
+    }
+    pid = seen.parent;
+  }
+  libvirt = processName(found) ?? `${found}:0`;
+  return libvirt;
+}
+
 /** Field 22 of proc/[pid]/stat (proc(5)); the command before it is in parentheses and may hold anything. Null when there is no such process. */
 function startTime(pid: number): string | null {
   try {
@@ -17,6 +57,14 @@ function startTime(pid: number): string | null {
 export function processName(pid: number): string | null {
   const started = pid > 0 ? startTime(pid) : null;
   return started === null ? null : `${pid}:${started}`;
+}
+
+let own: string | null = null;
+
+/** The name of this process. */
+export function ownName(): string {
+  own ??= processName(process.pid) ?? `${process.pid}:0`;
+  return own;
 }
 
 /** True while the process of that name runs. */

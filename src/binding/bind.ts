@@ -1,48 +1,53 @@
 /** From "these devices, please" to a plan that can be shown, and from the plan to a finished transaction. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import type { Inventory, PciDevice } from '../pci/inventory.ts';
-import { observe, type Work } from './access.ts';
+import type { Address } from '../pci/address.ts';
+import type { PciDevice } from '../pci/inventory.ts';
 import {
-  allOrNone,
+  applyBooks,
   type Binding,
-  type Claim,
+  type BookChange,
+  type Hold,
+  isGuest,
   newBinding,
   ownerText,
   readBinding,
-  removeBinding,
-  withClaims,
-  writeBinding,
+  readBook,
+  withHold,
+  withoutHolds,
 } from './books.ts';
 import { chooseDriver, type ModuleLists, readModuleLists } from './driverChoice.ts';
-import { firm, type Guard, judge, type Layer, type Refusal, refusalHint } from './guards.ts';
-import type { JournalMove } from './journal.ts';
+import { byName, firm, type Guard, judge, type Layer, type Refusal } from './guards.ts';
+import { deadHolds, type Witness, witness } from './guests.ts';
+import type { Lifted } from './journal.ts';
 import { type DriverModule, loadedDriver } from './modules.ts';
-import { type Step, stepsOf } from './move.ts';
-import { recordedVfs } from './sriov.ts';
-import { runMoves } from './transaction.ts';
+import { observe } from './observe.ts';
+import type { Work } from './perform.ts';
+import { type DeviceState, type Move, recordedVfs } from './state.ts';
+import { type Step, stepsOf } from './steps.ts';
+import { booksOfVfs, runChange } from './transaction.ts';
 import { readUsages } from './usage.ts';
 import { withoutVfs } from './vfPlan.ts';
 
 /** A device and the driver asked for; null is the kernel's best VFIO driver. `allowed` are guards lifted for this device only, by `[[allow]]`. */
 export type BindRequest = { device: PciDevice; wanted: string | null; allowed?: ReadonlySet<Guard> };
 
-export type PlannedDevice = { device: PciDevice; target: DriverModule; move: JournalMove; binding: Binding | null };
+export type PlannedDevice = { device: PciDevice; target: DriverModule; move: Move; binding: Binding | null };
 
 export type BindPlan = {
   /** The devices that will change; one that is on its driver already is not among them. */
   devices: PlannedDevice[];
-  /** On their driver already, and in the books without a claim (a return that failed): they get one. */
+  /** On their driver already, and in the books: they get the hold too. */
   adopted: Binding[];
   refusals: Refusal[];
   warnings: string[];
+  /** What was lifted for each device: by name now, by reason in the journal. */
+  lifted: Lifted[];
+  allowed: ReadonlyMap<Address, ReadonlySet<Guard>>;
 };
 
-/** What a claim that asks for the device has to be told when others have one. */
-const claimedBy = (b: Binding, owner: string): Claim | undefined => b.claims.find((c) => c.owner !== owner);
-
 /**
- * Observes the devices and plans their way to the drivers asked for. Guards and foreign claims become refusals, not errors, so that a dry run shows
+ * Observes the devices and plans their way to the drivers asked for. Guards and others' holds become refusals, not errors, so that a dry run shows
  * them. Raises HOSTDEV_DEVICE_ABSENT for a device that went away, HOSTDEV_MODULES_ALIAS, HOSTDEV_TIMEOUT when a device does not answer.
  */
 export async function planBind(
@@ -52,48 +57,76 @@ export async function planBind(
   allowed: ReadonlySet<Guard>,
 ): Promise<BindPlan> {
   const { host } = work;
-  const layer: Layer = owner.startsWith('domain:') ? 'hook' : 'bind';
+  const layer = layerOf(owner);
   const readLists = once(() => readModuleLists(host));
   const denylistOff = host.read(host.module('vfio_pci', 'parameters/disable_denylist')) === 'Y';
-  const plan: BindPlan = { devices: [], adopted: [], refusals: [], warnings: [] };
+  const allowedFor = new Map(
+    requests.map((r) => [r.device.address, new Set([...allowed, ...(r.allowed ?? [])])] as const),
+  );
+  const plan: BindPlan = {
+    devices: [],
+    adopted: [],
+    refusals: [],
+    warnings: [],
+    lifted: [],
+    allowed: allowedFor,
+  };
   for (const { device, wanted } of requests) {
     const target = chooseDriver(host, device, wanted, readLists);
-    const now = await observe(work, device.address);
-    if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
+    const seen = await observe(work, device.address);
+    if (seen === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
     const binding = readBinding(host, device.address);
-    if (now.driver === target.driver) {
-      if (binding !== null && binding.claims.length === 0) plan.adopted.push(binding);
+    if (seen.driver === target.driver && !isOverridden(binding, seen)) {
+      if (binding !== null) plan.adopted.push(binding);
       continue;
     }
-    const from = { driver: now.driver, override: now.override };
-    const move: JournalMove = {
+    const move: Move = {
       address: device.address,
       group: device.iommu_group,
-      from,
+      inode: host.inode(host.device(device.address)),
+      from: { driver: seen.driver, override: seen.override },
       to: { driver: target.driver, override: target.driver },
-      override_bytes: now.overrideBytes,
+      override_bytes: seen.overrideBytes,
     };
-    plan.devices.push({ device: { ...device, driver: now.driver }, target, move, binding });
+    plan.devices.push({ device: { ...device, driver: seen.driver }, target, move, binding });
   }
   const usages = await readUsages(
     work,
     plan.devices.map((d) => d.device),
   );
-  const liftedFor = new Map(requests.map((r) => [r.device.address, r.allowed ?? []]));
+  const look = await witness(
+    host,
+    plan.devices.flatMap((d) => d.binding ?? []),
+    work.deadline.left,
+  );
   for (const planned of plan.devices) {
     const { device, target, binding } = planned;
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
-    const foreign = binding === null ? undefined : claimedBy(binding, owner);
-    if (foreign !== undefined)
-      usage.uses.unshift({ guard: 'other-owner', reason: `it belongs to ${ownerText(foreign)}` });
-    const lifted = new Set([...allowed, ...(liftedFor.get(device.address) ?? [])]);
-    const verdict = judge({ device, usage, target, denylistOff, real: host.isReal, layer }, lifted);
+    const foreign = othersHold(look, binding, owner);
+    if (foreign !== null) usage.uses.unshift({ guard: 'other-owner', reason: foreign });
+    const lifted = allowedFor.get(device.address) ?? new Set();
+    const verdict = judge({ device, usage, target, denylistOff, real: host.isReal, layer }, byName(lifted));
     plan.refusals.push(...verdict.refusals, ...goneWithPf(plan, device));
     plan.warnings.push(...verdict.warnings);
+    plan.lifted.push(...verdict.lifted);
     if (lifted.has('vfs') && (device.sriov_numvfs ?? 0) > 0)
       planned.move = { ...planned.move, sriov: await withoutVfs(work, device.address) };
   }
   return plan;
+}
+
+const layerOf = (owner: string): Layer => (owner.startsWith('domain:') ? 'hook' : 'bind');
+
+/** On its driver, but by somebody's hand with another override than we left. */
+const isOverridden = (b: Binding | null, seen: DeviceState): boolean =>
+  b?.after != null && b.after.driver === seen.driver && seen.override !== null && seen.override !== b.after.override;
+
+/** What a hold that asks for the device has to be told when others have one; a guest that is gone has none. */
+function othersHold(look: Witness, b: Binding | null, owner: string): string | null {
+  const other = b?.holds.find(
+    (h) => h.owner !== owner && !(b !== null && isGuest(h) && look.presence(b, h) === 'gone'),
+  );
+  return other === undefined ? null : `it belongs to ${ownerText(other)}`;
 }
 
 /** A VF cannot be had beside its PF: it goes with the PF's driver. */
@@ -120,73 +153,57 @@ export const planSteps = (work: Pick<Work, 'host'>, plan: BindPlan): Step[] =>
     plan.devices.map((d) => d.move),
   );
 
-/** Raises HOSTDEV_GUARD (or HOSTDEV_IN_USE) for the refusals of a plan, naming all of them. */
-export function refuse(refusals: readonly Refusal[]): void {
-  if (refusals.length === 0) return;
-  const held = refusals.every((r) => r.guard === 'in-use' || r.guard === 'other-owner');
-  const text = refusals.map((r) => `${r.address}: ${r.reason}`).join('; ');
-  throw new HostdevError(held ? 'HOSTDEV_IN_USE' : 'HOSTDEV_GUARD', text, {
-    hint: refusalHint(refusals),
-    data: { refusals },
-  });
-}
-
 /**
- * Carries out a plan without refusals for a claim: loads the modules, moves the devices, writes the books, in one transaction. `also` are bindings whose
- * devices need no move but are to be written with it. The caller holds the groups' locks. Raises what {@link runMoves} and the module loading raise.
+ * Carries out a plan without refusals for a hold: loads the modules, moves the devices, writes the books, in one transaction. `also` are the books of devices
+ * that need no move but are to be written with it. The caller holds the devices' locks. Raises what {@link runChange} and the module loading raise. True
+ * when anything has changed.
  */
 export async function executeBind(
   work: Work,
   plan: BindPlan,
-  claim: Claim,
-  also: readonly Binding[] = [],
-): Promise<void> {
-  const moves: JournalMove[] = [];
+  hold: Hold,
+  also: readonly BookChange[] = [],
+): Promise<boolean> {
+  const { host } = work;
   for (const d of plan.devices) {
-    const { driver } = await loadedDriver(work.host, d.target, work.deadline);
+    const { driver } = await loadedDriver(host, d.target, work.deadline);
     d.move = { ...d.move, to: { driver, override: driver } };
-    moves.push(d.move);
   }
-  const commit = (): void => {
-    for (const d of plan.devices) {
-      writeBinding(work.host, afterBind(work.host, d, claim));
-      for (const vf of recordedVfs(d.move.sriov?.from)) removeBinding(work.host, vf.address);
-    }
-    for (const b of plan.adopted) writeBinding(work.host, { ...withClaims(b, [claim]), note: null });
-    for (const b of also) writeBinding(work.host, b);
+  const look = await witness(host, plan.adopted, work.deadline.left);
+  const books = [
+    ...plan.devices.flatMap((d) => booksBound(host, d, hold)),
+    ...plan.adopted.map((b) => ({ address: b.address, before: b, after: held(host, look, b, hold) })),
+    ...also,
+  ];
+  const devices = plan.devices.map((d) => d.move);
+  const permit = {
+    layer: layerOf(hold.owner),
+    lifts: (address: Address) => byName(plan.allowed.get(address) ?? new Set()),
   };
-  if (moves.length === 0) allOrNone(commit);
-  else await runMoves(work, 'bind', claim.owner, moves, () => allOrNone(commit));
+  const changed =
+    devices.length > 0 || books.some((b) => JSON.stringify(b.before?.holds) !== JSON.stringify(b.after?.holds));
+  if (devices.length === 0 && books.length <= 1) {
+    if (changed) applyBooks(host, books, 'after');
+  } else await runChange({ ...work, permit }, { kind: 'bind', owner: hold.owner, devices, books, lifted: plan.lifted });
+  return changed;
 }
 
-/** What was there before the first of our bindings stays what is given back, unless somebody else has changed the device since. */
-function afterBind(host: Host, { device, move, binding }: PlannedDevice, claim: Claim): Binding {
-  const still =
-    binding !== null && (move.from.driver === binding.after?.driver || move.from.driver === binding.before.driver);
-  const gone = goneVfs(host, move);
-  if (!still) return { ...newBinding(device.address, device.iommu_group, claim, move.from, move.to), ...gone };
-  return { ...gone, ...withClaims(binding, addClaim(binding.claims, claim)), after: move.to, note: null };
-}
+/** A hold more in the books of a device, in place of those whose guests are gone. */
+export const held = (host: Host, look: Witness, b: Binding, hold: Hold): Binding =>
+  withHold(withoutHolds(b, new Set(deadHolds(host, look, b).map((h) => h.owner))), hold);
 
-/** What the books of a PF keep of the VFs that went with its driver. */
-export function goneVfs(host: Host, { sriov }: JournalMove): Pick<Binding, 'sriov' | 'vf_bindings'> {
-  if (sriov === undefined) return {};
-  const vf_bindings = recordedVfs(sriov.from).flatMap((vf) => readBinding(host, vf.address) ?? []);
-  return { sriov: sriov.from, vf_bindings };
-}
-
-export const addClaim = (claims: readonly Claim[], claim: Claim): Claim[] => [
-  ...claims.filter((c) => c.owner !== claim.owner),
-  claim,
-];
-
-/**
- * The locks of a set of devices, in the order everybody takes them: groups with a PF first, because a change of its VFs takes theirs afterwards; then ascending, devices
- * without a group under one name.
- */
-export function groupLocks(groups: readonly (number | null)[], inventory: Inventory): string[] {
-  const pfs = new Set(inventory.devices.filter((d) => d.dev_type === 'type-PF').map((d) => d.iommu_group));
-  const rank = (g: number | null): number => (pfs.has(g) ? 0 : 2 ** 32) + (g ?? 2 ** 31);
-  const numbers = [...new Set(groups)].sort((a, b) => rank(a) - rank(b));
-  return numbers.map((g) => `group-${g ?? 'none'}`);
+/** What was there before the first of our bindings stays what is given back, whatever has become of the device since. */
+function booksBound(host: Host, { device, move, binding }: PlannedDevice, hold: Hold): BookChange[] {
+  const { address } = device;
+  const gone = move.sriov === undefined ? {} : { sriov: move.sriov.from, vf_bindings: booksOfVfs(host, move) };
+  const after =
+    binding === null
+      ? { ...newBinding(host, address, device.iommu_group, hold, move.from, move.to), ...gone }
+      : { ...gone, ...withHold(binding, hold), after: move.to };
+  const vfs = recordedVfs(move.sriov?.from).map((vf) => ({
+    address: vf.address,
+    before: readBook(host, vf.address),
+    after: null,
+  }));
+  return [{ address, before: readBook(host, address), after }, ...vfs];
 }

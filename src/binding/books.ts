@@ -1,171 +1,219 @@
 /**
- * The books: one file a device that hostdev put on a VFIO driver, or that libvirt will for a guest, with what was there before. What is in the books is ours
- * to give back; what is not was so before us and is left alone. Each claim is one user's right to the device being as it is: a device unplugged from guest A and
- * given to guest B has B's claim beside A's, and A's release takes only A's claim away. Giving back on A's word alone once tore devices
- * from running guests; with claims the last one out does it.
+ * The books: one file a device that hostdev put on a VFIO driver, that libvirt will for a guest, or that a guest uses as it was, with what was there before. What
+ * was there before is written once, when the device first becomes ours, and outlives drift, mending and drivers that went; a device that was made anew is not the
+ * one in the books. Each hold is one user's right to the device being as it is: a device unplugged from guest A and given to guest B has B's hold beside
+ * A's, and A's release takes only A's away. Giving back on A's word alone once tore devices from running guests; with holds the last one out does it.
  */
-
-import { HostdevError } from '../errors.ts';
+import { now } from '../clock.ts';
 import type { Host } from '../host/host.ts';
-import { type Address, canonicalAddress } from '../pci/address.ts';
-import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
-import { isSriovState, isState, OWNER } from './journal.ts';
-import type { DeviceState } from './move.ts';
-import type { SriovState } from './sriov.ts';
+import type { Address } from '../pci/address.ts';
+import { type BadFile, badFile, corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+import { isOfThisBoot } from './boot.ts';
+import {
+  type DeviceState,
+  isAddressText,
+  isGroup,
+  isObject,
+  isOwner,
+  isSriovState,
+  isState,
+  isText,
+  isTextOrNull,
+  type Owner,
+  type SriovState,
+  sameState,
+} from './state.ts';
 
-/** Who a binding is for (contract: `admin`, `boot`, `domain:<uuid>`). */
-export type Owner = 'admin' | 'boot' | `domain:${string}`;
-
-export type Claim = {
+export type Hold = {
   owner: Owner;
-  /** The domain's name when the claim was made, for messages. */
+  /** The domain's name when the hold was made, for messages. */
   name: string | null;
   /** True when libvirt binds and re-attaches the device itself (managed='yes'). */
   managed: boolean;
+  /** The libvirtd that called prepare, as `pid:start time` (addon/process.ts): while it lives the guest may still be starting. */
+  libvirt: string | null;
 };
 
 export type Binding = {
-  schema: 1;
+  schema: 2;
   address: Address;
   group: number | null;
-  /** The first claim's owner; null when every claim is gone but the device could not be given back yet. */
-  owner: Owner | null;
-  claims: Claim[];
+  /** The kernel's life that it is of, and the inode of the device's folder in sysfs then; null where neither is to be told. */
+  boot: string | null;
+  inode: string | null;
+  holds: Hold[];
   /** What the device was on before us. */
   before: DeviceState;
   /** What we left it on; null when libvirt binds it. */
   after: DeviceState | null;
   since: string;
-  /** Why the device was not given back when its last claim went. */
+  /** When the guests' holds were made, by owner, in ms of clock.ts. Apart from the holds, so that the same holds are the same text. */
+  prepared: Record<string, number>;
+  /** Why the device was not given back when its last hold went. */
   note: string | null;
   /** Of a PF whose VFs went with its driver: what it had, and the books of those VFs, for the way back. */
   sriov?: SriovState;
   vf_bindings?: Binding[];
 };
 
-/** Whose a claim is, for messages: "admin", "domain vm1 (6243…)". */
-export const ownerText = (c: Claim): string =>
-  c.name === null ? c.owner : `domain ${c.name} (${c.owner.slice('domain:'.length)})`;
+/** Whose a hold is, for messages: "admin", "domain vm1 (6243…)". */
+export const ownerText = (h: Pick<Hold, 'owner' | 'name'>): string =>
+  h.name === null ? h.owner : `domain ${h.name} (${h.owner.slice('domain:'.length)})`;
 
-/** A binding with its claims replaced; keeps `owner` in step. */
-export const withClaims = (b: Binding, claims: Claim[]): Binding => ({ ...b, claims, owner: claims[0]?.owner ?? null });
+export const isGuest = (h: Pick<Hold, 'owner'>): boolean => h.owner.startsWith('domain:');
 
-/** A fresh binding with one claim. */
+/** A fresh binding with one hold, of the device that is there now. */
 export function newBinding(
+  host: Host,
   address: Address,
   group: number | null,
-  claim: Claim,
+  hold: Hold,
   before: DeviceState,
   after: DeviceState | null,
 ): Binding {
-  return {
-    schema: 1,
+  const fresh: Binding = {
+    schema: 2,
     address,
     group,
-    owner: claim.owner,
-    claims: [claim],
+    boot: host.boot,
+    inode: host.inode(host.device(address)),
+    holds: [],
     before,
     after,
     since: new Date().toISOString(),
+    prepared: {},
     note: null,
   };
+  return withHold(fresh, hold);
 }
 
-/** The binding of a device, null when the books hold none. Raises HOSTDEV_STORE_CORRUPT. */
+/** With a hold added, or made anew by its owner: now. */
+export function withHold(b: Binding, hold: Hold): Binding {
+  const has = b.holds.some((h) => h.owner === hold.owner);
+  const holds = has ? b.holds.map((h) => (h.owner === hold.owner ? hold : h)) : [...b.holds, hold];
+  const times = isGuest(hold) ? { ...b.prepared, [hold.owner]: now() } : b.prepared;
+  return { ...b, holds, prepared: times, note: null };
+}
+
+/** Without the holds of some owners; `note` says why it is still in the books when none is left. */
+export function withoutHolds(b: Binding, owners: ReadonlySet<string>, note: string | null = null): Binding {
+  const holds = b.holds.filter((h) => !owners.has(h.owner));
+  const prepared = Object.fromEntries(Object.entries(b.prepared).filter(([owner]) => !owners.has(owner)));
+  return { ...b, holds, prepared, note: holds.length > 0 ? null : note };
+}
+
+/** Nothing was moved for it: the device was on VFIO before, and only who uses it is in the books. */
+export const isHoldOnly = (b: Binding): boolean => b.after !== null && sameState(b.before, b.after);
+
+/** True while the device in the books is the one that is at its address now. A VF that was destroyed, or a device that was removed, is not. */
+export function isSameDevice(host: Host, b: Binding): boolean {
+  if (!isOfThisBoot(host, b.boot)) return false;
+  return b.inode === null || b.inode === host.inode(host.device(b.address));
+}
+
+/** The binding of the device that is at this address now; null when the books hold none of it. Raises HOSTDEV_STORE_CORRUPT. */
 export function readBinding(host: Host, address: Address): Binding | null {
+  const b = readBook(host, address);
+  return b === null || !isSameDevice(host, b) ? null : b;
+}
+
+/** The binding in the books under an address, of whatever device. Raises HOSTDEV_STORE_CORRUPT. */
+export function readBook(host: Host, address: Address): Binding | null {
   const file = `${host.bindingsDir}/${address}.json`;
   const value = readJson(file);
-  if (value === null) return null;
-  if (!isBinding(value, address)) throw corrupt(file, 'is no binding of this version');
-  return value;
+  return value === null ? null : binding(file, value, address);
 }
 
-/** All bindings, in order of file name. Raises HOSTDEV_STORE_CORRUPT. */
-export function readBooks(host: Host): Binding[] {
-  return listJson(host.bindingsDir).flatMap((name) => readBinding(host, name) ?? []);
+/** All that is in the books, in order of file name, and the files that cannot be understood. */
+export function readBooks(host: Host): { books: Binding[]; bad: BadFile[] } {
+  const books: Binding[] = [];
+  const bad: BadFile[] = [];
+  for (const name of listJson(host.bindingsDir)) {
+    try {
+      const b = readBook(host, name);
+      if (b !== null) books.push(b);
+    } catch (e) {
+      const { file, why } = badFile(e);
+      bad.push({ file, why, addresses: isAddressText(name) ? [name] : [] });
+    }
+  }
+  return { books, bad };
 }
 
-/** What takes back the writes of an {@link allOrNone} that runs. */
-let undoLog: (() => void)[] | null = null;
+export const writeBinding = (host: Host, b: Binding): void => writeJson(`${host.bindingsDir}/${b.address}.json`, b);
 
-/**
- * Runs `change`: all that it writes to the books stands, or none of it, so that devices which go back because of its failure are not in the books. Raises its error, or
- * HOSTDEV_UNDO_INCOMPLETE when the store does not take the old books either.
- */
-export function allOrNone(change: () => void): void {
-  const undo: (() => void)[] = [];
-  undoLog = undo;
-  try {
-    change();
-  } catch (e) {
-    undoLog = null;
-    const left = undo.reverse().flatMap((back) => {
-      try {
-        back();
-        return [];
-      } catch (failure) {
-        return [(failure as Error).message];
-      }
-    });
-    if (left.length === 0) throw e;
-    throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `${(e as Error).message}; and of the books: ${left.join('; ')}`, {
-      cause: e,
-      hint: "'hostdev status' shows what is not as the books say.",
-    });
-  } finally {
-    undoLog = null;
+export const removeBinding = (host: Host, address: Address): void => removeJson(host.bindingsDir, address);
+
+/** What a change makes of the book of one device: null is none. */
+export type BookChange = { address: Address; before: Binding | null; after: Binding | null };
+
+/** Brings the books to one end of a change. Files that say so already are not written. Raises HOSTDEV_STORE. */
+export function applyBooks(host: Host, changes: readonly BookChange[], end: 'before' | 'after'): void {
+  for (const change of changes) {
+    const b = change[end];
+    if (b === null) removeBinding(host, change.address);
+    else if (!isWritten(host, b)) writeBinding(host, b);
   }
 }
 
-/** Notes how the file of a device is brought back to what it is now. */
-function note(host: Host, address: Address): void {
-  if (undoLog === null) return;
-  const before = readBinding(host, address);
-  undoLog.push(() => (before === null ? removeBinding(host, address) : writeBinding(host, before)));
+function isWritten(host: Host, b: Binding): boolean {
+  try {
+    return JSON.stringify(readBook(host, b.address)) === JSON.stringify(b);
+  } catch {
+    return false;
+  }
 }
 
-export function writeBinding(host: Host, binding: Binding): void {
-  note(host, binding.address);
-  writeJson(`${host.bindingsDir}/${binding.address}.json`, binding);
-}
+// What comes back from disk.
 
-export function removeBinding(host: Host, address: Address): void {
-  note(host, address);
-  removeJson(host.bindingsDir, address);
-}
+const isHold = (v: unknown): v is Hold =>
+  isObject(v) && isOwner(v.owner) && isTextOrNull(v.name) && typeof v.managed === 'boolean' && isTextOrNull(v.libvirt);
 
-function isClaim(v: unknown): v is Claim {
-  const c = v as Claim | null;
+export function isBinding(v: unknown, address: string): v is Binding {
   return (
-    typeof c === 'object' &&
-    c !== null &&
-    OWNER.test(c.owner) &&
-    (c.name === null || typeof c.name === 'string') &&
-    typeof c.managed === 'boolean'
-  );
-}
-
-function isBinding(v: unknown, address: string): v is Binding {
-  const b = v as Binding | null;
-  return (
-    typeof b === 'object' &&
-    b !== null &&
-    b.schema === 1 &&
-    b.address === address &&
-    canonicalAddress(address) === address &&
-    (b.group === null || Number.isInteger(b.group)) &&
-    Array.isArray(b.claims) &&
-    b.claims.every(isClaim) &&
-    (b.owner === null || OWNER.test(b.owner)) &&
-    isState(b.before) &&
-    (b.after === null || isState(b.after)) &&
-    (b.note === null || typeof b.note === 'string') &&
-    (b.sriov === undefined || isSriovState(b.sriov)) &&
-    (b.vf_bindings === undefined || (Array.isArray(b.vf_bindings) && b.vf_bindings.every(isVfBinding)))
+    isObject(v) &&
+    v.schema === 2 &&
+    v.address === address &&
+    isAddressText(address) &&
+    isGroup(v.group) &&
+    isTextOrNull(v.boot) &&
+    isTextOrNull(v.inode) &&
+    Array.isArray(v.holds) &&
+    v.holds.every(isHold) &&
+    isState(v.before) &&
+    (v.after === null || isState(v.after)) &&
+    isText(v.since) &&
+    isObject(v.prepared) &&
+    Object.values(v.prepared).every((n) => typeof n === 'number') &&
+    isTextOrNull(v.note) &&
+    (v.sriov === undefined || isSriovState(v.sriov)) &&
+    (v.vf_bindings === undefined || (Array.isArray(v.vf_bindings) && v.vf_bindings.every(isVfBinding)))
   );
 }
 
 /** One level only: a VF has no VFs. */
-const isVfBinding = (v: unknown): boolean =>
-  (v as Partial<Binding> | null)?.vf_bindings === undefined &&
-  isBinding(v, String((v as Partial<Binding> | null)?.address));
+const isVfBinding = (v: unknown): v is Binding =>
+  isObject(v) && v.vf_bindings === undefined && isBinding(v, String(v.address));
+
+function binding(file: string, value: unknown, address: string): Binding {
+  const b = upgraded(value);
+  if (isBinding(b, address)) return b;
+  const schema = isObject(value) ? value.schema : undefined;
+  const newer = typeof schema === 'number' && schema > 2;
+  throw corrupt(file, newer ? 'was written by a newer hostdev' : 'is no binding of ours', JSON.stringify(value));
+}
+
+/** Schema 1 had `claims`, and nothing that tells one device from the next at its address. It is rewritten at the next change. */
+function upgraded(v: unknown): unknown {
+  if (!isObject(v) || v.schema !== 1 || !Array.isArray(v.claims)) return v;
+  const { claims, owner: _first, vf_bindings, ...rest } = v;
+  return {
+    ...rest,
+    schema: 2,
+    boot: null,
+    inode: null,
+    holds: claims.map((c: unknown) => (isObject(c) ? { ...c, libvirt: null } : c)),
+    prepared: {},
+    ...(Array.isArray(vf_bindings) ? { vf_bindings: vf_bindings.map(upgraded) } : {}),
+  };
+}

@@ -2,41 +2,77 @@
 import type { Host } from '../host/host.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
-import { type Binding, readBinding } from './books.ts';
-import { type DeviceState, describeState, sameState } from './move.ts';
+import { type Binding, isGuest, isHoldOnly, isSameDevice, ownerText, readBinding } from './books.ts';
+import { deadHolds, type Witness } from './guests.ts';
+import { type DeviceState, describeState, sameState } from './state.ts';
 
 /**
- * `forget`: nothing is left to give back, the binding goes. `give-back`: try again. `rebind`: back to where hostdev left it. null: hostdev cannot know which is
- * right, a person must choose.
+ * `forget`: nothing is left to give back, the binding goes. `end-hold`: its guest is gone, and with it its hold. `give-back`: try again. `rebind`: back to where
+ * hostdev left it. null: hostdev cannot know which is right, a person must choose.
  */
-export type Mend = 'forget' | 'give-back' | 'rebind' | null;
+export type Mend = 'forget' | 'end-hold' | 'give-back' | 'rebind' | null;
 
 export type Drift = { drift: string; mend: Mend; advice: string };
 
+/**
+ * True when driver and override are as we left them, or as libvirt leaves a managed device: on VFIO, on the host driver, or on none, the override cleared. The one
+ * judgement for status, unbind and release.
+ */
+export function asLeft(host: Host, b: Binding, now: DeviceState): boolean {
+  const { before, after } = b;
+  if (after !== null && now.driver === after.driver) return now.override === after.override || now.override === null;
+  // libvirt binds a managed device after prepare, and re-attaches it before release; a hand that only unbound it has changed nothing that is not put right.
+  const managed = after === null || b.holds.some((h) => h.managed);
+  const known =
+    now.driver === null || now.driver === before.driver || (managed && isVfioDriver(host, b.address, now.driver));
+  return (
+    known &&
+    (now.override === null ||
+      now.override === before.override ||
+      now.override === now.driver ||
+      now.override === after?.override)
+  );
+}
+
+/** True when the device is on a driver that serves its holds: where we left it, or, for libvirt's own, anywhere that libvirt may have it. */
+const serves = (host: Host, b: Binding, now: DeviceState): boolean =>
+  asLeft(host, b, now) && (b.after === null || b.holds.some((h) => h.managed) || now.driver === b.after.driver);
+
 /** What is wrong with a binding whose device is observed as `now` (null: gone); null when all is well. */
-export function driftOf(host: Host, b: Binding, now: DeviceState | null): Drift | null {
+export function driftOf(host: Host, look: Witness, b: Binding, now: DeviceState | null): Drift | null {
   const fix = "'hostdev status --fix'";
-  if (now === null) return { drift: 'the device is gone', mend: 'forget', advice: `${fix} takes it out of the books` };
-  if (b.claims.length === 0) {
-    if (sameState(now, b.before))
-      return { drift: 'it is back, but in the books', mend: 'forget', advice: `${fix} takes it out of the books` };
+  const forget = `${fix} takes it out of the books`;
+  if (now === null) return { drift: 'the device is gone', mend: 'forget', advice: forget };
+  if (!isSameDevice(host, b))
+    return { drift: 'the device is gone, and another is at its address', mend: 'forget', advice: forget };
+  const dead = deadHolds(host, look, b);
+  if (dead.length > 0) {
+    const who = dead.map(ownerText).join(', ');
     return {
-      drift: `not given back: ${b.note ?? 'its claims are gone'}`,
+      drift: `${who} neither runs nor starts`,
+      mend: 'end-hold',
+      advice: `${fix} ends its hold${dead.length === b.holds.length && !isHoldOnly(b) ? ' and gives the device back' : ''}`,
+    };
+  }
+  if (b.holds.length === 0) {
+    if (sameState(now, b.before)) return { drift: 'it is back, but in the books', mend: 'forget', advice: forget };
+    return {
+      drift: `not given back: ${b.note ?? 'its holds are gone'}`,
       mend: 'give-back',
       advice: `${fix} tries again; 'hostdev unbind --to-host ${b.address}' does it whatever was changed`,
     };
   }
-  // libvirt binds a managed device after prepare: until then, and between hot-unplug and release, it is on its host driver.
-  if (b.after === null) return null;
-  const vfs = vfLinks(host, b.address);
-  if (isVfioDriver(host, b.address, now.driver)) return strangeVfs(host, b, vfs);
-  const drift = `hostdev left it on ${describeState(b.after)}, it is on ${describeState(now)}`;
-  if (b.claims.some((c) => c.owner.startsWith('domain:')))
+  if (serves(host, b, now)) return b.after === null ? null : strangeVfs(host, b);
+  const left = b.after === null ? 'libvirt was to have it' : `hostdev left it on ${describeState(b.after)}`;
+  const drift = `${left}, it is on ${describeState(now)}`;
+  const guest = b.holds.find((h) => isGuest(h) && look.presence(b, h) !== 'runs');
+  if (guest !== undefined || b.after === null)
     return {
       drift,
       mend: null,
-      advice: `if that guest has ended: hostdev unbind --allow=other-owner ${b.address}; if it runs, stop it first`,
+      advice: `it belongs to ${b.holds.map(ownerText).join(', ')}: it is given back when that guest stops`,
     };
+  const vfs = vfLinks(host, b.address);
   if (vfs.length > 0)
     return {
       drift: `${drift}, and it has ${vfs.length} VFs`,
@@ -47,7 +83,8 @@ export function driftOf(host: Host, b: Binding, now: DeviceState | null): Drift 
 }
 
 /** A PF that is on VFIO and has VFs that are nobody's in the books: somebody else made them, and its way back to what it had takes them away. */
-function strangeVfs(host: Host, b: Binding, vfs: readonly string[]): Drift | null {
+function strangeVfs(host: Host, b: Binding): Drift | null {
+  const vfs = vfLinks(host, b.address);
   const strange = vfs.filter((vf) => readBinding(host, vf) === null);
   if (strange.length === 0) return null;
   return {

@@ -1,20 +1,38 @@
 /**
- * The way back: from the VFIO driver to what the books say was there before. Only what nobody holds and nobody else has changed since is given back; the
- * rest stays as it is, is said, and stays in the books.
+ * The way back: from the VFIO driver to what the books say was there before. Only what nobody holds and nobody else has changed since is given back; the rest stays as it
+ * is, is said, and stays in the books. What was so before us is only forgotten.
  */
+import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import type { Address } from '../pci/address.ts';
 import { heldBy, holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
-import { isVfioDriver } from '../pci/vfio.ts';
-import { groupNow } from '../pci/vfLinks.ts';
-import { observe, type Work } from './access.ts';
-import { allOrNone, type Binding, readBinding, removeBinding, withClaims, writeBinding } from './books.ts';
-import type { Guard } from './guards.ts';
-import type { JournalMove } from './journal.ts';
-import { driverExists, loadHostModule } from './modules.ts';
-import { type DeviceState, describeState, sameState } from './move.ts';
-import { recordedVfs, type SriovChange } from './sriov.ts';
-import { runMoves } from './transaction.ts';
+import { Deadline } from '../store/locks.ts';
+import {
+  applyBooks,
+  type Binding,
+  type BookChange,
+  isHoldOnly,
+  isSameDevice,
+  readBook,
+  withoutHolds,
+} from './books.ts';
+import { asLeft } from './drift.ts';
+import { byName, type Guard } from './guards.ts';
+import { type JournalEntry, newEntry, removeJournal, writeJournal } from './journal.ts';
+import { observe } from './observe.ts';
+import type { Work } from './perform.ts';
+import { settle } from './settle.ts';
+import {
+  type DeviceState,
+  describeState,
+  type Move,
+  type Owner,
+  recordedVfs,
+  type SriovChange,
+  sameState,
+} from './state.ts';
+import { booksAt, leftOver, runChange } from './transaction.ts';
 import { vfioNodes } from './usage.ts';
 import { withoutVfs } from './vfPlan.ts';
 
@@ -26,45 +44,155 @@ export type Returned = {
   to: DeviceState;
 };
 
-type Way = Returned & { binding: Binding; move: JournalMove | null };
+/** What is to be done for one device: a move, or an outcome that needs none. */
+type WayBack = Returned & { binding: Binding; move: Move | null };
+
+const returned = ({ address, outcome, reason, to }: WayBack): Returned => ({ address, outcome, reason, to });
+
+/** A device that is to go back, as it is seen now; undefined when it is gone. */
+export type Returning = { device: PciDevice | undefined; binding: Binding };
 
 /**
- * Gives one device back whose last claim is gone. The caller holds its group's lock. What stands in the way is an outcome, not an error;
- * raised is only what {@link runMoves} raises when the change itself fails (then the device is on VFIO again and the books say so).
- */
-export async function giveBack(work: Work, device: PciDevice | undefined, binding: Binding): Promise<Returned> {
-  const way = await wayBack(work, device, binding, new Set());
-  await goBack(work, [way]);
-  return returned(way);
-}
-
-/**
- * {@link giveBack} of several as one transaction: if one cannot go, none does, and what is `kept` says why. `lifted` are the guards that an admin allows:
- * with in-use the kernel asks the holder to let go and waits for it, until our deadline; with vfs the idle VFs go that a PF has on VFIO.
+ * Gives several devices back as one transaction: if one cannot go, none does, and what is `kept` says why. `lifted` are the guards that an admin allows: with in-use
+ * the kernel asks the holder to let go and waits for it, until our deadline; with vfs the idle VFs go that a PF has on VFIO. Raises what {@link runChange} raises.
  */
 export async function giveBackTogether(
   work: Work,
-  list: readonly { device: PciDevice | undefined; binding: Binding }[],
+  list: readonly Returning[],
   lifted: ReadonlySet<Guard>,
 ): Promise<Returned[]> {
-  const ways: Way[] = [];
+  const ways: WayBack[] = [];
   for (const { device, binding } of list) ways.push(await wayBack(work, device, binding, lifted));
-  if (!ways.some((w) => w.outcome === 'kept')) await goBack(work, ways);
+  if (ways.some((w) => w.outcome === 'kept')) return ways.map(returned);
+  const devices = ways.flatMap((w) => w.move ?? []);
+  const books = ways.flatMap((w) => booksBack(work.host, w));
+  const permit = { layer: 'unbind' as const, lifts: () => byName(lifted) };
+  if (devices.length > 0) await runChange({ ...work, permit }, { kind: 'give-back', owner: 'admin', devices, books });
+  else applyBooks(work.host, books, 'after');
   return ways.map(returned);
 }
 
-const returned = ({ address, outcome, reason, to }: Way): Returned => ({ address, outcome, reason, to });
+/**
+ * The hook's release, and the end of holds whose guests are gone: `owner`'s holds end, all of them by one mark before anything moves, and each device that nobody else
+ * holds goes back, each for itself. What could not is in `failures` and in the books with the reason.
+ */
+export async function releaseHolds(
+  work: Work,
+  owner: Owner,
+  list: readonly Returning[],
+): Promise<{ devices: Returned[]; failures: { address: Address; error: unknown }[] }> {
+  const { host } = work;
+  const ways: WayBack[] = [];
+  const books: BookChange[] = [];
+  for (const { device, binding } of list) {
+    const rest = withoutHolds(binding, new Set([owner]), 'its return was begun');
+    const way = rest.holds.length > 0 ? null : await wayBack(work, device, binding, new Set());
+    if (way === null) books.push({ address: binding.address, before: binding, after: rest });
+    else {
+      ways.push(way);
+      if (way.outcome === 'kept')
+        books.push({ address: binding.address, before: binding, after: { ...rest, note: way.reason } });
+      else books.push(...booksBack(host, way));
+    }
+  }
+  const devices = ways.flatMap((w) => w.move ?? []);
+  const outcome = { devices: ways.map(returned), failures: [] as { address: Address; error: unknown }[] };
+  if (devices.length === 0 && books.length <= 1) {
+    applyBooks(host, books, 'after');
+    return outcome;
+  }
+  const entry = newEntry(host, { kind: 'give-back', owner, devices, books, mark: 'forward' });
+  writeJournal(host, entry);
+  for (const [address, error] of await finishRelease(work, entry)) {
+    outcome.failures.push({ address, error });
+    outcome.devices = outcome.devices.filter((d) => d.address !== address);
+  }
+  return outcome;
+}
 
-/** What is to be done for one device: a move, or an outcome that needs none. */
+/**
+ * Carries out a release whose mark is written, to its end or as far as it goes: what does not go is on VFIO again and in the books without its hold, with the reason; what
+ * not even that is to be had of stays in the journal. Returns what failed, by device.
+ */
+export async function finishRelease(work: Work, entry: JournalEntry): Promise<Map<Address, unknown>> {
+  const { host } = work;
+  // The mark says it already: a book that cannot be written now is no reason to leave a device where it is.
+  tryBooks(host, booksBegun(entry));
+  const failures = await settle(work, entry.devices, 'to');
+  const returned = booksAt(host, entry, 'to').filter((b) => !failures.has(b.address));
+  for (const [address, e] of tryBooks(host, returned)) failures.set(address, e);
+  const failed = entry.devices.filter((m) => failures.has(m.address));
+  const { signal: _stop, ...quiet } = work;
+  const undoMs = Math.max(work.undoMs, Math.min(work.deadline.left, work.undoMs * 2));
+  const late = { ...quiet, deadline: new Deadline(undoMs) };
+  const stuck: Map<Address, unknown> = failed.length === 0 ? new Map() : await settle(late, failed, 'from');
+  for (const [address, e] of stuck)
+    failures.set(address, undoFailed(host, entry, failures.get(address), { address, error: e }));
+  const kept = entry.books.flatMap((b) => {
+    const e = failures.get(b.address);
+    return e === undefined ? [] : [{ ...b, after: notReturned(b, entry.owner, (e as Error).message) }];
+  });
+  const unwritten = tryBooks(host, kept);
+  if (stuck.size + unwritten.size === 0) {
+    removeJournal(host, entry.id);
+    return failures;
+  }
+  const { left, pending } = leftOver(entry, stuck);
+  writeJournal(host, {
+    ...entry,
+    devices: entry.devices.filter((m) => stuck.has(m.address)),
+    books: entry.books.filter((b) => stuck.has(b.address) || unwritten.has(b.address)),
+    state: pending ? 'pending' : 'undo-incomplete',
+    left: [...left, ...[...unwritten].map(([address, e]) => `${address}: ${(e as Error).message}`)],
+  });
+  return failures;
+}
+
+/** Writes what can be written; what could not, by device. */
+function tryBooks(host: Host, changes: readonly BookChange[]): Map<Address, unknown> {
+  const failures = new Map<Address, unknown>();
+  for (const change of changes) {
+    try {
+      applyBooks(host, [change], 'after');
+    } catch (e) {
+      failures.set(change.address, e);
+    }
+  }
+  return failures;
+}
+
+/** The books right after a release's mark: nobody of its owner's has anything any more. */
+const booksBegun = ({ books, owner }: JournalEntry): BookChange[] =>
+  books.flatMap((b) => (b.before === null ? [] : [{ ...b, after: notReturned(b, owner, 'its return was begun') }]));
+
+const notReturned = ({ before }: BookChange, owner: Owner, note: string): Binding | null =>
+  before === null ? null : withoutHolds(before, new Set([owner]), note);
+
+function undoFailed(
+  host: Host,
+  { id }: JournalEntry,
+  first: unknown,
+  then: { address: Address; error: unknown },
+): unknown {
+  const [why, what] = [first, then.error].map((e) => (e instanceof Error ? e.message : String(e)));
+  const hint = `See ${host.journalDir}/${id}.json, then 'hostdev status'`;
+  const timedOut = then.error instanceof HostdevError && then.error.exit === 9;
+  return new HostdevError(
+    timedOut ? 'HOSTDEV_TIMEOUT' : 'HOSTDEV_UNDO_INCOMPLETE',
+    `${why}; and not put back: ${then.address}: ${what}`,
+    { cause: first, hint },
+  );
+}
+
 async function wayBack(
   work: Work,
   device: PciDevice | undefined,
   binding: Binding,
   lifted: ReadonlySet<Guard>,
-): Promise<Way> {
+): Promise<WayBack> {
   const { host } = work;
   const { address, before } = binding;
-  const way = (outcome: Returned['outcome'], reason: string | null, move: JournalMove | null = null): Way => ({
+  const way = (outcome: Returned['outcome'], reason: string | null, move: Move | null = null): WayBack => ({
     address,
     outcome,
     reason,
@@ -72,8 +200,9 @@ async function wayBack(
     binding,
     move,
   });
-  const now = device === undefined ? null : await observe(work, address);
+  const now = device === undefined || !isSameDevice(host, binding) ? null : await observe(work, address);
   if (device === undefined || now === null) return way('gone', 'the device is no longer there');
+  if (isHoldOnly(binding)) return way('already', null);
   const sriov = await vfsBack(work, device, binding);
   const vfs = sriov?.from.numvfs ?? 0;
   if (sameState(now, before) && (sriov === undefined || vfs > 0)) return way('already', null);
@@ -84,11 +213,11 @@ async function wayBack(
     return way('kept', `somebody else put it on ${describeState(now)}; hostdev had left it on ${left}`);
   }
   if (vfs > 0 && !lifted.has('vfs')) return way('kept', `it has ${vfs} VFs now; 'hostdev vf remove ${address}' first`);
-  const from = { driver: now.driver, override: now.override };
   return way('given-back', null, {
     address,
     group: device.iommu_group,
-    from,
+    inode: host.inode(host.device(address)),
+    from: { driver: now.driver, override: now.override },
     to: before,
     override_bytes: now.overrideBytes,
     ...(sriov === undefined ? {} : { sriov }),
@@ -106,71 +235,13 @@ export async function vfsBack(
   return binding?.sriov === undefined ? change : { ...change, to: binding.sriov };
 }
 
-/** The binding goes, and with it those of the VFs that a PF lost; those of the VFs that came back stand again, with the groups that they are in now. */
-export function closeBooks(host: Host, binding: Binding, sriov: SriovChange | undefined): void {
-  for (const vf of recordedVfs(sriov?.from)) removeBinding(host, vf.address);
-  for (const vf of binding.vf_bindings ?? []) {
-    // Without `sriov` what is there was written by a dead process, or by a guest since.
-    const there = sriov === undefined && readBinding(host, vf.address) !== null;
-    if (!there && host.list(host.device(vf.address)) !== null)
-      writeBinding(host, { ...vf, group: groupNow(host, vf.address) });
-  }
-  removeBinding(host, binding.address);
-}
-
-async function goBack(work: Work, ways: readonly Way[]): Promise<void> {
-  const { host } = work;
-  for (const w of ways) {
-    if (w.outcome === 'gone' || w.outcome === 'already') removeBinding(host, w.address);
-    if (w.outcome === 'kept') writeBinding(host, ended(w.binding, w.reason ?? ''));
-  }
-  const moving = ways.filter((w) => w.move !== null);
-  const [first] = moving;
-  if (first === undefined) return;
-  for (const { address, to } of moving) await ensureDriver(work, address, to.driver);
-  for (const { binding } of moving) writeBinding(host, ended(binding, 'its return was begun'));
-  try {
-    await runMoves(
-      work,
-      'give-back',
-      first.binding.owner ?? 'admin',
-      moving.map((w) => w.move as JournalMove),
-      () =>
-        allOrNone(() => {
-          for (const { binding, move } of moving) closeBooks(host, binding, move?.sriov);
-        }),
-    );
-  } catch (e) {
-    for (const { binding } of moving) writeBinding(host, ended(binding, (e as Error).message));
-    throw e;
-  }
-}
-
-/** A guest's claim ends with the guest, whether the device came back or not; the admin's stays until it did. */
-function ended(binding: Binding, note: string): Binding {
-  const claims = binding.claims.filter((c) => !c.owner.startsWith('domain:'));
-  return { ...withClaims(binding, claims), note: claims.length > 0 ? null : note };
-}
-
-/** True when driver and override are as we left them, or as libvirt leaves a managed device: on VFIO, on the host driver, or on none, the override cleared. */
-function asLeft(host: Host, binding: Binding, now: DeviceState): boolean {
-  if (binding.after !== null && now.driver === binding.after.driver)
-    return now.override === binding.after.override || now.override === null;
-  const vfio = isVfioDriver(host, binding.address, now.driver);
-  const managed = binding.after === null;
-  if (managed || now.driver === null || now.driver === binding.before.driver) {
-    return (
-      (vfio || now.driver === null || now.driver === binding.before.driver) &&
-      (now.override === null || now.override === binding.before.override || now.override === now.driver)
-    );
-  }
-  return false;
-}
-
-/** The host driver's module may have gone while the guest ran: it is loaded again, by name through the device's modalias. */
-export async function ensureDriver(work: Work, address: string, driver: string | null): Promise<void> {
-  const { host } = work;
-  if (driver === null || driverExists(host, driver)) return;
-  const modalias = host.read(host.device(address, 'modalias'));
-  if (modalias !== null) await loadHostModule(host, modalias, work.deadline);
+/** The binding goes, and with it those of the VFs that a PF loses; those of the VFs that come back stand again. */
+function booksBack(host: Host, { binding, move }: WayBack): BookChange[] {
+  const vfs = new Map<Address, BookChange>();
+  for (const { address } of recordedVfs(move?.sriov?.from))
+    vfs.set(address, { address, before: readBook(host, address), after: null });
+  // A PF that is back without us may have VFs that are somebody's by now.
+  for (const after of move === null ? [] : (binding.vf_bindings ?? []))
+    vfs.set(after.address, { address: after.address, before: readBook(host, after.address), after });
+  return [{ address: binding.address, before: binding, after: null }, ...vfs.values()];
 }

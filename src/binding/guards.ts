@@ -2,6 +2,7 @@
  * What must not be taken from the host, and why: the one table of guards, and the pure judgement of what was found. Each guard has a name that --allow and
  * `[[allow]]` take; allowing one never lifts another.
  */
+import { HostdevError } from '../errors.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isBridge } from '../pci/inventory.ts';
 import { denylistAdvice, denylisted } from './denylist.ts';
@@ -138,22 +139,38 @@ export type Judged = {
   layer: Layer;
 };
 
-/** The refusals and warnings for one device that is to leave its driver. `allowed` lifts what can be lifted, each guard by its own name only. */
-export function judge(j: Judged, allowed: ReadonlySet<Guard>): { refusals: Refusal[]; warnings: string[] } {
-  const refusals: Refusal[] = [];
-  const warnings: string[] = [];
+/** Whether an allowance lifts a use of a device. What no allowance may lift is never asked for. */
+export type Lifts = (use: Use) => boolean;
+
+/** Allowances by the names of their guards. */
+export const byName =
+  (allowed: ReadonlySet<Guard>): Lifts =>
+  ({ guard }) =>
+    allowed.has(guard);
+
+export type Verdict = {
+  refusals: Refusal[];
+  warnings: string[];
+  /** What would have refused and was lifted. */
+  lifted: Refusal[];
+};
+
+/** The verdict on one device that is to leave its driver. */
+export function judge(j: Judged, lifts: Lifts): Verdict {
+  const verdict: Verdict = { refusals: [], warnings: [], lifted: [] };
   const { address } = j.device;
   for (const use of [...ownUses(j), ...j.usage.uses, ...missing(j)]) {
     const { guard, reason } = use;
     const effect: Effect = GUARDS[guard].layers[j.layer];
-    const lifted = allowed.has(guard) && GUARDS[guard].allowable && use.firm !== true;
+    const lifted = GUARDS[guard].allowable && use.firm !== true && lifts(use);
     const refuses = effect === 'refuses' || (effect === 'refuses if vital' && use.vital === true);
     if (effect === '-') continue;
     const refusal = { guard, address, reason };
-    if (refuses && !lifted) refusals.push(use.firm ? firm(refusal) : refusal);
-    else warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);
+    if (refuses && !lifted) verdict.refusals.push(use.firm ? firm(refusal) : refusal);
+    else verdict.warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);
+    if (refuses && lifted) verdict.lifted.push(refusal);
   }
-  return { refusals, warnings };
+  return verdict;
 }
 
 /** What the device is says enough. */
@@ -184,6 +201,17 @@ export function refusalHint(refusals: readonly Refusal[]): string {
   if (refusals.some((r) => FIRM.has(r) || !GUARDS[r.guard].allowable))
     return `${GUARDS[first].hint} No allowance lifts this.`;
   return `${GUARDS[first].hint} To go on all the same: ${guards.map((g) => `--allow=${g}`).join(' ')}.`;
+}
+
+/** Raises HOSTDEV_GUARD (or HOSTDEV_IN_USE) for refusals, naming all of them. */
+export function refuse(refusals: readonly Refusal[]): void {
+  if (refusals.length === 0) return;
+  const held = refusals.every((r) => r.guard === 'in-use' || r.guard === 'other-owner');
+  const text = refusals.map((r) => `${r.address}: ${r.reason}`).join('; ');
+  throw new HostdevError(held ? 'HOSTDEV_IN_USE' : 'HOSTDEV_GUARD', text, {
+    hint: refusalHint(refusals),
+    data: { refusals },
+  });
 }
 
 /** An `[[allow]]` of hostdev.toml: the address of a device, the guard, and a domain's name, its UUID, or "*" for every domain. */

@@ -1,134 +1,198 @@
 /**
- * The journal: what a transaction set out to change, written before its first sysfs write and gone after its last. It lives in /run: it
- * describes one kernel's life. Whoever holds a device's group lock and finds the device in a journal file knows that the writer is dead, for a
- * living one would hold that lock. No step is journalled: a move's inverse starts from what is observed, so a crash between any two writes is undone
- * by the same code, whichever were done.
+ * The journal: what a transaction set out to change, written before its first sysfs write and gone after its last. It lives in /run: it describes one
+ * kernel's life. Whoever holds the locks of an entry's devices knows that its writer is dead, for a living one would hold them. No step is
+ * journalled: a move's inverse starts from what is observed, so a crash between any two writes is put right by the same code, whichever were done. What decides
+ * the way is one mark for the whole entry.
  */
+import type { Host } from '../host/host.ts';
+import type { Address } from '../pci/address.ts';
+import { type BadFile, badFile, corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+import { type BookChange, type Hold, isBinding, newBinding, readBook } from './books.ts';
+import type { Guard } from './guards.ts';
+import {
+  isAddressText,
+  isMove,
+  isObject,
+  isOwner,
+  isText,
+  isTextOrNull,
+  type Move,
+  type Owner,
+  recordedVfs,
+  sameState,
+} from './state.ts';
 
-import { DRIVER_NAME, type Host } from '../host/host.ts';
-import { canonicalAddress } from '../pci/address.ts';
-import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
-import type { DeviceState, Move } from './move.ts';
-import { MAX_VFS, type SriovChange, type SriovState } from './sriov.ts';
-
-/** How a recovery treats the entry: a `bind` goes back to `from`; a `give-back` goes on to `to`. */
+/** Which way an entry without a mark is finished if nobody says otherwise: a `bind` goes back, a `give-back` goes on. */
 export type JournalKind = 'bind' | 'give-back';
 
-export type JournalMove = Move & {
-  /** driver_override as the bytes read, so that even a tree that is no sysfs is put back byte for byte. */
-  override_bytes: string;
-};
+/**
+ * `done`: every device is where it was going, only the books are left to be written. `forward`, `back`: so it was decided, and whoever comes finishes it that way.
+ * null: nothing was decided yet.
+ */
+export type Mark = 'done' | 'forward' | 'back' | null;
+
+/** A use of a device that an allowance lifted, for this transaction and its recovery. */
+export type Lifted = { address: Address; guard: Guard; reason: string };
 
 export type JournalEntry = {
-  schema: 1;
+  schema: 2;
   id: string;
   kind: JournalKind;
-  /** For whom: `admin`, `boot` or `domain:<uuid>`. */
-  owner: string;
+  /** For whom. */
+  owner: Owner;
+  boot: string | null;
   pid: number;
   started: string;
+  mark: Mark;
   /** `intent` while it runs; afterwards what went wrong. */
   state: 'intent' | 'undo-incomplete' | 'pending';
-  devices: JournalMove[];
-  /** In the two bad states: what is not as it should be, one line a device. */
+  devices: Move[];
+  books: BookChange[];
+  /** Whose VFs are that are made for VFIO: their books can only be written when they are there. */
+  fresh: Hold | null;
+  lifted: Lifted[];
+  /** What is not as it should be, one line a device. */
   left: string[];
 };
 
-/** Writes the entry whole. Raises HOSTDEV_STORE when /run is full or read-only: then nothing has been changed yet. */
-export function writeJournal(host: Host, entry: JournalEntry): void {
-  writeJson(`${host.journalDir}/${entry.id}.json`, entry);
-}
+/** What a transaction is about: {@link newEntry} adds who and when. */
+export type Change = Pick<JournalEntry, 'kind' | 'owner' | 'devices' | 'books'> &
+  Partial<Pick<JournalEntry, 'mark' | 'fresh' | 'lifted'>>;
 
-export function removeJournal(host: Host, id: string): void {
-  removeJson(host.journalDir, id);
-}
+export const newEntry = (host: Host, change: Change): JournalEntry => ({
+  schema: 2,
+  id: journalId(),
+  boot: host.boot,
+  pid: process.pid,
+  started: new Date().toISOString(),
+  mark: null,
+  state: 'intent',
+  fresh: null,
+  lifted: [],
+  left: [],
+  ...change,
+});
+
+/** Every device that an entry touches: those that move, the VFs that come and go with them, and those that only the books tell of. */
+export const namedBy = (e: Pick<JournalEntry, 'devices' | 'books'>): Set<Address> =>
+  new Set([
+    ...e.devices.flatMap((m) => [
+      m.address,
+      ...recordedVfs(m.sriov?.from).map((vf) => vf.address),
+      ...recordedVfs(m.sriov?.to).map((vf) => vf.address),
+    ]),
+    ...e.books.map((b) => b.address),
+  ]);
+
+/** Writes the entry whole. Raises HOSTDEV_STORE when /run is full or read-only: then nothing has been changed yet. */
+export const writeJournal = (host: Host, entry: JournalEntry): void =>
+  writeJson(`${host.journalDir}/${entry.id}.json`, entry);
+
+export const removeJournal = (host: Host, id: string): void => removeJson(host.journalDir, id);
 
 let sequence = 0;
 
 /** A name that sorts by time and is nobody else's. */
-export function journalId(): string {
+function journalId(): string {
   sequence += 1;
   return `${Date.now().toString(36)}-${process.pid}-${sequence}`;
 }
 
-/** All entries, oldest first. Raises HOSTDEV_STORE_CORRUPT for one that is not ours: it may hold the only way back. */
-export function readJournal(host: Host): JournalEntry[] {
+/** All entries, oldest first, and the files that are none: each stops the devices that it names, for it may hold the only way back. */
+export function readJournal(host: Host): { entries: JournalEntry[]; bad: BadFile[] } {
   const entries: JournalEntry[] = [];
+  const bad: BadFile[] = [];
   for (const id of listJson(host.journalDir)) {
-    const file = `${host.journalDir}/${id}.json`;
-    const value = readJson(file);
-    if (value === null) continue; // committed between the listing and the reading
-    if (!isEntry(value, id)) throw corrupt(file, 'is no journal entry of this version');
-    entries.push(value);
+    try {
+      const entry = readEntry(host, id);
+      if (entry !== null) entries.push(entry);
+    } catch (e) {
+      bad.push(badFile(e));
+    }
   }
-  return entries;
+  return { entries, bad };
 }
 
-const isObject = (v: unknown): v is Record<string, unknown> => typeof v === 'object' && v !== null && !Array.isArray(v);
-const isText = (v: unknown): v is string => typeof v === 'string' && v.length <= 4096;
-const isTextOrNull = (v: unknown): v is string | null => v === null || isText(v);
-
-/** A name that is put into a sysfs path or attribute when the file is acted on. */
-const isDriver = (v: unknown): v is string | null => v === null || (isText(v) && DRIVER_NAME.test(v));
-
-export function isState(v: unknown): v is DeviceState {
-  return isObject(v) && isDriver(v.driver) && isTextOrNull(v.override) && !(v.override ?? '').includes('\n');
+/** One entry; null when it has gone. Raises HOSTDEV_STORE_CORRUPT. */
+export function readEntry(host: Host, id: string): JournalEntry | null {
+  const file = `${host.journalDir}/${id}.json`;
+  const value = readJson(file);
+  if (value === null) return null;
+  const entry = upgraded(host, value);
+  if (isEntry(entry, id)) return entry;
+  const schema = isObject(value) ? value.schema : undefined;
+  const newer = typeof schema === 'number' && schema > 2;
+  throw corrupt(file, newer ? 'was written by a newer hostdev' : 'is no journal entry of ours', JSON.stringify(value));
 }
 
-/** `admin`, `boot` or `domain:<uuid>`. */
-export const OWNER = /^(?:admin|boot|domain:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
+// What comes back from disk.
 
-function isMove(v: unknown): v is JournalMove {
-  return (
-    isObject(v) &&
-    isText(v.address) &&
-    canonicalAddress(v.address) === v.address &&
-    (v.group === null || Number.isInteger(v.group)) &&
-    isState(v.from) &&
-    isState(v.to) &&
-    isText(v.override_bytes) &&
-    (v.sriov === undefined || isSriovChange(v.sriov))
-  );
-}
+const isBookChange = (v: unknown): v is BookChange =>
+  isObject(v) &&
+  isAddressText(v.address) &&
+  [v.before, v.after].every((b) => b === null || isBinding(b, v.address as string));
 
-const isBytes = (v: unknown): v is string => isText(v) && v.length <= 64;
-
-function isSriovChange(v: unknown): v is SriovChange {
-  return (
-    isObject(v) &&
-    isSriovState(v.from) &&
-    isSriovState(v.to) &&
-    isBytes(v.numvfs_bytes) &&
-    (v.autoprobe_bytes === null || isBytes(v.autoprobe_bytes))
-  );
-}
-
-/** A count that the attribute takes, and a VF for each of it that can be put into a path. */
-export function isSriovState(v: unknown): v is SriovState {
-  if (!isObject(v) || !(v.autoprobe === null || typeof v.autoprobe === 'boolean')) return false;
-  if (!Number.isInteger(v.numvfs) || (v.numvfs as number) < 0 || (v.numvfs as number) > MAX_VFS) return false;
-  if (v.vfs === 'vfio' || v.vfs === 'netdev') return true;
-  return (
-    Array.isArray(v.vfs) &&
-    v.vfs.length <= (v.numvfs as number) &&
-    v.vfs.every((f) => isState(f) && isAddressText((f as { address?: unknown }).address))
-  );
-}
-
-const isAddressText = (v: unknown): boolean => isText(v) && canonicalAddress(v) === v;
+const isLifted = (v: unknown): v is Lifted =>
+  isObject(v) && isAddressText(v.address) && isText(v.guard) && isText(v.reason);
 
 function isEntry(v: unknown, id: string): v is JournalEntry {
   return (
     isObject(v) &&
-    v.schema === 1 &&
+    v.schema === 2 &&
     v.id === id &&
     (v.kind === 'bind' || v.kind === 'give-back') &&
-    isText(v.owner) &&
-    OWNER.test(v.owner) &&
+    isOwner(v.owner) &&
+    isTextOrNull(v.boot) &&
+    isText(v.started) &&
+    (v.mark === null || v.mark === 'done' || v.mark === 'forward' || v.mark === 'back') &&
     (v.state === 'intent' || v.state === 'undo-incomplete' || v.state === 'pending') &&
     Array.isArray(v.devices) &&
     v.devices.every(isMove) &&
+    Array.isArray(v.books) &&
+    v.books.every(isBookChange) &&
+    (v.fresh === null || (isObject(v.fresh) && isOwner(v.fresh.owner))) &&
+    Array.isArray(v.lifted) &&
+    v.lifted.every(isLifted) &&
     Array.isArray(v.left) &&
     v.left.every(isText)
   );
+}
+
+/** Schema 1 had neither boot nor mark nor books: committed was a bind whose books were there. */
+function upgraded(host: Host, v: unknown): unknown {
+  if (!isObject(v) || v.schema !== 1 || !isOwner(v.owner) || !Array.isArray(v.devices)) return v;
+  const devices = v.devices.map((m: unknown) => (isObject(m) ? { ...m, inode: null } : m));
+  const moves = devices.filter(isMove);
+  const hold: Hold = { owner: v.owner, name: null, managed: false, libvirt: null };
+  const books = moves.map(({ address, group, from, to, sriov }): BookChange => {
+    const book = quietBook(host, address);
+    if (v.kind === 'give-back')
+      return { address, before: book ?? newBinding(host, address, group, hold, to, from), after: null };
+    const after = book ?? newBinding(host, address, group, hold, from, to);
+    return { address, before: null, after: sriov === undefined ? after : { ...after, sriov: sriov.from } };
+  });
+  const written = moves.every((m) => {
+    const after = quietBook(host, m.address)?.after;
+    return after != null && sameState(after, m.to);
+  });
+  const done = v.kind === 'bind' && v.state === 'intent' && moves.length > 0 && written;
+  const mark: Mark = done ? 'done' : v.state === 'intent' || v.kind === 'give-back' ? null : 'back';
+  return {
+    ...v,
+    devices,
+    schema: 2,
+    boot: null,
+    mark,
+    books,
+    fresh: moves.some((m) => m.sriov) ? hold : null,
+    lifted: [],
+  };
+}
+
+function quietBook(host: Host, address: Address) {
+  try {
+    return readBook(host, address);
+  } catch {
+    return null;
+  }
 }

@@ -6,8 +6,8 @@
  */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type Address, canonicalAddress } from '../pci/address.ts';
-import { corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+import { type Address, canonicalAddress, isAddress } from '../pci/address.ts';
+import { type BadFile, badFile, corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
 
 export type Quarantine = {
   schema: 1;
@@ -34,18 +34,23 @@ export function readQuarantine(host: Host, address: Address): Quarantine | null 
   return host.native.processRuns(value.helper) ? value : null;
 }
 
-/** All that hold now. */
-export const readQuarantines = (host: Host): Quarantine[] =>
-  listJson(host.quarantineDir).flatMap((address) => readQuarantine(host, address) ?? []);
+/** All that hold now, and the files that are none. */
+export function readQuarantines(host: Host): { stuck: Quarantine[]; bad: BadFile[] } {
+  const stuck: Quarantine[] = [];
+  const bad: BadFile[] = [];
+  for (const address of listJson(host.quarantineDir)) {
+    try {
+      const held = readQuarantine(host, address);
+      if (held !== null) stuck.push(held);
+    } catch (e) {
+      bad.push({ ...badFile(e), addresses: isAddress(address) ? [address] : [] });
+    }
+  }
+  return { stuck, bad };
+}
 
 export function endQuarantine(host: Host, address: Address): void {
   removeJson(host.quarantineDir, address);
-}
-
-/** Raises HOSTDEV_STUCK, naming the access and who held the device, while the hang goes on. */
-export function refuseStuck(host: Host, address: Address): void {
-  const held = readQuarantine(host, address);
-  if (held !== null) throw stuckError(held);
 }
 
 /** HOSTDEV_STUCK for a device in quarantine. */

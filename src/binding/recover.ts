@@ -1,121 +1,230 @@
 /**
- * After a crash: whoever has the lock of a device's group finishes or undoes what a dead process began there. A bind goes back, unless its books were written (then it
- * had been done); a give-back goes on to its end, for its guest is gone.
+ * After a crash: whoever has the locks of an entry's devices finishes or undoes what a dead process began, in full. An entry with its mark is finished as the mark says;
+ * one without goes back if it was a bind and on if it was a give-back, unless a person chooses. The guards are asked as for any move; what they keep back stays
+ * in the journal, named, and nothing of its entry has moved.
  */
-import type { Host } from '../host/host.ts';
-import { heldBy } from '../pci/holders.ts';
-import type { Inventory, PciDevice } from '../pci/inventory.ts';
-import { observe, type Work } from './access.ts';
-import { newBinding, type Owner, readBinding, removeBinding, writeBinding } from './books.ts';
-import { ensureDriver } from './giveBack.ts';
-import { type JournalEntry, type JournalMove, readJournal, removeJournal, writeJournal } from './journal.ts';
-import { describeState, sameState } from './move.ts';
-import { endQuarantine, readQuarantine } from './quarantine.ts';
-import { recoverPf } from './recoverPf.ts';
-import { restoreBytes, settleMove } from './transaction.ts';
-import { vfioNodes } from './usage.ts';
+import { HostdevError } from '../errors.ts';
+import type { Address } from '../pci/address.ts';
+import { groupNow } from '../pci/vfLinks.ts';
+import { applyBooks, isGuest } from './books.ts';
+import { isOfThisBoot } from './boot.ts';
+import { finishRelease } from './giveBack.ts';
+import { type JournalEntry, type Lifted, removeJournal, writeJournal } from './journal.ts';
+import { mayLeave, type Permit, vfRefusals } from './leave.ts';
+import { observe } from './observe.ts';
+import type { Work } from './perform.ts';
+import { endQuarantine, readQuarantine, stuckError } from './quarantine.ts';
+import { type End, goalOf, isThere, settle } from './settle.ts';
+import { describeState, type Move } from './state.ts';
+import { emptySteps } from './steps.ts';
+import { booksAt, leftOver } from './transaction.ts';
 
 /** Which way an entry is finished: back to where its devices were, or on to where they were going. */
 export type Direction = 'undo' | 'resume';
 
-/** The admin's own choice for entries, by id; the others are left as they are. */
-export type Finish = { only: ReadonlySet<string>; direction: Direction };
+/** A device that could not be put right, and stays in the journal. */
+export type Kept = {
+  entry: string;
+  address: Address;
+  reason: string;
+  /** Why: a guard, a hang that has not ended, or a failure. */
+  by: 'guard' | 'stuck' | 'failure';
+};
 
-/**
- * Recovers all journal entries' devices in `groups`, whose locks the caller holds. Returns a line for each device that was put right and one for each that
- * could not be (those stay in the journal). Raises HOSTDEV_STORE_CORRUPT for a journal file that cannot be understood.
- */
-export async function recover(
-  work: Work,
-  inventory: Inventory,
-  groups: readonly (number | null)[],
-  finish?: Finish,
-): Promise<{ done: string[]; left: string[] }> {
-  const done: string[] = [];
-  const left: string[] = [];
-  for (const entry of readJournal(work.host)) {
-    if (finish !== undefined && !finish.only.has(entry.id)) continue;
-    // One that hangs is left for when it has come back; whoever asks for it is told so.
-    const mine = entry.devices.filter((d) => {
-      if (!groups.includes(d.group)) return false;
-      const stuck = readQuarantine(work.host, d.address);
-      if (stuck !== null) work.stuck = new Map([...(work.stuck ?? []), [d.address, stuck]]);
-      return stuck === null;
-    });
-    if (mine.length === 0) continue;
-    const failed: JournalMove[] = [];
-    const reasons: string[] = [];
-    for (const move of [...mine].reverse()) {
-      try {
-        done.push(await recoverDevice(work, inventory, entry, move, finish?.direction));
-      } catch (e) {
-        failed.unshift(move);
-        reasons.push(`${move.address}: ${(e as Error).message}`);
-      }
-    }
-    left.push(...reasons);
-    const rest = [...entry.devices.filter((d) => !mine.includes(d)), ...failed];
-    if (rest.length === 0) removeJournal(work.host, entry.id);
-    else
-      writeJournal(work.host, {
-        ...entry,
-        devices: rest,
-        state: reasons.length > 0 ? 'undo-incomplete' : entry.state,
-        left: reasons,
-      });
+export type Recovery = { done: string[]; kept: Kept[] };
+
+/** Recovers entries whose devices' locks the caller holds. A line for each device that was put right. Raises HOSTDEV_STORE. */
+export async function recover(work: Work, entries: readonly JournalEntry[], asked?: Direction): Promise<Recovery> {
+  const recovery: Recovery = { done: [], kept: [] };
+  for (const entry of entries) {
+    const { done, kept } = await recoverEntry(work, entry, asked);
+    recovery.done.push(...done);
+    recovery.kept.push(...kept);
   }
-  return { done, left };
+  return recovery;
 }
 
-async function recoverDevice(
-  work: Work,
-  inventory: Inventory,
-  entry: JournalEntry,
-  move: JournalMove,
-  asked?: Direction,
-): Promise<string> {
+async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction): Promise<Recovery> {
   const { host } = work;
-  const { address } = move;
-  const now = await observe(work, address);
-  endQuarantine(host, address);
-  if (now === null) {
-    removeBinding(host, address);
-    return `${address} is gone; forgot what an interrupted ${entry.kind} (${entry.id}) left of it`;
+  const after = `after an interrupted ${found.kind} (${found.id})`;
+  if (!isOfThisBoot(host, found.boot)) {
+    removeJournal(host, found.id);
+    return { done: [`forgot ${found.id}: it is of an earlier boot`], kept: [] };
   }
-  if (move.sriov !== undefined) return recoverPf(work, inventory, entry, { ...move, sriov: move.sriov }, asked);
-  const direction = asked ?? (entry.kind === 'bind' && !committed(host, move) ? 'undo' : 'resume');
-  const goal = direction === 'undo' ? move.from : move.to;
-  if (!sameState(now, goal)) {
-    await refuseHeld(work, inventory.byAddress.get(address));
-    await ensureDriver(work, address, goal.driver);
-    await settleMove(work, move, direction === 'undo' ? 'from' : 'to');
+  const kept = (address: Address, reason: string, by: Kept['by']): Kept => ({ entry: found.id, address, reason, by });
+  const denied = found.devices.flatMap((m) => deniedGroup(work, m) ?? []);
+  if (denied.length > 0)
+    return keep(
+      work,
+      found,
+      denied.map((d) => kept(d.address, d.reason, 'failure')),
+    );
+  if (found.mark === 'done') {
+    applyBooks(host, found.books, 'after');
+    removeJournal(host, found.id);
+    return { done: found.devices.map((m) => `${m.address} is on ${describeState(m.to)} ${after}`), kept: [] };
   }
-  if (direction === 'undo') await restoreBytes(work, move);
-  keepBooks(host, entry, move, direction);
-  return `${address} is on ${describeState(goal)} after an interrupted ${entry.kind} (${entry.id})`;
+  const end: End =
+    found.mark === null
+      ? (asked ?? (found.kind === 'bind' ? 'undo' : 'resume')) === 'undo'
+        ? 'from'
+        : 'to'
+      : found.mark === 'back'
+        ? 'from'
+        : 'to';
+  const stuck = found.devices.filter((m) => readQuarantine(host, m.address) !== null);
+  const gone = found.devices.filter((m) => !stuck.includes(m) && isGone(work, m));
+  const moves = found.devices.filter((m) => !stuck.includes(m) && !gone.includes(m));
+  const permitted: Work = { ...work, permit: permitOf(found.lifted) };
+  const refused = await whatKeeps(permitted, moves, end);
+  if (refused.size > 0)
+    return keep(
+      work,
+      found,
+      [...refused].map(([address, e]) => kept(address, reasonsOf(address, e), 'guard')),
+    );
+  for (const m of found.devices) if (!stuck.includes(m)) endQuarantine(host, m.address);
+  const entry: JournalEntry = {
+    ...found,
+    devices: moves,
+    mark: end === 'from' ? 'back' : 'forward',
+    books: withoutGone(found, gone),
+  };
+  if (found.mark === null) writeJournal(host, { ...entry, devices: [...moves, ...stuck] });
+  const isRelease = entry.kind === 'give-back' && isGuest(entry) && end === 'to';
+  const failures = isRelease ? await finishRelease(permitted, entry) : await finish(permitted, entry, end, stuck);
+  for (const m of gone) applyBooks(host, [{ address: m.address, before: null, after: null }], 'after');
+  const left = [
+    ...stuck.map((m) => kept(m.address, stuckText(work, m.address), 'stuck')),
+    ...moves.flatMap((m) =>
+      failures.has(m.address) ? [kept(m.address, (failures.get(m.address) as Error).message, 'failure')] : [],
+    ),
+  ];
+  if (isRelease && stuck.length > 0)
+    writeJournal(host, {
+      ...entry,
+      devices: stuck,
+      left: left.map((k) => `${k.address}: ${k.reason}`),
+      state: 'pending',
+    });
+  return {
+    done: [
+      ...gone.map((m) => `${m.address} is gone; forgot what an interrupted ${found.kind} (${found.id}) left of it`),
+      ...moves
+        .filter((m) => !failures.has(m.address))
+        .map((m) => `${m.address} is on ${describeState(stateAt(work, m, end))}${vfText(m, end)} ${after}`),
+    ],
+    kept: left,
+  };
 }
 
-/** A bind that was finished is its owner's, one that was undone nobody's; a give-back the other way round. */
-function keepBooks(host: Host, entry: JournalEntry, move: JournalMove, direction: Direction): void {
-  if ((entry.kind === 'bind') === (direction === 'undo')) {
-    removeBinding(host, move.address);
-    return;
+const stateAt = ({ host }: Work, m: Move, end: End) =>
+  end === 'to' && m.any_host ? { driver: host.linkName(host.device(m.address, 'driver')), override: null } : m[end];
+
+const vfText = (m: Move, end: End): string => (m.sriov === undefined ? '' : ` with ${m.sriov[end].numvfs} VFs`);
+
+/** Brings all to one end, then the books; the entry goes, or stays with what failed. */
+async function finish(
+  work: Work,
+  entry: JournalEntry,
+  end: End,
+  stuck: readonly Move[],
+): Promise<Map<Address, unknown>> {
+  const { host } = work;
+  const failures = await settle(work, end === 'from' ? [...entry.devices].reverse() : entry.devices, end);
+  const notYet = new Set([...failures.keys(), ...stuck.map((m) => m.address)]);
+  const books = booksAt(host, entry, end).filter((b) => !notYet.has(b.address));
+  applyBooks(host, books, end === 'from' ? 'before' : 'after');
+  if (notYet.size === 0) {
+    removeJournal(host, entry.id);
+    return failures;
   }
-  if (readBinding(host, move.address) !== null) return;
-  const [before, after] = entry.kind === 'bind' ? [move.from, move.to] : [move.to, move.from];
-  const claim = { owner: entry.owner as Owner, name: null, managed: false };
-  writeBinding(host, newBinding(move.address, move.group, claim, before, after));
+  const devices = [...entry.devices.filter((m) => failures.has(m.address)), ...stuck];
+  const { left, pending } = leftOver(
+    { devices },
+    new Map([...failures, ...stuck.map((m) => [m.address, new Error(stuckText(work, m.address))] as const)]),
+  );
+  writeJournal(host, { ...entry, devices, left, state: pending || stuck.length > 0 ? 'pending' : 'undo-incomplete' });
+  return failures;
 }
 
-/** The books are written after the last step and before the journal goes. */
-function committed(host: Host, move: JournalMove): boolean {
-  const after = readBinding(host, move.address)?.after;
-  return after != null && sameState(after, move.to);
+/** The reasons of a guard without the address that they are of, which is told beside them. */
+const reasonsOf = (address: Address, e: HostdevError): string => e.message.replaceAll(`${address}: `, '');
+
+/** The entry as it was, with the reasons why nothing of it has moved. */
+function keep(work: Work, entry: JournalEntry, kept: Kept[]): Recovery {
+  const left = kept.map((k) => `${k.address}: ${k.reason}`);
+  if (JSON.stringify(left) !== JSON.stringify(entry.left)) writeJournal(work.host, { ...entry, left });
+  return { done: [], kept };
 }
 
-/** Raises an Error when a process holds the device on VFIO. */
-export async function refuseHeld({ host, deadline }: Work, device: PciDevice | undefined): Promise<void> {
-  const found = device === undefined ? null : await heldBy(host, vfioNodes(host, device), deadline.left);
-  const [holder] = found?.holders ?? [];
-  if (holder !== undefined) throw new Error(`process ${holder.pid} (${holder.command}) holds ${holder.path}`);
+/** A file that somebody else made, or of a device that was moved by hand: the locks that were taken are those of the kernel's group. */
+function deniedGroup({ host }: Work, m: Move): { address: Address; reason: string } | null {
+  if (host.list(host.device(m.address)) === null || isGone({ host }, m)) return null;
+  const group = groupNow(host, m.address);
+  if (group === m.group) return null;
+  const is = group === null ? 'in no IOMMU group' : `in IOMMU group ${group}`;
+  return {
+    address: m.address,
+    reason: `it is ${is}, and the journal says ${m.group ?? 'none'}: look at the file, then remove it`,
+  };
 }
+
+/** The device itself, or the one that the entry is of: another may be at its address by now. */
+function isGone({ host }: Pick<Work, 'host'>, m: Move): boolean {
+  const inode = host.inode(host.device(m.address));
+  return inode === null || (m.inode !== null && m.inode !== inode);
+}
+
+/** What was lifted when the transaction was begun holds for it, by device and reason, and for nothing new. */
+const permitOf = (lifted: readonly Lifted[]): Permit => ({
+  layer: 'bind',
+  lifts: (address) => (use) =>
+    lifted.some((l) => l.address === address && l.guard === use.guard && l.reason === use.reason),
+});
+
+/** What stands in the way of bringing moves to one end, by device, before any of them is touched. */
+async function whatKeeps(work: Work, moves: readonly Move[], end: End): Promise<Map<Address, HostdevError>> {
+  const leaving: Address[] = [];
+  const refused = new Map<Address, HostdevError>();
+  for (const m of moves) {
+    let now: Awaited<ReturnType<typeof observe>>;
+    try {
+      now = await observe(work, m.address);
+    } catch {
+      continue; // it fails in its turn, and says why
+    }
+    const goal = goalOf(m, end);
+    const { target } = goal;
+    if (now === null || (m.sriov === undefined && isThere(work, now, goal))) continue;
+    if (now.driver !== null && (now.driver !== target.driver || goal.any_host)) leaving.push(m.address);
+    if (m.sriov === undefined) continue;
+    const seen = { ...m.sriov, from: { ...m.sriov.from, numvfs: vfCount(work, m) }, to: m.sriov[end] };
+    if (emptySteps(work.host, m.address, seen, now.driver !== target.driver).length === 0) continue;
+    const [first] = await vfRefusals(work, m.address, null);
+    if (first !== undefined)
+      refused.set(m.address, new HostdevError('HOSTDEV_IN_USE', `${first.address}: ${first.reason}`));
+  }
+  // The VFs that go with a PF are a part of its move, and were asked for above.
+  const withVfs = new Set(moves.filter((m) => m.sriov !== undefined).map((m) => m.address));
+  const permit: Permit = {
+    ...work.permit,
+    lifts: (a) => (use) => (use.guard === 'vfs' && withVfs.has(a)) || work.permit.lifts(a)(use),
+  };
+  if (leaving.length > 0)
+    for (const [a, e] of await mayLeave({ ...work, permit }, leaving)) if (!refused.has(a)) refused.set(a, e);
+  return refused;
+}
+
+function vfCount({ host }: Work, m: Move): number {
+  return (host.list(host.device(m.address)) ?? []).filter((n) => /^virtfn\d+$/.test(n)).length;
+}
+
+const stuckText = ({ host }: Work, address: Address): string => {
+  const held = readQuarantine(host, address);
+  return held === null ? `${address} did not answer` : stuckError(held).message;
+};
+
+/** Without the books of devices that are no more. */
+const withoutGone = (e: JournalEntry, gone: readonly Move[]): JournalEntry['books'] =>
+  e.books.filter((b) => !gone.some((m) => m.address === b.address));

@@ -1,30 +1,52 @@
-/** The frame around every change: permission, the groups' locks, the helper that writes, recovery of what a dead process left; and all of it given up again. */
+/**
+ * The frame around every change: permission, the devices' locks, the helper that writes, recovery of what dead processes and dead guests left; and all of it given up again.
+ * Which locks are needed is known before the first is taken: the devices' IOMMU groups, whole for whoever moves them; of a VF also its PF's, shared, because
+ * whoever changes a PF's VFs has that one whole; and those of every device that an unfinished transaction joins with these.
+ */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
-import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
-import type { Work } from './access.ts';
-import { groupLocks } from './bind.ts';
-import { type Finish, recover } from './recover.ts';
+import type { Address } from '../pci/address.ts';
+import { type Inventory, type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
+import { type BadFile, sweepLitter } from '../store/files.ts';
+import { Deadline, type LockName, type Stop, takeLocks } from '../store/locks.ts';
+import { ownerText, readBook, readBooks } from './books.ts';
+import { releaseHolds } from './giveBack.ts';
+import { deadHolds, witness } from './guests.ts';
+import { type JournalEntry, namedBy, readEntry, readJournal } from './journal.ts';
+import { NO_ALLOWANCE } from './leave.ts';
+import type { Work } from './perform.ts';
+import { type Direction, type Kept, type Recovery, recover } from './recover.ts';
 
 export type SessionOptions = {
   /** Time for everything, waits for locks included, in ms. */
   deadlineMs: number;
   signal?: Stop;
   onStep?: NonNullable<Work['onStep']>;
-  /** What the admin wants of journal entries, instead of what recovery chooses. */
-  finish?: Finish;
+};
+
+/** What a change is of. */
+export type Asked = {
+  /** The devices that it may move; those that went are asked for too. */
+  addresses: readonly Address[];
+  /** The guest that asks: its own holds are not swept, whether it is there or not. */
+  owner?: string;
+  /** What a recovery keeps back of these devices is returned, not raised. */
+  tolerant?: boolean;
 };
 
 /** A fifth of the time is kept for the undo: a hook that is killed while it undoes leaves more behind than one that gives up early. */
 const UNDO_SHARE = 0.2;
 
-function openWork(host: Host, options: SessionOptions): Work {
+const NO_DEVICES: Inventory = { devices: [], byAddress: new Map(), warnings: [], failures: [] };
+
+function openWork(host: Host, options: SessionOptions, inventory: Inventory): Work {
   const undoMs = options.deadlineMs * UNDO_SHARE;
   const { deadlineMs, ...rest } = options;
   return {
     ...rest,
     host,
+    inventory,
+    permit: NO_ALLOWANCE,
     writer: host.native.openWriter(host.root),
     deadline: new Deadline(deadlineMs - undoMs),
     undoMs,
@@ -33,7 +55,7 @@ function openWork(host: Host, options: SessionOptions): Work {
 
 /** Work that only observes: no lock, nothing changed, no root needed. */
 export async function observing<T>(host: Host, options: SessionOptions, body: (work: Work) => Promise<T>): Promise<T> {
-  const work = openWork(host, options);
+  const work = openWork(host, options, NO_DEVICES);
   try {
     return await body(work);
   } finally {
@@ -41,17 +63,12 @@ export async function observing<T>(host: Host, options: SessionOptions, body: (w
   }
 }
 
-/**
- * Runs `body` with the locks of the groups of `devices` held. Before it runs, what a dead process left in these groups is put right; `recovered` has a
- * line for each, and `fresh` is what the host is then: VFs, groups and drivers seen before the locks were there may be of yesterday. Raises HOSTDEV_NOT_PERMITTED without root on the machine itself, HOSTDEV_NATIVE_MISSING without the addon, HOSTDEV_TIMEOUT when a lock
- * is not to be had, HOSTDEV_UNDO_INCOMPLETE when a device in these groups cannot be recovered.
- */
-export async function changing<T>(
+/** Work that changes, before any lock. Raises HOSTDEV_NOT_PERMITTED without root on the machine itself, HOSTDEV_NATIVE_MISSING without the addon. */
+export async function working<T>(
   host: Host,
-  inventory: Inventory,
-  groups: readonly (number | null)[],
   options: SessionOptions,
-  body: (work: Work, recovered: string[], fresh: Inventory) => Promise<T>,
+  inventory: Inventory,
+  body: (work: Work) => Promise<T>,
 ): Promise<T> {
   if (host.native.kind === 'fs')
     throw new HostdevError(
@@ -60,52 +77,251 @@ export async function changing<T>(
     );
   if (host.isReal && process.geteuid?.() !== 0)
     throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
-  const work = openWork(host, options);
-  const held = new Set<string>();
-  const unlocks: (() => void)[] = [];
-  const lock = async (more: readonly (number | null)[], deadline: Deadline): Promise<void> => {
-    const fresh = groupLocks(more, inventory).filter((name) => !held.has(name));
-    unlocks.push(await takeLocks(host, fresh, deadline, options.signal));
-    for (const name of fresh) held.add(name);
-  };
-  // One after the other: two at once could wait for each other in this very process.
-  let queue = Promise.resolve();
-  work.lockGroups = (more, deadline) => {
-    const turn = queue.then(() => lock(more, deadline));
-    queue = turn.catch(() => {});
-    return turn;
-  };
+  const work = openWork(host, options, inventory);
   try {
-    await lock(groups, work.deadline);
-    const recovered = await putRight(work, inventory, groups, options.finish);
-    return await body(work, recovered, scanInventory(host));
+    return await body(work);
   } finally {
     work.writer.close();
-    for (const unlock of unlocks.reverse()) unlock();
   }
 }
 
-/** {@link recover} of groups whose locks are held: a line for each device. Raises HOSTDEV_UNDO_INCOMPLETE when one cannot be recovered. */
-export async function putRight(
-  work: Work,
+/** What `changing` hands to its body. */
+export type Session = {
+  work: Work;
+  /** The host as it is under the locks: VFs, groups and drivers seen before may be of yesterday. */
+  inventory: Inventory;
+  /** A line for each device that was put right, and for what was left alone. */
+  recovered: string[];
+  /** With `tolerant`: what of the devices asked for could not be put right. */
+  kept: Kept[];
+};
+
+/**
+ * Runs `body` with the locks of the devices held, after what dead processes left of these was put right. Raises as {@link working}, HOSTDEV_TIMEOUT when a lock is not
+ * to be had, HOSTDEV_STORE_CORRUPT for a file of ours that names one of the devices and cannot be understood, and what {@link refuseKept} raises.
+ */
+export async function changing<T>(
+  host: Host,
   inventory: Inventory,
-  groups: readonly (number | null)[],
-  finish?: Finish,
-): Promise<string[]> {
-  const { done, left } = await recover(work, inventory, groups, finish);
-  if (left.length === 0) return done;
-  throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `An earlier change is not put back: ${left.join('; ')}`, {
-    hint: `See ${work.host.journalDir}`,
-    data: { left },
+  asked: Asked,
+  options: SessionOptions,
+  body: (session: Session) => Promise<T>,
+): Promise<T> {
+  return working(host, options, inventory, async (work) => {
+    const locked = await lockDevices(work, asked.addresses, () => scanInventory(host));
+    try {
+      work.inventory = locked.inventory;
+      refuseUnread(locked.inventory, asked.addresses);
+      refuseBad(asked.addresses, locked.bad);
+      const { done, kept } = await putRight(work, locked.entries, asked);
+      const mine = new Set(asked.addresses);
+      const concerned = kept.filter((k) => isOf(locked.inventory, mine, k.address));
+      if (asked.tolerant !== true) refuseKept(concerned);
+      const others = kept.filter((k) => !concerned.includes(k));
+      const recovered = [
+        ...done,
+        ...others.map((k) => `left in the journal (${k.entry}): ${k.address}: ${k.reason}`),
+        ...locked.bad.map((b) => `${b.file} ${b.why}: ${b.addresses.join(', ') || 'it names no device'} left alone`),
+      ];
+      const changed = done.length > 0;
+      return await body({
+        work,
+        inventory: changed ? scanInventory(host) : locked.inventory,
+        recovered,
+        kept: concerned,
+      });
+    } finally {
+      locked.unlock();
+    }
   });
 }
 
-/** Devices as they are in `fresh`, with the locks of the groups they are in by now: a VF that was made anew may be in another. One that went stays as it was seen. */
-export async function asTheyAre(work: Work, fresh: Inventory, devices: readonly PciDevice[]): Promise<PciDevice[]> {
-  const now = devices.map((d) => fresh.byAddress.get(d.address) ?? d);
-  await work.lockGroups?.(
-    now.map((d) => d.iommu_group),
-    work.deadline,
-  );
-  return now;
+/** True for a device asked for, its PF, and its VFs. */
+const isOf = ({ byAddress }: Inventory, asked: ReadonlySet<Address>, address: Address): boolean =>
+  asked.has(address) ||
+  asked.has(byAddress.get(address)?.parent_addr ?? '') ||
+  [...asked].some((a) => byAddress.get(a)?.parent_addr === address);
+
+/** What must be known of a device before it is moved could not be read. */
+function refuseUnread(inventory: Inventory, addresses: readonly Address[]): void {
+  const unread = addresses.flatMap((a) => unreadOf(inventory, a) ?? []);
+  const [first] = unread;
+  if (first !== undefined) throw new HostdevError('HOSTDEV_SYSFS', first);
 }
+
+function refuseBad(addresses: readonly Address[], bad: readonly BadFile[]): void {
+  for (const { file, why, addresses: named } of bad) {
+    const mine = addresses.find((a) => named.includes(a));
+    if (mine !== undefined) throw new HostdevError('HOSTDEV_STORE_CORRUPT', `${file} ${why}, and it names ${mine}`);
+  }
+}
+
+/** Raises for devices whose earlier change cannot be finished: HOSTDEV_GUARD for what a guard keeps back, HOSTDEV_STUCK for what hangs, else HOSTDEV_UNFINISHED. */
+export function refuseKept(kept: readonly Kept[]): void {
+  const [first] = kept;
+  if (first === undefined) return;
+  const text = `An earlier change is not finished: ${kept.map((k) => `${k.address}: ${k.reason}`).join('; ')}`;
+  const hint = `See 'hostdev journal list'; 'hostdev journal undo ${first.entry}' or resume once that is out of the way.`;
+  const by = (why: Kept['by']): boolean => kept.some((k) => k.by === why);
+  const code = by('failure') ? 'HOSTDEV_UNFINISHED' : by('guard') ? 'HOSTDEV_GUARD' : 'HOSTDEV_STUCK';
+  throw new HostdevError(code, text, code === 'HOSTDEV_STUCK' ? {} : { hint });
+}
+
+/** Recovers entries whose locks are held, then ends the holds of guests that are gone. Devices are those asked for. */
+export async function putRight(
+  work: Work,
+  entries: readonly JournalEntry[],
+  { addresses, owner }: Asked,
+  asked?: Direction,
+): Promise<Recovery> {
+  for (const folder of [work.host.journalDir, work.host.bindingsDir, work.host.quarantineDir]) sweepLitter(folder);
+  const recovery = await recover(work, entries, asked);
+  const kept = new Set(recovery.kept.map((k) => k.address));
+  const done = await endDeadHolds(
+    work,
+    addresses.filter((a) => !kept.has(a)),
+    owner,
+  );
+  return { done: [...recovery.done, ...done], kept: recovery.kept };
+}
+
+/** A release that could not be carried out, and a prepare whose guest never came: the devices that only such guests hold go back. */
+async function endDeadHolds(work: Work, addresses: readonly Address[], owner: string | undefined): Promise<string[]> {
+  const { host } = work;
+  const pfs = new Set(addresses);
+  const vfs = work.inventory.devices.filter((d) => pfs.has(d.parent_addr ?? '')).map((d) => d.address);
+  const bindings = [...new Set([...addresses, ...vfs])].flatMap((a) => readBook(host, a) ?? []);
+  const look = await witness(host, bindings, work.deadline.left);
+  const lines: string[] = [];
+  const done = new Set<string>();
+  for (const hold of bindings.flatMap((b) => deadHolds(host, look, b))) {
+    if (hold.owner === owner || done.has(hold.owner)) continue;
+    done.add(hold.owner);
+    const mine = bindings
+      .flatMap((b) => readBook(host, b.address) ?? [])
+      .filter((b) => b.holds.some((h) => h.owner === hold.owner));
+    const { devices, failures } = await releaseHolds(
+      work,
+      hold.owner,
+      mine.map((binding) => ({ binding, device: work.inventory.byAddress.get(binding.address) })),
+    );
+    const back = devices.filter((d) => d.outcome === 'given-back').map((d) => d.address);
+    const bad = [
+      ...devices.flatMap((d) => (d.outcome === 'kept' ? [`${d.address}: ${d.reason}`] : [])),
+      ...failures.map((f) => `${f.address}: ${(f.error as Error).message}`),
+    ];
+    const what = back.length > 0 ? `, ${back.join(', ')} given back` : '';
+    lines.push(
+      `${ownerText(hold)} is not there any more: its holds are ended${what}${bad.length > 0 ? `; not given back: ${bad.join('; ')}` : ''}`,
+    );
+  }
+  return lines;
+}
+
+// Locks.
+
+export type Locked = {
+  inventory: Inventory;
+  /** The unfinished transactions that touch these devices: their writers are dead. */
+  entries: JournalEntry[];
+  bad: BadFile[];
+  unlock: () => void;
+};
+
+/**
+ * Takes the locks of devices and of whatever unfinished transactions join with them. What these are is looked at again under the locks, and if more are needed by then all
+ * are given up and taken anew. `scan` is the host as it is then. Raises HOSTDEV_TIMEOUT, HOSTDEV_INTERRUPTED.
+ */
+export async function lockDevices(
+  work: Work,
+  addresses: readonly Address[],
+  scan: () => Inventory,
+  entryIds?: ReadonlySet<string>,
+): Promise<Locked> {
+  const { host } = work;
+  for (let inventory = work.inventory; ; ) {
+    const wanted = locksOf(host, inventory, joined(inventory, addresses, readSome(host, entryIds).entries).addresses);
+    const unlock = await takeLocks(host, wanted, work.deadline, work.signal);
+    try {
+      inventory = scan();
+      const { entries, bad } = readSome(host, entryIds);
+      const now = joined(inventory, addresses, entries);
+      const held = new Map(wanted.map((l) => [l.name, l.shared]));
+      const lacks = locksOf(host, inventory, now.addresses).some(
+        (l) => !held.has(l.name) || (held.get(l.name) === true && !l.shared),
+      );
+      if (!lacks) return { inventory, entries: now.entries, bad: [...bad, ...badBooks(host, bad)], unlock };
+    } catch (e) {
+      unlock();
+      throw e;
+    }
+    unlock();
+  }
+}
+
+/** Only known entries where there may be thousands: each is read when its turn has come. */
+function readSome(host: Host, ids: ReadonlySet<string> | undefined): { entries: JournalEntry[]; bad: BadFile[] } {
+  if (ids === undefined) return readJournal(host);
+  return { entries: [...ids].flatMap((id) => readEntry(host, id) ?? []), bad: [] };
+}
+
+/** Looked for only where something is wrong already, or never: a book that cannot be read raises for its own device. */
+function badBooks(host: Host, bad: readonly BadFile[]): BadFile[] {
+  return bad.length === 0 ? [] : readBooks(host).bad;
+}
+
+/** The devices and entries that hang together with `addresses`: an entry with every device that it names, and a PF's with that of its VFs. */
+function joined(
+  { byAddress }: Inventory,
+  addresses: readonly Address[],
+  entries: readonly JournalEntry[],
+): { addresses: Set<Address>; entries: JournalEntry[] } {
+  const all = new Set(addresses);
+  const mine = new Set<JournalEntry>();
+  for (let before = -1; before !== mine.size; ) {
+    before = mine.size;
+    for (const entry of entries) {
+      if (mine.has(entry)) continue;
+      const named = namedBy(entry);
+      const touches = [...all].some((a) => named.has(a) || named.has(byAddress.get(a)?.parent_addr ?? ''));
+      if (!touches) continue;
+      mine.add(entry);
+      for (const a of named) all.add(a);
+    }
+  }
+  return { addresses: all, entries: entries.filter((e) => mine.has(e)) };
+}
+
+/**
+ * The locks of devices, in the order everybody takes them: groups with a PF first, then ascending, devices without a group under one name. A group's lock is for its
+ * devices' drivers; a VF's user has its PF's beside it, shared.
+ */
+export function locksOf(host: Host, inventory: Inventory, addresses: Iterable<Address>): LockName[] {
+  const wanted = new Map<number | null, boolean>();
+  const want = (group: number | null, shared: boolean): void => {
+    wanted.set(group, shared && wanted.get(group) !== false);
+  };
+  for (const address of addresses) {
+    const device = inventory.byAddress.get(address);
+    want(device === undefined ? bookedGroup(host, address) : device.iommu_group, false);
+    const pf = device?.parent_addr == null ? undefined : inventory.byAddress.get(device.parent_addr);
+    if (pf !== undefined) want(pf.iommu_group, true);
+  }
+  const pfs = new Set(inventory.devices.filter((d) => d.dev_type === 'type-PF').map((d) => d.iommu_group));
+  const rank = (g: number | null): number => (pfs.has(g) ? 0 : 2 ** 32) + (g ?? 2 ** 31);
+  return [...wanted]
+    .sort(([a], [b]) => rank(a) - rank(b))
+    .map(([group, shared]) => ({ name: `group-${group ?? 'none'}`, shared }));
+}
+
+function bookedGroup(host: Host, address: Address): number | null {
+  try {
+    return readBook(host, address)?.group ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/** The devices of a list as they are under the locks. One that went stays as it was seen. */
+export const asTheyAre = ({ byAddress }: Inventory, devices: readonly PciDevice[]): PciDevice[] =>
+  devices.map((d) => byAddress.get(d.address) ?? d);

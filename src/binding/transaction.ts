@@ -1,271 +1,154 @@
 /**
- * The only writer of driver state. Ownership: between taking a device's group lock and giving it up, nobody else who plays by the books changes
- * that device; the kernel, udev and other tools still may, so nothing is believed that was not read again. Rules and the damage that taught them:
- * - `drivers_probe` answers success when nothing was bound (nasty#603): the driver link is read afterwards, every time.
- * - The link appears before probe() has finished: a VFIO driver counts as bound when its `vfio-dev` is there, or the link has stayed.
- * - udev may be loading the host driver at that moment and win the race (seen on igbvf with fresh VFs): then unbind and probe once more.
- * - A write may hang in D state for ever: each has a deadline, and a device that did not answer is `pending`, not failed: it is left alone by the undo.
- * - Undo goes in reverse, starts from what is observed, keeps the first error and reports what it could not put back.
+ * A change of several devices that holds or is undone: journal, write and verify each step, one mark, the books, journal gone. Ownership: between taking the locks of the
+ * devices and giving them up, nobody else who plays by the books changes them; the kernel, udev and other tools still may. Undo goes in reverse,
+ * starts from what is observed, keeps the first error and reports what it could not put back.
  */
-import { sleep } from '../clock.ts';
 import { ERRORS, EXIT, HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import { scanInventory } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
+import { groupNow, vfLinks } from '../pci/vfLinks.ts';
 import { Deadline } from '../store/locks.ts';
-import { observe, restore, type Work, write } from './access.ts';
-import {
-  type JournalEntry,
-  type JournalKind,
-  type JournalMove,
-  journalId,
-  removeJournal,
-  writeJournal,
-} from './journal.ts';
-import { type DeviceState, describeState, type Move, type Step, sameState, stepsOf } from './move.ts';
-import { type Engine, settlePf, writeAutoprobe, writeNumvfs } from './vfs.ts';
-
-/** How long a bound VFIO driver may take to show its vfio-dev: kernels before 6.1 never do. */
-const SETTLE_MS = 100;
-const PROBE_TRIES = 3;
+import { applyBooks, type Binding, type BookChange, newBinding, readBook } from './books.ts';
+import { type Change, type JournalEntry, newEntry, removeJournal, writeJournal } from './journal.ts';
+import { batchesOf, performBatch, refuseStopped, type Work } from './perform.ts';
+import { settle, settlePf } from './settle.ts';
+import { describeState, type Move, recordedVfs } from './state.ts';
+import { stepsOf } from './steps.ts';
 
 /**
- * Carries out moves as one transaction: journal, write and verify each step, `commit` (the books), journal gone. On any failure, or an abort, every
- * device goes back to what it was and the first error is raised: HOSTDEV_BIND_FAILED, HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT,
- * HOSTDEV_INTERRUPTED, HOSTDEV_STORE; or HOSTDEV_UNDO_INCOMPLETE naming the journal file. The caller holds the groups' locks.
+ * Carries out a change as one transaction. On any failure, or an abort, every device goes back to what it was and the first error is raised:
+ * HOSTDEV_BIND_FAILED, HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_INTERRUPTED, HOSTDEV_STORE; or HOSTDEV_UNDO_INCOMPLETE
+ * naming the journal file. The caller holds the locks of all devices.
  */
-export async function runMoves(
-  work: Work,
-  kind: JournalKind,
-  owner: string,
-  moves: readonly JournalMove[],
-  commit: () => void | Promise<void>,
-): Promise<void> {
+export async function runChange(work: Work, change: Change): Promise<void> {
   const { host } = work;
-  const entry: JournalEntry = {
-    schema: 1,
-    id: journalId(),
-    kind,
-    owner,
-    pid: process.pid,
-    started: new Date().toISOString(),
-    state: 'intent',
-    devices: [...moves],
-    left: [],
-  };
+  const entry = newEntry(host, change);
   writeJournal(host, entry);
   try {
-    for (const batch of batchesOf(stepsOf(host, moves))) {
-      if (work.signal?.aborted)
-        throw new HostdevError('HOSTDEV_INTERRUPTED', `Interrupted before ${batch[0]?.path}; everything was put back`);
-      const failures = await performBatch(work, batch);
-      if (failures.size > 0) throw [...failures.values()][0];
+    for (const batch of batchesOf(stepsOf(host, entry.devices))) {
+      refuseStopped(work, batch[0]?.path ?? '');
+      for (const e of (await performBatch(work, batch)).values()) throw e;
     }
-    for (const move of moves) await settleVfsOf(work, move, 'to');
-    await commit();
+    for (const move of entry.devices)
+      if (move.sriov !== undefined) await settlePf(work, { ...move, sriov: move.sriov }, 'to');
+    refuseStopped(work, 'the end');
+    commit(host, entry);
   } catch (e) {
-    const { failed, left, pending } = await undo(work, moves);
-    if (left.length === 0) {
-      removeJournal(host, entry.id);
-      throw e;
-    }
-    writeJournal(host, { ...entry, devices: failed, state: pending ? 'pending' : 'undo-incomplete', left });
-    const file = `${host.journalDir}/${entry.id}.json`;
-    const first = e instanceof Error ? e.message : String(e);
-    if (pending)
-      throw new HostdevError('HOSTDEV_TIMEOUT', `${first}; not known to be back: ${left.join('; ')}`, {
-        cause: e,
-        hint: `The next hostdev finishes it; until then see ${file}`,
-        data: { left },
-      });
-    throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `${first}; and not put back: ${left.join('; ')}`, {
-      cause: e,
-      hint: `See ${file}, then 'hostdev status'`,
-      data: { left },
-    });
+    await undo(work, entry, e);
   }
   removeJournal(host, entry.id);
 }
 
+/** The one mark: from here on the change is done, whoever writes the books. */
+function commit(host: Host, entry: JournalEntry): void {
+  entry.books = booksAt(host, entry, 'to');
+  entry.mark = 'done';
+  writeJournal(host, entry);
+  applyBooks(host, entry.books, 'after');
+}
+
 /**
- * Steps that may go on together: neighbours of one kind on different devices. Each takes its own device's lock. A PF's number of VFs changes alone: it takes the locks
- * of groups that another PF's VFs may be in.
+ * The books' changes of an entry whose devices are at one end of it. Books can name VFs only when these are there: those made for VFIO are `fresh`'s and were on nothing
+ * before, those that came back with their PF are in the books again as the devices that they are now.
  */
-function batchesOf(steps: readonly Step[]): Step[][] {
-  const batches: Step[][] = [];
-  for (const step of steps) {
-    const last = batches.at(-1);
-    const together = step.kind !== 'numvfs' && last?.[0]?.kind === step.kind;
-    if (last !== undefined && together && !last.some((s) => s.address === step.address)) last.push(step);
-    else batches.push([step]);
+export function booksAt(host: Host, { books, devices, fresh }: JournalEntry, end: 'from' | 'to'): BookChange[] {
+  const pfs = devices.filter((m) => m.sriov !== undefined);
+  if (pfs.length === 0) return books;
+  const side = end === 'from' ? 'before' : 'after';
+  const changes = new Map(books.map((b) => [b.address, b]));
+  const vfs = pfs.flatMap((m) => vfLinks(host, m.address).map((address) => ({ address, goal: m.sriov?.[end] })));
+  for (const change of books) {
+    const book = change[side];
+    // Of a VF that did not come back there is nothing to keep.
+    if (book !== null && isVfOf(pfs, change.address))
+      changes.set(change.address, {
+        ...change,
+        [side]: vfs.some((v) => v.address === change.address) ? madeAnew(host, book) : null,
+      });
   }
-  return batches;
+  if (fresh !== null && end === 'to') {
+    const inventory = scanInventory(host);
+    for (const { address, goal } of vfs) {
+      const driver = inventory.byAddress.get(address)?.driver ?? null;
+      if (goal?.vfs !== 'vfio' || !isVfioDriver(host, address, driver)) continue;
+      const none = { driver: null, override: null };
+      const after = newBinding(host, address, groupNow(host, address), fresh, none, { driver, override: driver });
+      changes.set(address, { address, before: changes.get(address)?.before ?? null, after });
+    }
+  }
+  return [...changes.values()];
 }
 
-/** All steps of a batch to their end; what failed, by device, in the order of the steps. */
-async function performBatch(work: Work, batch: readonly Step[]): Promise<Map<Address, unknown>> {
-  const results = await Promise.allSettled(
-    batch.map(async (step) => {
-      await performStep(work, step);
-      work.onStep?.(step);
-    }),
-  );
-  const failures = new Map<Address, unknown>();
-  for (const [i, result] of results.entries())
-    if (result.status === 'rejected') failures.set((batch[i] as Step).address, result.reason);
-  return failures;
-}
+const isVfOf = (pfs: readonly Move[], address: Address): boolean =>
+  pfs.some((m) => [...recordedVfs(m.sriov?.from), ...recordedVfs(m.sriov?.to)].some((vf) => vf.address === address));
 
-/** Puts every device of the moves back, last first; one that fails stops no other. What could not be is said, one line a device. */
-async function undo(
-  work: Work,
-  moves: readonly JournalMove[],
-): Promise<{ failed: JournalMove[]; left: string[]; pending: boolean }> {
+/** The same binding of the device that is there now in its place, put there by us. */
+const madeAnew = (host: Host, b: Binding): Binding => ({
+  ...b,
+  group: groupNow(host, b.address),
+  inode: host.inode(host.device(b.address)),
+});
+
+/** Puts every device of the entry back, last first, and the books; then raises `first`, or what could not be put back. */
+async function undo(work: Work, entry: JournalEntry, first: unknown): Promise<never> {
+  const { host } = work;
   const { signal: _stop, onStep: _told, ...quiet } = work;
-  const late = {
+  const late: Work = {
     ...quiet,
     deadline: new Deadline(Math.max(work.undoMs, Math.min(work.deadline.left, work.undoMs * 2))),
   };
-  const failures = await settleAll(
-    late,
-    [...moves]
-      .reverse()
-      .filter((m) => m.sriov === undefined)
-      .map((move) => ({ move, target: move.from })),
-  );
-  for (const move of [...moves].reverse())
-    await settleVfsOf(late, move, 'from').catch((e: unknown) => failures.set(move.address, e));
-  for (const move of moves) {
-    if (failures.has(move.address)) continue;
-    await restoreBytes(late, move).catch((e: unknown) => failures.set(move.address, e));
+  const wasDone = entry.mark === 'done';
+  entry.mark = 'back';
+  // Whoever finds it done would finish the books: that must not be so any more before a device goes back.
+  if (wasDone) writeJournal(host, entry);
+  const failures = await settle(late, [...entry.devices].reverse(), 'from');
+  try {
+    applyBooks(
+      host,
+      booksAt(host, entry, 'from').filter((b) => !failures.has(b.address)),
+      'before',
+    );
+  } catch (e) {
+    const [one] = entry.devices;
+    if (one !== undefined && failures.size === 0) failures.set(one.address, e);
   }
-  const failed = moves.filter((m) => failures.has(m.address));
+  if (failures.size === 0) {
+    removeJournal(host, entry.id);
+    throw first;
+  }
+  const { left, pending } = leftOver(entry, failures);
+  const devices = entry.devices.filter((m) => failures.has(m.address));
+  writeJournal(host, { ...entry, devices, state: pending ? 'pending' : 'undo-incomplete', left });
+  const file = `${host.journalDir}/${entry.id}.json`;
+  const why = first instanceof Error ? first.message : String(first);
+  if (pending)
+    throw new HostdevError('HOSTDEV_TIMEOUT', `${why}; not known to be back: ${left.join('; ')}`, {
+      cause: first,
+      hint: `The next hostdev finishes it; until then see ${file}`,
+      data: { left },
+    });
+  throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `${why}; and not put back: ${left.join('; ')}`, {
+    cause: first,
+    hint: `See ${file}, then 'hostdev status'`,
+    data: { left },
+  });
+}
+
+/** What could not be brought to its end, a line a device; `pending`: some of it only because it does not answer. */
+export function leftOver(
+  { devices }: Pick<JournalEntry, 'devices'>,
+  failures: ReadonlyMap<Address, unknown>,
+): { left: string[]; pending: boolean } {
+  const failed = devices.filter((m) => failures.has(m.address));
   const errors = failed.map((m) => failures.get(m.address));
   return {
-    failed,
     left: failed.map((m, i) => `${m.address}, which was on ${describeState(m.from)}: ${(errors[i] as Error).message}`),
     pending: errors.some((e) => e instanceof HostdevError && ERRORS[e.code].exit === EXIT.timedOut),
   };
 }
 
-/** Brings devices from whatever each is on now to its target, together; what failed, by device. A device that is gone is where it can be. */
-export async function settleAll(
-  work: Work,
-  ways: readonly { move: Pick<Move, 'address' | 'group'>; target: DeviceState }[],
-): Promise<Map<Address, unknown>> {
-  const failures = new Map<Address, unknown>();
-  const moves: Move[] = [];
-  await Promise.all(
-    ways.map(async ({ move, target }) => {
-      try {
-        const now = await observe(work, move.address);
-        if (now !== null && !sameState(now, target)) moves.push({ ...move, from: now, to: target });
-      } catch (e) {
-        failures.set(move.address, e);
-      }
-    }),
-  );
-  let batches = batchesOf(stepsOf(work.host, moves));
-  for (let batch = batches.shift(); batch !== undefined; batch = batches.shift()) {
-    const failed = await performBatch(work, batch);
-    for (const [address, e] of failed) failures.set(address, e);
-    batches = batches.map((b) => b.filter((s) => !failures.has(s.address))).filter((b) => b.length > 0);
-  }
-  return failures;
-}
-
-/** {@link settleAll}, raising the first failure. */
-async function settle(
-  work: Work,
-  ways: readonly { move: Pick<Move, 'address' | 'group'>; target: DeviceState }[],
-): Promise<void> {
-  for (const e of (await settleAll(work, ways)).values()) throw e;
-}
-
-/** Brings a device, and the VFs of a PF that changed with it, from whatever they are on now to one end of a move. */
-export const settleMove = (work: Work, move: JournalMove, end: 'from' | 'to'): Promise<void> =>
-  move.sriov === undefined ? settle(work, [{ move, target: move[end] }]) : settleVfsOf(work, move, end);
-
-/** {@link settleMove} of a PF whose VFs change; nothing to do for any other device. */
-async function settleVfsOf(work: Work, move: JournalMove, end: 'from' | 'to'): Promise<void> {
-  if (move.sriov !== undefined) await settlePf(work, { ...move, sriov: move.sriov }, end, ENGINE);
-}
-
-/** Puts the override's bytes back where the tree is no sysfs. */
-export async function restoreBytes(work: Work, move: JournalMove): Promise<void> {
-  const now = await observe(work, move.address);
-  if (now === null || now.overrideBytes === move.override_bytes) return;
-  await restore(work, move.address, work.host.device(move.address, 'driver_override'), move.override_bytes);
-}
-
-/** Makes one write and looks whether it did what it should. */
-export async function performStep(work: Work, step: Step): Promise<void> {
-  switch (step.kind) {
-    case 'override':
-      return writeOverride(work, step);
-    case 'unbind':
-      return unbind(work, step.address, step.path);
-    case 'probe':
-      return probe(work, step);
-    case 'numvfs':
-      return writeNumvfs(work, step);
-    case 'autoprobe':
-      return writeAutoprobe(work, step);
-  }
-}
-
-const ENGINE: Engine = { settle, perform: performStep };
-
-async function writeOverride(work: Work, step: Step): Promise<void> {
-  await write(work, step.address, step.path, step.value);
-  const now = await observe(work, step.address);
-  if (now !== null && now.override === step.expect) return;
-  throw new HostdevError(
-    'HOSTDEV_BIND_FAILED',
-    `${step.path} of ${step.address} reads ${JSON.stringify(now?.overrideBytes ?? null)} after ${JSON.stringify(step.value)} was written`,
-  );
-}
-
-/** ENODEV says that the driver had let go already: what counts is that it has. */
-async function unbind(work: Work, address: Address, path: string): Promise<void> {
-  const failure = await write(work, address, path, address).then(
-    () => null,
-    (e: unknown) => e,
-  );
-  const driver = work.host.linkName(work.host.device(address, 'driver'));
-  if (driver === null) return;
-  if (failure !== null) throw failure;
-  if (path === work.host.driver(driver, 'unbind')) {
-    throw new HostdevError('HOSTDEV_BIND_FAILED', `${address} is still on ${driver} although ${path} took the write`);
-  }
-}
-
-async function probe(work: Work, step: Step): Promise<void> {
-  const { host } = work;
-  const { address, expect } = step;
-  for (let tries = 1; ; tries += 1) {
-    await write(work, step.address, step.path, step.value);
-    const driver = host.linkName(host.device(address, 'driver'));
-    if (driver === expect && (await staysBound(host, address, driver))) return;
-    if (driver === null || driver === expect || tries === PROBE_TRIES) {
-      const saw = driver === null ? 'no driver' : driver;
-      throw new HostdevError(
-        'HOSTDEV_BIND_FAILED',
-        `${address} has ${saw} after the probe, not ${expect}, although ${step.path} took the write: the driver refused it or nothing reacts`,
-      );
-    }
-    await unbind(work, address, host.driver(driver, 'unbind'));
-  }
-}
-
-/** Host drivers are bound when the synchronous probe has returned; a VFIO driver shows it by `vfio-dev`. */
-async function staysBound(host: Host, address: Address, driver: string | null): Promise<boolean> {
-  if (driver === null || !/vfio/.test(driver)) return true;
-  const until = new Deadline(SETTLE_MS);
-  while (until.left > 0 && host.list(host.device(address, 'vfio-dev')) === null) await sleep(5);
-  return host.linkName(host.device(address, 'driver')) === driver;
-}
-
-/** True when the device is on a VFIO driver now. */
-export const onVfio = (host: Host, address: Address): boolean =>
-  isVfioDriver(host, address, host.linkName(host.device(address, 'driver')));
+/** Whose books a PF's move concerns besides its own: those of the VFs that go with it. */
+export const booksOfVfs = (host: Host, move: Pick<Move, 'sriov'>): Binding[] =>
+  recordedVfs(move.sriov?.from).flatMap((vf) => readBook(host, vf.address) ?? []);

@@ -3,22 +3,22 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Address, formatAddress, parseAddress } from '../pci/address.ts';
 import type { PciDevice } from '../pci/inventory.ts';
-import { observe, type Work } from './access.ts';
+import type { Access } from './access.ts';
+import { type BookChange, readBook } from './books.ts';
 import { readModuleLists } from './driverChoice.ts';
-import type { JournalMove } from './journal.ts';
 import { type DriverModule, namedDriver } from './modules.ts';
-import { type Step, stepsOf } from './move.ts';
-import { fillSteps, type SriovChange, type SriovState } from './sriov.ts';
+import { observe, observeSriov } from './observe.ts';
+import { type Move, recordedVfs, type SriovChange, type SriovState } from './state.ts';
+import { fillSteps, type Step, stepsOf, type Way } from './steps.ts';
 import { chooseVariant } from './variant.ts';
-import { observeSriov } from './vfs.ts';
 
 /** The change that takes a PF's VFs away; autoprobe stays. Raises as {@link observeSriov}. */
-export async function withoutVfs(work: Work, pf: Address): Promise<SriovChange> {
+export async function withoutVfs(work: Access, pf: Address): Promise<SriovChange> {
   return changeTo(work, pf, () => ({ numvfs: 0, vfs: [] }));
 }
 
 async function changeTo(
-  work: Work,
+  work: Access,
   pf: Address,
   goal: (seen: SriovState) => Omit<SriovState, 'autoprobe'>,
 ): Promise<SriovChange> {
@@ -31,11 +31,11 @@ async function changeTo(
  * HOSTDEV_VF_COUNT when it cannot have so many, HOSTDEV_VFS when its driver makes none.
  */
 export async function planVfs(
-  work: Work,
+  work: Access,
   pf: PciDevice,
   numvfs: number,
   vfs: 'vfio' | 'netdev',
-): Promise<JournalMove | null> {
+): Promise<Move | null> {
   const { address } = pf;
   const now = await observe(work, address);
   if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${address} went away`);
@@ -46,12 +46,17 @@ export async function planVfs(
   return {
     address,
     group: pf.iommu_group,
+    inode: work.host.inode(work.host.device(address)),
     from: state,
     to: state,
     override_bytes: now.overrideBytes,
     sriov,
   };
 }
+
+/** The books of the VFs that go with a change of their number; those that come are booked when they are there (transaction.ts). */
+export const booksOfGoing = (host: Host, { sriov }: Move): BookChange[] =>
+  recordedVfs(sriov?.from).map(({ address }) => ({ address, before: readBook(host, address), after: null }));
 
 /** What the kernel would refuse for sure is refused before anything is written, and in a dry run too. */
 function checkCan(host: Host, pf: PciDevice, driver: string | null, numvfs: number): void {
@@ -105,7 +110,7 @@ function foretoldDriver(host: Host, pf: PciDevice): DriverModule {
 }
 
 /** The writes to a PF and its VFs once it is on its driver, as a plan shows them: also those to VFs that are not there yet. */
-export function refillSteps(host: Host, move: JournalMove, foretold: readonly ForetoldVf[] = []): Step[] {
+export function refillSteps(host: Host, move: Way, foretold: readonly ForetoldVf[] = []): Step[] {
   const recorded = move.sriov?.to.vfs;
   const vfs = Array.isArray(recorded)
     ? recorded.map((vf) => ({ address: vf.address, to: { driver: vf.driver, override: vf.override } }))
@@ -113,7 +118,7 @@ export function refillSteps(host: Host, move: JournalMove, foretold: readonly Fo
   const from = { driver: null, override: null };
   const steps = stepsOf(
     host,
-    vfs.map((vf) => ({ ...vf, group: null, from })),
+    vfs.map((vf) => ({ ...vf, from })),
   );
   return fillSteps(host, move.address, move.sriov, move.from.driver !== move.to.driver, steps);
 }

@@ -1,4 +1,5 @@
 import { HOOK_OPERATIONS, runHook } from '../actions/hookRun.ts';
+import { callingLibvirt, processRuns } from '../addon/process.ts';
 import { EXIT, HostdevError } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { asHostdevError } from './fault.ts';
@@ -23,7 +24,13 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
     await runHook(
       host,
       { name, operation, xml },
-      { ...options, deadlineMs, lockedUuid: process.env.HOSTDEV_HOOK_UUID ?? null },
+      {
+        ...options,
+        signal: untilCallerEnds(operation, options.signal),
+        deadlineMs,
+        lockedUuid: process.env.HOSTDEV_HOOK_UUID ?? null,
+        libvirt: callingLibvirt(),
+      },
     );
     return silent;
   } catch (e) {
@@ -34,8 +41,23 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
         : `${message}${hint ? `. ${hint}` : ''}`;
     // libvirt appends stderr to its own error: one line, with the cause and the way out.
     err(`hostdev: ${plain(text.replace(/\s*\n\s*/g, ' '))}\n`);
-    return { ...silent, exit: operation === 'release' ? EXIT.done : exit };
+    return { ...silent, exit: operation === 'prepare' || operation === 'start' ? exit : EXIT.done };
   }
+}
+
+/**
+ * A prepare that nobody waits for any more must not bind behind libvirt's back: it stops when its hook client, or the libvirtd that called that one, is gone. A release
+ * goes on after both.
+ */
+function untilCallerEnds(operation: string, signal: { readonly aborted: boolean } = { aborted: false }) {
+  if (operation !== 'prepare' && operation !== 'start') return signal;
+  const client = process.ppid;
+  const libvirt = callingLibvirt();
+  return {
+    get aborted(): boolean {
+      return signal.aborted || process.ppid !== client || !processRuns(libvirt);
+    },
+  };
 }
 
 function milliseconds(text: string | boolean): number {

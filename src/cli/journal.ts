@@ -1,5 +1,7 @@
 import { finishJournal, listJournal } from '../actions/journal.ts';
 import type { JournalEntry } from '../binding/journal.ts';
+import type { Kept } from '../binding/recover.ts';
+import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { plain, table } from './table.ts';
 
@@ -21,17 +23,25 @@ function rows(entries: readonly JournalEntry[]): string {
 
 /** `hostdev journal list` */
 export function journalList({ host }: Invocation): Answer {
-  const entries = listJournal(host);
-  return { json: { journal: entries }, text: entries.length === 0 ? 'The journal is clean\n' : rows(entries) };
+  const { entries, bad } = listJournal(host);
+  const unreadable = bad.map((b) =>
+    plain(`${b.file} ${b.why}: ${b.addresses.join(', ') || 'it names no device'} left alone\n`),
+  );
+  const left = entries.flatMap((e) => e.left.map((l) => plain(`${e.id}: ${l}\n`)));
+  const text = entries.length + bad.length === 0 ? 'The journal is clean\n' : entries.length === 0 ? '' : rows(entries);
+  return { json: { journal: entries, bad_files: bad }, text: [text, ...left, ...unreadable].join('') };
 }
 
 const finish =
   (direction: 'undo' | 'resume') =>
   async ({ host, words, options }: Invocation): Promise<Answer> => {
-    const { changed, entries, warnings } = await finishJournal(host, words, direction, options);
+    const { changed, entries, warnings, kept } = await finishJournal(host, words, direction, options);
     const text = entries.length === 0 ? 'The journal is clean\n' : options.dryRun ? rows(entries) : '';
-    const done = warnings.map((w) => `${plain(w)}\n`).join('');
-    return { json: { changed, journal: entries, done: warnings }, text: text + done };
+    const done = warnings.map((w) => `${plain(w)}\n`);
+    const left = kept.map((k) => `${k.address} stays in the journal (${k.entry}): ${plain(k.reason)}\n`);
+    const by = (why: Kept['by']): boolean => kept.some((k) => k.by === why);
+    const exit = by('guard') ? EXIT.refused : by('stuck') ? EXIT.timedOut : by('failure') ? EXIT.failed : EXIT.done;
+    return { json: { changed, journal: entries, done: warnings, kept }, text: [text, ...done, ...left].join(''), exit };
   };
 
 /** `hostdev journal undo [ID…]` */

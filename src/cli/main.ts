@@ -116,8 +116,12 @@ async function run(argv: string[], { command, words }: Named): Promise<Answer> {
     inventory: (values.inventory as string | undefined) ?? null,
     host,
   });
-  return options.dryRun && command.changes ? dryRunAnswer(answer, host) : answer;
+  if (command.changes) return options.dryRun ? dryRunAnswer(answer, host) : answer;
+  return host.unread.length > 0 && command.name !== 'hook run' ? notWhole(answer) : answer;
 }
+
+/** What could not be read is in the warnings already; a program that reads only the list must not take it for all there is. */
+const notWhole = (answer: Answer): Answer => ({ ...answer, exit: answer.exit || EXIT.failed });
 
 /** A dry run shows the plan to anybody, but its exit code is the real run's, which needs the addon, and on the machine itself root. */
 function dryRunAnswer(answer: Answer, host: Host): Answer {

@@ -1,5 +1,6 @@
-import { readStatus } from '../actions/status.ts';
+import { type BindingStatus, readStatus } from '../actions/status.ts';
 import { fixStatus } from '../actions/statusFix.ts';
+import { isGuest } from '../binding/books.ts';
 import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours, plain, table } from './table.ts';
@@ -11,7 +12,7 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
   const { bad, warn } = colours(process.stdout);
   const rows = s.bindings.map((b) => [
     b.address,
-    plain(b.claims.map((c) => c.name ?? c.owner).join(', ') || '-'),
+    plain(forWhom(b) || '-'),
     plain(b.driver ?? '-'),
     b.before.driver ?? '-',
     b.drift === null ? '' : bad(b.drift),
@@ -28,12 +29,26 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
         `${q.address} hangs in the kernel at ${q.path} since ${q.since}${q.holders.map((h) => `; ${plain(h)}`).join('')}\n`,
       ),
     ),
+    ...s.bad_files.map((f) =>
+      bad(`${f.file} ${f.why}: ${plain(f.addresses.join(', ') || 'it names no device')} left alone\n`),
+    ),
     ...s.journal.map((j) =>
       bad(
         `unfinished ${j.kind} ${j.id} for ${j.owner} (${j.state})${j.left.length > 0 ? `: ${j.left.join('; ')}` : ''}\n`,
       ),
     ),
   ];
-  const drifted = s.bindings.some((b) => b.drift !== null) || s.journal.length > 0 || s.stuck.length > 0;
-  return { json: own.fix === true ? { ...s, mended } : s, text: lines.join(''), exit: drifted ? EXIT.no : EXIT.done };
+  const drifted =
+    s.bindings.some((b) => b.drift !== null) || s.journal.length + s.stuck.length + s.bad_files.length > 0;
+  const exit = mended.some((m) => m.by === 'guard') ? EXIT.refused : drifted ? EXIT.no : EXIT.done;
+  return { json: own.fix === true ? { ...s, mended } : s, text: lines.join(''), exit };
+}
+
+/** The holds' names; a process that has the device and is none of them is named too. */
+function forWhom({ holds, users }: BindingStatus): string {
+  const names = holds.map((h) => h.name ?? h.owner);
+  const others = users
+    .filter((u) => !holds.some((h) => isGuest(h) && (u.domain === null || u.domain === h.name)))
+    .map((u) => u.domain ?? `process ${u.pid} (${u.command})`);
+  return [...names, ...new Set(others)].join(', ');
 }

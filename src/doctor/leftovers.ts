@@ -1,5 +1,5 @@
 /** What earlier ways of binding left behind: scripts that write new_id, devices taken by id, overrides that nobody owns. */
-import { type Binding, readBooks } from '../binding/books.ts';
+import { readBooks } from '../binding/books.ts';
 import { observing } from '../binding/session.ts';
 import { isErrno } from '../errors.ts';
 import { ELF, fileFacts, fileHead } from '../host/files.ts';
@@ -95,20 +95,16 @@ async function overrides(look: Look): Promise<Map<Address, string | null>> {
 
 export async function checkOverrides(look: Look): Promise<Finding[]> {
   const { host } = look;
-  let books: Binding[];
-  try {
-    books = readBooks(host);
-  } catch (e) {
-    return [
-      finding('books-unreadable', host.bindingsDir, (e as Error).message, [
-        commandFix(`ls -l ${host.bindingsDir}`, 'repair or remove the file that is named'),
-      ]),
-    ];
-  }
-  const ours = new Set(books.map((b) => b.address));
+  const { books, bad } = readBooks(host);
+  const unreadable = bad.map((b) =>
+    finding('books-unreadable', host.bindingsDir, `${b.file} ${b.why}`, [
+      commandFix(`ls -l ${host.bindingsDir}`, 'repair or remove the file that is named'),
+    ]),
+  );
+  const ours = new Set([...books.map((b) => b.address), ...bad.flatMap((b) => b.addresses)]);
   const driverctl = new Set(look.names(DRIVERCTL).flatMap((n) => /^pci-(.+)$/.exec(n)?.[1] ?? []));
   const rules = look.names(UDEV_RULES).flatMap((n) => linesWith(look, `${UDEV_RULES}/${n}`, /driver_override/));
-  const found: Finding[] = [];
+  const found: Finding[] = unreadable;
   const all = await overrides(look);
   for (const d of look.inventory.devices) {
     const override = all.get(d.address);

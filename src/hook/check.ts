@@ -5,7 +5,7 @@ import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import type { Address } from '../pci/address.ts';
 import { parseAddress } from '../pci/address.ts';
-import { type Inventory, isBridge, type PciDevice } from '../pci/inventory.ts';
+import { type Inventory, isBridge, type PciDevice, unreadOf } from '../pci/inventory.ts';
 import { type Blocker, groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
 
 /** The name under which the books hold what a domain uses. Raises HOSTDEV_XML for a domain without a UUID, which libvirt never sends. */
@@ -26,6 +26,8 @@ export function findDevices(
     if (device) found.push({ listed, device });
     else absent.push(`${listed.address} (${listed.where})`);
   }
+  const unread = absent.length === 0 ? null : domain.devices.flatMap((d) => unreadOf(inventory, d.address) ?? [])[0];
+  if (unread != null) throw new HostdevError('HOSTDEV_SYSFS', unread);
   if (absent.length > 0) {
     throw new HostdevError(
       'HOSTDEV_DEVICE_ABSENT',

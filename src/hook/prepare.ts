@@ -5,18 +5,26 @@
  * what was there before is noted, because libvirt does not restore an override and forgets the host driver.
  */
 
-import { observe, type Work } from '../binding/access.ts';
 import { liftedFor } from '../binding/allowances.ts';
-import { addClaim, type BindRequest, executeBind, planBind, refuse } from '../binding/bind.ts';
-import { type Binding, type Claim, newBinding, ownerText, readBinding, withClaims } from '../binding/books.ts';
-import { type Allowance, firm, type Guard, judge, type Refusal } from '../binding/guards.ts';
-import { asTheyAre, changing, type SessionOptions } from '../binding/session.ts';
-import { onVfio } from '../binding/transaction.ts';
-import { readUsages, vfioNodes } from '../binding/usage.ts';
+import { type BindRequest, executeBind, held, planBind } from '../binding/bind.ts';
+import {
+  type Binding,
+  type BookChange,
+  type Hold,
+  isGuest,
+  newBinding,
+  readBinding,
+  readBook,
+} from '../binding/books.ts';
+import { type Allowance, byName, firm, type Guard, judge, type Refusal, refuse } from '../binding/guards.ts';
+import { forgetStarted, keptBy, type Witness, witness } from '../binding/guests.ts';
+import { observe } from '../binding/observe.ts';
+import { onVfio, type Work } from '../binding/perform.ts';
+import { changing, type SessionOptions } from '../binding/session.ts';
+import { readUsages } from '../binding/usage.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { heldBy } from '../pci/holders.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { Deadline, takeLocks } from '../store/locks.ts';
 import { checkIommu, checkViability, domainOwner, findDevices } from './check.ts';
@@ -37,13 +45,13 @@ type Listed = { listed: DomainDevice; device: PciDevice };
 
 /**
  * Prepares a domain. Raises HOSTDEV_NOT_BOUND, HOSTDEV_DEVICE_ABSENT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_IOMMU_OFF and whatever a
- * transaction raises; then nothing has changed. Calling it again for the same domain changes nothing.
+ * transaction raises; then nothing has changed. Calling it again for the same domain changes nothing. `libvirt` is the daemon that asks (addon/process.ts).
  */
 export async function prepareDomain(
   host: Host,
   domain: DomainDevices,
   allowed: ReadonlySet<Guard>,
-  options: SessionOptions,
+  options: SessionOptions & { libvirt?: string | null },
   policy: HookPolicy = DEFAULT_POLICY,
 ): Promise<Prepared> {
   const inventory = scanInventory(host);
@@ -54,18 +62,14 @@ export async function prepareDomain(
   );
   const owner = domainOwner(domain);
   await awaitReleases(host, devices, owner, options);
-  const groups = devices.map((d) => d.device.iommu_group);
-  return changing(host, inventory, groups, options, async (work, recovered, fresh) => {
-    await asTheyAre(
-      work,
-      fresh,
-      devices.map((d) => d.device),
-    );
-    const claim: Claim = { owner, name: domain.name, managed: false };
-    const plan = await planPrepare(work, findDevices(fresh, domain), claim, allowed, policy);
+  const addresses = devices.map((d) => d.device.address);
+  return changing(host, inventory, { addresses, owner }, options, async ({ work, recovered, inventory: fresh }) => {
+    const hold: Hold = { owner, name: domain.name, managed: false, libvirt: options.libvirt ?? null };
+    const plan = await planPrepare(work, findDevices(fresh, domain), hold, allowed, policy);
     refuse(plan.refusals);
     checkViability(host, fresh, domain);
-    await executeBind(work, plan.bind, claim, plan.bindings);
+    forgetStarted(host, owner.slice('domain:'.length));
+    await executeBind(work, plan.bind, hold, plan.books);
     return {
       bound: plan.bind.devices.map((d) => d.device.address),
       managed: plan.managed,
@@ -77,8 +81,8 @@ export async function prepareDomain(
 
 type PreparePlan = {
   bind: Awaited<ReturnType<typeof planBind>>;
-  /** Books to be written for devices that need no move. */
-  bindings: Binding[];
+  /** The books of devices that need no move: the guest's hold is kept all the same. */
+  books: BookChange[];
   refusals: Refusal[];
   warnings: string[];
   managed: string[];
@@ -92,70 +96,77 @@ type PreparePlan = {
 export async function planPrepare(
   work: Work,
   devices: readonly Listed[],
-  claim: Claim,
+  hold: Hold,
   allowed: ReadonlySet<Guard>,
   policy: HookPolicy = DEFAULT_POLICY,
 ): Promise<PreparePlan> {
   const { host } = work;
-  const { owner } = claim;
+  const { owner } = hold;
   const requests: BindRequest[] = [];
   const unmoved: Unmoved[] = [];
-  const plan: Omit<PreparePlan, 'bind'> = { bindings: [], refusals: [], warnings: [], managed: [], leftAlone: [] };
+  const plan: Omit<PreparePlan, 'bind'> = { books: [], refusals: [], warnings: [], managed: [], leftAlone: [] };
+  const bindings = new Map(devices.map(({ device: { address } }) => [address, readBinding(host, address)] as const));
+  const look = await witness(
+    host,
+    [...bindings.values()].flatMap((b) => b ?? []),
+    work.deadline.left,
+  );
   for (const { listed, device } of devices) {
-    const binding = readBinding(host, device.address);
-    const lifted = new Set([...allowed, ...liftedFor(policy.allowances, device.address, claim)]);
-    const held = await heldByOther(work, device, binding, owner);
-    plan.refusals.push(...held);
+    const { address } = device;
+    const binding = bindings.get(address) ?? null;
+    const lifted = new Set([...allowed, ...liftedFor(policy.allowances, address, hold)]);
+    const others = heldByOther(look, address, binding, owner);
+    plan.refusals.push(...others);
     if (listed.managed) {
-      plan.managed.push(device.address);
-      plan.bindings.push(await managedBinding(work, device, binding, { ...claim, managed: true }));
+      plan.managed.push(address);
+      plan.books.push(await unmovedBook(work, look, device, binding, { ...hold, managed: true }));
       unmoved.push({ device, layer: 'managed', lifted });
-    } else if (onVfio(host, device.address)) {
-      plan.leftAlone.push(device.address);
-      if (held.length === 0) unmoved.push({ device, layer: 'hook', lifted });
-      // In the books by somebody's claim: ours is added, so that the last one out gives it back. Not in the books: it was so before us.
-      if (binding !== null && binding.owner !== 'admin' && binding.owner !== 'boot') {
-        plan.bindings.push({ ...withClaims(binding, addClaim(binding.claims, claim)), note: null });
-      }
+    } else if (onVfio(host, address)) {
+      plan.leftAlone.push(address);
+      if (others.length === 0) unmoved.push({ device, layer: 'hook', lifted });
+      plan.books.push(await unmovedBook(work, look, device, binding, hold));
     } else if (policy.unmanaged === 'check') {
       throw new HostdevError(
         'HOSTDEV_NOT_BOUND',
-        `${device.address} is on ${device.driver ?? 'no driver'}, and [hook] unmanaged = "check" leaves binding to you`,
+        `${address} is on ${device.driver ?? 'no driver'}, and [hook] unmanaged = "check" leaves binding to you`,
         {
-          hint: `Run 'hostdev bind ${device.address}' before the guest starts, or let the hook do it: unmanaged = "bind".`,
+          hint: `Run 'hostdev bind ${address}' before the guest starts, or let the hook do it: unmanaged = "bind".`,
         },
       );
     } else requests.push({ device, wanted: listed.model, allowed: lifted });
   }
   await judgeUnmoved(work, unmoved, plan);
   const bind = await planBind(work, requests, owner, allowed);
-  // A foreign claim on a device that nobody holds is a guest that it was unplugged from: ours is added to it, and no guard of this layer is against it.
+  // Of another guest's hold no guard speaks in this layer: what counts is whether that guest has the device, which was asked above.
   const refusals = [...plan.refusals, ...bind.refusals];
   return { ...plan, bind, refusals, warnings: [...plan.warnings, ...bind.warnings] };
 }
 
-async function heldByOther(
-  { host, deadline }: Work,
-  device: PciDevice,
-  binding: Binding | null,
-  owner: string,
-): Promise<Refusal[]> {
-  const other = binding?.claims.find((c) => c.owner !== owner && c.owner.startsWith('domain:'));
-  if (other === undefined) return [];
-  const [holder] = (await heldBy(host, vfioNodes(host, device), deadline.left)).holders;
-  if (holder === undefined) return [];
-  // Whatever is allowed: taking a device from a running guest is nobody's wish.
-  const reason = `it belongs to ${ownerText(other)}; process ${holder.pid} (${holder.command}) holds ${holder.path}`;
-  return [firm({ guard: 'in-use', address: device.address, reason })];
+/** Whatever is allowed: taking a device from a running guest, or from one that is just starting, is nobody's wish. */
+function heldByOther(look: Witness, address: string, binding: Binding | null, owner: string): Refusal[] {
+  const kept = keptBy(look, binding, owner);
+  return kept === null ? [] : [firm({ guard: 'in-use', address, reason: kept.reason })];
 }
 
-async function managedBinding(work: Work, device: PciDevice, binding: Binding | null, claim: Claim): Promise<Binding> {
-  const now = await observe(work, device.address);
-  if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
-  const state = { driver: now.driver, override: now.override };
-  const known = binding !== null && (onVfio(work.host, device.address) || state.driver === binding.before.driver);
-  if (!known) return newBinding(device.address, device.iommu_group, claim, state, null);
-  return { ...withClaims(binding, addClaim(binding.claims, claim)), note: null };
+/**
+ * The book of a device that is not moved by us. In the books already: the hold is added, so that the last one out gives it back. Else what it is on now is what was there
+ * before, and of one on VFIO also what it is left on: nothing will be given back.
+ */
+async function unmovedBook(
+  work: Work,
+  look: Witness,
+  device: PciDevice,
+  binding: Binding | null,
+  hold: Hold,
+): Promise<BookChange> {
+  const { host } = work;
+  const { address } = device;
+  if (binding !== null) return { address, before: binding, after: held(host, look, binding, hold) };
+  const seen = await observe(work, address);
+  if (seen === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${address} went away`);
+  const state = { driver: seen.driver, override: seen.override };
+  const after = newBinding(host, address, device.iommu_group, hold, state, hold.managed ? null : state);
+  return { address, before: readBook(host, address), after };
 }
 
 /** A device that is not moved here, and the guards it is to pass: libvirt moves it (managed), or it is on VFIO and may be held by somebody. */
@@ -174,7 +185,7 @@ async function judgeUnmoved(
   );
   for (const { device, layer, lifted } of unmoved) {
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
-    const verdict = judge({ device, usage, target: null, denylistOff, real: host.isReal, layer }, lifted);
+    const verdict = judge({ device, usage, target: null, denylistOff, real: host.isReal, layer }, byName(lifted));
     plan.refusals.push(...verdict.refusals);
     plan.warnings.push(...verdict.warnings);
   }
@@ -192,8 +203,8 @@ async function awaitReleases(
 ): Promise<void> {
   const others = new Set<string>();
   for (const { device } of devices) {
-    for (const c of readBinding(host, device.address)?.claims ?? [])
-      if (c.owner !== owner && c.owner.startsWith('domain:')) others.add(c.owner.slice('domain:'.length));
+    for (const h of readBinding(host, device.address)?.holds ?? [])
+      if (h.owner !== owner && isGuest(h)) others.add(h.owner.slice('domain:'.length));
   }
   for (const uuid of others) {
     const unlock = await takeLocks(host, [`domain-${uuid}`], new Deadline(options.deadlineMs / 2));

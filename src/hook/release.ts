@@ -1,57 +1,66 @@
 /**
- * The hook's `release`: the domain's claims end, and what nobody else claims goes back to what it was. The books decide, not the XML: a device unplugged
+ * The hook's `release`: the domain's holds end, and what nobody else holds goes back to what it was. The books decide, not the XML: a device unplugged
  * while the guest ran is missing from it, and may be another guest's by now. libvirt has re-attached managed devices before this; what it leaves
  * (an override it cleared, a device its own list kept on VFIO) is put right here. Release may come without prepare, and twice.
  */
-import { type Binding, readBinding, readBooks, withClaims, writeBinding } from '../binding/books.ts';
-import { giveBack, type Returned } from '../binding/giveBack.ts';
+import { type Binding, isGuest, readBook, readBooks } from '../binding/books.ts';
+import { type Returned, releaseHolds } from '../binding/giveBack.ts';
+import { forgetStarted, witness } from '../binding/guests.ts';
+import { namedBy, readJournal } from '../binding/journal.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
-import type { DomainDevices } from '../domain/hostDevices.ts';
+import type { Owner } from '../binding/state.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
-import { domainOwner } from './check.ts';
 
 export type Released = { devices: Returned[]; failures: { address: string; error: unknown }[]; recovered: string[] };
 
 /**
- * Releases a domain. Failures of single devices do not stop the others; they are returned. Raises only what concerns all of it (locks, corrupt books).
+ * Releases a domain; `listed` are the devices of its XML. Failures of single devices do not stop the others; they are returned. Raises only what concerns all of it
+ * (locks, the store).
  */
-export async function releaseDomain(host: Host, domain: DomainDevices, options: SessionOptions): Promise<Released> {
-  const owner = domainOwner(domain);
-  const listed = new Set(domain.devices.map((d) => d.address));
-  // A device whose last claim went while somebody else held it waits in the books for the guest that held it to end.
+export async function releaseDomain(
+  host: Host,
+  owner: Owner,
+  listed: readonly string[],
+  options: SessionOptions,
+): Promise<Released> {
+  const inXml = new Set(listed);
+  // A device whose last hold went while somebody else had it waits in the books for the guest that had it to end.
   const concerns = (b: Binding): boolean =>
-    b.claims.some((c) => c.owner === owner) || (b.claims.length === 0 && listed.has(b.address));
-  const mine = readBooks(host).filter(concerns);
+    b.holds.some((h) => h.owner === owner) || (b.holds.length === 0 && inXml.has(b.address));
   const released: Released = { devices: [], failures: [], recovered: [] };
-  if (mine.length === 0) return released;
-  const inventory = scanInventory(host);
-  await changing(
-    host,
-    inventory,
-    mine.map((b) => b.group),
-    options,
-    async (work, recovered, fresh) => {
-      released.recovered.push(...recovered);
-      const last: Binding[] = [];
-      for (const { address } of mine) {
-        const binding = readBinding(host, address);
-        if (binding === null || !concerns(binding)) continue;
-        const claims = binding.claims.filter((c) => c.owner !== owner);
-        if (claims.length > 0) writeBinding(host, withClaims(binding, claims));
-        else last.push(binding);
-      }
-      await Promise.all(
-        last.map(async (binding) => {
-          const { address } = binding;
-          try {
-            released.devices.push(await giveBack(work, fresh.byAddress.get(address), binding));
-          } catch (error) {
-            released.failures.push({ address, error });
-          }
-        }),
-      );
-    },
-  );
+  // A prepare of this guest that died before its books: what it began is put right with the locks.
+  const begun = readJournal(host)
+    .entries.filter((e) => e.owner === owner)
+    .flatMap((e) => [...namedBy(e)]);
+  const booked = readBooks(host)
+    .books.filter(concerns)
+    .map((b) => b.address);
+  const addresses = [...new Set([...booked, ...begun])];
+  if (addresses.length === 0) return released;
+  const asked = { addresses, owner, tolerant: true };
+  await changing(host, scanInventory(host), asked, options, async ({ work, recovered, inventory, kept }) => {
+    released.recovered.push(...recovered, ...kept.map((k) => `left in the journal: ${k.address}: ${k.reason}`));
+    const left = new Set(kept.map((k) => k.address));
+    const mine = addresses
+      .filter((a) => !left.has(a))
+      .flatMap((a) => readBook(host, a) ?? [])
+      .filter(concerns);
+    const list = mine.map((binding) => ({ binding, device: inventory.byAddress.get(binding.address) }));
+    const { devices, failures } = await releaseHolds(work, owner, list);
+    released.devices.push(...devices);
+    released.failures.push(...failures);
+    forgetStarted(host, owner.slice('domain:'.length));
+  });
   return released;
+}
+
+/** The guests that hold devices under a name, and of which nothing is to be seen: for a release whose XML could not be read. */
+export async function endedGuests(host: Host, name: string, leftMs: number): Promise<Owner[]> {
+  const bindings = readBooks(host).books.filter((b) => b.holds.some((h) => isGuest(h) && h.name === name));
+  const look = await witness(host, bindings, leftMs);
+  const owners = bindings.flatMap((b) =>
+    b.holds.filter((h) => h.name === name && isGuest(h) && look.presence(b, h) !== 'holds').map((h) => h.owner),
+  );
+  return [...new Set(owners)];
 }

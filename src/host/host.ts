@@ -3,7 +3,7 @@
  * command runs on a simulated host, and what may be read is one list.
  */
 import { resolve } from 'node:path';
-import type { NativeBinding } from '../addon/native.ts';
+import type { NativeBinding, RawFailure } from '../addon/native.ts';
 import { isErrno } from '../errors.ts';
 
 /** Largest attribute of sysfs: one page. */
@@ -22,6 +22,8 @@ export class Host {
   /** Absolute path of the root that everything hangs below; `/` on a real host. */
   readonly root: string;
   readonly native: NativeBinding;
+  /** What scans could not read so far: a list made of them is not whole, and says so by its exit code. */
+  readonly unread: RawFailure[] = [];
 
   constructor(root: string, native: NativeBinding) {
     this.root = resolve(root);
@@ -45,6 +47,8 @@ export class Host {
   readonly iommuGroups = 'sys/kernel/iommu_groups';
 
   readonly osrelease = 'proc/sys/kernel/osrelease';
+  /** Another text at every boot (drivers/char/random.c). */
+  readonly bootId = 'proc/sys/kernel/random/boot_id';
   readonly mountinfo = 'proc/self/mountinfo';
   readonly swaps = 'proc/swaps';
   readonly routes = 'proc/net/route';
@@ -64,12 +68,15 @@ export class Host {
   /** Four bytes of attributes, then 1 when secure boot is on (UEFI 2.10, 3.3). */
   readonly secureBoot = 'sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c';
 
-  process(pid: number, file: 'comm' | 'stat' | 'status' | 'limits'): string {
+  process(pid: number, file: 'comm' | 'stat' | 'status' | 'limits' | '' = ''): string {
     return `proc/${pid}/${file}`;
   }
 
   /** Where libvirt looks for hooks; NixOS builds it with the second one. A host has one of them. */
   readonly hookFolders = ['etc/libvirt/hooks', 'var/lib/libvirt/hooks'];
+
+  /** libvirt's state of the guests that run or start: NAME.xml and NAME.pid (src/qemu/qemu_process.c). */
+  readonly guests = 'run/libvirt/qemu';
 
   /** Where distributions keep pci.ids. */
   readonly pciIds = ['usr/share/misc/pci.ids', 'usr/share/hwdata/pci.ids'];
@@ -138,6 +145,11 @@ export class Host {
     return `${this.stateDir}/quarantine`;
   }
 
+  /** A file for each guest whose QEMU was seen to be up (hook operation `started`), by UUID. */
+  get startedDir(): string {
+    return `${this.stateDir}/started`;
+  }
+
   get lockDir(): string {
     return `${this.stateDir}/lock`;
   }
@@ -183,6 +195,11 @@ export class Host {
     return this.#absentAsNull(() => this.native.readDir(this.root, path));
   }
 
+  /** The inode number of a folder; null when it is absent. */
+  inode(path: string): string | null {
+    return this.#absentAsNull(() => this.native.inode(this.root, path));
+  }
+
   #absentAsNull<T>(read: () => T): T | null {
     try {
       return read();
@@ -190,6 +207,12 @@ export class Host {
       if (isErrno(e, ...ABSENT)) return null;
       throw e;
     }
+  }
+
+  /** The boot that the kernel is in; null where that is not to be told (a static tree). */
+  get boot(): string | null {
+    const text = this.read(this.bootId);
+    return text !== null && /^[0-9a-f-]{36}$/.test(text) ? text : null;
   }
 
   /** `proc/sys/kernel/osrelease`, null where it is not there (a static tree) or is not a plain word. */

@@ -32,12 +32,24 @@ export type Inventory = {
   byAddress: ReadonlyMap<Address, PciDevice>;
   /** What could not be read or made no sense, one line each, for stderr. */
   warnings: string[];
+  /** What could not be read: where there is any, devices may be missing from the list, and what is null may only be unknown. */
+  failures: readonly RawFailure[];
 };
+
+/** Why what the inventory says of an address, that it is not there included, is not known: a line; null when it is. EAGAIN, EIO and time-outs never mean absent. */
+export function unreadOf({ failures }: Inventory, address: Address): string | null {
+  const failure = failures.find(({ path }) => {
+    const parts = path.split('/');
+    return !path.includes(':') || (parts.includes(address) && parts.at(-1) !== 'numa_node');
+  });
+  return failure === undefined ? null : `${address} is not known: ${failureText(failure)}`;
+}
 
 /** Scans the host's PCI devices, in order of address. An absent sys/bus/pci is an empty inventory. */
 export function scanInventory(host: Host): Inventory {
   const raw = host.native.scanDevices(host.root);
   const warnings = raw.failures.map(failureText);
+  host.unread.push(...raw.failures);
   const vdpa = host.list(host.module('vdpa')) !== null;
   const devices: PciDevice[] = [];
   const byAddress = new Map<Address, PciDevice>();
@@ -55,7 +67,7 @@ export function scanInventory(host: Host): Inventory {
     byAddress.set(address, device);
   }
   countVfs(devices, byAddress);
-  return { devices, byAddress, warnings };
+  return { devices, byAddress, warnings, failures: raw.failures };
 }
 
 const failureText = (f: RawFailure): string => `Failed to read ${f.path}: ${f.code} (${f.syscall})`;

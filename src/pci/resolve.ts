@@ -11,6 +11,11 @@ import { type Inventory, type PciDevice, printable } from './inventory.ts';
 export function resolveDevice(host: Host | null, inventory: Inventory, word: string): PciDevice {
   const matches = candidates(host, inventory, word);
   const [only, ...more] = matches;
+  if (only === undefined && inventory.failures.length > 0)
+    throw new HostdevError(
+      'HOSTDEV_SYSFS',
+      `Whether ${printable(word)} is on this host is not known: ${inventory.failures[0]?.path} could not be read (${inventory.failures[0]?.code})`,
+    );
   if (only === undefined)
     throw new HostdevError(
       'HOSTDEV_DEVICE_ABSENT',

@@ -32,7 +32,7 @@ export function readSavedInventory(bytes: Uint8Array, file: string, maxBytes: nu
     byAddress.set(device.address, device);
   }
   devices.sort((a, b) => compareAddresses(a.address, b.address));
-  return { devices, byAddress, warnings: [] };
+  return { devices, byAddress, warnings: [], failures: [] };
 }
 
 function parse(bytes: Uint8Array, wrong: (what: string) => HostdevError): unknown {

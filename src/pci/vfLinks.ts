@@ -4,8 +4,11 @@ import type { Host } from '../host/host.ts';
 import { type Address, isAddress } from './address.ts';
 import { printable } from './inventory.ts';
 
-/** The `virtfn<n>` links of a PF, in order of n. Raises HOSTDEV_SYSFS for one that leads to no PCI address. */
-export function vfLinks(host: Host, pf: Address): Address[] {
+/** The VFs of a PF by its `virtfn<n>` links, in order of n. Raises HOSTDEV_SYSFS for a link that leads to no PCI address. */
+export const vfLinks = (host: Host, pf: Address): Address[] => numberedVfs(host, pf).map((vf) => vf.address);
+
+/** {@link vfLinks} with each VF's number n. */
+export function numberedVfs(host: Host, pf: Address): { n: number; address: Address }[] {
   const names = (host.list(host.device(pf)) ?? []).filter((n) => /^virtfn\d{1,5}$/.test(n));
   names.sort((a, b) => Number(a.slice('virtfn'.length)) - Number(b.slice('virtfn'.length)));
   return names.flatMap((n) => {
@@ -13,7 +16,7 @@ export function vfLinks(host: Host, pf: Address): Address[] {
     if (target === null) return [];
     if (!isAddress(target))
       throw new HostdevError('HOSTDEV_SYSFS', `${host.device(pf, n)} leads to ${printable(target)}: no PCI address`);
-    return [target];
+    return [{ n: Number(n.slice('virtfn'.length)), address: target }];
   });
 }
 

@@ -54,6 +54,7 @@ export const groupMembers = (inventory: Inventory, id: number): PciDevice[] =>
 /** All IOMMU groups with what stands in the way of each now. `warnings` gets a line for what could not be read. */
 export function readGroups(host: Host, inventory: Inventory, warnings: string[]): Group[] {
   const raw = host.native.scanGroups(host.root);
+  host.unread.push(...raw.failures);
   for (const f of raw.failures) warnings.push(`Failed to read ${f.path}: ${f.code} (${f.syscall})`);
   const members = new Map<number, PciDevice[]>();
   for (const d of inventory.devices) {

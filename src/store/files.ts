@@ -4,19 +4,26 @@
  */
 import {
   closeSync,
+  constants,
   existsSync,
   fchmodSync,
+  fstatSync,
   fsyncSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  readSync,
   renameSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { ownName, processRuns } from '../addon/process.ts';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
+
+/** Canonical text of a PCI address (pci/address.ts, which lies above this floor). */
+type Address = string;
 
 /** More than any file of ours ever holds (a transaction of 4,096 devices); what is larger was not written by us. */
 const MAX_BYTES = 4 * 1024 * 1024;
@@ -59,7 +66,7 @@ export function replaceFile(
   { mode = 0o600, durable = false, folderMode = 0o700, scratch = dirname(file) } = {},
 ): void {
   makeFolder(dirname(file), folderMode);
-  const fresh = join(scratch, `${basename(file)}.${process.pid}.new`);
+  const fresh = join(scratch, `${basename(file)}.${ownName()}.new`);
   try {
     const fd = openSync(fresh, 'wx', mode);
     try {
@@ -108,28 +115,64 @@ export function writeJson(file: string, value: unknown): void {
 
 /** The JSON value of a file, null when it is absent. Raises HOSTDEV_STORE_CORRUPT naming the file when it is no JSON, or JSON's own null. */
 export function readJson(file: string): unknown {
-  let text: string;
+  let fd: number;
   try {
-    text = readFileSync(file, 'utf8');
+    // O_NONBLOCK: a FIFO of that name would be waited for.
+    fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
     throw storeError('read', file, e);
   }
-  if (text.length > MAX_BYTES) throw corrupt(file, `is larger than ${MAX_BYTES} bytes`);
+  try {
+    const status = fstatSync(fd);
+    if (!status.isFile()) throw corrupt(file, 'is no regular file');
+    if (status.size > MAX_BYTES) throw corrupt(file, `is larger than ${MAX_BYTES} bytes`, readStart(fd));
+    return parse(file, readFileSync(fd, 'utf8'));
+  } catch (e) {
+    throw e instanceof HostdevError ? e : storeError('read', file, e);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** So much of a file that is too large is looked through for what it names. */
+const START_BYTES = 256 * 1024;
+
+function readStart(fd: number): string {
+  const bytes = Buffer.alloc(START_BYTES);
+  return bytes.toString('latin1', 0, readSync(fd, bytes, 0, bytes.length, 0));
+}
+
+function parse(file: string, text: string): unknown {
   let value: unknown;
   try {
     value = JSON.parse(text);
-  } catch (e) {
-    throw corrupt(file, `is no JSON (${(e as Error).message})`);
+  } catch {
+    // Not the parser's words: they quote the file, which may be anybody's.
+    throw corrupt(file, 'is no JSON', text);
   }
   if (value === null) throw corrupt(file, 'holds nothing');
   return value;
 }
 
-/** The error for a state file whose content is not ours: names the file and keeps it. */
-export function corrupt(file: string, why: string): HostdevError {
-  return new HostdevError('HOSTDEV_STORE_CORRUPT', `${file} ${why}`);
+/** A file of our state that is not what we wrote, and the devices that its text names: those are left alone until a person has looked. */
+export type BadFile = { file: string; why: string; addresses: Address[] };
+
+/** The error for a state file whose content is not ours: names the file and keeps it. `text` is what could be read of it. */
+export function corrupt(file: string, why: string, text = ''): HostdevError {
+  const bad: BadFile = { file, why, addresses: addressesIn(text) };
+  return new HostdevError('HOSTDEV_STORE_CORRUPT', `${file} ${why}`, { data: { bad_file: bad } });
 }
+
+/** What {@link corrupt} said of a file, for readers of whole folders; raises everything else again. */
+export function badFile(e: unknown): BadFile {
+  if (e instanceof HostdevError && e.code === 'HOSTDEV_STORE_CORRUPT') return e.data.bad_file as BadFile;
+  throw e;
+}
+
+const addressesIn = (text: string): Address[] => [
+  ...new Set(text.match(/(?<![0-9a-f])[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7](?![0-9a-f])/g) ?? []),
+];
 
 /** Names of the `*.json` files in a folder, without the suffix, sorted; none when the folder is not there. */
 export function listJson(folder: string): string[] {
@@ -144,9 +187,25 @@ export function listJson(folder: string): string[] {
   }
 }
 
+/** Takes away what writers that were killed left half written in a folder. */
+export function sweepLitter(folder: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(folder).filter((n) => n.endsWith('.new'));
+  } catch {
+    return; // whoever needs the folder says what is wrong with it
+  }
+  for (const name of names) {
+    const writer = /\.(\d+:\d+)\.new$/.exec(name)?.[1];
+    if (writer === undefined || !processRuns(writer)) removeFile(join(folder, name));
+  }
+}
+
 /** Removes `<folder>/<name>.json`; silent when it is gone already. */
-export function removeJson(folder: string, name: string): void {
-  const file = join(folder, `${name}.json`);
+export const removeJson = (folder: string, name: string): void => removeFile(join(folder, `${name}.json`));
+
+/** Removes a file of ours; silent when it is gone already. */
+export function removeFile(file: string): void {
   try {
     unlinkIfThere(file);
   } catch (e) {

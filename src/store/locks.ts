@@ -1,6 +1,6 @@
 /**
  * Locks between processes: flock(2) on files in run/hostdev/lock, so that the kernel lets go for a process that dies. Order everywhere:
- * a domain's lock, then groups ascending, then `books` for the milliseconds around a file change. No lock that a hook may wait on is ever held across a
+ * a domain's lock, then groups (PFs' first, then ascending; binding/session.ts). No lock that a hook may wait on is ever held across a
  * libvirt call: virsh start holds the domain's job while its hook waits.
  */
 
@@ -29,13 +29,16 @@ export type Stop = { readonly aborted: boolean };
 const FIRST_WAIT_MS = 2;
 const LONGEST_WAIT_MS = 50;
 
+/** A lock by its name; shared ones may be had by several at once. */
+export type LockName = { name: string; shared: boolean };
+
 /**
  * Takes the locks `names` in the order given and returns what gives them up. Raises HOSTDEV_TIMEOUT, naming the lock, when one is still held at the
  * deadline (those already taken are given up), HOSTDEV_NOT_PERMITTED or HOSTDEV_STORE when the folder can't be made.
  */
 export async function takeLocks(
   host: Host,
-  names: readonly string[],
+  names: readonly (string | LockName)[],
   deadline: Deadline,
   signal?: Stop,
 ): Promise<() => void> {
@@ -45,7 +48,10 @@ export async function takeLocks(
     for (const fd of held.splice(0).reverse()) host.native.unlock(fd);
   };
   try {
-    for (const name of names) held.push(await takeLock(host, name, deadline, signal));
+    for (const lock of names) {
+      const { name, shared } = typeof lock === 'string' ? { name: lock, shared: false } : lock;
+      held.push(await takeLock(host, name, shared, deadline, signal));
+    }
   } catch (e) {
     release();
     throw e;
@@ -53,18 +59,18 @@ export async function takeLocks(
   return release;
 }
 
-function tryLock(host: Host, file: string): number | null {
+function tryLock(host: Host, file: string, shared: boolean): number | null {
   try {
-    return host.native.tryLock(file, false);
+    return host.native.tryLock(file, shared);
   } catch (e) {
     throw isSysError(e) ? storeError('lock', file, e) : e;
   }
 }
 
-async function takeLock(host: Host, name: string, deadline: Deadline, signal?: Stop): Promise<number> {
+async function takeLock(host: Host, name: string, shared: boolean, deadline: Deadline, signal?: Stop): Promise<number> {
   const file = `${host.lockDir}/${name}`;
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
-    const fd = tryLock(host, file);
+    const fd = tryLock(host, file, shared);
     if (fd !== null) return fd;
     if (signal?.aborted)
       throw new HostdevError('HOSTDEV_INTERRUPTED', `Interrupted while waiting for ${file}; nothing was changed`);

@@ -59,7 +59,7 @@ showDevice(VF);
 await hook('start', guest);
 const { bindings } = await readStatus(host);
 say(
-  `  the books: ${bindings.map((b) => `${b.address} for ${b.claims.map((c) => c.name).join(', ')}, before on ${b.before.driver}`).join('; ')}`,
+  `  the books: ${bindings.map((b) => `${b.address} for ${b.holds.map((h) => h.name).join(', ')}, before on ${b.before.driver}`).join('; ')}`,
 );
 await hook('release', guest);
 showDevice(VF);
@@ -72,6 +72,6 @@ const broken = kernel.drivers.get('tb_igbvf_vfio_pci');
 if (broken) broken.probeErrno = 'EIO';
 await hook('prepare', guest);
 showDevice(VF);
-say(`  left in the journal: ${readJournal(host).length} transactions`);
+say(`  left in the journal: ${readJournal(host).entries.length} transactions`);
 
 remove();

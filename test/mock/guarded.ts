@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { loadNative } from '../../src/addon/load.ts';
 import type { Holder, KernelWriter } from '../../src/addon/native.ts';
-import { GUARDS, type Guard, judge, type Layer, type Usage } from '../../src/binding/guards.ts';
+import { byName, GUARDS, type Guard, judge, type Layer, type Usage } from '../../src/binding/guards.ts';
 import { readUsages } from '../../src/binding/usage.ts';
 import { Host } from '../../src/host/host.ts';
 import { type PciDevice, scanInventory } from '../../src/pci/inventory.ts';
@@ -71,7 +71,7 @@ export const verdict = (
   { device, usage }: { device: PciDevice; usage: Usage },
   allowed: Iterable<Guard>,
   layer: Layer = 'bind',
-) => judge({ device, usage, target: null, denylistOff: false, real: true, layer }, new Set(allowed));
+) => judge({ device, usage, target: null, denylistOff: false, real: true, layer }, byName(new Set(allowed)));
 
 export const held = (path: string, command = 'sleep'): Holder => ({ pid: 812, command, path });
 

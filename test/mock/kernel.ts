@@ -83,8 +83,10 @@ export class KernelModel implements NativeBinding {
   fault: Fault = () => null;
   /** Writes that hang and the device whose lock each holds, until {@link release}. */
   readonly #hung = new Map<string, { address: string; path: string; value: string }>();
-  #locks = new Map<number, string>();
+  #locks = new Map<number, { file: string; shared: boolean }>();
   #nextLock = 100;
+  readonly #inodes = new WeakMap<Live, number>();
+  #nextInode = 1000;
 
   constructor(devices: ModelDevice[], drivers: ModelDriver[], aliases = '') {
     for (const d of drivers) this.drivers.set(d.name, { loaded: true, ...d });
@@ -161,10 +163,20 @@ export class KernelModel implements NativeBinding {
     return { holders: this.openBy.filter((h) => targets.includes(h.path)), unreadable: 0 };
   }
 
-  tryLock(file: string): number | null {
-    if ([...this.#locks.values()].includes(file)) return null;
+  /** A device that was made anew has another one. */
+  inode(_root: string, path: string): string {
+    const d = this.devices.get(path.split('/').at(-1) ?? '');
+    if (d === undefined) throw this.#error('ENOENT', 'open', path);
+    const inode = this.#inodes.get(d) ?? this.#nextInode++;
+    this.#inodes.set(d, inode);
+    return `${inode}`;
+  }
+
+  tryLock(file: string, shared: boolean): number | null {
+    const held = [...this.#locks.values()].filter((l) => l.file === file);
+    if (held.some((l) => !shared || !l.shared)) return null;
     this.#nextLock += 1;
-    this.#locks.set(this.#nextLock, file);
+    this.#locks.set(this.#nextLock, { file, shared });
     return this.#nextLock;
   }
 

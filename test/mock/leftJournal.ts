@@ -1,22 +1,22 @@
-/** The journal that a dead writer (pid 1 is never a hostdev) left behind. */
-
-import { type JournalEntry, writeJournal } from '../../src/binding/journal.ts';
+/** The journal that a dead writer left behind. */
+import { type Change, newEntry, writeJournal } from '../../src/binding/journal.ts';
+import type { Move } from '../../src/binding/state.ts';
 import type { Host } from '../../src/host/host.ts';
+
+type Left = Omit<Move, 'inode'> & { inode?: string | null };
 
 export const leaveJournal = (
   host: Host,
-  devices: JournalEntry['devices'],
-  more: Partial<Pick<JournalEntry, 'id' | 'kind'>> = {},
+  devices: readonly Left[],
+  more: Partial<Change> & { id?: string } = {},
 ): void =>
   writeJournal(host, {
-    schema: 1,
-    id: 'x-1-1',
-    kind: 'bind',
-    owner: 'admin',
-    pid: 1,
-    started: '',
-    state: 'intent',
-    left: [],
-    devices,
-    ...more,
+    ...newEntry(host, {
+      kind: 'bind',
+      owner: 'admin',
+      devices: devices.map((d) => ({ inode: null, ...d })),
+      books: [],
+      ...more,
+    }),
+    id: more.id ?? 'x-1-1',
   });

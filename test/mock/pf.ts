@@ -42,7 +42,13 @@ export const states = () => [
   ...[...sim.kernel.devices.values()].map((d) => `${d.address} ${d.driver} ${d.override} ${d.group}`).sort(),
 ];
 export const books = () =>
-  readBooks(sim.host).map((b) => [b.address, b.owner, b.before, b.after, b.sriov !== undefined]);
+  readBooks(sim.host).books.map((b) => [
+    b.address,
+    b.holds.map((h) => h.owner),
+    b.before,
+    b.after,
+    b.sriov !== undefined,
+  ]);
 export const all = () => JSON.stringify([states(), books()], null, 1);
 export const failed = (p: Promise<unknown>): Promise<HostdevError> =>
   p.then(

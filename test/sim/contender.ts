@@ -99,16 +99,16 @@ async function guest(round: number): Promise<void> {
       await sleep(below(4));
       for (const a of addresses) {
         if (driverOf(a) !== 'vfio-pci') throw new Error(`${a} is on ${driverOf(a)} while guest${number} holds it`);
-        const claims = readBinding(host, a)?.claims.map((c) => c.owner) ?? [];
-        if (!claims.includes(`domain:${uuid}`) && !claims.includes('admin'))
-          throw new Error(`guest${number} holds ${a}, and the books say ${claims}`);
+        const owners = readBinding(host, a)?.holds.map((h) => h.owner) ?? [];
+        if (!owners.includes(`domain:${uuid}`))
+          throw new Error(`guest${number} holds ${a}, and the books say ${owners}`);
       }
     }
     for (const fd of fds) closeSync(fd);
     // The kernel tells the file system of a close a little later.
     while (existsSync(join(root, 'proc', `${process.pid}`))) await sleep(1);
   }
-  const { failures } = await releaseDomain(host, domain, options);
+  const { failures } = await releaseDomain(host, `domain:${uuid}`, addresses, options);
   if (failures[0] !== undefined) throw failures[0].error;
 }
 

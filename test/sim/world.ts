@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { bindDevices } from '../../src/actions/bind.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import { createVfs, removeVfs } from '../../src/actions/vf.ts';
-import { readBooks } from '../../src/binding/books.ts';
+import { isGuest, readBooks } from '../../src/binding/books.ts';
 import type { Guard } from '../../src/binding/guards.ts';
 import { type JournalEntry, readJournal } from '../../src/binding/journal.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
@@ -89,7 +89,7 @@ export const DOMAIN_XML = Buffer.from(xml).toString();
 const domain = () => readDomainDevices(decodeXml(xml, 'domain guest'), 'domain guest');
 
 async function release(host: Host, ms: number): Promise<void> {
-  const { failures, devices } = await releaseDomain(host, domain(), options(ms));
+  const { failures, devices } = await releaseDomain(host, `domain:${UUID_A}`, [A, B], options(ms));
   if (failures[0] !== undefined) throw failures[0].error;
   const kept = devices.find((d) => d.outcome === 'kept');
   if (kept !== undefined) throw new Error(`${kept.address} was kept: ${kept.reason}`);
@@ -277,25 +277,31 @@ export const KINDS: Kind[] = [
 
 /** The addresses in the journal, those of a transaction that runs left out. */
 export function journalled(host: Host): { addresses: string[]; entries: JournalEntry[] } {
-  const entries = readJournal(host);
+  const { entries } = readJournal(host);
   return { addresses: entries.flatMap((e) => e.devices.map((d) => d.address)).sort(), entries };
 }
 
-export const booked = (host: Host): string[] => readBooks(host).map((b) => b.address);
+export const booked = (host: Host): string[] => readBooks(host).books.map((b) => b.address);
 
 /** The books, each device with what matters of it. */
 export const bookText = (host: Host): Record<string, string> =>
   Object.fromEntries(
-    readBooks(host).map(({ address, claims, before, after, sriov, vf_bindings }) => [
+    readBooks(host).books.map(({ address, holds, before, after, sriov, vf_bindings }) => [
       address,
-      JSON.stringify({ claims, before, after, sriov, vfs: vf_bindings?.map((b) => [b.address, b.claims, b.before]) }),
+      JSON.stringify({
+        holds: holds.map((h) => h.owner),
+        before,
+        after,
+        sriov,
+        vfs: vf_bindings?.map((b) => [b.address, b.holds, b.before]),
+      }),
     ]),
   );
 
 /** Lines for what the books say otherwise than the kernel: each of our bindings is on what they say, whatever is on VFIO beside V is in them. */
 export function booksAgainst(sim: SimHost, host: Host): string[] {
   const now = states(sim);
-  const books = readBooks(host);
+  const { books } = readBooks(host);
   const wrong = books.flatMap((b) => {
     const said = `${b.after?.driver ?? 'none'} ${b.after?.override ?? '(null)'}`;
     return now[b.address] === said ? [] : [`${b.address}: the books say ${said}, the kernel ${now[b.address]}`];
@@ -308,9 +314,9 @@ export function booksAgainst(sim: SimHost, host: Host): string[] {
 
 /** Brings everything home that hostdev has in its books, and says what is not as in `original` then. */
 export async function bringHome(sim: SimHost, host: Host, original: Snapshot, kind?: Kind): Promise<void> {
-  const mine = readBooks(host);
-  const guests = mine.filter((b) => b.claims.some((c) => c.owner.startsWith('domain:')));
-  if (guests.length > 0) await releaseDomain(host, domain(), options(10_000));
+  const mine = readBooks(host).books;
+  const guest = mine.some((b) => b.holds.some(isGuest)) || journalled(host).entries.some(isGuest);
+  if (guest) await releaseDomain(host, `domain:${UUID_A}`, [A, B], options(10_000));
   // A device that is only in the journal goes home by being named: whoever has its group's lock puts it right first.
   for (const a of new Set([...journalled(host).addresses, ...booked(host)].filter((x) => x === deviceOf(x)))) {
     await unbindDevices(host, [a], false, options(10_000)).catch((e: Error & { code?: string }) => {

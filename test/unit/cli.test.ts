@@ -129,6 +129,7 @@ describe('JSON', () => {
       bindings: [],
       journal: [],
       stuck: [],
+      bad_files: [],
     });
   });
 

@@ -4,12 +4,12 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { type Diagnosis, diagnose } from '../../src/actions/doctor.ts';
 import { installHook } from '../../src/actions/hookInstall.ts';
 import { loadNative } from '../../src/addon/load.ts';
-import { newBinding, writeBinding } from '../../src/binding/books.ts';
 import { notSeen } from '../../src/doctor/hooks.ts';
 import { framebuffers } from '../../src/doctor/host.ts';
 import { Look } from '../../src/doctor/look.ts';
 import { FINDINGS, type Finding, type FindingId } from '../../src/doctor/table.ts';
 import { Host } from '../../src/host/host.ts';
+import { book, holdOf } from '../mock/booked.ts';
 import { loadDump, RELEASE, StaticHost, type Tree, type TreeDevice } from '../mock/tree.ts';
 
 const hosts: StaticHost[] = [];
@@ -451,16 +451,11 @@ describe('leftovers', () => {
     expect(ids(await ill(h))).toEqual(['override-pinned']);
     h.remove('etc/udev');
     const host = new Host(h.root, loadNative());
-    writeBinding(
-      host,
-      newBinding(
-        NIC.address,
-        3,
-        { owner: 'admin', name: null, managed: false },
-        { driver: 'igb', override: null },
-        { driver: 'vfio-pci', override: 'vfio-pci' },
-      ),
-    );
+    const [igb, vfio] = [
+      { driver: 'igb', override: null },
+      { driver: 'vfio-pci', override: 'vfio-pci' },
+    ];
+    book(host, NIC.address, 3, holdOf('admin'), igb, vfio);
     expect(ids(await ill(h))).toEqual([]);
     h.file(`run/hostdev/bindings/${NIC.address}.json`, '{');
     expect(only(await ill(h), 'books-unreadable').cause).toContain(NIC.address);
@@ -514,7 +509,12 @@ describe('hooks', () => {
   });
 
   test('a hook that replaced an older one is no proof: its folder was there before libvirt', () => {
-    const look = new Look(new Host('/nowhere', loadNative()), { devices: [], byAddress: new Map(), warnings: [] });
+    const look = new Look(new Host('/nowhere', loadNative()), {
+      devices: [],
+      byAddress: new Map(),
+      warnings: [],
+      failures: [],
+    });
     const file = { path: `${D}/90-hostdev`, name: '90-hostdev', executable: true, ctimeMs: 5_000_000 };
     const libvirt = { pid: 1, command: 'virtqemud', startedMs: 2_000_000, memlock: null, mayRaiseLimits: null };
     const found = (bornMs: number | null, f = file) => notSeen(look, [f], [libvirt], bornMs).map((x) => x.id);

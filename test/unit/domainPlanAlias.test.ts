@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { tryClaim } from '../../src/actions/claim.ts';
 import { type DomainPlan, type DomainPlanRequest, planDomain } from '../../src/actions/domainPlan.ts';
-import { newBinding, writeBinding } from '../../src/binding/books.ts';
 import type { HostdevError } from '../../src/errors.ts';
+import { book, holdOf } from '../mock/booked.ts';
 import { allDomains, canonical } from '../mock/domains.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B } from '../mock/hosts.ts';
 import { hostdev, type Ran } from '../mock/tree.ts';
@@ -76,10 +76,7 @@ describe('on a host', () => {
 
   test('what the domain takes, what is named beside and what guests have is not offered', async () => {
     const state = { driver: 'igbvf', override: null };
-    writeBinding(
-      sim.host,
-      newBinding(VF(2), 13, { owner: `domain:${UUID_B}`, name: 'vm2', managed: false }, state, null),
-    );
+    book(sim.host, VF(2), 13, holdOf(`domain:${UUID_B}`, 'vm2'), state, null);
     const xml = domainXml('g', UUID_A, [{ address: VF(3) }]);
     expect(got(await plan(xml, { pick: wish('vf:2') }))).toEqual([VF(1), VF(0)]);
     expect(got(await plan(xml, { add: [VF(1)], pick: wish('vf:1') }))).toEqual([VF(1), VF(0)]);

@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { KernelWriter } from '../../src/addon/native.ts';
-import { GUARDS, judge, type Layer } from '../../src/binding/guards.ts';
+import { byName, GUARDS, judge, type Layer } from '../../src/binding/guards.ts';
 import { readUsages } from '../../src/binding/usage.ts';
 import { Host } from '../../src/host/host.ts';
 import type { PciDevice } from '../../src/pci/inventory.ts';
@@ -92,11 +92,14 @@ describe('not measured', () => {
     const usage = (await readUsages({ host, writer, deadline: new Deadline(1000) }, [device])).get(DEV);
     if (usage === undefined) throw new Error('no usage');
     const j = { device, usage, target: null, denylistOff: false, layer: 'bind' } as const;
-    const refusals = judge({ ...j, real: true }, new Set(GUARD_NAMES.filter((g) => g !== 'not-measured'))).refusals;
+    const refusals = judge(
+      { ...j, real: true },
+      byName(new Set(GUARD_NAMES.filter((g) => g !== 'not-measured'))),
+    ).refusals;
     expect(refusals).toMatchObject([{ guard: 'not-measured', reason: expect.stringContaining(path) }]);
-    expect(judge({ ...j, real: true }, new Set(['not-measured'])).refusals).toEqual([]);
-    expect(judge({ ...j, real: false }, new Set()).refusals).toEqual([]);
-    expect(judge({ ...j, real: true, layer: 'managed' }, new Set()).refusals).toEqual([]);
+    expect(judge({ ...j, real: true }, byName(new Set(['not-measured']))).refusals).toEqual([]);
+    expect(judge({ ...j, real: false }, () => false).refusals).toEqual([]);
+    expect(judge({ ...j, real: true, layer: 'managed' }, () => false).refusals).toEqual([]);
   });
 
   test('a NIC whose driver shows no interface; a network namespace has it', async () => {
@@ -215,10 +218,10 @@ test('allowing guards lifts these and no others, whatever was found', () => {
   fc.assert(
     fc.property(fc.array(use), fc.uniqueArray(guard), layer, (uses, allowed, on) => {
       const j = { device, usage: { uses, unmeasured: [] }, target: null, denylistOff: false, real: true, layer: on };
-      const all = judge(j, new Set()).refusals;
+      const all = judge(j, () => false).refusals;
       const lifted = new Set(allowed.filter((g) => GUARDS[g].allowable));
       const firm = uses.filter((u) => u.firm).map((u) => u.reason);
-      const left = judge(j, new Set(allowed)).refusals;
+      const left = judge(j, byName(new Set(allowed))).refusals;
       expect(left.filter((r) => !lifted.has(r.guard))).toEqual(all.filter((r) => !lifted.has(r.guard)));
       expect(left.filter((r) => lifted.has(r.guard)).every((r) => firm.includes(r.reason))).toBe(true);
     }),

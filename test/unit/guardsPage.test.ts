@@ -79,7 +79,7 @@ test.each(rows)('%s: does in each layer what its row says', (name, g) => {
       const usage = { uses: [{ guard: name as Guard, reason: 'it is', vital }], unmeasured: [] };
       const { refusals, warnings } = judge(
         { device, usage, target: null, denylistOff: false, real: true, layer },
-        new Set(),
+        () => false,
       );
       const effect = g.layers[layer];
       const refuses = effect === 'refuses' || (effect === 'refuses if vital' && vital);

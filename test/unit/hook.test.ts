@@ -19,6 +19,11 @@ afterEach(() => sim.remove());
 
 const hook = (operation: string, uuid: string, devices: XmlDevice[], name = uuid === UUID_A ? 'a' : 'b') =>
   runHook(sim.host, { name, operation, xml: domainXml(name, uuid, devices) }, NONE);
+/** libvirt's own state of a guest whose process is there. */
+const running = (name: string): void => {
+  sim.kernel.files.set(`run/libvirt/qemu/${name}.pid`, '4711');
+  sim.kernel.files.set('proc/4711/comm', 'qemu\n');
+};
 const device = (address = VF) => sim.kernel.devices.get(address);
 const state = (address = VF) => ({ driver: device(address)?.driver, override: device(address)?.override });
 const HOST = { driver: 'igbvf', override: null };
@@ -34,7 +39,7 @@ describe("managed='no'", () => {
     await hook('release', UUID_A, [{ address: VF }]);
     expect(state()).toEqual({ driver: 'igbvf', override: 'igbvf' });
     expect(readBinding(sim.host, VF)).toBeNull();
-    expect(readJournal(sim.host)).toEqual([]);
+    expect(readJournal(sim.host).entries).toEqual([]);
   });
 
   test('a driverless device stays driverless after release', async () => {
@@ -65,7 +70,7 @@ describe("managed='no'", () => {
     expect(state()).toEqual(HOST);
     await hook('prepare', UUID_A, [{ address: VF }]);
     await hook('prepare', UUID_A, [{ address: VF }]);
-    expect(readBinding(sim.host, VF)?.claims).toHaveLength(1);
+    expect(readBinding(sim.host, VF)?.holds).toHaveLength(1);
     await hook('release', UUID_A, [{ address: VF }]);
     await hook('release', UUID_A, [{ address: VF }]);
     expect(state()).toEqual(HOST);
@@ -73,10 +78,12 @@ describe("managed='no'", () => {
 
   test('unplugged from A, given to B, A stopped: B keeps it, B gives it back', async () => {
     await hook('prepare', UUID_A, [{ address: VF }]);
+    await hook('started', UUID_A, [{ address: VF }]);
+    running('a');
     await hook('prepare', UUID_B, [{ address: VF }]);
     await hook('release', UUID_A, []);
     expect(state()).toEqual(VARIANT);
-    expect(readBinding(sim.host, VF)?.owner).toBe(`domain:${UUID_B}`);
+    expect(readBinding(sim.host, VF)?.holds.map((h) => h.owner)).toEqual([`domain:${UUID_B}`]);
     await hook('release', UUID_B, [{ address: VF }]);
     expect(state()).toEqual(HOST);
   });
@@ -101,9 +108,13 @@ describe("managed='no'", () => {
     expect(state()).toEqual(VARIANT);
   });
 
-  test("B's failed start takes nothing from A, who is just starting", async () => {
+  test('B is refused while A is just starting, and its failed start takes nothing from A', async () => {
     await hook('prepare', UUID_A, [{ address: VF }]);
-    await hook('prepare', UUID_B, [{ address: VF }]);
+    for (const managed of ['no', 'yes'] as const)
+      await expect(hook('prepare', UUID_B, [{ address: VF, managed }])).rejects.toMatchObject({
+        code: 'HOSTDEV_IN_USE',
+        message: `${VF}: it belongs to domain a (${UUID_A}), which is starting`,
+      });
     await hook('release', UUID_B, [{ address: VF }]);
     expect(state()).toEqual(VARIANT);
     await hook('release', UUID_A, [{ address: VF }]);
@@ -197,12 +208,12 @@ describe('refusals leave everything as it was', () => {
     await hook('prepare', UUID_A, [{ address: '0000:21:10.2' }]);
     await hook('release', UUID_A, []);
     expect(state('0000:21:10.2')).toEqual(HOST);
-    expect(readJournal(sim.host)).toEqual([]);
+    expect(readJournal(sim.host).entries).toEqual([]);
   });
 });
 
 test('operations of no interest and domains without devices touch nothing', async () => {
-  for (const op of ['started', 'stopped', 'reconnect', 'migrate', 'restore', 'attach', 'new-in-libvirt-13'])
+  for (const op of ['stopped', 'reconnect', 'migrate', 'restore', 'attach', 'new-in-libvirt-13'])
     await hook(op, UUID_A, [{ address: VF }]);
   await hook('prepare', UUID_A, []);
   expect(sim.kernel.writes).toEqual([]);

@@ -13,8 +13,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { hookStatus, installHook, removeHook } from '../../src/actions/hookInstall.ts';
-import { newBinding, writeBinding } from '../../src/binding/books.ts';
 import { Host } from '../../src/host/host.ts';
+import { book, holdOf } from '../mock/booked.ts';
 import { UUID_A } from '../mock/hosts.ts';
 import { KernelModel } from '../mock/kernel.ts';
 
@@ -98,15 +98,11 @@ test('status names what keeps libvirt from running it', () => {
 
 test('remove says which devices guests still have', () => {
   installHook(host, program(), false);
-  writeBinding(
-    host,
-    newBinding(
-      '0000:21:10.0',
-      11,
-      { owner: `domain:${UUID_A}`, name: 'a', managed: false },
-      { driver: 'igbvf', override: null },
-      { driver: 'vfio-pci', override: 'vfio-pci' },
-    ),
-  );
+  const [igbvf, vfio] = [
+    { driver: 'igbvf', override: null },
+    { driver: 'vfio-pci', override: 'vfio-pci' },
+  ];
+  const a = holdOf(`domain:${UUID_A}`, 'a');
+  book(host, '0000:21:10.0', 11, a, igbvf, vfio);
   expect(removeHook(host, false).notes.join()).toContain('0000:21:10.0');
 });

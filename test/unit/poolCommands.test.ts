@@ -6,9 +6,9 @@ import { type ClaimWish, tryClaim } from '../../src/actions/claim.ts';
 import type { SetupOptions } from '../../src/actions/pciSetup.ts';
 import { showPlacement } from '../../src/actions/placementShow.ts';
 import { listPools } from '../../src/actions/poolList.ts';
-import { newBinding, writeBinding } from '../../src/binding/books.ts';
 import { HostdevError } from '../../src/errors.ts';
 import type { PciDevice } from '../../src/pci/inventory.ts';
+import { book, holdOf } from '../mock/booked.ts';
 import { type SimulatedHost, simulatedHost, UUID_A } from '../mock/hosts.ts';
 import { hostdev, StaticHost } from '../mock/tree.ts';
 import { wish } from '../mock/wish.ts';
@@ -88,9 +88,7 @@ describe('pool list', () => {
   });
 
   test('a device that a guest has is claimed, and its PF cannot be had', async () => {
-    const claim = { owner: `domain:${UUID_A}` as const, name: 'vm1', managed: false };
-    const state = { driver: 'igbvf', override: null };
-    writeBinding(sim.host, newBinding(VF(1), 12, claim, state, null));
+    book(sim.host, VF(1), 12, holdOf(`domain:${UUID_A}`, 'vm1'), { driver: 'igbvf', override: null }, null);
     const { pools } = await listPools(sim.host, here(`device_spec = {"address": "${PF}"}`));
     const states = pools.flatMap((p) => p.devices.map((d) => [d.address, d.state, d.consumer]));
     expect(states).toContainEqual([VF(1), 'claimed', 'vm1']);
@@ -103,8 +101,7 @@ describe('pool list', () => {
   });
 
   test('a PF that a guest has takes its VFs with it, though no spec offers the PF', async () => {
-    const claim = { owner: `domain:${UUID_A}` as const, name: null, managed: true };
-    writeBinding(sim.host, newBinding(PF, 10, claim, { driver: 'igb', override: null }, null));
+    book(sim.host, PF, 10, holdOf(`domain:${UUID_A}`, null, true), { driver: 'igb', override: null }, null);
     const { pools } = await listPools(sim.host, here(VF_SPEC));
     expect(pools).toMatchObject([{ total: 4, free: 0, unavailable: 4 }]);
     expect(pools[0]?.devices[0]?.reason).toContain(UUID_A);
@@ -112,12 +109,9 @@ describe('pool list', () => {
 
   test('the books of an admin take nothing away, and those of this host nothing from a saved inventory', async () => {
     const state = { driver: 'igbvf', override: null };
-    writeBinding(sim.host, newBinding(VF(0), 11, { owner: 'admin', name: null, managed: false }, state, state));
+    book(sim.host, VF(0), 11, holdOf('admin'), state, state);
     expect((await listPools(sim.host, here(VF_SPEC))).pools[0]?.free).toBe(4);
-    writeBinding(
-      sim.host,
-      newBinding(VF(0), 11, { owner: `domain:${UUID_A}`, name: 'vm', managed: false }, state, state),
-    );
+    book(sim.host, VF(0), 11, holdOf(`domain:${UUID_A}`, 'vm'), state, state);
     expect((await listPools(sim.host, here(VF_SPEC))).pools[0]?.free).toBe(3);
     const other = saved([{ address: VF(0), dev_type: 'type-VF' }], VF_SPEC);
     expect((await listPools(sim.host, other)).pools[0]?.free).toBe(1);

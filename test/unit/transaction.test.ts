@@ -69,8 +69,8 @@ describe('every write of a bind fails once', () => {
         expect(armed).toBe(false);
         expect(failure).toMatchObject({ code: 'HOSTDEV_BIND_FAILED' });
         expect(states()).toEqual(before);
-        expect(readBooks(sim.host)).toEqual([]);
-        expect(readJournal(sim.host)).toEqual([]);
+        expect(readBooks(sim.host).books).toEqual([]);
+        expect(readJournal(sim.host).entries).toEqual([]);
       });
     }
   }
@@ -88,12 +88,12 @@ describe('every write of a give-back fails once', () => {
           code: 'HOSTDEV_BIND_FAILED',
         });
         expect(states()).toEqual(on);
-        expect(readBooks(sim.host)).toHaveLength(1);
-        expect(readJournal(sim.host)).toEqual([]);
+        expect(readBooks(sim.host).books).toHaveLength(1);
+        expect(readJournal(sim.host).entries).toEqual([]);
         sim.kernel.fault = () => null;
         await unbindDevices(sim.host, [VFS[0] ?? ''], false, ADMIN);
         expect(sim.kernel.devices.get(VFS[0] ?? '')).toMatchObject({ driver: 'igbvf', override: null });
-        expect(readBooks(sim.host)).toEqual([]);
+        expect(readBooks(sim.host).books).toEqual([]);
       });
     }
   }
@@ -107,7 +107,7 @@ test('a write that hangs: the others are back, the journal says which is not kno
   sim.kernel.fault = () => null;
   const stuck = VFS[1] ?? '';
   await expect(bind([stuck])).rejects.toMatchObject({ code: 'HOSTDEV_STUCK' });
-  expect(readJournal(sim.host)).toMatchObject([{ state: 'pending', devices: [{ address: stuck }] }]);
+  expect(readJournal(sim.host).entries).toMatchObject([{ state: 'pending', devices: [{ address: stuck }] }]);
   expect((await readStatus(sim.host)).stuck).toMatchObject([{ address: stuck }]);
   // The lock of its group is free: the others are not refused with it.
   await bind([VFS[0] ?? '']);
@@ -115,7 +115,7 @@ test('a write that hangs: the others are back, the journal says which is not kno
   await bind([stuck]);
   expect((await readStatus(sim.host)).stuck).toEqual([]);
   expect(sim.kernel.devices.get(stuck)?.driver).toBe('tb_igbvf_vfio_pci');
-  expect(readJournal(sim.host)).toEqual([]);
+  expect(readJournal(sim.host).entries).toEqual([]);
 });
 
 test('udev won the race for a fresh VF: unbound and probed once more', async () => {
@@ -148,7 +148,7 @@ test('a dead process left a bind half done: the next one in that group undoes it
   Object.assign(d ?? {}, { driver: null, override: 'vfio-pci' });
   const { warnings } = await bind([address]);
   expect(warnings.join()).toContain('interrupted bind');
-  expect(readBooks(sim.host)[0]?.before).toEqual({ driver: 'igbvf', override: null });
+  expect(readBooks(sim.host).books[0]?.before).toEqual({ driver: 'igbvf', override: null });
 });
 
 test('interrupted: stops before the next write, undoes, exit 130', async () => {
@@ -163,7 +163,7 @@ test('interrupted: stops before the next write, undoes, exit 130', async () => {
     exit: 130,
   });
   expect(states()).toEqual(before);
-  expect(readJournal(sim.host)).toEqual([]);
+  expect(readJournal(sim.host).entries).toEqual([]);
 });
 
 describe('guards', () => {

@@ -5,8 +5,10 @@ import { finishJournal, listJournal } from '../../src/actions/journal.ts';
 import { readStatus } from '../../src/actions/status.ts';
 import { fixStatus } from '../../src/actions/statusFix.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
-import { readBinding, readBooks, writeBinding } from '../../src/binding/books.ts';
+import { newBinding, readBinding, readBooks, withHold, writeBinding } from '../../src/binding/books.ts';
 import type { JournalKind } from '../../src/binding/journal.ts';
+import type { DeviceState } from '../../src/binding/state.ts';
+import { holdOf } from '../mock/booked.ts';
 import { type SimulatedHost, simulatedHost } from '../mock/hosts.ts';
 import { leaveJournal } from '../mock/leftJournal.ts';
 
@@ -25,6 +27,9 @@ afterEach(() => sim.remove());
 const device = (address = VF) => sim.kernel.devices.get(address) as { driver: string | null; override: string | null };
 const stateOf = (address = VF) => ({ driver: device(address).driver, override: device(address).override });
 
+const bookOf = (before: DeviceState, after: DeviceState) =>
+  newBinding(sim.host, VF, 11, holdOf('admin'), before, after);
+
 function leave(kind: JournalKind, id = 'abc'): void {
   const [from, to] = kind === 'bind' ? [HOST_STATE, VFIO_STATE] : [VFIO_STATE, HOST_STATE];
   leaveJournal(
@@ -39,7 +44,15 @@ function leave(kind: JournalKind, id = 'abc'): void {
 `,
       },
     ],
-    { id, kind },
+    {
+      id,
+      kind,
+      books: [
+        kind === 'bind'
+          ? { address: VF, before: null, after: bookOf(from, to) }
+          : { address: VF, before: bookOf(to, from), after: null },
+      ],
+    },
   );
   Object.assign(device(), { driver: null, override: 'tb_igbvf_vfio_pci' });
   sim.kernel.loadModule('tb_igbvf_vfio_pci');
@@ -52,15 +65,15 @@ test.each([
   ['give-back', 'resume', HOST_STATE, 0],
 ] as const)('%s half done, journal %s', async (kind, direction, state, books) => {
   leave(kind);
-  expect(listJournal(sim.host)).toMatchObject([{ id: 'abc', kind }]);
+  expect(listJournal(sim.host).entries).toMatchObject([{ id: 'abc', kind }]);
   await expect(finishJournal(sim.host, ['xyz'], direction, ADMIN)).rejects.toMatchObject({ exit: 4 });
   const dry = await finishJournal(sim.host, [], direction, { ...ADMIN, dryRun: true });
   expect(dry).toMatchObject({ changed: false, entries: [{ id: 'abc' }] });
   expect(device().driver).toBeNull();
   expect((await finishJournal(sim.host, ['abc'], direction, ADMIN)).changed).toBe(true);
   expect(stateOf()).toEqual(state);
-  expect(listJournal(sim.host)).toEqual([]);
-  expect(readBooks(sim.host)).toHaveLength(books);
+  expect(listJournal(sim.host).entries).toEqual([]);
+  expect(readBooks(sim.host).books).toHaveLength(books);
   expect((await readStatus(sim.host)).bindings.map((b) => b.drift)).toEqual(books ? [null] : []);
 });
 
@@ -68,7 +81,7 @@ test('an entry that is not named is left as it is', async () => {
   leave('bind', 'one');
   leave('bind', 'two');
   await finishJournal(sim.host, ['one'], 'undo', ADMIN);
-  expect(listJournal(sim.host).map((e) => e.id)).toEqual(['two']);
+  expect(listJournal(sim.host).entries.map((e) => e.id)).toEqual(['two']);
 });
 
 test('status --fix: bound again, given back, forgotten, or left to a person', async () => {
@@ -78,9 +91,9 @@ test('status --fix: bound again, given back, forgotten, or left to a person', as
   const bound = readBinding(sim.host, giveBack);
   const other = readBinding(sim.host, person);
   if (bound === null || other === null) throw new Error('not bound');
-  writeBinding(sim.host, { ...bound, claims: [], owner: null, note: 'somebody held it' });
+  writeBinding(sim.host, { ...bound, holds: [], note: 'somebody held it' });
   const guest = 'domain:5d6e0a2e-0f5b-4d3c-9d53-000000000001' as const;
-  writeBinding(sim.host, { ...other, owner: guest, claims: [{ owner: guest, name: 'g', managed: false }] });
+  writeBinding(sim.host, withHold({ ...other, holds: [] }, holdOf(guest, 'g')));
   Object.assign(device(person), HOST_STATE);
 
   const before = await readStatus(sim.host);
@@ -97,11 +110,11 @@ test('status --fix: bound again, given back, forgotten, or left to a person', as
   ]);
   expect(stateOf(rebind)).toEqual(VFIO_STATE);
   expect(stateOf(giveBack)).toEqual(HOST_STATE);
-  expect(readBooks(sim.host).map((b) => b.address)).toEqual([rebind, person]);
+  expect(readBooks(sim.host).books.map((b) => b.address)).toEqual([rebind, person]);
 
   sim.kernel.devices.delete(rebind);
   expect(await fixStatus(sim.host, ADMIN)).toContainEqual(expect.objectContaining({ address: rebind, mended: true }));
-  expect(readBooks(sim.host).map((b) => b.address)).toEqual([person]);
+  expect(readBooks(sim.host).books.map((b) => b.address)).toEqual([person]);
 });
 
 test('status --fix finishes what a dead process left', async () => {
@@ -127,11 +140,11 @@ test('several devices back: when one does not go, none has gone', async () => {
   sim.kernel.fault = (path, value) => (path.endsWith('unbind') && value === VFS[2] ? 'EBUSY' : null);
   await expect(unbindDevices(sim.host, VFS, false, ADMIN)).rejects.toMatchObject({ exit: 1 });
   expect(VFS.map((v) => stateOf(v))).toEqual([VFIO_STATE, VFIO_STATE, VFIO_STATE]);
-  expect(readBooks(sim.host).map((b) => [b.owner, b.note])).toEqual(VFS.map(() => ['admin', null]));
+  expect(readBooks(sim.host).books.map((b) => [b.holds[0]?.owner, b.note])).toEqual(VFS.map(() => ['admin', null]));
   sim.kernel.fault = () => null;
   await unbindDevices(sim.host, VFS, false, ADMIN);
   expect(VFS.map((v) => stateOf(v))).toEqual([HOST_STATE, HOST_STATE, HOST_STATE]);
-  expect(readBooks(sim.host)).toEqual([]);
+  expect(readBooks(sim.host).books).toEqual([]);
 });
 
 test('what somebody else has changed since: kept, and taken along by --to-host', async () => {

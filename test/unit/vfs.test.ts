@@ -5,12 +5,13 @@ import { readStatus } from '../../src/actions/status.ts';
 import { fixStatus } from '../../src/actions/statusFix.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import { createVfs, listVfs, removeVfs } from '../../src/actions/vf.ts';
-import { groupLocks } from '../../src/binding/bind.ts';
 import { newBinding, readBinding, readBooks, writeBinding } from '../../src/binding/books.ts';
 import { readJournal } from '../../src/binding/journal.ts';
+import { locksOf } from '../../src/binding/session.ts';
 import { HostdevError } from '../../src/errors.ts';
 import { scanInventory } from '../../src/pci/inventory.ts';
 import { vfsOf } from '../mock/attributes.ts';
+import { book, holdOf } from '../mock/booked.ts';
 import { UUID_A } from '../mock/hosts.ts';
 import { leaveJournal } from '../mock/leftJournal.ts';
 import {
@@ -46,11 +47,11 @@ describe('create', () => {
       `${AT}/sriov_drivers_autoprobe=1`,
     ]);
     expect(readBinding(sim.host, VF)).toMatchObject({
-      claims: [{ owner: 'admin' }],
+      holds: [{ owner: 'admin' }],
       before: { driver: null, override: null },
       after: { driver: VARIANT, override: VARIANT },
     });
-    expect(readJournal(sim.host)).toEqual([]);
+    expect(readJournal(sim.host).entries).toEqual([]);
     await unbindDevices(sim.host, [VF], false, ADMIN);
     expect(sim.kernel.devices.get(VF)).toMatchObject({ driver: null, override: null });
   });
@@ -81,7 +82,7 @@ describe('create', () => {
     await create(3, 'netdev');
     expect(driversOf()).toEqual(['igbvf', 'igbvf', 'igbvf']);
     expect(pf().autoprobe).toBe(false);
-    expect(readBooks(sim.host)).toEqual([]);
+    expect(readBooks(sim.host).books).toEqual([]);
   });
 
   test('as many as asked for: nothing changes, whatever they are on, and it is said', async () => {
@@ -99,7 +100,7 @@ describe('create', () => {
       `${AT}/sriov_numvfs=0`,
       `${AT}/sriov_numvfs=3`,
     ]);
-    expect(readBooks(sim.host)).toEqual([]);
+    expect(readBooks(sim.host).books).toEqual([]);
     expect(driversOf()).toEqual(['igbvf', 'igbvf', 'igbvf']);
   });
 
@@ -143,7 +144,7 @@ describe('create', () => {
       expect(e.message).toContain(says);
       expect(e.hint.length).toBeGreaterThan(5);
       expect(all()).toBe(before);
-      expect(readJournal(sim.host)).toEqual([]);
+      expect(readJournal(sim.host).entries).toEqual([]);
     });
   }
 
@@ -180,16 +181,7 @@ describe('a VF in use keeps them all', () => {
       sim.kernel.openBy = [{ pid: 77, command: 'qemu-system-x86', path: '/dev/vfio/12' }];
     },
     'a guest claims it': () =>
-      writeBinding(
-        sim.host,
-        newBinding(
-          SECOND,
-          12,
-          { owner: `domain:${UUID_A}`, name: 'vm1', managed: true },
-          { driver: 'igbvf', override: null },
-          null,
-        ),
-      ),
+      book(sim.host, SECOND, 12, holdOf(`domain:${UUID_A}`, 'vm1', true), { driver: 'igbvf', override: null }, null),
     'the host routes by it': () => {
       sim.kernel.links.set('sys/class/net/eth7', `../../devices/pci0000:20/0000:20:01.0/${SECOND}/net/eth7`);
       sim.kernel.files.set(
@@ -258,7 +250,7 @@ describe('list and remove', () => {
     ]);
     expect(plan.devices.map((d) => d.address)).toEqual(VFS);
     expect(vfsOf(sim.kernel, PF)).toEqual([]);
-    expect(readBooks(sim.host)).toEqual([]);
+    expect(readBooks(sim.host).books).toEqual([]);
     expect(await removeVfs(sim.host, PF, ADMIN)).toMatchObject({ changed: false, plan: { steps: [] } });
   });
 });
@@ -276,7 +268,7 @@ describe('a PF with idle VFs', () => {
     await bindDevices(sim.host, [PF], null, ALLOW);
     expect(sim.kernel.writes[0]).toBe(`${AT}/sriov_numvfs=0`);
     expect(pf().driver).toBe('vfio-pci');
-    expect(readBooks(sim.host).map((b) => b.address)).toEqual([PF]);
+    expect(readBooks(sim.host).books.map((b) => b.address)).toEqual([PF]);
 
     sim.kernel.writes.length = 0;
     const { plan } = await unbindDevices(sim.host, [PF], false, { ...ADMIN, dryRun: true });
@@ -293,8 +285,8 @@ describe('a PF with idle VFs', () => {
     await unbindDevices(sim.host, [PF], true, ADMIN);
     expect(pf()).toMatchObject({ driver: 'igb', override: null });
     expect(vfsOf(sim.kernel, PF)).toEqual([]);
-    expect(readBooks(sim.host)).toEqual([]);
-    expect(readJournal(sim.host)).toEqual([]);
+    expect(readBooks(sim.host).books).toEqual([]);
+    expect(readJournal(sim.host).entries).toEqual([]);
   });
 
   test('put back on its driver by hand: unbind still brings its VFs', async () => {
@@ -381,7 +373,7 @@ describe('status of a PF that lost its VFs', () => {
 });
 
 test('VFs that are made while the lock is waited for keep their PF from being bound, and are known to unbind', async () => {
-  const locked = sim.kernel.tryLock(`${sim.host.lockDir}/group-10`);
+  const locked = sim.kernel.tryLock(`${sim.host.lockDir}/group-10`, false);
   const bind = failed(bindDevices(sim.host, [PF], null, ADMIN));
   await new Promise((r) => setTimeout(r, 50));
   const writer = sim.host.native.openWriter(sim.host.root);
@@ -393,22 +385,32 @@ test('VFs that are made while the lock is waited for keep their PF from being bo
   expect(all()).toBe(before);
 });
 
-test('while VFs come or go, the locks of their groups are held too', async () => {
+test("whoever changes a PF's VFs has its lock alone; whoever uses a VF has it shared, beside the VF's own", async () => {
   const seen = new Map<string, string[]>();
+  const alone = new Map<string, boolean>();
   const locked = (group: number): boolean => {
-    const fd = sim.kernel.tryLock(`${sim.host.lockDir}/group-${group}`);
+    const fd = sim.kernel.tryLock(`${sim.host.lockDir}/group-${group}`, true);
     if (fd !== null) sim.kernel.unlock(fd);
     return fd === null;
   };
   sim.kernel.fault = (path, value) => {
-    seen.set(`${path.split('/').at(-1)} ${value.trim()}`, [10, 11, 12].filter(locked).map(String));
+    const what = `${path.split('/').at(-1)} ${value.trim()}`;
+    seen.set(what, [10, 11, 12].filter(locked).map(String));
+    const fd = sim.kernel.tryLock(`${sim.host.lockDir}/group-10`, false);
+    if (fd !== null) sim.kernel.unlock(fd);
+    alone.set(what, fd === null);
     return null;
   };
   await create(2);
   expect(seen.get('sriov_numvfs 2')).toEqual(['10']);
-  expect(seen.get(`driver_override ${VARIANT}`)).toEqual(['10', '11', '12']);
+  expect(seen.get(`driver_override ${VARIANT}`)).toEqual(['10']);
   await removeVfs(sim.host, PF, ADMIN);
-  expect(seen.get('sriov_numvfs 0')).toEqual(['10', '11', '12']);
+  expect(seen.get('sriov_numvfs 0')).toEqual(['10']);
+  await create(2, 'netdev');
+  await bindDevices(sim.host, [VF], null, ADMIN);
+  // Shared: another VF's user goes on, whoever changes the PF's VFs waits.
+  expect(seen.get(`unbind ${VF}`)).toEqual(['11']);
+  expect(alone.get(`unbind ${VF}`)).toEqual(true);
   expect([10, 11, 12].filter(locked)).toEqual([]);
 });
 
@@ -456,7 +458,7 @@ describe('hostile content', () => {
       null,
     ];
     const on = { driver: 'igb', override: null };
-    const binding = newBinding(PF, 10, { owner: 'admin', name: null, managed: false }, on, on);
+    const binding = newBinding(sim.host, PF, 10, holdOf('admin'), on, on);
     for (const sriov of bad) {
       writeBinding(sim.host, { ...binding, sriov: sriov as never });
       expect(() => readBinding(sim.host, PF), JSON.stringify(sriov)).toThrow('is no binding');
@@ -470,7 +472,10 @@ describe('hostile content', () => {
           sriov: { from: state as never, to: sriov as never, numvfs_bytes: '0\n', autoprobe_bytes: null },
         },
       ]);
-      expect(() => readJournal(sim.host), JSON.stringify(sriov)).toThrow('is no journal entry');
+      expect(readJournal(sim.host), JSON.stringify(sriov)).toMatchObject({
+        entries: [],
+        bad: [{ why: 'is no journal entry of ours', addresses: expect.arrayContaining([PF]) }],
+      });
     }
     writeBinding(sim.host, { ...binding, vf_bindings: [{ ...binding, vf_bindings: [] }] });
     expect(() => readBinding(sim.host, PF)).toThrow('is no binding');
@@ -481,5 +486,12 @@ describe('hostile content', () => {
 
 test('locks: a group with a PF before the others, whatever its number', () => {
   const inventory = scanInventory(sim.host);
-  expect(groupLocks([30, 5, 10, null, 5], inventory)).toEqual(['group-10', 'group-5', 'group-30', 'group-none']);
+  const of = (...addresses: string[]) =>
+    locksOf(sim.host, inventory, addresses).map((l) => `${l.name}${l.shared ? ' shared' : ''}`);
+  expect(of('0000:22:00.0', '0000:26:01.0', PF, '0000:77:00.0', '0000:26:02.0')).toEqual([
+    'group-10',
+    'group-20',
+    'group-30',
+    'group-none',
+  ]);
 });

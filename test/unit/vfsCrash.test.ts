@@ -4,11 +4,21 @@ import { bindDevices } from '../../src/actions/bind.ts';
 import { finishJournal } from '../../src/actions/journal.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import { createVfs, listVfs, removeVfs } from '../../src/actions/vf.ts';
-import { readBinding, readBooks, removeBinding, writeBinding } from '../../src/binding/books.ts';
-import { readJournal, writeJournal } from '../../src/binding/journal.ts';
+import { readBooks, removeBinding, writeBinding } from '../../src/binding/books.ts';
+import { type JournalEntry, readJournal, writeJournal } from '../../src/binding/journal.ts';
 import { changing } from '../../src/binding/session.ts';
 import { scanInventory } from '../../src/pci/inventory.ts';
-import { ADMIN, ALLOW, AT, all, create, driversOf, failed, PF, pf, sim, start, VARIANT, VF, VFS } from '../mock/pf.ts';
+import { ADMIN, ALLOW, AT, all, create, driversOf, failed, PF, pf, sim, start, VARIANT, VFS } from '../mock/pf.ts';
+
+/** What the next command that concerns the PF finds and puts right. */
+const recover = () =>
+  changing(
+    sim.host,
+    scanInventory(sim.host),
+    { addresses: [PF] },
+    { deadlineMs: 30_000 },
+    async ({ recovered }) => recovered,
+  );
 
 /** What each command of this page does, for the two properties below. */
 const KINDS: Record<
@@ -53,7 +63,7 @@ for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
           const e = await failed(run());
           expect(e.exit, `${how} on ${path}: ${e.message}`).toBe(1);
           expect(all(), `${how} on ${path}: ${e.message}`).toBe(before);
-          expect(readJournal(sim.host)).toEqual([]);
+          expect(readJournal(sim.host).entries).toEqual([]);
         }
       }
     }, 120_000);
@@ -69,82 +79,50 @@ for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
         const crashed = sim.kernel.crashAfter(nth);
         void run();
         await crashed;
-        expect(readJournal(sim.host)).toHaveLength(1);
+        expect(readJournal(sim.host).entries).toHaveLength(1);
         const options = { deadlineMs: 30_000 };
-        await changing(sim.host, scanInventory(sim.host), [10], options, async () => {});
+        await changing(sim.host, scanInventory(sim.host), { addresses: [PF] }, options, async () => {});
         expect(all(), `crash before write ${nth + 1}`).toBe(
           name === 'remove' || name === 'unbind the PF' ? after : before,
         );
-        expect(readJournal(sim.host)).toEqual([]);
+        expect(readJournal(sim.host).entries).toEqual([]);
       }
     });
   });
 }
 
 describe('a crash around the books', () => {
-  /** The journal as it stood while the command ran: what a process that dies then leaves. */
-  async function ranWith(run: () => Promise<unknown>): Promise<ReturnType<typeof readJournal>> {
-    let journal: ReturnType<typeof readJournal> = [];
-    sim.kernel.fault = () => {
-      journal = readJournal(sim.host);
-      return null;
-    };
-    await run();
-    sim.kernel.fault = () => null;
-    return journal;
-  }
-  const recovered = () => changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 30_000 }, async (_w, l) => l);
-
-  for (const [name, { from, prepare, run }] of Object.entries(KINDS)) {
-    test(`${name}: written, the journal not yet gone: it had been done`, async () => {
-      await start(from);
-      await prepare?.();
-      const journal = await ranWith(run);
-      const after = all();
-      expect(journal).toHaveLength(1);
-      for (const entry of journal) writeJournal(sim.host, entry);
-      expect(await recovered()).toHaveLength(1);
-      expect(all()).toBe(after);
-      expect(readJournal(sim.host)).toEqual([]);
-    });
-  }
-
-  test('half of the books of new VFs written: they are finished', async () => {
-    const journal = await ranWith(() => create(4));
-    const after = all();
-    for (const entry of journal) writeJournal(sim.host, entry);
-    removeBinding(sim.host, VF);
-    await recovered();
-    expect(all()).toBe(after);
-    expect(readJournal(sim.host)).toEqual([]);
-  });
-
-  test('through 0, and only the books of a VF that went are there, at the address of a new one: they are not taken for its own', async () => {
-    await start('mixed');
-    const old = readBinding(sim.host, VF);
-    const journal = await ranWith(() => create(2));
-    const after = all();
-    for (const left of ['old', 'none'] as const) {
-      for (const entry of journal) writeJournal(sim.host, { ...entry, started: new Date().toISOString() });
-      for (const vf of VFS) removeBinding(sim.host, vf);
-      if (left === 'old' && old) writeBinding(sim.host, old);
-      await new Promise((r) => setTimeout(r, 2));
-      await recovered();
-      expect(all(), left).toBe(after);
-    }
-    expect(readBinding(sim.host, VF)?.before).toEqual({ driver: null, override: null });
-  });
-
-  test('the PF written, the books of its VFs still there: they go', async () => {
-    await start('mixed');
-    const vf = readBinding(sim.host, VF);
-    const journal = await ranWith(() => bindDevices(sim.host, [PF], null, ALLOW));
-    const after = all();
-    for (const entry of journal) writeJournal(sim.host, entry);
-    if (vf) writeBinding(sim.host, vf);
-    await recovered();
-    expect(all()).toBe(after);
-  });
+  // VFs for the host are in no books.
+  for (const [name, { from, prepare, run }] of Object.entries(KINDS).filter(([n]) => n !== 'create for the host'))
+    for (const left of ['none of the books written', 'all of the books written'])
+      test(`${name}: its mark is there and ${left}: it had been done`, async () => {
+        await start(from);
+        await prepare?.();
+        const before = readBooks(sim.host).books;
+        const marked: JournalEntry[] = [];
+        const folder = sim.host.bindingsDir;
+        // The books are about to be written.
+        Object.defineProperty(sim.host, 'bindingsDir', {
+          configurable: true,
+          get: () => {
+            marked.push(...readJournal(sim.host).entries.filter((e) => e.mark === 'done'));
+            return folder;
+          },
+        });
+        await run();
+        Object.defineProperty(sim.host, 'bindingsDir', { value: folder });
+        const after = all();
+        const [entry] = marked;
+        if (entry === undefined) throw new Error('it was never marked');
+        writeJournal(sim.host, entry);
+        if (left.startsWith('none')) {
+          for (const b of readBooks(sim.host).books) removeBinding(sim.host, b.address);
+          for (const b of before) writeBinding(sim.host, b);
+        }
+        expect(await recover()).toHaveLength(1);
+        expect(all()).toBe(after);
+        expect(readJournal(sim.host).entries).toEqual([]);
+      });
 });
 
 describe('journal undo and resume, asked for by the admin', () => {
@@ -170,7 +148,7 @@ describe('journal undo and resume, asked for by the admin', () => {
           const result = await finishJournal(sim.host, [], direction, ADMIN);
           expect(result.changed).toBe(true);
           expect(all(), `dead before write ${nth + 1}`).toBe(direction === 'undo' ? before : after);
-          expect(readJournal(sim.host)).toEqual([]);
+          expect(readJournal(sim.host).entries).toEqual([]);
         }
       });
 });
@@ -179,7 +157,7 @@ test('dead before all VFs were there: whoever finishes it waits for them', async
   const crashed = sim.kernel.crashAfter(0);
   void create(4);
   await crashed;
-  const [entry] = readJournal(sim.host);
+  const [entry] = readJournal(sim.host).entries;
   await start('none');
   pf().vfsLate = true;
   const writer = sim.host.native.openWriter(sim.host.root);
@@ -189,26 +167,38 @@ test('dead before all VFs were there: whoever finishes it waits for them', async
   if (entry !== undefined) writeJournal(sim.host, entry);
   await finishJournal(sim.host, [], 'resume', ADMIN);
   expect(driversOf()).toEqual(Array(4).fill(VARIANT));
-  expect(readBooks(sim.host).map((b) => [b.address, b.group])).toEqual(VFS.map((a, n) => [a, 11 + n]));
+  expect(readBooks(sim.host).books.map((b) => [b.address, b.group])).toEqual(VFS.map((a, n) => [a, 11 + n]));
 });
 
-test('VFs that a guest has by now outlive the recovery of a dead create', async () => {
+test('VFs that a guest has by now outlive the recovery of a dead create, which is named until they are free', async () => {
+  const before = all();
   const crashed = sim.kernel.crashAfter(9);
   void create(4);
   await crashed;
+  const halfWay = driversOf();
   sim.kernel.openBy = [{ pid: 9, command: 'qemu', path: '/dev/vfio/11' }];
-  const lines = await changing(sim.host, scanInventory(sim.host), [10], { deadlineMs: 30_000 }, async (_w, l) => l);
-  expect(lines.join()).toContain(`keeps its 4 VFs`);
-  expect(driversOf().slice(0, 3)).toEqual([VARIANT, VARIANT, VARIANT]);
-  expect(pf().autoprobe).not.toBe(false);
-  expect(readJournal(sim.host)).toEqual([]);
+  expect(await failed(create(4))).toMatchObject({ code: 'HOSTDEV_GUARD', exit: 5 });
+  for (const direction of ['undo', 'resume'] as const) {
+    const { changed, kept } = await finishJournal(sim.host, [], direction, ADMIN);
+    if (direction === 'resume') continue;
+    expect(changed).toBe(false);
+    expect(kept).toMatchObject([{ address: PF, by: 'guard', reason: expect.stringContaining('process 9 (qemu)') }]);
+    expect(driversOf()).toEqual(halfWay);
+    expect(readJournal(sim.host).entries).toMatchObject([{ mark: null }]);
+    // Another device is bound all the same.
+    await bindDevices(sim.host, ['0000:22:00.0'], null, ADMIN);
+    await unbindDevices(sim.host, ['0000:22:00.0'], false, ADMIN);
+  }
+  sim.kernel.openBy = [];
+  await removeVfs(sim.host, PF, ADMIN);
+  expect(all()).toBe(before);
 });
 
 test('a write of sriov_numvfs that hangs and holds the PF: exit 9, the journal says so, list answers, the next command puts it right', async () => {
   const before = all();
   sim.kernel.fault = (path) => (path.endsWith('sriov_numvfs') ? 'hang' : null);
   expect(await failed(create())).toMatchObject({ code: 'HOSTDEV_TIMEOUT', exit: 9 });
-  expect(readJournal(sim.host)).toMatchObject([{ state: 'pending', devices: [{ address: PF }] }]);
+  expect(readJournal(sim.host).entries).toMatchObject([{ state: 'pending', devices: [{ address: PF }] }]);
   expect(listVfs(sim.host, PF).vfs).toEqual([]);
   expect(await failed(create())).toMatchObject({ code: 'HOSTDEV_STUCK' });
   sim.kernel.fault = () => null;
@@ -216,5 +206,5 @@ test('a write of sriov_numvfs that hangs and holds the PF: exit 9, the journal s
   await createVfs(sim.host, PF, 2, 'vfio', ADMIN);
   await removeVfs(sim.host, PF, ADMIN);
   expect(all()).toBe(before);
-  expect(readJournal(sim.host)).toEqual([]);
+  expect(readJournal(sim.host).entries).toEqual([]);
 });

@@ -2,7 +2,7 @@
 import type { Host } from '../../host/host.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
 import { groupNow, vfLinks } from '../../pci/vfLinks.ts';
-import { readBinding } from '../books.ts';
+import { isGuest, readBinding } from '../books.ts';
 import type { Usage, Use } from '../guards.ts';
 
 const NAMED = 4;
@@ -28,8 +28,8 @@ export function vfUses(host: Host, pf: PciDevice, vfs: readonly PciDevice[], usa
   if (count === 0) return [];
   const used = vfs.flatMap((vf) => {
     // What the admin or boot has bound and nobody uses is idle; its books come back with it.
-    const claim = readBinding(host, vf.address)?.claims.find((c) => c.owner.startsWith('domain:'));
-    if (claim !== undefined) return [`${vf.address} belongs to ${claim.name ?? claim.owner}`];
+    const hold = readBinding(host, vf.address)?.holds.find(isGuest);
+    if (hold !== undefined) return [`${vf.address} belongs to ${hold.name ?? hold.owner}`];
     const [first] = usageOf(vf).uses;
     return first === undefined ? [] : [`${vf.address}: ${first.reason}`];
   });

@@ -1,0 +1,144 @@
+/**
+ * Whether the guest behind a hold is there. hostdev calls no libvirt; the witnesses are the processes that hold the device's nodes, libvirt's own state below /run, the
+ * guest's lock while a hook of it is at work, and, between prepare's end and QEMU's opening of the device, the libvirtd that called prepare.
+ */
+import { existsSync } from 'node:fs';
+import type { Holder } from '../addon/native.ts';
+import { now } from '../clock.ts';
+import type { Host } from '../host/host.ts';
+import { heldBy } from '../pci/holders.ts';
+import { vfioNodes } from '../pci/nodes.ts';
+import { makeFolder, removeFile, replaceFile } from '../store/files.ts';
+import { type Binding, type Hold, isGuest, isSameDevice, ownerText } from './books.ts';
+
+/** Longer than any start takes: then a guest that was prepared and is nowhere to be seen is not starting any more. */
+const STARTING_MS = 5 * 60_000;
+
+/** `holds`: a process has the device. `starts`: prepare is at work or has been. `runs`: libvirt has the guest, but nobody the device (it was unplugged). `unknown`: it could not be looked at. */
+export type Presence = 'holds' | 'starts' | 'runs' | 'gone' | 'unknown';
+
+/** What one look shows of the guests in the books. */
+export type Witness = {
+  presence: (b: Binding, hold: Hold) => Presence;
+  holders: (b: Pick<Binding, 'address' | 'group'>) => Holder[];
+};
+
+/**
+ * Looks once for all of `bindings`. `leftMs`: how long udev's own look at a fresh node may be waited for. Costs a walk through proc/[pid]/fd where a guest has a
+ * hold, and none otherwise, unless `always` asks for the holders.
+ */
+export async function witness(
+  host: Host,
+  bindings: readonly Binding[],
+  leftMs: number,
+  always = false,
+): Promise<Witness> {
+  const looked = bindings.filter((b) => always || b.holds.some(isGuest));
+  const nodesOf = new Map(
+    looked.map((b) => [b.address, vfioNodes(host, { address: b.address, iommu_group: b.group })]),
+  );
+  const nodes = [...new Set([...nodesOf.values()].flat())];
+  const found = nodes.length === 0 ? { holders: [], unreadable: 0 } : await heldBy(host, nodes, leftMs);
+  const holders: Witness['holders'] = (b) => found.holders.filter((h) => nodesOf.get(b.address)?.includes(h.path));
+  return {
+    holders,
+    presence: (b, hold) => {
+      if (holders(b).length > 0) return 'holds';
+      if (isAtWork(host, hold) || isStarting(host, b, hold)) return 'starts';
+      if (libvirtHas(host, hold)) return 'runs';
+      // Who may not see every process cannot say that nobody has it.
+      return found.unreadable > 0 && host.isReal ? 'unknown' : 'gone';
+    },
+  };
+}
+
+/** The first hold of another guest than `owner` that keeps the device: its guest has it, or is starting. One that runs without the device had it unplugged. */
+export function keptBy(look: Witness, b: Binding | null, owner: string): { hold: Hold; reason: string } | null {
+  for (const hold of b?.holds ?? []) {
+    if (b === null || hold.owner === owner || !isGuest(hold)) continue;
+    const reason = keptText(look, b, hold);
+    if (reason !== null) return { hold, reason };
+  }
+  return null;
+}
+
+/** How a guest's hold is told where it keeps the device; null where it does not. */
+function keptText(look: Witness, b: Binding, hold: Hold): string | null {
+  const is = look.presence(b, hold);
+  const it = `it belongs to ${ownerText(hold)}`;
+  const [holder] = look.holders(b);
+  if (is === 'holds' && holder !== undefined)
+    return `${it}; process ${holder.pid} (${holder.command}) holds ${holder.path}`;
+  if (is === 'starts') return `${it}, which is starting`;
+  return is === 'unknown' ? `${it}, and whether that guest has it could not be looked at` : null;
+}
+
+/** The holds whose guest is nowhere to be seen, in the books of a device that is there. */
+export const deadHolds = (host: Host, look: Witness, b: Binding): Hold[] =>
+  isSameDevice(host, b) ? b.holds.filter((h) => isGuest(h) && look.presence(b, h) === 'gone') : [];
+
+const uuidOf = (hold: Pick<Hold, 'owner'>): string => hold.owner.slice('domain:'.length);
+
+/** The guest's lock is held from the beginning of each of its hook calls to its end, a slow release's too. */
+function isAtWork(host: Host, hold: Hold): boolean {
+  const file = `${host.lockDir}/domain-${uuidOf(hold)}`;
+  if (!existsSync(file)) return false;
+  try {
+    const fd = host.native.tryLock(file, true);
+    if (fd === null) return true;
+    host.native.unlock(fd);
+    return false;
+  } catch {
+    return false; // not ours to lock: the other witnesses tell
+  }
+}
+
+function isStarting(host: Host, b: Binding, hold: Hold): boolean {
+  const prepared = b.prepared[hold.owner];
+  if (prepared === undefined || existsSync(`${host.startedDir}/${uuidOf(hold)}`)) return false;
+  const ago = now() - prepared;
+  return ago >= 0 && ago < STARTING_MS && (hold.libvirt === null || host.native.processRuns(hold.libvirt));
+}
+
+/** The pid in libvirt's own state of the guest counts, not the file: both outlive a libvirtd that was killed. */
+function libvirtHas(host: Host, hold: Hold): boolean {
+  if (hold.name === null || hold.name === '' || hold.name.includes('/')) return false;
+  const pid = guestPid(host, hold.name);
+  return pid === undefined ? false : pid === null || host.list(host.process(pid)) !== null;
+}
+
+/** More than libvirt writes before the pid in its status file. */
+const STATUS_BYTES = 1024 * 1024;
+
+/** The process of a guest by libvirt's state; null when it names none yet, undefined when there is no state. */
+function guestPid(host: Host, name: string): number | null | undefined {
+  const text = quiet(() => host.read(`${host.guests}/${name}.pid`, 32));
+  if (text !== null && /^\d{1,10}$/.test(text.trim())) return Number(text);
+  const status = quiet(() => host.read(`${host.guests}/${name}.xml`, STATUS_BYTES));
+  if (status === null) return undefined;
+  const pid = /<domstatus\b[^>]*\bpid='(\d{1,10})'/.exec(status)?.[1];
+  return pid === undefined || pid === '0' ? null : Number(pid);
+}
+
+const quiet = (read: () => string | null): string | null => {
+  try {
+    return read();
+  } catch {
+    return '';
+  }
+};
+
+/** The guest that libvirt says a process is, by its name; null when none is. */
+export function guestOf(host: Host, pid: number): string | null {
+  const names = (host.list(host.guests) ?? []).filter((n) => n.endsWith('.pid')).map((n) => n.slice(0, -4));
+  return names.find((name) => guestPid(host, name) === pid) ?? null;
+}
+
+/** QEMU is up (hook operation `started`): from here on only who holds the device tells. */
+export function markStarted(host: Host, uuid: string): void {
+  makeFolder(host.startedDir);
+  replaceFile(`${host.startedDir}/${uuid}`, '');
+}
+
+/** The guest is prepared anew, or has ended. */
+export const forgetStarted = (host: Host, uuid: string): void => removeFile(`${host.startedDir}/${uuid}`);

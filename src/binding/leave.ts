@@ -1,0 +1,82 @@
+/**
+ * May these devices leave their drivers now? Asked right before every unbind and before VFs are taken away, by whoever moves a device: command, hook, undo, recovery.
+ * perform.ts is the only one that writes an unbind or a number of VFs, and it asks here first, so nobody can go round it; a mount that was made since the plan is seen.
+ */
+import { HostdevError } from '../errors.ts';
+import type { Address } from '../pci/address.ts';
+import type { Inventory } from '../pci/inventory.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
+import { vfLinks } from '../pci/vfLinks.ts';
+import type { Access } from './access.ts';
+import { isGuest, ownerText, readBinding } from './books.ts';
+import { firm, judge, type Layer, type Lifts, type Refusal, refuse, type Usage } from './guards.ts';
+import { witness } from './guests.ts';
+import { devicesNow } from './observe.ts';
+import { readUsages } from './usage.ts';
+
+/** What a transaction may pass by: the layer that it is of, and what is lifted for a device. */
+export type Permit = { layer: Layer; lifts: (address: Address) => Lifts };
+
+/** Nothing is lifted. */
+export const NO_ALLOWANCE: Permit = { layer: 'bind', lifts: () => () => false };
+
+export type Leaving = Access & { inventory: Inventory; permit: Permit };
+
+/** The devices that may not leave, each with the error that says why: HOSTDEV_GUARD or HOSTDEV_IN_USE. */
+export async function mayLeave(work: Leaving, addresses: readonly Address[]): Promise<Map<Address, HostdevError>> {
+  const { host, inventory, permit } = work;
+  const devices = devicesNow(host, inventory, addresses);
+  const refused = new Map<Address, HostdevError>();
+  const usages = await readUsages(work, devices);
+  for (const device of devices) {
+    const { address } = device;
+    const usage = usages.get(address) ?? { uses: [], unmeasured: [] };
+    const layer = isVfioDriver(host, address, device.driver) ? 'unbind' : permit.layer;
+    const judged = { device, usage, target: null, denylistOff: true, real: host.isReal, layer };
+    const { refusals } = judge(judged, permit.lifts(address));
+    const error = caught(refusals);
+    if (error !== null) refused.set(address, error);
+  }
+  return refused;
+}
+
+function caught(refusals: readonly Refusal[]): HostdevError | null {
+  try {
+    refuse(refusals);
+    return null;
+  } catch (e) {
+    if (e instanceof HostdevError) return e;
+    throw e;
+  }
+}
+
+/**
+ * A refusal for each use of a VF of `pf`: they all go when their number changes, so one guest's VF keeps them all. `owner`: whose hold is none in the way; null is
+ * everybody's but a guest's. No allowance lifts them. Raises HOSTDEV_STORE_CORRUPT.
+ */
+export async function vfRefusals(work: Leaving, pf: Address, owner: string | null): Promise<Refusal[]> {
+  const { host } = work;
+  const vfs = devicesNow(host, work.inventory, vfLinks(host, pf));
+  const usages = await readUsages(work, vfs);
+  const books = new Map(vfs.flatMap(({ address }) => [[address, readBinding(host, address)] as const]));
+  const look = await witness(
+    host,
+    [...books.values()].flatMap((b) => b ?? []),
+    work.deadline.left,
+  );
+  return vfs.flatMap((vf) => {
+    const b = books.get(vf.address) ?? null;
+    const foreign = (b?.holds ?? []).filter((h) =>
+      isGuest(h) ? b !== null && look.presence(b, h) !== 'gone' : owner !== null && h.owner !== owner,
+    );
+    const { uses, unmeasured }: Usage = usages.get(vf.address) ?? { uses: [], unmeasured: [] };
+    const why = [
+      ...foreign.map((h) => `it belongs to ${ownerText(h)}`),
+      ...uses.map((u) => u.reason),
+      ...(host.isReal ? unmeasured : []).map((what) => `it is not known, ${what} could not be looked at`),
+    ];
+    return why.map((reason) =>
+      firm({ guard: 'in-use', address: vf.address, reason: `this VF of ${pf} is in use: ${reason}` }),
+    );
+  });
+}
