@@ -77,6 +77,7 @@ export async function working<T>(
     );
   if (host.isReal && process.geteuid?.() !== 0)
     throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
+  for (const folder of [host.journalDir, host.bindingsDir, host.quarantineDir]) sweepLitter(folder);
   const work = openWork(host, options, inventory);
   try {
     return await body(work);
@@ -174,7 +175,6 @@ export async function putRight(
   { addresses, owner }: Asked,
   asked?: Direction,
 ): Promise<Recovery> {
-  for (const folder of [work.host.journalDir, work.host.bindingsDir, work.host.quarantineDir]) sweepLitter(folder);
   const recovery = await recover(work, entries, asked);
   const kept = new Set(recovery.kept.map((k) => k.address));
   const done = await endDeadHolds(

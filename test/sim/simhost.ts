@@ -185,6 +185,9 @@ export function useSimHosts(): { start(description: HostDescription): Promise<Si
 /** HOSTDEV_SIM_FULL=1: every case, not only one of those that are much alike. */
 export const FULL = process.env.HOSTDEV_SIM_FULL === '1';
 
+/** HOSTDEV_STORM=1 (`npm run storm`): every way at every point, and thousands of kills by chance. */
+export const STORM = process.env.HOSTDEV_STORM === '1';
+
 /** Two at a time: a case is mostly a process that starts, or a wait. */
 export async function inPairs(cases: (() => Promise<void>)[]): Promise<void> {
   const queue = [...cases];

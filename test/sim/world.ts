@@ -283,8 +283,10 @@ export function journalled(host: Host): { addresses: string[]; entries: JournalE
 
 export const booked = (host: Host): string[] => readBooks(host).books.map((b) => b.address);
 
+export type BookText = Record<string, string>;
+
 /** The books, each device with what matters of it. */
-export const bookText = (host: Host): Record<string, string> =>
+export const bookText = (host: Host): BookText =>
   Object.fromEntries(
     readBooks(host).books.map(({ address, holds, before, after, sriov, vf_bindings }) => [
       address,
