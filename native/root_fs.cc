@@ -93,7 +93,7 @@ struct CloseDir {
 Failure open_root(const std::string& root, Root& out) {
   Fd fd(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!fd.ok()) return {errno, "open", root};
-  out = root_of(std::move(fd));
+  out = {std::move(fd), root == "/"};
   return {};
 }
 

@@ -35,8 +35,7 @@ export async function finishJournal(
   const inventory = scanInventory(host);
   return working(host, options, inventory, async (work) => {
     const addresses = entries.flatMap((e) => [...namedBy(e)]);
-    const chosen = new Set(entries.map((e) => e.id));
-    const locked = await lockDevices(work, addresses, () => scanInventory(host), chosen);
+    const locked = await lockDevices(work, addresses, () => scanInventory(host), entries);
     try {
       work.inventory = locked.inventory;
       const { done, kept } = await recover(work, locked.entries, direction);

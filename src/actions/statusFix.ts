@@ -13,7 +13,7 @@ import { readQuarantine } from '../binding/quarantine.ts';
 import { lockDevices, putRight, working } from '../binding/session.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { type Inventory, scanInventory } from '../pci/inventory.ts';
+import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { groupNow } from '../pci/vfLinks.ts';
 import { Deadline } from '../store/locks.ts';
 import { ADMIN } from './bind.ts';
@@ -23,7 +23,7 @@ import type { ActionOptions } from './options.ts';
 export type Mended = { address: string; mended: boolean; by: 'guard' | null; text: string };
 
 /** Devices that are to be looked at together, and the unfinished transactions that join them. */
-type Part = { addresses: Address[]; entries: string[] };
+type Part = { addresses: Address[]; entries: JournalEntry[] };
 
 /** Finishes what the journal holds and mends the drift of every device; in a dry run only says what it would do. Raises what concerns all of it. */
 export async function fixStatus(host: Host, options: ActionOptions): Promise<Mended[]> {
@@ -31,27 +31,34 @@ export async function fixStatus(host: Host, options: ActionOptions): Promise<Men
   const { entries } = readJournal(host);
   const parts = partsOf(inventory, entries, readBooks(host).books);
   if (parts.length === 0) return [];
-  return working(host, options, inventory, async (work) => {
-    const mended: Mended[] = [];
-    for (const part of parts) {
-      // Each has the whole time: one that hangs leaves the others theirs.
-      const own: Work = { ...work, inventory, deadline: new Deadline(work.deadline.left || options.deadlineMs / 4) };
-      try {
-        mended.push(...(await fixPart(own, part, options)));
-      } catch (e) {
-        const [address = 'journal'] = part.addresses;
-        mended.push({ address, mended: false, by: null, text: `${address}: ${(e as Error).message}` });
+  const byAddress = new Map(inventory.byAddress);
+  return working(host, options, { ...inventory, byAddress }, async (work) => {
+    const mended: Mended[][] = parts.map(() => []);
+    const queue = [...parts.entries()];
+    const worker = async (): Promise<void> => {
+      for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+        const [i, part] = next;
+        // Each has the whole time: one that hangs leaves the others theirs.
+        const own: Work = { ...work, deadline: new Deadline(work.deadline.left || options.deadlineMs / 4) };
+        mended[i] = await fixPart(own, byAddress, part, options).catch((e: unknown) => {
+          const [address = 'journal'] = part.addresses;
+          return [{ address, mended: false, by: null, text: `${address}: ${(e as Error).message}` }];
+        });
       }
-    }
-    return mended;
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, worker));
+    return mended.flat();
   });
 }
+
+/** Parts have no device in common, and the kernel's files are another process' to wait for. */
+const AT_ONCE = 4;
 
 /** Everything in books and journal, put together where one entry names several devices, or a PF's entry those of its VFs. */
 function partsOf(inventory: Inventory, entries: readonly JournalEntry[], books: readonly Binding[]): Part[] {
   const partOf = new Map<Address, Part>();
   const parts = new Set<Part>();
-  const add = (addresses: Iterable<Address>, entry: string | null): void => {
+  const add = (addresses: Iterable<Address>, entry: JournalEntry | null): void => {
     const all = [...new Set(addresses)];
     const found = [...new Set(all.flatMap((a) => partOf.get(a) ?? []))];
     const part = found[0] ?? { addresses: [], entries: [] };
@@ -74,13 +81,18 @@ function partsOf(inventory: Inventory, entries: readonly JournalEntry[], books: 
     const withPf = pf !== null && entries.some((e) => e.devices.some((m) => m.address === pf));
     add(withPf ? [b.address, pf] : [b.address], null);
   }
-  for (const e of entries) add(namedBy(e), e.id);
+  for (const e of entries) add(namedBy(e), e);
   return [...parts];
 }
 
-async function fixPart(work: Work, part: Part, options: ActionOptions): Promise<Mended[]> {
+async function fixPart(
+  work: Work,
+  byAddress: Map<Address, PciDevice>,
+  part: Part,
+  options: ActionOptions,
+): Promise<Mended[]> {
   if (options.dryRun) {
-    const entries = part.entries.map((id) => ({
+    const entries = part.entries.map(({ id }) => ({
       address: id,
       mended: false,
       by: null,
@@ -88,9 +100,9 @@ async function fixPart(work: Work, part: Part, options: ActionOptions): Promise<
     }));
     return [...entries, ...(await mendBooks(work, part.addresses, options))];
   }
-  const locked = await lockDevices(work, part.addresses, () => asNow(work, part.addresses), new Set(part.entries));
+  const look = () => lookAgain(work, byAddress, part.addresses);
+  const locked = await lockDevices(work, part.addresses, look, part.entries);
   try {
-    work.inventory = locked.inventory;
     const { done, kept } = await putRight(work, locked.entries, part);
     const left = new Set(kept.map((k) => k.address));
     const rest = part.addresses.filter((a) => !left.has(a));
@@ -107,13 +119,16 @@ async function fixPart(work: Work, part: Part, options: ActionOptions): Promise<
   }
 }
 
-/** The part's devices as they are under the locks, without a scan of all others for each of a thousand parts. */
-function asNow({ host, inventory }: Work, addresses: readonly Address[]): Inventory {
-  const byAddress = new Map(inventory.byAddress);
+/** Brings the part's devices in the inventory up to date, under the locks, without a scan of all others for each of a thousand parts. */
+function lookAgain(
+  { host, inventory }: Work,
+  byAddress: Map<Address, PciDevice>,
+  addresses: readonly Address[],
+): Inventory {
+  const there = devicesNow(host, inventory, addresses);
   for (const a of addresses) byAddress.delete(a);
-  for (const d of devicesNow(host, inventory, addresses))
-    byAddress.set(d.address, { ...d, iommu_group: groupNow(host, d.address) });
-  return { ...inventory, byAddress };
+  for (const d of there) byAddress.set(d.address, { ...d, iommu_group: groupNow(host, d.address) });
+  return inventory;
 }
 
 async function mendBooks(work: Work, addresses: readonly Address[], options: ActionOptions): Promise<Mended[]> {

@@ -73,10 +73,11 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
         ? 'from'
         : 'to';
   const stuck = found.devices.filter((m) => readQuarantine(host, m.address) !== null);
-  const gone = found.devices.filter((m) => !stuck.includes(m) && isGone(work, m));
-  const moves = found.devices.filter((m) => !stuck.includes(m) && !gone.includes(m));
+  const rest = found.devices.filter((m) => !stuck.includes(m));
+  const gone = new Set(rest.filter((m) => isGone(work, m)));
+  const moves = rest.filter((m) => !gone.has(m));
   const permitted: Work = { ...work, permit: permitOf(found.lifted) };
-  const refused = await whatKeeps(permitted, moves, end);
+  const { refused, there } = await lookAhead(permitted, moves, end);
   if (refused.size > 0)
     return keep(
       work,
@@ -90,9 +91,13 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
     mark: end === 'from' ? 'back' : 'forward',
     books: withoutGone(found, gone),
   };
-  if (found.mark === null) writeJournal(host, { ...entry, devices: [...moves, ...stuck] });
+  // Where nothing moves there is no half way either.
+  const moving = stuck.length > 0 || moves.some((m) => !there.has(m.address));
+  if (found.mark === null && moving) writeJournal(host, { ...entry, devices: [...moves, ...stuck] });
   const isRelease = entry.kind === 'give-back' && isGuest(entry) && end === 'to';
-  const failures = isRelease ? await finishRelease(permitted, entry) : await finish(permitted, entry, end, stuck);
+  const failures = isRelease
+    ? await finishRelease(permitted, entry)
+    : await finish(permitted, entry, end, { stuck, there });
   for (const m of gone) applyBooks(host, [{ address: m.address, before: null, after: null }], 'after');
   const left = [
     ...stuck.map((m) => kept(m.address, stuckText(work, m.address), 'stuck')),
@@ -109,7 +114,9 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
     });
   return {
     done: [
-      ...gone.map((m) => `${m.address} is gone; forgot what an interrupted ${found.kind} (${found.id}) left of it`),
+      ...[...gone].map(
+        (m) => `${m.address} is gone; forgot what an interrupted ${found.kind} (${found.id}) left of it`,
+      ),
       ...moves
         .filter((m) => !failures.has(m.address))
         .map((m) => `${m.address} is on ${describeState(stateAt(work, m, end))}${vfText(m, end)} ${after}`),
@@ -128,10 +135,11 @@ async function finish(
   work: Work,
   entry: JournalEntry,
   end: End,
-  stuck: readonly Move[],
+  { stuck, there }: { stuck: readonly Move[]; there: ReadonlySet<Address> },
 ): Promise<Map<Address, unknown>> {
   const { host } = work;
-  const failures = await settle(work, end === 'from' ? [...entry.devices].reverse() : entry.devices, end);
+  const moves = entry.devices.filter((m) => !there.has(m.address));
+  const failures = await settle(work, end === 'from' ? moves.reverse() : moves, end);
   const notYet = new Set([...failures.keys(), ...stuck.map((m) => m.address)]);
   const books = booksAt(host, entry, end).filter((b) => !notYet.has(b.address));
   applyBooks(host, books, end === 'from' ? 'before' : 'after');
@@ -160,7 +168,7 @@ function keep(work: Work, entry: JournalEntry, kept: Kept[]): Recovery {
 
 /** A file that somebody else made, or of a device that was moved by hand: the locks that were taken are those of the kernel's group. */
 function deniedGroup({ host }: Work, m: Move): { address: Address; reason: string } | null {
-  if (host.list(host.device(m.address)) === null || isGone({ host }, m)) return null;
+  if (isGone({ host }, m)) return null;
   const group = groupNow(host, m.address);
   if (group === m.group) return null;
   const is = group === null ? 'in no IOMMU group' : `in IOMMU group ${group}`;
@@ -183,8 +191,13 @@ const permitOf = (lifted: readonly Lifted[]): Permit => ({
     lifted.some((l) => l.address === address && l.guard === use.guard && l.reason === use.reason),
 });
 
-/** What stands in the way of bringing moves to one end, by device, before any of them is touched. */
-async function whatKeeps(work: Work, moves: readonly Move[], end: End): Promise<Map<Address, HostdevError>> {
+/** What stands in the way of bringing moves to one end, by device, before any of them is touched; and the devices that are there already. */
+async function lookAhead(
+  work: Work,
+  moves: readonly Move[],
+  end: End,
+): Promise<{ refused: Map<Address, HostdevError>; there: Set<Address> }> {
+  const there = new Set<Address>();
   const leaving: Address[] = [];
   const refused = new Map<Address, HostdevError>();
   for (const m of moves) {
@@ -196,7 +209,11 @@ async function whatKeeps(work: Work, moves: readonly Move[], end: End): Promise<
     }
     const goal = goalOf(m, end);
     const { target } = goal;
-    if (now === null || (m.sriov === undefined && isThere(work, now, goal))) continue;
+    if (now === null) continue;
+    if (m.sriov === undefined && isThere(work, now, goal)) {
+      if (end === 'to' || now.overrideBytes === m.override_bytes) there.add(m.address);
+      continue;
+    }
     if (now.driver !== null && (now.driver !== target.driver || goal.any_host)) leaving.push(m.address);
     if (m.sriov === undefined) continue;
     const seen = { ...m.sriov, from: { ...m.sriov.from, numvfs: vfCount(work, m) }, to: m.sriov[end] };
@@ -213,7 +230,7 @@ async function whatKeeps(work: Work, moves: readonly Move[], end: End): Promise<
   };
   if (leaving.length > 0)
     for (const [a, e] of await mayLeave({ ...work, permit }, leaving)) if (!refused.has(a)) refused.set(a, e);
-  return refused;
+  return { refused, there };
 }
 
 function vfCount({ host }: Work, m: Move): number {
@@ -226,5 +243,7 @@ const stuckText = ({ host }: Work, address: Address): string => {
 };
 
 /** Without the books of devices that are no more. */
-const withoutGone = (e: JournalEntry, gone: readonly Move[]): JournalEntry['books'] =>
-  e.books.filter((b) => !gone.some((m) => m.address === b.address));
+function withoutGone(e: JournalEntry, gone: ReadonlySet<Move>): JournalEntry['books'] {
+  const addresses = new Set([...gone].map((m) => m.address));
+  return e.books.filter((b) => !addresses.has(b.address));
+}

@@ -188,8 +188,9 @@ export async function putRight(
 /** A release that could not be carried out, and a prepare whose guest never came: the devices that only such guests hold go back. */
 async function endDeadHolds(work: Work, addresses: readonly Address[], owner: string | undefined): Promise<string[]> {
   const { host } = work;
-  const pfs = new Set(addresses);
-  const vfs = work.inventory.devices.filter((d) => pfs.has(d.parent_addr ?? '')).map((d) => d.address);
+  const pfs = new Set(addresses.filter((a) => work.inventory.byAddress.get(a)?.dev_type === 'type-PF'));
+  const of = (d: PciDevice): boolean => d.parent_addr !== null && pfs.has(d.parent_addr);
+  const vfs = pfs.size === 0 ? [] : work.inventory.devices.filter(of).map((d) => d.address);
   const bindings = [...new Set([...addresses, ...vfs])].flatMap((a) => readBook(host, a) ?? []);
   const look = await witness(host, bindings, work.deadline.left);
   const lines: string[] = [];
@@ -230,26 +231,28 @@ export type Locked = {
 
 /**
  * Takes the locks of devices and of whatever unfinished transactions join with them. What these are is looked at again under the locks, and if more are needed by then all
- * are given up and taken anew. `scan` is the host as it is then. Raises HOSTDEV_TIMEOUT, HOSTDEV_INTERRUPTED.
+ * are given up and taken anew. `scan` is the host as it is then; `known`: only these entries, as they were read, may concern the devices. Raises HOSTDEV_TIMEOUT, HOSTDEV_INTERRUPTED.
  */
 export async function lockDevices(
   work: Work,
   addresses: readonly Address[],
   scan: () => Inventory,
-  entryIds?: ReadonlySet<string>,
+  known?: readonly JournalEntry[],
 ): Promise<Locked> {
   const { host } = work;
-  for (let inventory = work.inventory; ; ) {
-    const wanted = locksOf(host, inventory, joined(inventory, addresses, readSome(host, entryIds).entries).addresses);
+  const ids = known?.map((e) => e.id);
+  for (let inventory = work.inventory, before = known ?? readJournal(host).entries; ; ) {
+    const wanted = locksOf(host, inventory, joined(inventory, addresses, before).addresses);
     const unlock = await takeLocks(host, wanted, work.deadline, work.signal);
     try {
       inventory = scan();
-      const { entries, bad } = readSome(host, entryIds);
+      const { entries, bad } = readSome(host, ids);
       const now = joined(inventory, addresses, entries);
       const held = new Map(wanted.map((l) => [l.name, l.shared]));
       const lacks = locksOf(host, inventory, now.addresses).some(
         (l) => !held.has(l.name) || (held.get(l.name) === true && !l.shared),
       );
+      before = entries;
       if (!lacks) return { inventory, entries: now.entries, bad: [...bad, ...badBooks(host, bad)], unlock };
     } catch (e) {
       unlock();
@@ -260,9 +263,9 @@ export async function lockDevices(
 }
 
 /** Only known entries where there may be thousands: each is read when its turn has come. */
-function readSome(host: Host, ids: ReadonlySet<string> | undefined): { entries: JournalEntry[]; bad: BadFile[] } {
+function readSome(host: Host, ids: readonly string[] | undefined): { entries: JournalEntry[]; bad: BadFile[] } {
   if (ids === undefined) return readJournal(host);
-  return { entries: [...ids].flatMap((id) => readEntry(host, id) ?? []), bad: [] };
+  return { entries: ids.flatMap((id) => readEntry(host, id) ?? []), bad: [] };
 }
 
 /** Looked for only where something is wrong already, or never: a book that cannot be read raises for its own device. */
@@ -307,12 +310,23 @@ export function locksOf(host: Host, inventory: Inventory, addresses: Iterable<Ad
     const pf = device?.parent_addr == null ? undefined : inventory.byAddress.get(device.parent_addr);
     if (pf !== undefined) want(pf.iommu_group, true);
   }
-  const pfs = new Set(inventory.devices.filter((d) => d.dev_type === 'type-PF').map((d) => d.iommu_group));
+  const pfs = pfGroups(inventory);
   const rank = (g: number | null): number => (pfs.has(g) ? 0 : 2 ** 32) + (g ?? 2 ** 31);
-  return [...wanted]
-    .sort(([a], [b]) => rank(a) - rank(b))
-    .map(([group, shared]) => ({ name: `group-${group ?? 'none'}`, shared }));
+  return [...wanted].sort(([a], [b]) => rank(a) - rank(b)).map(([group, shared]) => lockName(group, shared));
 }
+
+/** Asked for a thousand times of one scan. */
+const PF_GROUPS = new WeakMap<readonly PciDevice[], ReadonlySet<number | null>>();
+
+function pfGroups({ devices }: Inventory): ReadonlySet<number | null> {
+  const known = PF_GROUPS.get(devices);
+  if (known !== undefined) return known;
+  const groups = new Set(devices.filter((d) => d.dev_type === 'type-PF').map((d) => d.iommu_group));
+  PF_GROUPS.set(devices, groups);
+  return groups;
+}
+
+const lockName = (group: number | null, shared: boolean): LockName => ({ name: `group-${group ?? 'none'}`, shared });
 
 function bookedGroup(host: Host, address: Address): number | null {
   try {

@@ -211,9 +211,14 @@ export class Host {
 
   /** The boot that the kernel is in; null where that is not to be told (a static tree). */
   get boot(): string | null {
-    const text = this.read(this.bootId);
-    return text !== null && /^[0-9a-f-]{36}$/.test(text) ? text : null;
+    if (this.#boot === undefined) {
+      const text = this.read(this.bootId);
+      this.#boot = text !== null && /^[0-9a-f-]{36}$/.test(text) ? text : null;
+    }
+    return this.#boot;
   }
+
+  #boot: string | null | undefined;
 
   /** `proc/sys/kernel/osrelease`, null where it is not there (a static tree) or is not a plain word. */
   get release(): string | null {
