@@ -1,7 +1,8 @@
-/** `npm run bench [-- host|bind|vm|pools] [--write]`: prints the tables; with --write they go into docs/benchmarks.md. */
+/** `npm run bench [-- host|bind|engine|vm|pools] [--write]`: prints the tables; with --write they go into docs/benchmarks.md. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { benchBind } from './bindTime.ts';
+import { benchEngine } from './engine.ts';
 import { benchMachine } from './inMachine.ts';
 import { benchHost } from './onHost.ts';
 import { benchPools } from './pools.ts';
@@ -9,11 +10,12 @@ import { benchPools } from './pools.ts';
 const PAGE = 'docs/benchmarks.md';
 
 async function main(words: string[]): Promise<void> {
-  const all = !['host', 'bind', 'vm', 'pools'].some((w) => words.includes(w));
+  const all = !['host', 'bind', 'engine', 'vm', 'pools'].some((w) => words.includes(w));
   const machine = `Measured on ${new Date().toISOString().slice(0, 10)}, node ${process.versions.node}, Linux ${release()}, ${cpus().length} x ${cpus()[0]?.model ?? 'unknown CPU'}.`;
   for (const [name, measure] of [
     ['host', benchHost],
     ['bind', benchBind],
+    ['engine', benchEngine],
     ['vm', benchMachine],
     ['pools', benchPools],
   ] as const) {

@@ -33,7 +33,7 @@ function world(count: number): { description: HostDescription; addresses: string
   return { description: { drivers, devices }, addresses };
 }
 
-async function mounted<T>(description: HostDescription, body: (root: string) => Promise<T>): Promise<T> {
+export async function mounted<T>(description: HostDescription, body: (root: string) => Promise<T>): Promise<T> {
   const root = mkdtempSync(join(tmpdir(), 'hostdev-bench-'));
   const server = spawn(SIMHOST, [root], { stdio: ['pipe', 'pipe', 'inherit'] });
   try {

@@ -128,10 +128,10 @@ function hookSection(temp: string): string[] {
   const figures: Figure[] = [
     { what: 'empty static process', ms: [] },
     { what: 'hook, prepare of a domain without host devices', ms: [] },
-    { what: 'hook, an operation of no interest (started)', ms: [] },
+    { what: 'hook, an operation of no interest (reconnect)', ms: [] },
   ];
   const hook = (operation: string): string[] => [nativeExecutable(), 'hook', 'guest', operation, 'begin', '-'];
-  const commands = [[join(temp, 'empty')], hook('prepare'), hook('started')];
+  const commands = [[join(temp, 'empty')], hook('prepare'), hook('reconnect')];
   for (let round = 0; round < 5; round += 1) {
     figures.forEach((f, i) => {
       const { stdout, status } = spawnSync(

@@ -67,3 +67,20 @@ test('only host/, addon/ that scans for it and warm.ts that makes a host spell p
   );
   expect(spelled).toEqual([]);
 });
+
+test('no circles in binding/', () => {
+  const imports = new Map(
+    sources
+      .filter((f) => f.startsWith('src/binding/'))
+      .map((f) => [
+        f,
+        [...readFileSync(f, 'utf8').matchAll(/from '(\.[^']+)'/g)].map(([, t = '']) => normalize(join(dirname(f), t))),
+      ]),
+  );
+  // Whoever imports nothing that is left stands on the ground: in the end that is everybody.
+  for (let before = -1; before !== imports.size; ) {
+    before = imports.size;
+    for (const [file, targets] of [...imports]) if (!targets.some((t) => imports.has(t))) imports.delete(file);
+  }
+  expect([...imports.keys()]).toEqual([]);
+});
