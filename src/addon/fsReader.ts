@@ -79,7 +79,8 @@ export class FsReader implements NativeBinding {
       try {
         const seen = new Set<string>();
         for (const fd of this.readDir(root, `proc/${pid}/fd`)) {
-          const target = this.#quiet(() => this.readLink(root, `proc/${pid}/fd/${fd}`), '', []);
+          const link = this.#quiet(() => this.readLink(root, `proc/${pid}/fd/${fd}`), '', []);
+          const target = link?.replace(/ \(deleted\)$/, '') ?? null;
           if (target !== null && targets.includes(target) && !seen.has(target)) {
             seen.add(target);
             holders.push({

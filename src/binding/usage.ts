@@ -6,14 +6,14 @@ import type { Holder, KernelWriter } from '../addon/native.ts';
 import { sleep } from '../clock.ts';
 import { isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { Look, Tables } from '../host/look.ts';
+import { Look, plain, Tables } from '../host/look.ts';
 import type { Address } from '../pci/address.ts';
 import { heldBy, holdersOf, holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { hostNodes, isRdmaNode, vfioNodes } from '../pci/nodes.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline } from '../store/locks.ts';
-import { claimUse, diskUses } from './guards/disk.ts';
+import { claimUse, diskUses, unexplainedPoint } from './guards/disk.ts';
 import { displayUses } from './guards/display.ts';
 import { lacksInterface, networkUses } from './guards/network.ts';
 import { handedOn } from './guards/users.ts';
@@ -132,5 +132,9 @@ async function askClaim({ host, writer, deadline }: Reading, seen: Seen, disk: s
       seen.uses.push(claimUse(seen.look, disk));
   } catch (e) {
     seen.look.miss(isErrno(e, 'ENOENT') ? `${node}: ENOENT` : (e as Error).message);
+    const point = unexplainedPoint(seen.look);
+    if (point === null) return;
+    const reason = `what ${plain(point)} stands on is not to be seen, nor whether it is ${plain(disk)}`;
+    seen.uses.push({ guard: 'disk', reason, vital: true });
   }
 }

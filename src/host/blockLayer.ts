@@ -78,6 +78,29 @@ export class BlockLayer {
     return [...found.values()];
   }
 
+  /** Every block device by name. */
+  names(): string[] {
+    return [...this.#paths.keys()];
+  }
+
+  /** The devices in whose path a folder is. */
+  below(part: string): string[] {
+    return [...this.#paths].filter(([, path]) => path.includes(part)).map(([name]) => name);
+  }
+
+  /** True for a network block device that has a server: its size is not 0. */
+  isUsed(name: string): boolean {
+    const size = attribute(this.host, this.host.classLink('block', `${name}/size`))?.trim();
+    return size !== undefined && size !== '0';
+  }
+
+  /** {@link stack} of devices by their names. */
+  stackOf(names: readonly string[]): BlockDevice[] {
+    const found = new Map(names.map((name) => [name, { name, layer: 'own' as Layer, below: null as string | null }]));
+    this.climb(found);
+    return [...found.values()];
+  }
+
   /** Adds to `found` what lies on its members, until nothing new turns up: a ring (hostile or not) ends. */
   climb(found: Map<string, BlockDevice>): void {
     // A Map's iteration comes to what is added meanwhile.

@@ -56,6 +56,12 @@ export class Host {
   readonly addresses6 = 'proc/net/if_inet6';
   /** The local IPv4 addresses, without their interfaces. */
   readonly localAddresses = 'proc/net/fib_trie';
+  /** What is mounted of btrfs, by UUID; what the kernel serves over NVMe and iSCSI. */
+  readonly btrfs = 'sys/fs/btrfs';
+  readonly nvmet = 'sys/kernel/config/nvmet/subsystems';
+  readonly lio = 'sys/kernel/config/target/core';
+  readonly iscsiConnections = 'sys/class/iscsi_connection';
+  readonly nvmeControllers = 'sys/class/nvme';
   readonly iomem = 'proc/iomem';
   /** Every character device by its number, each a link to its device: what a function's drivers offer to user space, whatever they are. */
   readonly charDevices = 'sys/dev/char';

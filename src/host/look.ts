@@ -24,8 +24,8 @@ export class Tables {
   }
 
   /** What `make` made of these tables the first time it was asked for, for snapshots that cost something. */
-  once<T>(make: (host: Host) => T): T {
-    if (!this.#made.has(make)) this.#made.set(make, make(this.host));
+  once<T>(make: (host: Host, tables: Tables) => T): T {
+    if (!this.#made.has(make)) this.#made.set(make, make(this.host, this));
     return this.#made.get(make) as T;
   }
 

@@ -6,6 +6,8 @@ export type Mount = {
   point: string;
   type: string;
   source: string;
+  /** Options of the file system itself: "rw,lowerdir=/a:/b,upperdir=/c", "rw,vers=4.2,addr=10.0.0.5". */
+  options: string;
 };
 
 /** Mounts of proc/self/mountinfo; a line that is none is left out. */
@@ -14,12 +16,36 @@ export function parseMounts(lines: readonly string[]): Mount[] {
   for (const line of lines) {
     const f = line.split(' ');
     const dash = f.indexOf('-', 6);
-    const [number, point, type, source] = [f[2], f[4], f[dash + 1], f[dash + 2]];
+    const [number, point, type, source, options = ''] = [f[2], f[4], f[dash + 1], f[dash + 2], f[dash + 3]];
     if (dash < 0 || number === undefined || point === undefined || type === undefined || source === undefined) continue;
-    mounts.push({ number, point: unescapePath(point), type, source: unescapePath(source) });
+    mounts.push({
+      number,
+      point: unescapePath(point),
+      type,
+      source: unescapePath(source),
+      options: unescapePath(options),
+    });
   }
   return mounts;
 }
+
+/** The value of an option of a mount ("addr" of "rw,addr=10.0.0.5"); null when it has none. */
+export function mountOption({ options }: Mount, name: string): string | null {
+  // overlayfs writes a comma or colon of a path with a backslash before it (fs/overlayfs/super.c ovl_show_options).
+  const words = options.match(/(?:\\.|[^,\\])+/g) ?? [];
+  const found = words.find((w) => w.startsWith(`${name}=`));
+  return found === undefined ? null : found.slice(name.length + 1);
+}
+
+const REMOTE = /^(nfs4?|cifs|smb3|ceph|fuse\.(glusterfs|sshfs|ceph-fuse|s3fs)|glusterfs|lustre|gpfs|9p)$/;
+
+/** True for a file system that comes over the network. */
+export const isRemote = (m: Pick<Mount, 'type'>): boolean => REMOTE.test(m.type);
+
+/** Without one of these places the running system is lost, not only a file system of it. */
+const VITAL_POINTS = ['/', '/usr', '/etc', '/boot', '/boot/efi', '/efi', '/var', '/nix', '/nix/store'];
+
+export const isVitalPoint = (point: string): boolean => VITAL_POINTS.includes(point);
 
 /** Paths of proc/swaps: a device's node or a file. */
 export const parseSwaps = (lines: readonly string[]): string[] =>

@@ -56,6 +56,72 @@ export function uppersOf(look: Look, name: string): Upper[] {
   return [...uppers].map(([upper, isPart]) => ({ name: upper, isPart }));
 }
 
+/**
+ * True for an interface that lies on no other by its links and on no device of its own: ppp, WireGuard, GRE, an internal port of Open vSwitch. What carries it is not shown.
+ */
+export function isCarriedUnseen(look: Look, name: string): boolean {
+  const { host } = look;
+  const path = look.tables.once(interfacePaths).find((i) => i.name === name)?.path ?? '';
+  if (!path.includes('/virtual/')) return false;
+  const files = look.names(host.classLink('net', name));
+  const ports = look.names(host.classLink('net', `${name}/brif`));
+  return !files.some((f) => f.startsWith('lower_')) && ports.length === 0;
+}
+
+/** IFF_UP (include/uapi/linux/if.h), and a carrier as far as the driver tells. */
+export function isUp(look: Look, name: string): boolean {
+  const { host } = look;
+  const state = look.attribute(host.classLink('net', `${name}/operstate`))?.trim();
+  const flags = Number.parseInt(look.attribute(host.classLink('net', `${name}/flags`))?.trim() ?? '', 16);
+  return Number.isNaN(flags) ? state === 'up' : (flags & 1) === 1 && state !== 'down';
+}
+
+/** The interfaces that have a default route. */
+export function defaultInterfaces(look: Look): string[] {
+  const v4 = routes4(look).filter((r) => r.destination === 0 && r.mask === 0);
+  const v6 = look
+    .mayLines(look.host.routes6)
+    .map((l) => l.trim().split(/\s+/))
+    .filter((f) => f[1] === '00' && /^0{32}$/.test(f[0] ?? '') && f[9] !== 'lo');
+  return [...new Set([...v4.map((r) => r.name), ...v6.flatMap((f) => f[9] ?? [])])];
+}
+
+/** The interface over which packets to an address leave, by the longest route that fits; null when none does. */
+export function wayTo(look: Look, address: string): string | null {
+  const v4 = address.split('.');
+  if (v4.length === 4) {
+    const wanted = v4.reduce((a, b) => a * 256 + Number(b), 0) >>> 0;
+    const fits = routes4(look).filter((r) => (wanted & r.mask) >>> 0 === r.destination);
+    return fits.sort((a, b) => (b.mask >>> 0) - (a.mask >>> 0))[0]?.name ?? null;
+  }
+  const wanted = bits6(address);
+  if (wanted === null) return null;
+  const fits = look
+    .mayLines(look.host.routes6)
+    .map((l) => l.trim().split(/\s+/))
+    .map((f) => ({ name: f[9] ?? '', length: Number.parseInt(f[1] ?? '', 16), net: f[0] ?? '' }))
+    .filter((r) => r.name !== '' && r.name !== 'lo' && !Number.isNaN(r.length))
+    .filter((r) => (bitsOfHex(r.net) ?? '').slice(0, r.length) === wanted.slice(0, r.length));
+  return fits.sort((a, b) => b.length - a.length)[0]?.name ?? null;
+}
+
+const bitsOfHex = (hex: string): string | null =>
+  /^[0-9a-f]{32}$/i.test(hex)
+    ? [...hex].map((c) => Number.parseInt(c, 16).toString(2).padStart(4, '0')).join('')
+    : null;
+
+/** The 128 bits of an IPv6 address as text. */
+function bits6(address: string): string | null {
+  const [head = '', tail, more] = address.split('::');
+  if (more !== undefined) return null;
+  const words = (part: string): string[] => part.split(':').filter((w) => w !== '');
+  const [front, back] = [words(head), words(tail ?? '')];
+  const gap = tail === undefined ? 0 : 8 - front.length - back.length;
+  if (gap < 0 || front.length + back.length + gap !== 8) return null;
+  const all = [...front, ...Array<string>(gap).fill('0'), ...back];
+  return all.every((w) => /^[0-9a-f]{1,4}$/i.test(w)) ? bitsOfHex(all.map((w) => w.padStart(4, '0')).join('')) : null;
+}
+
 type Route = { name: string; destination: number; mask: number };
 
 /** proc/net/route (net/ipv4/fib_trie.c fib_route_seq_show): numbers are hex of the bytes as they lie in memory, read as little-endian here. */

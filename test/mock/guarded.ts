@@ -18,6 +18,8 @@ export type Case = Partial<Tree> & {
   /** Class and driver of the device, and what else it shows. */
   device?: Partial<Tree['devices'][number]>;
   held?: Holder[];
+  /** There are no nodes to ask. */
+  noNodes?: boolean;
   claimed?: string[];
   /** No driver has it. */
   driverless?: boolean;
@@ -60,7 +62,12 @@ export async function look(c: Case): Promise<{ host: Host; device: PciDevice; us
     kind: 'addon',
     holders: (_root, nodes) => ({ holders: held.filter((h) => nodes.includes(h.path)), unreadable: 0 }),
   });
-  const writer = { claimed: async (path: string) => claimed.includes(path) } as Partial<KernelWriter> as KernelWriter;
+  const writer = {
+    claimed: async (path: string) => {
+      if (c.noNodes) throw Object.assign(new Error('ENOENT'), { code: 'ENOENT', errno: -2 });
+      return claimed.includes(path);
+    },
+  } as Partial<KernelWriter> as KernelWriter;
   const found = scanInventory(host).byAddress.get(DEV);
   if (found === undefined) throw new Error(`${DEV} is not in the tree`);
   const usages = await readUsages({ host, writer, deadline: new Deadline(5000) }, [found]);

@@ -99,6 +99,63 @@ const ROWS: Row[] = [
   ],
   [
     'disk',
+    'a disk of a btrfs over several, of which mountinfo names another',
+    {
+      device: NVME,
+      block: { sda: DEV, sda2: DEV, sdb: null, sdb2: null },
+      files: { 'proc/self/mountinfo': mount('0:47', '/boot', '/dev/sdb2', 'btrfs') },
+      links: {
+        'sys/fs/btrfs/0a1b2c3d-0000-4000-8000-000000000001/devices/sda2': 'x',
+        'sys/fs/btrfs/0a1b2c3d-0000-4000-8000-000000000001/devices/sdb2': 'x',
+      },
+    },
+    /^sda2 is claimed by the btrfs that is mounted on \/boot$/,
+    true,
+  ],
+  [
+    'disk',
+    'the folders of an overlay that is the root',
+    {
+      device: NVME,
+      block: { sda: DEV },
+      files: {
+        'sys/class/block/sda/dev': '8:0\n',
+        'proc/self/mountinfo':
+          mount('8:0', '/media', '/dev/sda') +
+          '30 1 0:30 / / rw - overlay overlay rw,lowerdir=/media/a\\:b:/low,upperdir=/up,workdir=/w\n',
+      },
+    },
+    /^\/ is an overlay that stands on \/media\/a:b, which lies on sda$/m,
+    true,
+  ],
+  [
+    'disk',
+    'served to others by the kernel',
+    {
+      device: NVME,
+      block: { nvme0n1: DEV },
+      files: {
+        'sys/kernel/config/nvmet/subsystems/t/namespaces/1/device_path': '/dev/nvme0n1\n',
+        'sys/kernel/config/nvmet/subsystems/t/namespaces/1/enable': '1\n',
+        'sys/kernel/config/target/core/iblock_0/lun/udev_path': '/dev/nvme0n1\n',
+      },
+    },
+    /(nvmet \(t\)|the iSCSI target \(lun\)) serves nvme0n1 to others$/,
+  ],
+  [
+    'disk',
+    'no claim to be asked for, and a root that nothing explains',
+    {
+      device: NVME,
+      block: { nvme0n1: DEV },
+      files: { 'proc/self/mountinfo': mount('0:55', '/', '/dev/root', 'btrfs') },
+      noNodes: true,
+    },
+    /^what \/ stands on is not to be seen, nor whether it is nvme0n1$/,
+    true,
+  ],
+  [
+    'disk',
     'something of a kind that nobody knows above it',
     stacked('zram0', 'holders', { 'proc/self/mountinfo': '' }),
     /^zram0 is built on/,
@@ -113,6 +170,7 @@ const ROWS: Row[] = [
       links: { [`${AT}/block/sda2/holders/md0`]: 'x', 'sys/devices/virtual/block/md0/holders/dm-3': 'x' },
     },
     /^dm-3 is swap$/,
+    true,
   ],
   [
     'disk',
@@ -151,6 +209,7 @@ const ROWS: Row[] = [
       files: { 'proc/swaps': `${SWAPS}/dev/sda5                               partition\t999420\t0\t-2\n` },
     },
     /^sda5 is swap$/,
+    true,
   ],
   [
     'disk',
@@ -165,6 +224,7 @@ const ROWS: Row[] = [
       },
     },
     /^the swap file \/my disk\/swap lies on sda1$/,
+    true,
   ],
   [
     'disk',
@@ -212,12 +272,14 @@ const ROWS: Row[] = [
       files: { 'proc/swaps': `${SWAPS}/dev/cciss/c0d0p1 partition\t1\t0\t-2\n` },
     },
     /^cciss!c0d0p1 is swap$/,
+    true,
   ],
   [
     'disk',
     'a claim that sysfs does not explain',
     { device: NVME, block: { sda: DEV }, claimed: ['dev/sda'] },
     /^sda is claimed for itself alone/,
+    true,
   ],
   [
     'disk',
@@ -229,6 +291,7 @@ const ROWS: Row[] = [
       files: { 'sys/module/zfs/version': '2.3\n' },
     },
     /ZFS/,
+    true,
   ],
 ];
 

@@ -1,5 +1,18 @@
 /** The network guard, by every link that says what an interface is used for. */
-import { AT, type Case, DEFAULT, DEV, freeOf, NET, nic, ROUTE, type Row, refused, route } from '../mock/guarded.ts';
+import {
+  AT,
+  type Case,
+  DEFAULT,
+  DEV,
+  freeOf,
+  mount,
+  NET,
+  nic,
+  ROUTE,
+  type Row,
+  refused,
+  route,
+} from '../mock/guarded.ts';
 
 const ROWS: Row[] = [
   // Network.
@@ -94,6 +107,57 @@ const ROWS: Row[] = [
       },
     ),
     /^bond0 is part of br0, which has the default route$/,
+    true,
+  ],
+  [
+    'network',
+    'the way to an NFS server from which /var comes',
+    nic({
+      'proc/net/route': ROUTE + route('eth0', ...NET),
+      'proc/self/mountinfo':
+        '29 1 0:40 / /var rw - nfs4 nas:/var rw,vers=4.2,addr=192.168.1.9,clientaddr=192.168.1.2\n',
+    }),
+    /^eth0 is the way to 192\.168\.1\.9, where \/var \(nfs4\) is$/,
+    true,
+  ],
+  [
+    'network',
+    'the way to an NFS server of something that the system can do without, by IPv6',
+    nic({
+      'proc/net/ipv6_route': `20010db8000000000000000000000000 40 ${'0'.repeat(32)} 00 ${'0'.repeat(32)} 00000400 00000001 00000000 00000001     eth0\n`,
+      'proc/self/mountinfo': '29 1 0:40 / /srv rw - nfs4 nas:/srv rw,addr=2001:db8::9\n',
+    }),
+    /^eth0 is the way to 2001:db8::9, where \/srv \(nfs4\) is$/,
+  ],
+  [
+    'network',
+    'the way to an iSCSI target whose disk carries /var, below a bridge',
+    nic(
+      {
+        'proc/net/route': ROUTE + route('br0', ...NET),
+        'proc/self/mountinfo': mount('8:16', '/var', '/dev/sdb'),
+        'sys/class/iscsi_connection/connection1:0/persistent_address': '192.168.1.9\n',
+        'sys/devices/platform/host9/session1/target9:0:0/9:0:0:0/block/sdb/dev': '8:16\n',
+      },
+      {
+        net: { br0: null },
+        links: {
+          [`${AT}/net/eth0/master`]: '../../../../virtual/net/br0',
+          'sys/class/block/sdb': '../../devices/platform/host9/session1/target9:0:0/9:0:0:0/block/sdb',
+        },
+      },
+    ),
+    /^eth0 is the way to 192\.168\.1\.9, where a disk \(iSCSI\) of which sdb is mounted on \/var is$/,
+    true,
+  ],
+  [
+    'network',
+    'up below a tunnel that has the default route and shows nothing below it',
+    nic(
+      { [`${AT}/net/eth0/flags`]: '0x1003\n', 'proc/net/route': ROUTE + route('ppp0', DEFAULT, DEFAULT) },
+      { net: { ppp0: null } },
+    ),
+    /^eth0 is up and may carry ppp0, which has the default route$/,
     true,
   ],
   [

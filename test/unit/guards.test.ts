@@ -110,7 +110,7 @@ describe('not measured', () => {
     const writer = { claimed: async () => false } as Partial<KernelWriter> as KernelWriter;
     const usages = await readUsages({ host: gone.host, writer, deadline: new Deadline(1000) }, [gone.device]);
     expect(usages.get(DEV)?.uses).toEqual([
-      { guard: 'network', reason: expect.stringContaining('another network namespace') },
+      { guard: 'network', reason: expect.stringContaining('another network namespace'), vital: true },
     ]);
   });
 

@@ -1,28 +1,78 @@
 /** The disks of a function and what the host does with them: mounts, swap, stacks; and the exclusive claim that tells what sysfs does not (zfs, raw use). */
 import { type BlockDevice, type BlockLayer, blockLayer } from '../../host/blockLayer.ts';
+import type { Host } from '../../host/host.ts';
 import { type Look, plain } from '../../host/look.ts';
-import { type Mount, mountOf, parseMounts, parseSwaps } from '../../host/mounts.ts';
+import {
+  isRemote,
+  isVitalPoint,
+  type Mount,
+  mountOf,
+  mountOption,
+  parseMounts,
+  parseSwaps,
+} from '../../host/mounts.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
 import type { Use } from '../guards.ts';
 
-/** Where a running system lives: without one of these it is lost, not only a file system of it. */
-const VITAL_POINTS = new Set(['/', '/usr', '/var', '/etc', '/nix', '/nix/store']);
 /** Of a file system that containers have mounted a hundred times, so many places are named. */
 const NAMED_POINTS = 3;
 
-/** The uses of a function's disks, and the disks whose claim is still to be asked for because nothing else told of a use. */
+/** The uses of a function's disks, and the devices whose claim is still to be asked for because nothing else told of a use. */
 export type DiskUses = { uses: Use[]; unexplained: string[] };
+
+/** A use of one device of the stack. */
+type DiskUse = { disk: string; use: Use };
 
 export function diskUses(look: Look, device: Pick<PciDevice, 'address' | 'class'>): DiskUses {
   const layer = layerOf(look, device);
-  const own = layer?.stack(device.address) ?? [];
-  if (layer === null || own.length === 0) return { uses: [], unexplained: [] };
+  return layer === null ? { uses: [], unexplained: [] } : stackUses(look, layer, layer.stack(device.address));
+}
+
+/** What is done with block devices and everything on them. */
+export function stackUses(look: Look, layer: BlockLayer, own: readonly BlockDevice[]): DiskUses {
+  if (own.length === 0) return { uses: [], unexplained: [] };
   const mounts = parseMounts(look.mustLines(look.host.mountinfo));
   const stack = new Map(own.map((d) => [d.name, d]));
   addLoops(layer, stack, mounts);
-  const uses = [...mounted(layer, stack, mounts), ...swaps(look, layer, stack, mounts), ...built(layer, stack)];
-  const disks = [...stack.values()].filter((d) => d.layer === 'own' || d.layer === 'head');
-  return { uses, unexplained: uses.length > 0 ? [] : disks.map((d) => d.name).filter((n) => !layer.hidden(n)) };
+  const found = [
+    ...mounted(layer, stack, mounts),
+    ...inFilesystems(look, layer, stack, mounts),
+    ...swaps(look, layer, stack, mounts),
+    ...exported(look, layer, stack),
+  ];
+  const uses = [...found.map((f) => f.use), ...built(layer, stack)];
+  return { uses, unexplained: unexplained(layer, stack, new Set(found.map((f) => f.disk))) };
+}
+
+/**
+ * Whose claim tells of a use that nothing else shows: the top of each pile that is not in use. Of a disk of which nothing is used it is enough to ask for the whole, for a
+ * claim on a part is one on the whole too (block/bdev.c bd_may_claim).
+ */
+function unexplained(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>, used: ReadonlySet<string>): string[] {
+  const above = new Map<string, string[]>();
+  for (const { name, below } of stack.values())
+    if (below !== null) above.set(below, [...(above.get(below) ?? []), name]);
+  const ask = new Set<string>();
+  const seen = new Set<string>();
+  /** True when the device, or something on it, is in use or will be asked for. */
+  const visit = (name: string): boolean => {
+    if (seen.has(name)) return true;
+    seen.add(name);
+    const uppers = above.get(name) ?? [];
+    const parts = uppers.filter((u) => stack.get(u)?.layer === 'partition');
+    const built = uppers.filter((u) => !parts.includes(u));
+    if (used.has(name)) return true;
+    if (built.length > 0) {
+      for (const u of built) if (!visit(u)) ask.add(u);
+      return true;
+    }
+    const idle = parts.filter((p) => !visit(p));
+    if (idle.length === parts.length) return false;
+    for (const p of idle) ask.add(p);
+    return true;
+  };
+  for (const { name, layer: kind } of stack.values()) if (kind === 'own' && !visit(name)) ask.add(name);
+  return [...ask].filter((n) => !layer.hidden(n));
 }
 
 /** Mass storage whose class folder is missing has disks that nobody sees. */
@@ -68,7 +118,7 @@ const diskOf = (
   nodes: ReadonlyMap<string, string>,
 ): string | undefined => numbers.get(m.number) ?? nodes.get(m.source);
 
-function mounted(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>, mounts: readonly Mount[]): Use[] {
+function mounted(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>, mounts: readonly Mount[]): DiskUse[] {
   const [numbers, nodes] = [numbersOf(layer, stack), nodesOf(layer, stack)];
   const points = new Map<string, Set<string>>();
   for (const m of mounts) {
@@ -77,15 +127,128 @@ function mounted(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>, mou
   }
   return [...points].map(([disk, all]) => {
     // The vital ones first: they decide what the admin does.
-    const list = [...all].sort((a, b) => Number(VITAL_POINTS.has(b)) - Number(VITAL_POINTS.has(a)));
+    const list = [...all].sort((a, b) => Number(isVitalPoint(b)) - Number(isVitalPoint(a)));
     const more = list.length > NAMED_POINTS ? ` and ${list.length - NAMED_POINTS} more` : '';
     const named = list.slice(0, NAMED_POINTS).map((p) => plain(p));
-    return {
-      guard: 'disk',
-      reason: `${label(layer, disk)} is mounted on ${named.join(', ')}${more}`,
-      vital: list.some((p) => VITAL_POINTS.has(p)),
-    };
+    const reason = `${label(layer, disk)} is mounted on ${named.join(', ')}${more}`;
+    return { disk, use: { guard: 'disk', reason, vital: list.some(isVitalPoint) } };
   });
+}
+
+/**
+ * File systems that mountinfo does not give a device number of: btrfs over several disks, of which it names one or none (sys/fs/btrfs lists them while it is mounted
+ * anywhere), and overlays, which stand on the folders that their options name.
+ */
+function inFilesystems(
+  look: Look,
+  layer: BlockLayer,
+  stack: ReadonlyMap<string, BlockDevice>,
+  mounts: readonly Mount[],
+): DiskUse[] {
+  const uses: DiskUse[] = [];
+  const [numbers, nodes] = [numbersOf(layer, stack), nodesOf(layer, stack)];
+  const btrfs = look.tables.once(btrfsDisks);
+  const volumes = mounts.filter((m) => m.type === 'btrfs');
+  for (const { id, disks } of btrfs) {
+    const mine = disks.filter((d) => stack.has(d));
+    const [first] = mine;
+    if (
+      first === undefined ||
+      volumes.some((m) => diskOf(m, numbers, nodes) !== undefined && mine.includes(diskOf(m, numbers, nodes) ?? ''))
+    )
+      continue;
+    const known = new Map(btrfs.flatMap((b) => b.disks.flatMap((d) => layer.nodes(d).map((n) => [n, b.id] as const))));
+    // What the source of a mount does not tell may be this one.
+    const points = volumes.filter((m) => (known.get(m.source) ?? id) === id).map((m) => m.point);
+    const vital = points.length === 0 || points.some(isVitalPoint);
+    const where =
+      points.length === 0
+        ? 'somewhere that is not to be seen'
+        : `on ${points
+            .slice(0, NAMED_POINTS)
+            .map((p) => plain(p))
+            .join(', ')}`;
+    const reason = `${label(layer, first)} is claimed by the btrfs that is mounted ${where}`;
+    uses.push({ disk: first, use: { guard: 'disk', reason, vital } });
+  }
+  for (const m of mounts.filter((o) => o.type === 'overlay' && isVitalPoint(o.point)))
+    for (const folder of overlayFolders(m)) {
+      const under = mountOf(
+        mounts.filter((x) => x !== m),
+        folder,
+      );
+      const disk = under === null ? undefined : diskOf(under, numbers, nodes);
+      if (disk === undefined) continue;
+      const reason = `${plain(m.point)} is an overlay that stands on ${plain(folder)}, which lies on ${label(layer, disk)}`;
+      uses.push({ disk, use: { guard: 'disk', reason, vital: true } });
+    }
+  return uses;
+}
+
+const overlayFolders = (m: Mount): string[] =>
+  ['lowerdir', 'upperdir', 'workdir'].flatMap((name) =>
+    (mountOption(m, name)?.match(/(?:\\.|[^:\\])+/g) ?? [])
+      .map((p) => p.replace(/\\(.)/g, '$1'))
+      .filter((p) => p.startsWith('/')),
+  );
+
+/** The disks of every btrfs that is mounted anywhere: sys/fs/btrfs/<uuid>/devices (fs/btrfs/sysfs.c). */
+function btrfsDisks(host: Host): { id: string; disks: string[] }[] {
+  const quiet = (path: string): string[] => {
+    try {
+      return host.list(path) ?? [];
+    } catch {
+      return [];
+    }
+  };
+  return quiet(host.btrfs)
+    .filter((id) => /^[0-9a-f-]{36}$/.test(id))
+    .map((id) => ({ id, disks: quiet(`${host.btrfs}/${id}/devices`) }));
+}
+
+/** What the kernel serves to others from here: it opens a disk without a trace in sysfs. */
+function exported(look: Look, layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>): DiskUse[] {
+  const nodes = nodesOf(layer, stack);
+  return look.tables.once(kernelExports).flatMap(({ what, path }) => {
+    const disk = nodes.get(path);
+    return disk === undefined
+      ? []
+      : [{ disk, use: { guard: 'disk', reason: `${what} serves ${label(layer, disk)} to others` } as Use }];
+  });
+}
+
+/** drivers/nvme/target/configfs.c, drivers/target/target_core_configfs.c. */
+function kernelExports(host: Host): { what: string; path: string }[] {
+  const list = (path: string): string[] => {
+    try {
+      return host.list(path) ?? [];
+    } catch {
+      return [];
+    }
+  };
+  const text = (path: string): string | null => {
+    try {
+      return host.read(path)?.trim() ?? null;
+    } catch {
+      return null;
+    }
+  };
+  const nvmet = list(host.nvmet).flatMap((subsystem) =>
+    list(`${host.nvmet}/${subsystem}/namespaces`).flatMap((n) => {
+      const at = `${host.nvmet}/${subsystem}/namespaces/${n}`;
+      const path = text(`${at}/enable`) === '1' ? text(`${at}/device_path`) : null;
+      return path === null ? [] : [{ what: `nvmet (${plain(subsystem)})`, path }];
+    }),
+  );
+  const lio = list(host.lio)
+    .filter((n) => n.startsWith('iblock_') || n.startsWith('pscsi_'))
+    .flatMap((core) =>
+      list(`${host.lio}/${core}`).flatMap((name) => {
+        const path = text(`${host.lio}/${core}/${name}/udev_path`);
+        return path === null || path === '' ? [] : [{ what: `the iSCSI target (${plain(name)})`, path }];
+      }),
+    );
+  return [...nvmet, ...lio];
 }
 
 function swaps(
@@ -93,16 +256,15 @@ function swaps(
   layer: BlockLayer,
   stack: ReadonlyMap<string, BlockDevice>,
   mounts: readonly Mount[],
-): Use[] {
+): DiskUse[] {
   const [numbers, nodes] = [numbersOf(layer, stack), nodesOf(layer, stack)];
-  return parseSwaps(look.mustLines(look.host.swaps)).flatMap((path): Use[] => {
+  return parseSwaps(look.mustLines(look.host.swaps)).flatMap((path): DiskUse[] => {
+    const swap = (disk: string, reason: string): DiskUse[] => [{ disk, use: { guard: 'disk', reason, vital: true } }];
     const disk = nodes.get(path);
-    if (disk !== undefined) return [{ guard: 'disk', reason: `${label(layer, disk)} is swap` }];
+    if (disk !== undefined) return swap(disk, `${label(layer, disk)} is swap`);
     const under = path.startsWith('/dev/') ? null : mountOf(mounts, path);
     const below = under === null ? undefined : diskOf(under, numbers, nodes);
-    return below === undefined
-      ? []
-      : [{ guard: 'disk', reason: `the swap file ${plain(path)} lies on ${label(layer, below)}` }];
+    return below === undefined ? [] : swap(below, `the swap file ${plain(path)} lies on ${label(layer, below)}`);
   });
 }
 
@@ -122,9 +284,27 @@ function label(layer: BlockLayer, name: string): string {
   return dm === null ? plain(name) : `${plain(name)} (${plain(dm.name)}${dm.kind === null ? '' : `, ${dm.kind}`})`;
 }
 
-/** The use that an exclusive claim stands for when nothing in sysfs explains it. */
+/** File systems of memory, and those whose disk the kernel names by number. */
+const OF_MEMORY = /^(tmpfs|ramfs|rootfs|devtmpfs|proc|sysfs)$/;
+
+/** A vital place of which it is not to be seen on what it stands (zfs, btrfs by another name, an overlay of what is mounted out of sight); null when all are. */
+export function unexplainedPoint(look: Look): string | null {
+  const mounts = parseMounts(look.mayLines(look.host.mountinfo));
+  const layer = look.tables.once(blockLayer);
+  const known = new Set(layer.names().flatMap((n) => layer.nodes(n)));
+  const isExplained = (m: Mount): boolean =>
+    !m.number.startsWith('0:') || OF_MEMORY.test(m.type) || isRemote(m) || known.has(m.source) || isOverlaid(m);
+  const isOverlaid = (m: Mount): boolean => {
+    const rest = mounts.filter((x) => x !== m);
+    const below = m.type === 'overlay' ? overlayFolders(m).map((folder) => mountOf(rest, folder)) : [];
+    return below.length > 0 && below.every((b) => b !== null && b.type !== 'overlay' && isExplained(b));
+  };
+  return mounts.find((m) => isVitalPoint(m.point) && !isExplained(m))?.point ?? null;
+}
+
+/** The use that an exclusive claim stands for when nothing in sysfs explains it: it may be what the system stands on (zfs has no other trace). */
 export const claimUse = (look: Look, disk: string): Use => {
   const zfs = look.host.list(look.host.module('zfs')) !== null;
   const who = zfs ? "ZFS perhaps: see 'zpool status'" : 'a file system, a volume manager or a process';
-  return { guard: 'disk', reason: `${plain(disk)} is claimed for itself alone by somebody (${who})` };
+  return { guard: 'disk', reason: `${plain(disk)} is claimed for itself alone by somebody (${who})`, vital: true };
 };

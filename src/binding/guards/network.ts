@@ -1,9 +1,22 @@
 /** The network interfaces of a function and what the host does over them, directly and through everything stacked on them. */
+import { blockLayer } from '../../host/blockLayer.ts';
 import type { Host } from '../../host/host.ts';
-import { type Look, plain } from '../../host/look.ts';
-import { interfaceFolder, interfacesOf, trafficOf, uppersOf } from '../../host/networkLayer.ts';
+import { Look, plain, type Tables } from '../../host/look.ts';
+import { isVitalPoint } from '../../host/mounts.ts';
+import {
+  defaultInterfaces,
+  interfaceFolder,
+  interfacesOf,
+  isCarriedUnseen,
+  isUp,
+  trafficOf,
+  uppersOf,
+  wayTo,
+} from '../../host/networkLayer.ts';
+import { remotes } from '../../host/remoteDisks.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
 import type { Use } from '../guards.ts';
+import { stackUses } from './disk.ts';
 
 /** Drivers of network functions that make no interface: what uses the device is then a process. */
 const NO_INTERFACE = new Set(['uio_pci_generic', 'igb_uio', 'pci-stub', 'pciback']);
@@ -21,7 +34,12 @@ export function networkUses(look: Look, device: Pick<PciDevice, 'address' | 'cla
   if (names.length === 0) {
     const folder = interfaceFolder(look.host, device.address);
     if (folder === 'elsewhere')
-      uses.push({ guard: 'network', reason: 'its network interface was given to another network namespace' });
+      // What is done with it there is not to be seen.
+      uses.push({
+        guard: 'network',
+        reason: 'its network interface was given to another network namespace',
+        vital: true,
+      });
     else if (lacksInterface(look.host, device))
       look.miss(`the network interface that ${plain(device.driver ?? 'its driver')} has on it: none is to be seen`);
   }
@@ -36,6 +54,9 @@ function interfaceUses(look: Look, name: string): Use[] {
   const own = trafficOf(look, name);
   if (own.isDefault) say(`${plain(name)} has the default route`, true);
   else if (own.address !== null) say(`${plain(name)} has ${addressText(own.address)}`, false);
+  for (const tunnel of look.tables.once(unseenDefaults))
+    if (tunnel !== name && isUp(look, name))
+      say(`${plain(name)} is up and may carry ${plain(tunnel)}, which has the default route`, true);
   // Each upper once: a ring of links ends here.
   const seen = new Set([name]);
   const queue = [name];
@@ -54,7 +75,31 @@ function interfaceUses(look: Look, name: string): Use[] {
       say(on + and, traffic.isDefault);
     }
   }
+  for (const { what, address, vital } of look.tables.once(remoteUses)) {
+    const way = address === null ? null : wayTo(look, address);
+    if (way !== null && seen.has(way))
+      say(`${plain(name)} is the way to ${plain(address ?? '')}, where ${what} is`, vital);
+    if (address === null && (own.isDefault || own.address !== null))
+      say(`${plain(name)} may be the way to where ${what} is`, vital);
+  }
   return uses;
+}
+
+/** Once per plan: what could not be read of these tables is noted by each device's own look at them. */
+function unseenDefaults(_host: Host, tables: Tables): string[] {
+  const look = new Look(tables);
+  return defaultInterfaces(look).filter((name) => isCarriedUnseen(look, name));
+}
+
+/** What the host has over the network, and whether it stands on it. */
+function remoteUses(_host: Host, tables: Tables): { what: string; address: string | null; vital: boolean }[] {
+  const look = new Look(tables);
+  return remotes(look).flatMap(({ what, address, mount, disks }) => {
+    if (mount !== null) return [{ what: `${plain(mount.point)} (${what})`, address, vital: isVitalPoint(mount.point) }];
+    const layer = look.tables.once(blockLayer);
+    const { uses } = stackUses(look, layer, layer.stackOf(disks));
+    return uses.map((u) => ({ what: `a disk (${what}) of which ${u.reason}`, address, vital: u.vital === true }));
+  });
 }
 
 const addressText = (address: string): string => (address === '' ? 'an address' : `the address ${plain(address)}`);
