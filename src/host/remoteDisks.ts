@@ -29,8 +29,10 @@ function layerOf(look: Look): BlockLayer | null {
 /** "addr=10.0.0.5" as fs/nfs/super.c and fs/smb/client show it; Ceph's monitors are the source itself. */
 function serverOf(m: Mount): string | null {
   const told = mountOption(m, 'addr') ?? (m.type === 'ceph' ? (m.source.split(/[,/]/, 1)[0] ?? null) : null);
-  const bare = /^\[?([0-9a-f:.]+?)\]?(:\d+)?:?$/i.exec(told ?? '')?.[1] ?? told;
-  return bare !== null && isIp(bare) ? bare : null;
+  // A port follows IPv4, and IPv6 in brackets.
+  const bare = /^(?:\[([^\]]+)\]|(\d+\.\d+\.\d+\.\d+))(?::\d+)?$/.exec(told ?? '');
+  const address = bare?.[1] ?? bare?.[2] ?? told;
+  return address !== null && isIp(address) ? address : null;
 }
 
 /** drivers/scsi/scsi_transport_iscsi.c: a disk lies below its session, whose connections have the portal's address. */
