@@ -170,6 +170,19 @@ Napi::Value ReadFile(const Napi::CallbackInfo& info) {
   return latin1(info.Env(), text);
 }
 
+// So many bytes from the start: of a file that does more than be read behind them (config space).
+Napi::Value ReadStart(const Napi::CallbackInfo& info) {
+  const Root root = root_argument(info);
+  const auto path = text_argument(info, 1);
+  const auto bytes = static_cast<size_t>(info[2].As<Napi::Number>().Int64Value());
+  Fd fd;
+  std::string text;
+  auto failure = open_in_root(root, path, O_RDONLY | O_NONBLOCK, fd);
+  if (!failure) failure = read_all(fd.get(), path, bytes, true, text);
+  if (failure) raise(info.Env(), failure);
+  return latin1(info.Env(), text);
+}
+
 Napi::Value ReadLink(const Napi::CallbackInfo& info) {
   const Root root = root_argument(info);
   const auto path = text_argument(info, 1);
@@ -316,6 +329,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("scanDevices", Napi::Function::New<ScanDevices>(env));
   exports.Set("scanGroups", Napi::Function::New<ScanGroups>(env));
   exports.Set("readFile", Napi::Function::New<ReadFile>(env));
+  exports.Set("readStart", Napi::Function::New<ReadStart>(env));
   exports.Set("readLink", Napi::Function::New<ReadLink>(env));
   exports.Set("readDir", Napi::Function::New<ReadDir>(env));
   exports.Set("inode", Napi::Function::New<Inode>(env));

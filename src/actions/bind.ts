@@ -4,7 +4,7 @@ import type { Hold } from '../binding/books.ts';
 import { asTheyAre, changing, observing } from '../binding/session.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
-import { type Inventory, isBridge, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -58,10 +58,12 @@ export function uniqueDevices(host: Host, inventory: Inventory, words: readonly 
   return [...new Map(words.map((w) => resolveDevice(host, inventory, w)).map((d) => [d.address, d])).values()];
 }
 
-/** With every endpoint of their groups: bridges are part of a group, but the kernel hands none to a guest. */
+/** With the other devices of their groups. What is of class bridge is taken only by name: a host bridge without a driver keeps nobody from the group. */
 function withEndpoints(inventory: Inventory, named: readonly PciDevice[]): PciDevice[] {
   const groups = new Set(named.flatMap((d) => d.iommu_group ?? []));
-  const peers = [...groups].flatMap((id) => groupMembers(inventory, id)).filter((d) => !isBridge(d));
+  const peers = [...groups]
+    .flatMap((id) => groupMembers(inventory, id))
+    .filter((d) => d.class?.startsWith('06') !== true);
   return [...new Map([...named, ...peers].map((d) => [d.address, d])).values()];
 }
 

@@ -60,6 +60,10 @@ export class FsReader implements NativeBinding {
     return this.#text(root, path, max, false);
   }
 
+  readStart(root: string, path: string, bytes: number): string {
+    return this.#text(root, path, bytes, true);
+  }
+
   readLink(root: string, path: string): string {
     return relative(path, () => readlinkSync(this.#inRoot(root, path, false), 'latin1'));
   }

@@ -47,6 +47,8 @@ export interface NativeBinding {
   scanGroups(root: string): RawGroups;
   /** At most `max` bytes of a file as latin1 text. Raises EFBIG when there is more. */
   readFile(root: string, path: string, max: number): string;
+  /** The first `bytes` bytes of a file, fewer if it has fewer, as latin1 text; what is behind them is not read. */
+  readStart(root: string, path: string, bytes: number): string;
   /** The text of a symbolic link. */
   readLink(root: string, path: string): string;
   /** Names in a folder, sorted, without . and .. */

@@ -7,7 +7,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
-import { type BadFile, sweepLitter } from '../store/files.ts';
+import { type BadFile, badFileText, sweepLitter } from '../store/files.ts';
 import { Deadline, type LockName, type Stop, takeLocks } from '../store/locks.ts';
 import { ownerText, readBook, readBooks } from './books.ts';
 import { releaseHolds } from './giveBack.ts';
@@ -122,7 +122,7 @@ export async function changing<T>(
       const recovered = [
         ...done,
         ...others.map((k) => `left in the journal (${k.entry}): ${k.address}: ${k.reason}`),
-        ...locked.bad.map((b) => `${b.file} ${b.why}: ${b.addresses.join(', ') || 'it names no device'} left alone`),
+        ...locked.bad.map(badFileText),
       ];
       const changed = done.length > 0;
       return await body({

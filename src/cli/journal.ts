@@ -2,6 +2,7 @@ import { finishJournal, listJournal } from '../actions/journal.ts';
 import type { JournalEntry } from '../binding/journal.ts';
 import type { Kept } from '../binding/recover.ts';
 import { EXIT } from '../errors.ts';
+import { badFileText } from '../store/files.ts';
 import type { Answer, Invocation } from './command.ts';
 import { plain, table } from './table.ts';
 
@@ -24,9 +25,7 @@ function rows(entries: readonly JournalEntry[]): string {
 /** `hostdev journal list` */
 export function journalList({ host }: Invocation): Answer {
   const { entries, bad } = listJournal(host);
-  const unreadable = bad.map((b) =>
-    plain(`${b.file} ${b.why}: ${b.addresses.join(', ') || 'it names no device'} left alone\n`),
-  );
+  const unreadable = bad.map((b) => `${plain(badFileText(b))}\n`);
   const left = entries.flatMap((e) => e.left.map((l) => plain(`${e.id}: ${l}\n`)));
   const text = entries.length + bad.length === 0 ? 'The journal is clean\n' : entries.length === 0 ? '' : rows(entries);
   return { json: { journal: entries, bad_files: bad }, text: [text, ...left, ...unreadable].join('') };

@@ -2,6 +2,7 @@ import { type BindingStatus, readStatus } from '../actions/status.ts';
 import { fixStatus } from '../actions/statusFix.ts';
 import { isGuest } from '../binding/books.ts';
 import { EXIT } from '../errors.ts';
+import { badFileText } from '../store/files.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours, plain, table } from './table.ts';
 
@@ -29,9 +30,7 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
         `${q.address} hangs in the kernel at ${q.path} since ${q.since}${q.holders.map((h) => `; ${plain(h)}`).join('')}\n`,
       ),
     ),
-    ...s.bad_files.map((f) =>
-      bad(`${f.file} ${f.why}: ${plain(f.addresses.join(', ') || 'it names no device')} left alone\n`),
-    ),
+    ...s.bad_files.map((f) => bad(`${plain(badFileText(f))}\n`)),
     ...s.journal.map((j) =>
       bad(
         `unfinished ${j.kind} ${j.id} for ${j.owner} (${j.state})${j.left.length > 0 ? `: ${j.left.join('; ')}` : ''}\n`,

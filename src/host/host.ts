@@ -180,6 +180,12 @@ export class Host {
     return text === null ? null : Buffer.from(text, 'latin1');
   }
 
+  /** The first bytes of a file; null when it is absent. */
+  readStart(path: string, bytes: number): Buffer | null {
+    const text = this.#absentAsNull(() => this.native.readStart(this.root, path, bytes));
+    return text === null ? null : Buffer.from(text, 'latin1');
+  }
+
   /** Text of a symbolic link; null when it is absent or no link (sys/class/net/bonding_masters is a file among links). */
   link(path: string): string | null {
     try {

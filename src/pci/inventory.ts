@@ -23,6 +23,8 @@ export type PciDevice = {
   /** Of a PF: how many VFs it can have and has. */
   sriov_totalvfs: number | null;
   sriov_numvfs: number | null;
+  /** True for what is no endpoint: VFIO takes none. */
+  bridge: boolean;
   /** True when an attribute of it did not answer before its deadline: something holds the device's lock. */
   stuck: boolean;
 };
@@ -115,6 +117,7 @@ function readDevice(host: Host, r: RawDevice, idsOf: Map<string, Ids>, warnings:
     parent_addr: physfn,
     sriov_totalvfs: isPf ? totalVfs : null,
     sriov_numvfs: isPf ? 0 : null,
+    bridge: ids.class?.startsWith('06') === true && !isEndpoint(host, address),
     stuck: false,
   };
 }
@@ -181,5 +184,22 @@ function hasVdpa(host: Host, address: Address): boolean {
   return (host.list(host.device(address)) ?? []).some((n) => /^vdpa\d+$/.test(n));
 }
 
-/** True for bridges and other non-endpoints (base class 06), which VFIO does not take: vfio_pci_core answers EINVAL for a non-zero header type. */
-export const isBridge = (d: PciDevice): boolean => d.class?.startsWith('06') === true;
+/** The header type's place in config space, and of the byte the bits that are one (include/uapi/linux/pci_regs.h). */
+const [HEADER_TYPE, HEADER_MASK] = [0x0e, 0x7f];
+
+/**
+ * Of base class 06 the header type tells: NVSwitch and other bridges by class are endpoints by it, and vfio_pci_core_register_device takes header type 0 and no other. The
+ * 64 bytes of the header are the kernel's to answer, whatever sleeps. Where it cannot be read the class has to do.
+ */
+function isEndpoint(host: Host, address: Address): boolean {
+  try {
+    const header = host.readStart(host.device(address, 'config'), 64);
+    const type = header?.at(HEADER_TYPE);
+    return type !== undefined && type !== 0xff && (type & HEADER_MASK) === 0;
+  } catch {
+    return false;
+  }
+}
+
+/** True for bridges and other non-endpoints. */
+export const isBridge = (d: Pick<PciDevice, 'bridge'>): boolean => d.bridge;

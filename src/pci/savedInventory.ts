@@ -93,6 +93,10 @@ function readDevice(item: unknown, wrong: (what: string) => HostdevError): PciDe
     parent_addr: address('parent_addr'),
     sriov_totalvfs: count('sriov_totalvfs'),
     sriov_numvfs: count('sriov_numvfs'),
+    // Lists of before it was told say it by the class.
+    bridge:
+      take('bridge', 'true or false', (v): v is boolean => typeof v === 'boolean') ??
+      hex('class', 6)?.startsWith('06') === true,
     stuck: take('stuck', 'true or false', (v): v is boolean => typeof v === 'boolean') ?? false,
   };
 }

@@ -135,6 +135,10 @@ export class KernelModel implements NativeBinding {
     return text;
   }
 
+  readStart(root: string, path: string, bytes: number): string {
+    return this.readFile(root, path, 65536).slice(0, bytes);
+  }
+
   #isWriteOnly(path: string): boolean {
     const [, name = '', file = ''] = /([^/]+)\/([^/]+)$/.exec(path) ?? [];
     if (['bind', 'unbind', 'new_id', 'remove_id'].includes(file)) return this.drivers.get(name)?.loaded === true;

@@ -51,7 +51,14 @@ describe('JSON', () => {
     expect(Object.keys(document(ran))).toEqual(['schema', 'devices']);
     expect(ran.exit).toBe(0);
     expect(ran.json.devices).toHaveLength(TREE.devices.length);
-    const common = { driver: null, numa_node: 0, sriov_totalvfs: null, sriov_numvfs: null, stuck: false };
+    const common = {
+      driver: null,
+      numa_node: 0,
+      sriov_totalvfs: null,
+      sriov_numvfs: null,
+      bridge: false,
+      stuck: false,
+    };
     expect(ran.json.devices.find((d) => d.address === '0000:02:10.2')).toEqual({
       ...common,
       address: '0000:02:10.2',

@@ -67,6 +67,7 @@ describe.each(['addon', 'fs'])('through %s', (kind) => {
       parent_addr: '0000:21:00.0',
       sriov_totalvfs: null,
       sriov_numvfs: null,
+      bridge: false,
       stuck: false,
     });
     expect(device('0000:21:00.0')).toMatchObject({ driver: 'igb', sriov_totalvfs: 7, sriov_numvfs: 7 });
