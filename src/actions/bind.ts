@@ -2,11 +2,12 @@
 import { executeBind, planBind } from '../binding/bind.ts';
 import type { Hold } from '../binding/books.ts';
 import { asTheyAre, changing, observing } from '../binding/session.ts';
+import { checkIommu } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
-import { groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
+import { groupBlockers, groupMembers } from '../pci/vfio.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, printedPlan, refuseWithPlan } from './plan.ts';
 
@@ -23,6 +24,8 @@ export async function bindDevices(
   const inventory = scanInventory(host);
   const named = uniqueDevices(host, inventory, words);
   const devices = wholeGroups ? withEndpoints(inventory, named) : named;
+  // Without any IOMMU a bind is still of use and warned of; beside groups, a device in none is lost for the host and for guests.
+  if (iommuState(host).on) checkIommu(host, devices);
   const requestsOf = (list: readonly PciDevice[]) => list.map((device) => ({ device, wanted: driver }));
   if (options.dryRun) {
     return observing(host, options, async (work) => {
@@ -75,11 +78,7 @@ function groupWarnings(host: Host, inventory: Inventory, devices: readonly PciDe
   const bound = new Set(devices.map((d) => d.address));
   for (const id of new Set(devices.flatMap((d) => d.iommu_group ?? []))) {
     const peers = groupMembers(inventory, id).filter((d) => !bound.has(d.address));
-    for (const b of groupBlockers(
-      peers,
-      (d) => d.driver,
-      (d, name) => isVfioDriver(host, d.address, name),
-    )) {
+    for (const b of groupBlockers(host, id, peers)) {
       warnings.push(`IOMMU group ${id} is not viable for a guest yet: ${b.address} ${b.reason}`);
     }
   }

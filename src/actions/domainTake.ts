@@ -7,7 +7,7 @@ import type { DomainDevices } from '../domain/hostDevices.ts';
 import { type Nic, nicElement } from '../domain/nic.ts';
 import type { XmlElement } from '../domain/write.ts';
 import { HostdevError, isSysError } from '../errors.ts';
-import { bridgeWayOut, sentence, viability } from '../hook/check.ts';
+import { driverWayOut, sentence, viability } from '../hook/check.ts';
 import { planPrepare } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
@@ -141,17 +141,17 @@ export function peersOf(
   const listed = new Set([...domain.devices.map((d) => d.address), ...addresses]);
   const { blockers, groups } = viability(host, inventory, addresses, listed);
   if (blockers.length === 0) return [];
-  const bridges = blockers.flatMap((b) => bridgeWayOut(inventory, b) ?? []);
-  if (bridges.length > 0 || !request.unassignedPeers) {
+  const others = blockers.flatMap((b) => driverWayOut(inventory, b) ?? []);
+  if (others.length > 0 || !request.unassignedPeers) {
     const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
-    const endpoints = blockers.filter((b) => bridgeWayOut(inventory, b) === null).map((b) => b.address);
+    const endpoints = blockers.filter((b) => driverWayOut(inventory, b) === null).map((b) => b.address);
     const ways = [
       ...(endpoints.length === 0 || request.unassignedPeers
         ? []
         : [
             `give --unassigned-peers to take ${endpoints.join(', ')} from the host too, unseen by the guest, or name them with --device`,
           ]),
-      ...bridges,
+      ...others,
     ];
     throw new HostdevError(
       'HOSTDEV_GROUP_NOT_VIABLE',

@@ -7,7 +7,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
-import { type BadFile, badFileText, sweepLitter } from '../store/files.ts';
+import { type BadFile, sweepLitter } from '../store/files.ts';
 import { Deadline, type LockName, type Stop, takeLocks } from '../store/locks.ts';
 import { ownerText, readBook, readBooks } from './books.ts';
 import { releaseHolds } from './giveBack.ts';
@@ -339,3 +339,7 @@ function bookedGroup(host: Host, address: Address): number | null {
 /** The devices of a list as they are under the locks. One that went stays as it was seen. */
 export const asTheyAre = ({ byAddress }: Inventory, devices: readonly PciDevice[]): PciDevice[] =>
   devices.map((d) => byAddress.get(d.address) ?? d);
+
+/** A bad file in a line: what is wrong with it and what that keeps hostdev from. */
+export const badFileText = (b: BadFile): string =>
+  `${b.file} ${b.why}; ${b.addresses.length > 0 ? `left alone: ${b.addresses.join(', ')}` : 'no device is named in it'}`;

@@ -1,8 +1,8 @@
 import { finishJournal, listJournal } from '../actions/journal.ts';
 import type { JournalEntry } from '../binding/journal.ts';
 import type { Kept } from '../binding/recover.ts';
+import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
-import { badFileText } from '../store/files.ts';
 import type { Answer, Invocation } from './command.ts';
 import { plain, table } from './table.ts';
 

@@ -1,8 +1,8 @@
 import { type BindingStatus, readStatus } from '../actions/status.ts';
 import { fixStatus } from '../actions/statusFix.ts';
 import { isGuest } from '../binding/books.ts';
+import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
-import { badFileText } from '../store/files.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours, plain, table } from './table.ts';
 

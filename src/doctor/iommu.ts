@@ -1,6 +1,7 @@
 /** The IOMMU in firmware and kernel, and the remapping of interrupts. */
 import { interruptRemapping, NO_REMAPPING, unsafeInterrupts } from '../host/interrupts.ts';
-import { iommuState } from '../host/iommu.ts';
+import { iommuState, wordsOff } from '../host/iommu.ts';
+import { isVirtioIommu } from '../pci/noGroup.ts';
 import { groupMembers, reservedRegions } from '../pci/vfio.ts';
 import { cmdlineFix, commandFix, firmwareFix, modprobeFix, removeDirective } from './fix.ts';
 import type { Look } from './look.ts';
@@ -12,9 +13,6 @@ const TABLES = { DMAR: 'Intel VT-d', IVRS: 'AMD-Vi', IORT: 'Arm SMMU', VIOT: 'vi
 /** What an IOMMU is called in firmware settings. */
 const FIRMWARE =
   'Intel: VT-d (or "Virtualization Technology for Directed I/O"); AMD: IOMMU (or AMD-Vi, under NBIO or CPU); Arm: SMMU: Enabled';
-
-/** Words that switch an IOMMU off (Documentation/admin-guide/kernel-parameters.txt). */
-const OFF = /^(?:intel_iommu=(?:.*,)?off(?:,.*)?|amd_iommu=(?:.*,)?off(?:,.*)?|iommu=(?:.*,)?off(?:,.*)?)$/;
 
 export function checkIommu(look: Look): Finding[] {
   const state = look.quiet('IOMMU', () => iommuState(look.host));
@@ -30,7 +28,7 @@ function checkOff(look: Look): Finding[] {
   const words = look.cmdline;
   const tables = look.quiet(`/${host.acpiTables}`, () => host.list(host.acpiTables));
   const found = (Object.keys(TABLES) as (keyof typeof TABLES)[]).filter((t) => tables?.includes(t));
-  const off = words.filter((w) => OFF.test(w));
+  const off = wordsOff(words);
   // Where the kernel was built without INTEL_IOMMU_DEFAULT_ON, taking the "off" away is not enough.
   const add = found.includes('DMAR') ? ['intel_iommu=on'] : [];
   const groups = look.quiet('IOMMU groups', () => host.list(host.iommuGroups)) ?? [];
@@ -97,7 +95,7 @@ function checkRemapping(look: Look): Finding[] {
   const why =
     remapping.state === null
       ? `whether interrupts are remapped is not measured (${remapping.why})`
-      : isVirtioIommu(look)
+      : isVirtioIommu(look.host)
         ? `the IOMMU is a virtio-iommu, which remaps no interrupts (${remapping.why})`
         : remapping.why;
   const words = look.cmdline.filter((w) => NO_REMAPPING.test(w));
@@ -124,7 +122,7 @@ function checkRemapping(look: Look): Finding[] {
 
 function remappingFix(look: Look, words: string[]): Fix[] {
   if (words.length > 0) return cmdlineFix(look, { remove: words });
-  if (isVirtioIommu(look))
+  if (isVirtioIommu(look.host))
     return [
       {
         tool: 'libvirt',
@@ -135,12 +133,6 @@ function remappingFix(look: Look, words: string[]): Fix[] {
       },
     ];
   return [firmwareFix('Interrupt Remapping: Enabled; x2APIC opt-out: Disabled')];
-}
-
-/** A unit of sys/class/iommu that is a PCI function of virtio's: the driver names it after that. */
-export function isVirtioIommu(look: Look): boolean {
-  const units = look.names(look.host.classLink('iommu'));
-  return units.some((u) => u.startsWith('virtio') || look.inventory.byAddress.get(u)?.vendor_id === '1af4');
 }
 
 /** Groups whose reserved regions the kernel holds to (drivers/iommu/iommu.c require_direct; Intel's device_is_rmrr_locked before 6.6). */
@@ -168,7 +160,7 @@ function checkReserved(look: Look): Finding[] {
 
 function checkTranslatedHost(look: Look): Finding[] {
   const { host } = look;
-  if (look.cmdline.some((w) => /^iommu(?:\.passthrough)?=(?:.*,)?(?:pt|1)(?:,.*)?$/.test(w)) || isVirtioIommu(look))
+  if (look.cmdline.some((w) => /^iommu(?:\.passthrough)?=(?:.*,)?(?:pt|1)(?:,.*)?$/.test(w)) || isVirtioIommu(host))
     return [];
   const translated = look.inventory.devices.filter(
     (d) =>

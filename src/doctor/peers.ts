@@ -2,7 +2,7 @@
 import type { Usage } from '../binding/guards.ts';
 import type { Address } from '../pci/address.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
-import { groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
+import { groupBlockers, groupMembers } from '../pci/vfio.ts';
 import { because, type Cause } from './cause.ts';
 import type { Look } from './look.ts';
 
@@ -26,11 +26,7 @@ export function peers(
   const { host } = look;
   const others =
     d.iommu_group === null ? [] : groupMembers(look.inventory, d.iommu_group).filter((p) => p.address !== d.address);
-  const blockers = groupBlockers(
-    others,
-    (p) => p.driver,
-    (p, driver) => isVfioDriver(host, p.address, driver),
-  );
+  const blockers = d.iommu_group === null ? [] : groupBlockers(host, d.iommu_group, others);
   const everything = everythingBelow(look);
   const list = others.map((p) =>
     describe(
@@ -44,10 +40,14 @@ export function peers(
     const p = list.find((o) => o.address === b.address);
     const device = others.find((o) => o.address === b.address);
     const loses = p === undefined ? '' : losses(p);
+    const unbind = `echo ${b.address} > ${host.absolute(host.driver(b.driver, 'unbind', b.bus))}`;
+    const needless = `if the host can do without what ${b.driver} serves`;
     const change =
-      device !== undefined && isBridge(device)
-        ? `unbind its driver, ${device.class?.startsWith('0604') ? 'which serves hot plug behind it only' : `if the host can do without what ${b.driver} serves`}: echo ${b.address} > ${host.absolute(host.driver(b.driver, 'unbind'))}`
-        : `give it to the same guest, or take it from the host: hostdev bind ${b.address}${loses === '' ? '' : ` (the host loses ${loses})`}`;
+      b.bus !== undefined
+        ? `unbind its driver, ${needless}: ${unbind}`
+        : device !== undefined && isBridge(device)
+          ? `unbind its driver, ${device.class?.startsWith('0604') ? 'which serves hot plug behind it only' : needless}: ${unbind}`
+          : `give it to the same guest, or take it from the host: hostdev bind ${b.address}${loses === '' ? '' : ` (the host loses ${loses})`}`;
     causes.push(because('peer-driver', b.address, `${b.address} ${b.reason}`, change));
   }
   for (const p of others.filter((o) => blockers.some((b) => b.address === o.address) && !isBridge(o))) {

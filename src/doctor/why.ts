@@ -5,9 +5,9 @@ import type { Guard, Usage } from '../binding/guards.ts';
 import { interruptRemapping, unsafeInterrupts } from '../host/interrupts.ts';
 import { iommuState } from '../host/iommu.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
+import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
 import { isVfioDriver, type ReservedRegion, reservedRegions } from '../pci/vfio.ts';
 import { because, type Cause } from './cause.ts';
-import { isVirtioIommu } from './iommu.ts';
 import type { Look } from './look.ts';
 
 /** The host as a whole: IOMMU, interrupts. */
@@ -25,16 +25,11 @@ export function hostCauses(look: Look, d: PciDevice): Cause[] {
     ];
   const causes: Cause[] = [];
   if (d.iommu_group === null) {
-    const later = isVirtioIommu(look);
+    const { cause, change } = noGroupReason(host, d);
     causes.push(
-      later
+      isVirtioIommu(host)
         ? because('group-at-probe', d.address, 'no driver is bound to it yet', null)
-        : because(
-            'no-group',
-            d.address,
-            `none of the units ${state.units.join(', ') || '(none shown)'} translates for it`,
-            'choose another slot or device; the firmware leaves this one out',
-          ),
+        : because('no-group', d.address, cause, change),
     );
   }
   const remapping = interruptRemapping(host);

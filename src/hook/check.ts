@@ -6,7 +6,8 @@ import { iommuState } from '../host/iommu.ts';
 import type { Address } from '../pci/address.ts';
 import { parseAddress } from '../pci/address.ts';
 import { type Inventory, isBridge, type PciDevice, unreadOf } from '../pci/inventory.ts';
-import { type Blocker, groupBlockers, groupMembers, isVfioDriver } from '../pci/vfio.ts';
+import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
+import { type Blocker, groupBlockers, groupMembers } from '../pci/vfio.ts';
 
 /** The name under which the books hold what a domain uses. Raises HOSTDEV_XML for a domain without a UUID, which libvirt never sends. */
 export function domainOwner(domain: DomainDevices): `domain:${string}` {
@@ -42,9 +43,20 @@ export function findDevices(
 
 /** A device without a group cannot be assigned. With virtio-iommu a driverless device gets its group at probe only, so groups elsewhere are enough. */
 export function checkIommu(host: Host, devices: readonly PciDevice[]): void {
-  if (devices.every((d) => d.iommu_group !== null)) return;
+  const lone = devices.filter((d) => d.iommu_group === null);
+  if (lone[0] === undefined) return;
   const state = iommuState(host);
   if (!state.on) throw new HostdevError('HOSTDEV_IOMMU_OFF', `No IOMMU: ${state.reason}`);
+  if (isVirtioIommu(host)) return;
+  const { cause, change } = noGroupReason(host, lone[0]);
+  const names = lone.map((d) => d.address).join(', ');
+  throw new HostdevError(
+    'HOSTDEV_IOMMU_OFF',
+    `${names} ${lone.length === 1 ? 'is' : 'are'} in no IOMMU group: ${cause}`,
+    {
+      hint: `${sentence(change)}.`,
+    },
+  );
 }
 
 /**
@@ -80,11 +92,7 @@ export function viability(
   const blocked: number[] = [];
   for (const id of groups) {
     const peers = groupMembers(inventory, id).filter((d) => !listed.has(d.address));
-    const found = groupBlockers(
-      peers,
-      (d) => d.driver,
-      (d, driver) => isVfioDriver(host, d.address, driver),
-    );
+    const found = groupBlockers(host, id, peers);
     if (found.length > 0) blocked.push(id);
     blockers.push(...found);
   }
@@ -93,16 +101,16 @@ export function viability(
 
 export const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** What to do about a bridge that blocks; null for an endpoint. */
-export function bridgeWayOut(inventory: Inventory, blocker: Blocker): string | null {
-  const device = inventory.byAddress.get(blocker.address);
-  if (!device || !isBridge(device)) return null;
-  return `unbind the bridge's driver: echo ${blocker.address} > /sys/bus/pci/drivers/${blocker.driver}/unbind`;
+/** What to do about what blocks and no guest can have, a bridge or a platform device; null for an endpoint. */
+export function driverWayOut(inventory: Inventory, { address, driver, bus = 'pci' }: Blocker): string | null {
+  const device = inventory.byAddress.get(address);
+  if (bus === 'pci' && !(device && isBridge(device))) return null;
+  return `unbind ${bus === 'pci' ? "the bridge's driver" : `it from ${driver}, if the host can do without it`}: echo ${address} > /sys/bus/${bus}/drivers/${driver}/unbind`;
 }
 
 function wayOut(inventory: Inventory, blocker: Blocker): string {
-  const bridge = bridgeWayOut(inventory, blocker);
-  if (bridge !== null) return bridge;
+  const own = driverWayOut(inventory, blocker);
+  if (own !== null) return own;
   return `add to the domain: ${unassignedXml(blocker.address)}`;
 }
 

@@ -91,8 +91,8 @@ export class Host {
     return attribute === undefined ? `${this.devices}/${address}` : `${this.devices}/${address}/${attribute}`;
   }
 
-  driver(name: string, file?: string): string {
-    return file === undefined ? `${this.drivers}/${name}` : `${this.drivers}/${name}/${file}`;
+  driver(name: string, file?: string, bus = 'pci'): string {
+    return `sys/bus/${bus}/drivers/${name}${file === undefined ? '' : `/${file}`}`;
   }
 
   group(id: number, file: string): string {

@@ -24,10 +24,9 @@ export function iommuState(host: Host): IommuState {
       reason: 'only no-IOMMU groups exist (vfio enable_unsafe_noiommu_mode): libvirt does not use them',
     };
   }
-  const words = (host.read(host.cmdline) ?? '').split(/\s+/);
-  const off = words.find((w) => /^(intel_iommu=.*\boff\b|amd_iommu=.*\boff\b|iommu=off|iommu\.off.*)$/.test(w));
-  if (off !== undefined)
-    return { on: false, units, reason: `the kernel command line says ${off}: take it out and reboot` };
+  const off = wordsOff((host.read(host.cmdline) ?? '').split(/\s+/));
+  if (off.length > 0)
+    return { on: false, units, reason: `the kernel command line says ${off.join(' ')}: take it out and reboot` };
   const tables = host.list(host.acpiTables);
   if (tables === null)
     return { on: false, units, reason: 'the kernel has no IOMMU groups (firmware tables: not measured)' };
@@ -54,6 +53,10 @@ export function iommuState(host: Host): IommuState {
       'the firmware shows no IOMMU (no DMAR, IVRS, IORT or VIOT table): switch on VT-d, AMD-Vi or SMMU in its settings',
   };
 }
+
+/** The words of a kernel command line that switch an IOMMU off (Documentation/admin-guide/kernel-parameters.txt). */
+export const wordsOff = (words: readonly string[]): string[] =>
+  words.filter((w) => /^(?:intel_iommu|amd_iommu|iommu)=(?:.*,)?off(?:,.*)?$/.test(w));
 
 function isNoIommu(host: Host, group: string): boolean {
   return /^\d+$/.test(group) && host.read(host.group(Number(group), 'name')) === 'vfio-noiommu';

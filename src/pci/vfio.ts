@@ -1,6 +1,6 @@
 /** Which drivers leave an IOMMU group to user space, and whether a group would be viable: drivers/vfio and iommu_group ownership, Linux 5.19 and later. */
 import type { Host } from '../host/host.ts';
-import { type Address, compareAddresses } from './address.ts';
+import { type Address, compareAddresses, isAddress } from './address.ts';
 import type { Inventory, PciDevice } from './inventory.ts';
 
 /** Drivers with `driver_managed_dma` that are no VFIO driver: drivers/pci/pci-stub.c, drivers/pci/pcie/portdrv.c. */
@@ -15,8 +15,8 @@ export function isVfioDriver(host: Host | null, address: Address, driver: string
   return driver === 'vfio-pci' || (host !== null && host.list(host.device(address, 'vfio-dev')) !== null);
 }
 
-/** One function that keeps a group from being viable. */
-export type Blocker = { address: Address; driver: string; reason: string };
+/** One device that keeps a group from being viable; `bus` is there for what is no PCI function: its `address` is its name on that bus. */
+export type Blocker = { address: Address; driver: string; reason: string; bus?: string };
 
 export type Group = {
   id: number;
@@ -28,23 +28,35 @@ export type Group = {
 };
 
 /**
- * The blockers of a group when each of its devices is on `driverOf` (null: none). A peer blocks when its driver takes part in DMA ownership, which is
- * every driver but VFIO's, pci-stub and pcieport (drivers/iommu/iommu.c iommu_device_use_default_domain).
- * `isVfio` tells of a device and the driver it would be on whether that is VFIO's.
+ * Which of a group's `members` block it, and what of it is on no PCI bus. A device blocks when its driver takes part in DMA ownership, which is every driver
+ * but VFIO's, pci-stub and pcieport (drivers/iommu/iommu.c iommu_device_use_default_domain). Of a saved inventory (`host` null) only PCI functions are
+ * known. `names`: the group's folder, for who has listed it.
  */
 export function groupBlockers(
+  host: Host | null,
+  id: number,
   members: readonly PciDevice[],
-  driverOf: (d: PciDevice) => string | null,
-  isVfio: (d: PciDevice, driver: string) => boolean,
+  names: readonly string[] = host?.list(host.group(id, 'devices')) ?? [],
 ): Blocker[] {
   const blockers: Blocker[] = [];
-  for (const d of members) {
-    const driver = driverOf(d);
-    if (driver === null || NEUTRAL_DRIVERS.has(driver) || isVfio(d, driver)) continue;
-    const what = d.class?.startsWith('06') ? 'is a bridge, bound to' : 'is on the host driver';
-    blockers.push({ address: d.address, driver, reason: `${what} ${driver}` });
+  for (const { address, driver, bridge } of members) {
+    if (driver === null || NEUTRAL_DRIVERS.has(driver) || isVfioDriver(host, address, driver)) continue;
+    blockers.push({
+      address,
+      driver,
+      reason: `${bridge ? 'is a bridge, bound to' : 'is on the host driver'} ${driver}`,
+    });
   }
-  return blockers;
+  return [...blockers, ...(host === null ? [] : names.flatMap((name) => otherBlocker(host, id, name)))];
+}
+
+/** A platform or ACPI device of the group on a driver. */
+function otherBlocker(host: Host, id: number, name: string): Blocker[] {
+  if (isAddress(name) || !/^[\w:.,@-]{1,64}$/.test(name)) return [];
+  const link = host.link(host.group(id, `devices/${name}/driver`)) ?? '';
+  const [, bus, driver] = /\/bus\/([\w-]{1,32})\/drivers\/([\w.-]{1,64})$/.exec(link) ?? [];
+  if (bus === undefined || driver === undefined || driver.startsWith('vfio-')) return [];
+  return [{ address: name, driver, reason: `is a ${bus} device, bound to ${driver}`, bus }];
 }
 
 /** The members of a group, in order of address. */
@@ -68,11 +80,7 @@ export function readGroups(host: Host, inventory: Inventory, warnings: string[])
     if (!/^\d{1,7}$/.test(g.id)) continue;
     const id = Number(g.id);
     const pci = members.get(id) ?? [];
-    const blockers = groupBlockers(
-      pci,
-      (d) => d.driver,
-      (d, driver) => isVfioDriver(host, d.address, driver),
-    );
+    const blockers = groupBlockers(host, id, pci, g.devices);
     groups.push({
       id,
       type: groupType(g.type),

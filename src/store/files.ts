@@ -158,10 +158,6 @@ function parse(file: string, text: string): unknown {
 /** A file of our state that is not what we wrote, and the devices that its text names: those are left alone until a person has looked. */
 export type BadFile = { file: string; why: string; addresses: Address[] };
 
-/** A bad file in a line: what is wrong with it and what that keeps hostdev from. */
-export const badFileText = (b: BadFile): string =>
-  `${b.file} ${b.why}; ${b.addresses.length > 0 ? `left alone: ${b.addresses.join(', ')}` : 'no device is named in it'}`;
-
 /** The error for a state file whose content is not ours: names the file and keeps it. `text` is what could be read of it. */
 export function corrupt(file: string, why: string, text = ''): HostdevError {
   const bad: BadFile = { file, why, addresses: addressesIn(text) };
