@@ -25,7 +25,7 @@ export async function finishJournal(
   direction: Direction,
   options: ActionOptions,
 ): Promise<Finished> {
-  const all = readJournal(host).entries;
+  const { entries: all, bad } = readJournal(host);
   const absent = ids.find((id) => !all.some((e) => e.id === id));
   if (absent !== undefined)
     throw new HostdevError('HOSTDEV_JOURNAL_ABSENT', `The journal has no entry ${JSON.stringify(absent.slice(0, 80))}`);
@@ -38,7 +38,7 @@ export async function finishJournal(
     const locked = await lockDevices(work, addresses, () => scanInventory(host), entries);
     try {
       work.inventory = locked.inventory;
-      const { done, kept } = await recover(work, locked.entries, direction);
+      const { done, kept } = await recover(work, locked.entries, bad, direction);
       return { changed: done.length > 0, entries, warnings: done, kept };
     } finally {
       locked.unlock();

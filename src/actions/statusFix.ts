@@ -28,8 +28,10 @@ type Part = { addresses: Address[]; entries: JournalEntry[] };
 /** Finishes what the journal holds and mends the drift of every device; in a dry run only says what it would do. Raises what concerns all of it. */
 export async function fixStatus(host: Host, options: ActionOptions): Promise<Mended[]> {
   const inventory = scanInventory(host);
-  const { entries } = readJournal(host);
-  const parts = partsOf(inventory, entries, readBooks(host).books);
+  const { entries, bad } = readJournal(host);
+  const { books, bad: badBooks } = readBooks(host);
+  const named = new Set([...bad, ...badBooks].flatMap((b) => b.addresses));
+  const parts = partsOf(inventory, entries, books).filter((p) => !p.addresses.some((a) => named.has(a)));
   if (parts.length === 0) return [];
   const byAddress = new Map(inventory.byAddress);
   return working(host, options, { ...inventory, byAddress }, async (work) => {
@@ -103,9 +105,9 @@ async function fixPart(
   const look = () => lookAgain(work, byAddress, part.addresses);
   const locked = await lockDevices(work, part.addresses, look, part.entries);
   try {
-    const { done, kept } = await putRight(work, locked.entries, part);
-    const left = new Set(kept.map((k) => k.address));
-    const rest = part.addresses.filter((a) => !left.has(a));
+    const { done, kept, held } = await putRight(work, locked.entries, [], part, look);
+    if (done.length > 0) look();
+    const rest = part.addresses.filter((a) => !held.has(a));
     return [
       ...done.map((text): Mended => ({ address: text.split(' ', 1)[0] ?? '', mended: true, by: null, text })),
       ...kept.map(({ address, reason, by, entry }): Mended => {

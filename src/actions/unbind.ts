@@ -140,17 +140,34 @@ const hostTarget = (host: Host, device: PciDevice, now: DeviceState): DeviceStat
   override: null,
 });
 
+/**
+ * The move to a host driver; null for a device that is on one already: then it and its VFs stay as they are. Without a driver it can have no VFs; what the books
+ * recorded of them does not come back this way.
+ */
+function toHostMove(host: Host, { device, now, sriov }: Way): Move | null {
+  const { address } = device;
+  const to = hostTarget(host, device, now);
+  if (to.driver !== null && now.override === null) return null;
+  return {
+    address,
+    group: device.iommu_group,
+    inode: host.inode(host.device(address)),
+    from: { driver: now.driver, override: now.override },
+    to,
+    override_bytes: now.overrideBytes,
+    ...(to.driver === null ? { any_host: true as const } : {}),
+    ...(sriov === undefined ? {} : { sriov: { ...sriov, to: { ...sriov.to, numvfs: 0, vfs: [] } } }),
+  };
+}
+
 function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedPlan {
-  const moves = ways.map((w) => {
-    const to = targetOf(work.host, w);
-    return {
-      address: w.device.address,
-      from: { driver: w.now.driver, override: w.now.override },
-      to,
-      ...(!isBound(w.binding) && to.driver === null ? { any_host: true as const } : {}),
-      ...(w.sriov === undefined ? {} : { sriov: w.sriov }),
-    };
-  });
+  const { host } = work;
+  const moves = ways.map((w) => ({
+    address: w.device.address,
+    from: { driver: w.now.driver, override: w.now.override },
+    to: targetOf(host, w),
+    ...(isBound(w.binding) ? (w.sriov === undefined ? {} : { sriov: w.sriov }) : pickWay(toHostMove(host, w))),
+  }));
   return {
     devices: moves.map((m) => ({
       address: m.address,
@@ -158,12 +175,19 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
       driver_to: m.to.driver,
       module: null,
     })),
-    steps: [...stepsOf(work.host, moves), ...moves.flatMap((m) => refillSteps(work.host, m))].map(
-      ({ path, value, undo }) => ({ path, value, undo }),
-    ),
+    steps: [...stepsOf(host, moves), ...moves.flatMap((m) => refillSteps(host, m))].map(({ path, value, undo }) => ({
+      path,
+      value,
+      undo,
+    })),
     refusals,
   };
 }
+
+const pickWay = (move: Move | null): Pick<Move, 'any_host' | 'sriov'> => ({
+  ...(move?.any_host ? { any_host: true } : {}),
+  ...(move?.sriov === undefined ? {} : { sriov: move.sriov }),
+});
 
 /** What the books hold goes back together or not at all; with --to-host also what somebody has changed since. True when something changed. */
 async function goBack(
@@ -173,50 +197,50 @@ async function goBack(
   options: ActionOptions,
   warnings: string[],
 ): Promise<boolean> {
-  const ours = ways.flatMap(({ device, binding }) => (binding === null ? [] : [{ device, binding }]));
-  const back = await giveBackTogether(work, ours, options.allowed);
+  const { host } = work;
+  const [free, ours] = [false, true].map((is) => ways.filter((w) => isTheirs(w, toHost) !== is)) as [Way[], Way[]];
+  const back = await giveBackTogether(work, ours.flatMap(booked), options.allowed, toHostChange(host, free));
   const kept = back.filter((b) => b.outcome === 'kept');
   const [first] = kept;
-  if (first !== undefined && !toHost)
+  if (first === undefined) {
+    warnings.push(...unclaimed(host, free));
+    return back.some((b) => b.outcome === 'given-back') || free.some((w) => changes(host, w));
+  }
+  if (!toHost)
     throw new HostdevError('HOSTDEV_IN_USE', kept.map((k) => `${k.address} stays as it is: ${k.reason}`).join('; '), {
       hint: `'hostdev unbind --to-host ${first.address}' after looking at it.`,
     });
-  let changed = kept.length === 0 && back.some((b) => b.outcome === 'given-back');
-  for (const way of ways)
-    if (way.binding === null || (toHost && isHoldOnly(way.binding)) || kept.length > 0)
-      changed = (await toHostDriver(work, way, options, warnings)) || changed;
-  return changed;
+  const permit = { layer: 'unbind' as const, lifts: () => byName(options.allowed) };
+  await runChange({ ...work, permit }, { kind: 'give-back', owner: 'admin', ...toHostChange(host, ways) });
+  warnings.push(...unclaimed(host, ways));
+  return ways.some((w) => changes(host, w));
 }
 
+const booked = ({ device, binding }: Way): { device: PciDevice; binding: Binding }[] =>
+  binding === null ? [] : [{ device, binding }];
+
+/** No way back is in the books: never bound by us, or on VFIO before. */
+const isTheirs = ({ binding }: Way, toHost: boolean): boolean => binding === null || (toHost && isHoldOnly(binding));
+
+const changes = (host: Host, w: Way): boolean => w.binding !== null || toHostMove(host, w) !== null;
+
 /** Never bound by us, or changed by somebody since: the override goes, the kernel matches anew, with the module that its modalias names. */
-async function toHostDriver(
-  work: Work,
-  { device, now, sriov }: Way,
-  { allowed }: ActionOptions,
-  warnings: string[],
-): Promise<boolean> {
-  const { host } = work;
-  const { address } = device;
-  const to = hostTarget(host, device, now);
-  const move: Move = {
+function toHostChange(host: Host, ways: readonly Way[]): { devices: Move[]; books: BookChange[] } {
+  const moves = ways.map((w) => ({ address: w.device.address, move: toHostMove(host, w) }));
+  const out = moves.flatMap(({ address, move }) => [
     address,
-    group: device.iommu_group,
-    inode: host.inode(host.device(address)),
-    from: { driver: now.driver, override: now.override },
-    to,
-    override_bytes: now.overrideBytes,
-    ...(to.driver === null ? { any_host: true as const } : {}),
-    // Without a driver it can have none; what the books recorded of them does not come back this way.
-    ...(sriov === undefined ? {} : { sriov: { ...sriov, to: { ...sriov.to, numvfs: 0, vfs: [] } } }),
+    ...recordedVfs(move?.sriov?.from).map((vf) => vf.address),
+  ]);
+  return {
+    devices: moves.flatMap(({ move }) => move ?? []),
+    books: out.map((address) => ({ address, before: readBook(host, address), after: null })),
   };
-  const books = [address, ...recordedVfs(sriov?.from).map((vf) => vf.address)].map(
-    (a): BookChange => ({ address: a, before: readBook(host, a), after: null }),
+}
+
+function unclaimed(host: Host, ways: readonly Way[]): string[] {
+  return ways.flatMap(({ device: { address } }) =>
+    host.linkName(host.device(address, 'driver')) === null
+      ? [`${address} is free now, but no host driver of this kernel claims it`]
+      : [],
   );
-  const isThere = to.driver !== null && now.override === null;
-  if (isThere && books.every((b) => b.before === null)) return false;
-  const permit = { layer: 'unbind' as const, lifts: () => byName(allowed) };
-  await runChange({ ...work, permit }, { kind: 'give-back', owner: 'admin', devices: isThere ? [] : [move], books });
-  if (host.linkName(host.device(address, 'driver')) === null)
-    warnings.push(`${address} is free now, but no host driver of this kernel claims it`);
-  return true;
 }

@@ -156,6 +156,19 @@ export function applyBooks(host: Host, changes: readonly BookChange[], end: 'bef
   }
 }
 
+/** {@link applyBooks} as far as it can be; what could not be written, by device. */
+export function tryBooks(host: Host, changes: readonly BookChange[], end: 'before' | 'after'): Map<Address, unknown> {
+  const failures = new Map<Address, unknown>();
+  for (const change of changes) {
+    try {
+      applyBooks(host, [change], end);
+    } catch (e) {
+      failures.set(change.address, e);
+    }
+  }
+  return failures;
+}
+
 function isWritten(host: Host, b: Binding): boolean {
   try {
     return JSON.stringify(readBook(host, b.address)) === JSON.stringify(b);

@@ -38,6 +38,10 @@ export function asLeft(host: Host, b: Binding, now: DeviceState): boolean {
 const serves = (host: Host, b: Binding, now: DeviceState): boolean =>
   asLeft(host, b, now) && (b.after === null || b.holds.some((h) => h.managed) || now.driver === b.after.driver);
 
+/** A guest that had it by libvirt (managed) has ended, and who else holds it was promised VFIO. */
+const libvirtLeftIt = (host: Host, b: Binding, now: DeviceState): boolean =>
+  b.after === null && !b.holds.some((h) => h.managed) && !isVfioDriver(host, b.address, now.driver);
+
 /** What is wrong with a binding whose device is observed as `now` (null: gone); null when all is well. */
 export function driftOf(host: Host, look: Witness, b: Binding, now: DeviceState | null): Drift | null {
   const fix = "'hostdev status --fix'";
@@ -62,6 +66,12 @@ export function driftOf(host: Host, look: Witness, b: Binding, now: DeviceState 
       advice: `${fix} tries again; 'hostdev unbind --to-host ${b.address}' does it whatever was changed`,
     };
   }
+  if (libvirtLeftIt(host, b, now))
+    return {
+      drift: `${b.holds.map(ownerText).join(', ')} is to have it on VFIO, and libvirt left it on ${describeState(now)}`,
+      mend: 'rebind',
+      advice: `${fix} binds it; 'hostdev unbind ${b.address}' lets it be`,
+    };
   if (serves(host, b, now)) return b.after === null ? null : strangeVfs(host, b);
   const left = b.after === null ? 'libvirt was to have it' : `hostdev left it on ${describeState(b.after)}`;
   const drift = `${left}, it is on ${describeState(now)}`;

@@ -15,11 +15,20 @@ import {
   isHoldOnly,
   isSameDevice,
   readBook,
+  tryBooks,
   withoutHolds,
 } from './books.ts';
 import { asLeft } from './drift.ts';
 import { byName, type Guard } from './guards.ts';
-import { type JournalEntry, newEntry, removeJournal, writeJournal } from './journal.ts';
+import {
+  type Change,
+  type JournalEntry,
+  namedBy,
+  newEntry,
+  remainder,
+  removeJournal,
+  writeJournal,
+} from './journal.ts';
 import { observe } from './observe.ts';
 import type { Work } from './perform.ts';
 import { settle } from './settle.ts';
@@ -54,18 +63,19 @@ export type Returning = { device: PciDevice | undefined; binding: Binding };
 
 /**
  * Gives several devices back as one transaction: if one cannot go, none does, and what is `kept` says why. `lifted` are the guards that an admin allows: with in-use
- * the kernel asks the holder to let go and waits for it, until our deadline; with vfs the idle VFs go that a PF has on VFIO. Raises what {@link runChange} raises.
+ * the kernel asks the holder to let go and waits for it, until our deadline; with vfs the idle VFs go that a PF has on VFIO. `also` goes with them. Raises what {@link runChange} raises.
  */
 export async function giveBackTogether(
   work: Work,
   list: readonly Returning[],
   lifted: ReadonlySet<Guard>,
+  also: Pick<Change, 'devices' | 'books'> = { devices: [], books: [] },
 ): Promise<Returned[]> {
   const ways: WayBack[] = [];
   for (const { device, binding } of list) ways.push(await wayBack(work, device, binding, lifted));
   if (ways.some((w) => w.outcome === 'kept')) return ways.map(returned);
-  const devices = ways.flatMap((w) => w.move ?? []);
-  const books = ways.flatMap((w) => booksBack(work.host, w));
+  const devices = [...ways.flatMap((w) => w.move ?? []), ...also.devices];
+  const books = [...ways.flatMap((w) => booksBack(work.host, w)), ...also.books];
   const permit = { layer: 'unbind' as const, lifts: () => byName(lifted) };
   if (devices.length > 0) await runChange({ ...work, permit }, { kind: 'give-back', owner: 'admin', devices, books });
   else applyBooks(work.host, books, 'after');
@@ -112,16 +122,22 @@ export async function releaseHolds(
 
 /**
  * Carries out a release whose mark is written, to its end or as far as it goes: what does not go is on VFIO again and in the books without its hold, with the reason; what
- * not even that is to be had of stays in the journal. Returns what failed, by device.
+ * not even that is to be had of stays in the journal, and with it what hangs, `waiting` with the words for it. Returns what failed, by device.
  */
-export async function finishRelease(work: Work, entry: JournalEntry): Promise<Map<Address, unknown>> {
+export async function finishRelease(
+  work: Work,
+  entry: JournalEntry,
+  waiting: ReadonlyMap<Address, unknown> = new Map(),
+): Promise<Map<Address, unknown>> {
   const { host } = work;
   // The mark says it already: a book that cannot be written now is no reason to leave a device where it is.
-  tryBooks(host, booksBegun(entry));
-  const failures = await settle(work, entry.devices, 'to');
-  const returned = booksAt(host, entry, 'to').filter((b) => !failures.has(b.address));
-  for (const [address, e] of tryBooks(host, returned)) failures.set(address, e);
-  const failed = entry.devices.filter((m) => failures.has(m.address));
+  tryBooks(host, booksBegun(entry), 'after');
+  const going = entry.devices.filter((m) => !waiting.has(m.address));
+  const failures = await settle(work, going, 'to');
+  const open = namedBy(remainder(entry, new Set([...failures.keys(), ...waiting.keys()])));
+  const returned = booksAt(host, entry, 'to').filter((b) => !open.has(b.address));
+  for (const [address, e] of tryBooks(host, returned, 'after')) failures.set(address, e);
+  const failed = going.filter((m) => failures.has(m.address));
   const { signal: _stop, ...quiet } = work;
   const undoMs = Math.max(work.undoMs, Math.min(work.deadline.left, work.undoMs * 2));
   const late = { ...quiet, deadline: new Deadline(undoMs) };
@@ -132,32 +148,17 @@ export async function finishRelease(work: Work, entry: JournalEntry): Promise<Ma
     const e = failures.get(b.address);
     return e === undefined ? [] : [{ ...b, after: notReturned(b, entry.owner, (e as Error).message) }];
   });
-  const unwritten = tryBooks(host, kept);
-  if (stuck.size + unwritten.size === 0) {
+  const left = new Map([...stuck, ...tryBooks(host, kept, 'after'), ...waiting]);
+  if (left.size === 0) {
     removeJournal(host, entry.id);
     return failures;
   }
-  const { left, pending } = leftOver(entry, stuck);
+  const { left: lines, pending } = leftOver(entry, left);
   writeJournal(host, {
-    ...entry,
-    devices: entry.devices.filter((m) => stuck.has(m.address)),
-    books: entry.books.filter((b) => stuck.has(b.address) || unwritten.has(b.address)),
+    ...remainder(entry, new Set(left.keys())),
     state: pending ? 'pending' : 'undo-incomplete',
-    left: [...left, ...[...unwritten].map(([address, e]) => `${address}: ${(e as Error).message}`)],
+    left: lines,
   });
-  return failures;
-}
-
-/** Writes what can be written; what could not, by device. */
-function tryBooks(host: Host, changes: readonly BookChange[]): Map<Address, unknown> {
-  const failures = new Map<Address, unknown>();
-  for (const change of changes) {
-    try {
-      applyBooks(host, [change], 'after');
-    } catch (e) {
-      failures.set(change.address, e);
-    }
-  }
   return failures;
 }
 

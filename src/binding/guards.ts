@@ -163,8 +163,8 @@ export function judge(j: Judged, lifts: Lifts): Verdict {
     const { guard, reason } = use;
     const effect: Effect = GUARDS[guard].layers[j.layer];
     const lifted = GUARDS[guard].allowable && use.firm !== true && lifts(use);
-    const refuses = effect === 'refuses' || (effect === 'refuses if vital' && use.vital === true);
     if (effect === '-') continue;
+    const refuses = effect === 'refuses' || use.firm === true || (effect === 'refuses if vital' && use.vital === true);
     const refusal = { guard, address, reason };
     if (refuses && !lifted) verdict.refusals.push(use.firm ? firm(refusal) : refusal);
     else verdict.warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);

@@ -4,12 +4,16 @@
  */
 import { existsSync } from 'node:fs';
 import type { Holder } from '../addon/native.ts';
-import { now } from '../clock.ts';
+import { now, sleep } from '../clock.ts';
+import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { heldBy } from '../pci/holders.ts';
 import { vfioNodes } from '../pci/nodes.ts';
+import { groupNow } from '../pci/vfLinks.ts';
 import { makeFolder, removeFile, replaceFile } from '../store/files.ts';
+import { type Deadline, takeLocks } from '../store/locks.ts';
 import { type Binding, type Hold, isGuest, isSameDevice, ownerText } from './books.ts';
+import type { Owner } from './state.ts';
 
 /** Longer than any start takes: then a guest that was prepared and is nowhere to be seen is not starting any more. */
 const STARTING_MS = 5 * 60_000;
@@ -35,7 +39,11 @@ export async function witness(
 ): Promise<Witness> {
   const looked = bindings.filter((b) => always || b.holds.some(isGuest));
   const nodesOf = new Map(
-    looked.map((b) => [b.address, vfioNodes(host, { address: b.address, iommu_group: b.group })]),
+    // The kernel's group, where it has one: a book may be older than that.
+    looked.map((b) => [
+      b.address,
+      vfioNodes(host, { address: b.address, iommu_group: groupNow(host, b.address) ?? b.group }),
+    ]),
   );
   const nodes = [...new Set([...nodesOf.values()].flat())];
   const found = nodes.length === 0 ? { holders: [], unreadable: 0 } : await heldBy(host, nodes, leftMs);
@@ -79,9 +87,35 @@ export const deadHolds = (host: Host, look: Witness, b: Binding): Hold[] =>
 
 const uuidOf = (hold: Pick<Hold, 'owner'>): string => hold.owner.slice('domain:'.length);
 
-/** The guest's lock is held from the beginning of each of its hook calls to its end, a slow release's too. */
-function isAtWork(host: Host, hold: Hold): boolean {
-  const file = `${host.lockDir}/domain-${uuidOf(hold)}`;
+/**
+ * The guest's lock is held from the beginning of each of its hook calls to its end, a slow release's too. A guest that has been started once and is prepared anew
+ * has ended in between: its holds of before are nobody's.
+ */
+const isAtWork = (host: Host, hold: Hold): boolean =>
+  isLocked(host, `domain-${uuidOf(hold)}`) && !(wasStarted(host, hold) && isPreparing(host, hold));
+
+const wasStarted = (host: Host, hold: Pick<Hold, 'owner'>): boolean => existsSync(`${host.startedDir}/${uuidOf(hold)}`);
+
+const preparing = (hold: Pick<Hold, 'owner'>): string => `preparing-${uuidOf(hold)}`;
+
+const isPreparing = (host: Host, hold: Pick<Hold, 'owner'>): boolean => isLocked(host, preparing(hold));
+
+/** Says that a guest's prepare is at work, until the returned function is called or the process ends. */
+export const markPreparing = (host: Host, owner: Owner, deadline: Deadline): Promise<() => void> =>
+  takeLocks(host, [preparing({ owner })], deadline);
+
+/** Waits for the end of a release of a guest, if one is at work. Raises HOSTDEV_TIMEOUT. */
+export async function releaseOver(host: Host, owner: Owner, deadline: Deadline): Promise<void> {
+  const lock = `domain-${uuidOf({ owner })}`;
+  while (isLocked(host, lock) && !isPreparing(host, { owner })) {
+    if (deadline.left === 0)
+      throw new HostdevError('HOSTDEV_TIMEOUT', `The release of ${owner} still holds ${host.lockDir}/${lock}`);
+    await sleep(Math.min(50, deadline.left));
+  }
+}
+
+function isLocked(host: Host, name: string): boolean {
+  const file = `${host.lockDir}/${name}`;
   if (!existsSync(file)) return false;
   try {
     const fd = host.native.tryLock(file, true);
@@ -95,7 +129,7 @@ function isAtWork(host: Host, hold: Hold): boolean {
 
 function isStarting(host: Host, b: Binding, hold: Hold): boolean {
   const prepared = b.prepared[hold.owner];
-  if (prepared === undefined || existsSync(`${host.startedDir}/${uuidOf(hold)}`)) return false;
+  if (prepared === undefined || wasStarted(host, hold)) return false;
   const ago = now() - prepared;
   return ago >= 0 && ago < STARTING_MS && (hold.libvirt === null || host.native.processRuns(hold.libvirt));
 }

@@ -84,6 +84,16 @@ export const namedBy = (e: Pick<JournalEntry, 'devices' | 'books'>): Set<Address
     ...e.books.map((b) => b.address),
   ]);
 
+/**
+ * An entry of which only `left` are still to be brought to their end, with their books and those of their VFs. The books of the others are written by
+ * then, and somebody else's to change from there on.
+ */
+export function remainder(entry: JournalEntry, left: ReadonlySet<Address>): JournalEntry {
+  const devices = entry.devices.filter((m) => left.has(m.address));
+  const named = namedBy({ devices, books: [] });
+  return { ...entry, devices, books: entry.books.filter((b) => named.has(b.address) || left.has(b.address)) };
+}
+
 /** Writes the entry whole. Raises HOSTDEV_STORE when /run is full or read-only: then nothing has been changed yet. */
 export const writeJournal = (host: Host, entry: JournalEntry): void =>
   writeJson(`${host.journalDir}/${entry.id}.json`, entry);

@@ -4,12 +4,22 @@
  * in the journal, named, and nothing of its entry has moved.
  */
 import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { groupNow } from '../pci/vfLinks.ts';
-import { applyBooks, isGuest } from './books.ts';
+import { type BadFile, badFile } from '../store/files.ts';
+import { applyBooks, isGuest, isSameDevice, readBook, removeBinding } from './books.ts';
 import { isOfThisBoot } from './boot.ts';
 import { finishRelease } from './giveBack.ts';
-import { type JournalEntry, type Lifted, removeJournal, writeJournal } from './journal.ts';
+import {
+  type JournalEntry,
+  type Lifted,
+  namedBy,
+  readEntry,
+  remainder,
+  removeJournal,
+  writeJournal,
+} from './journal.ts';
 import { mayLeave, type Permit, vfRefusals } from './leave.ts';
 import { observe } from './observe.ts';
 import type { Work } from './perform.ts';
@@ -31,20 +41,45 @@ export type Kept = {
   by: 'guard' | 'stuck' | 'failure';
 };
 
-export type Recovery = { done: string[]; kept: Kept[] };
+/** `done`: a line for each device that was put right. `held`: every device of an entry that stays, by the entry's id: nobody else's to move until it has gone. */
+export type Recovery = { done: string[]; kept: Kept[]; held: Map<Address, string> };
 
-/** Recovers entries whose devices' locks the caller holds. A line for each device that was put right. Raises HOSTDEV_STORE. */
-export async function recover(work: Work, entries: readonly JournalEntry[], asked?: Direction): Promise<Recovery> {
-  const recovery: Recovery = { done: [], kept: [] };
+/**
+ * Recovers entries whose devices' locks the caller holds; what cannot be understood of one stops no other, and a device that a `bad` file names is not moved. Raises
+ * HOSTDEV_STORE.
+ */
+export async function recover(
+  work: Work,
+  entries: readonly JournalEntry[],
+  bad: readonly BadFile[],
+  asked?: Direction,
+): Promise<Recovery> {
+  const recovery: Recovery = { done: [], kept: [], held: new Map() };
   for (const entry of entries) {
-    const { done, kept } = await recoverEntry(work, entry, asked);
+    const names = namedBy(entry);
+    const unclear = bad.find((b) => b.addresses.some((a) => names.has(a)));
+    const { done, kept } =
+      unclear === undefined
+        ? await recoverEntry(work, entry, asked).catch((e: unknown) => notUnderstood(entry, badFile(e)))
+        : notUnderstood(entry, unclear);
     recovery.done.push(...done);
     recovery.kept.push(...kept);
+    if (kept.length === 0) continue;
+    for (const a of namedBy(readEntry(work.host, entry.id) ?? entry)) recovery.held.set(a, entry.id);
   }
   return recovery;
 }
 
-async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction): Promise<Recovery> {
+type Recovered = Pick<Recovery, 'done' | 'kept'>;
+
+/** A file that tells of its devices is not ours: the entry waits for a person, as that file does. */
+function notUnderstood(entry: JournalEntry, { file, why, addresses }: BadFile): Recovered {
+  const names = [...namedBy(entry)];
+  const address = names.find((a) => addresses.includes(a)) ?? names[0] ?? entry.id;
+  return { done: [], kept: [{ entry: entry.id, address, reason: `${file} ${why}`, by: 'failure' }] };
+}
+
+async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction): Promise<Recovered> {
   const { host } = work;
   const after = `after an interrupted ${found.kind} (${found.id})`;
   if (!isOfThisBoot(host, found.boot)) {
@@ -93,25 +128,20 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
   };
   // Where nothing moves there is no half way either.
   const moving = stuck.length > 0 || moves.some((m) => !there.has(m.address));
-  if (found.mark === null && moving) writeJournal(host, { ...entry, devices: [...moves, ...stuck] });
+  const whole = { ...entry, devices: [...moves, ...stuck] };
+  const waiting = new Map(stuck.map((m) => [m.address, stuckNow(work, m.address)] as const));
+  if (found.mark === null && moving) writeJournal(host, whole);
   const isRelease = entry.kind === 'give-back' && isGuest(entry) && end === 'to';
   const failures = isRelease
-    ? await finishRelease(permitted, entry)
-    : await finish(permitted, entry, end, { stuck, there });
-  for (const m of gone) applyBooks(host, [{ address: m.address, before: null, after: null }], 'after');
+    ? await finishRelease(permitted, whole, waiting)
+    : await finish(permitted, whole, end, { waiting, there });
+  for (const m of gone) forgetBook(host, m.address);
   const left = [
-    ...stuck.map((m) => kept(m.address, stuckText(work, m.address), 'stuck')),
+    ...[...waiting].map(([address, e]) => kept(address, e.message, 'stuck')),
     ...moves.flatMap((m) =>
       failures.has(m.address) ? [kept(m.address, (failures.get(m.address) as Error).message, 'failure')] : [],
     ),
   ];
-  if (isRelease && stuck.length > 0)
-    writeJournal(host, {
-      ...entry,
-      devices: stuck,
-      left: left.map((k) => `${k.address}: ${k.reason}`),
-      state: 'pending',
-    });
   return {
     done: [
       ...[...gone].map(
@@ -130,37 +160,41 @@ const stateAt = ({ host }: Work, m: Move, end: End) =>
 
 const vfText = (m: Move, end: End): string => (m.sriov === undefined ? '' : ` with ${m.sriov[end].numvfs} VFs`);
 
-/** Brings all to one end, then the books; the entry goes, or stays with what failed. */
+/** Brings all to one end, then the books; the entry goes, or stays with what failed and with what hangs. */
 async function finish(
   work: Work,
   entry: JournalEntry,
   end: End,
-  { stuck, there }: { stuck: readonly Move[]; there: ReadonlySet<Address> },
+  { waiting, there }: { waiting: ReadonlyMap<Address, unknown>; there: ReadonlySet<Address> },
 ): Promise<Map<Address, unknown>> {
   const { host } = work;
-  const moves = entry.devices.filter((m) => !there.has(m.address));
+  const moves = entry.devices.filter((m) => !there.has(m.address) && !waiting.has(m.address));
   const failures = await settle(work, end === 'from' ? moves.reverse() : moves, end);
-  const notYet = new Set([...failures.keys(), ...stuck.map((m) => m.address)]);
-  const books = booksAt(host, entry, end).filter((b) => !notYet.has(b.address));
+  const notYet = new Map([...failures, ...waiting]);
+  const rest = remainder(entry, new Set(notYet.keys()));
+  const open = namedBy(rest);
+  const books = booksAt(host, entry, end).filter((b) => !open.has(b.address));
   applyBooks(host, books, end === 'from' ? 'before' : 'after');
   if (notYet.size === 0) {
     removeJournal(host, entry.id);
     return failures;
   }
-  const devices = [...entry.devices.filter((m) => failures.has(m.address)), ...stuck];
-  const { left, pending } = leftOver(
-    { devices },
-    new Map([...failures, ...stuck.map((m) => [m.address, new Error(stuckText(work, m.address))] as const)]),
-  );
-  writeJournal(host, { ...entry, devices, left, state: pending || stuck.length > 0 ? 'pending' : 'undo-incomplete' });
+  const { left, pending } = leftOver(entry, notYet);
+  writeJournal(host, { ...rest, left, state: pending ? 'pending' : 'undo-incomplete' });
   return failures;
+}
+
+/** The book of a device that went; that of the next one at its address is somebody else's. */
+function forgetBook(host: Host, address: Address): void {
+  const b = readBook(host, address);
+  if (b !== null && (host.inode(host.device(address)) === null || !isSameDevice(host, b))) removeBinding(host, address);
 }
 
 /** The reasons of a guard without the address that they are of, which is told beside them. */
 const reasonsOf = (address: Address, e: HostdevError): string => e.message.replaceAll(`${address}: `, '');
 
 /** The entry as it was, with the reasons why nothing of it has moved. */
-function keep(work: Work, entry: JournalEntry, kept: Kept[]): Recovery {
+function keep(work: Work, entry: JournalEntry, kept: Kept[]): Recovered {
   const left = kept.map((k) => `${k.address}: ${k.reason}`);
   if (JSON.stringify(left) !== JSON.stringify(entry.left)) writeJournal(work.host, { ...entry, left });
   return { done: [], kept };
@@ -237,10 +271,10 @@ function vfCount({ host }: Work, m: Move): number {
   return (host.list(host.device(m.address)) ?? []).filter((n) => /^virtfn\d+$/.test(n)).length;
 }
 
-const stuckText = ({ host }: Work, address: Address): string => {
+function stuckNow({ host }: Work, address: Address): HostdevError {
   const held = readQuarantine(host, address);
-  return held === null ? `${address} did not answer` : stuckError(held).message;
-};
+  return held === null ? new HostdevError('HOSTDEV_TIMEOUT', `${address} did not answer`) : stuckError(held);
+}
 
 /** Without the books of devices that are no more. */
 function withoutGone(e: JournalEntry, gone: ReadonlySet<Move>): JournalEntry['books'] {

@@ -15,7 +15,7 @@ import { deadHolds, witness } from './guests.ts';
 import { type JournalEntry, namedBy, readEntry, readJournal } from './journal.ts';
 import { NO_ALLOWANCE } from './leave.ts';
 import type { Work } from './perform.ts';
-import { type Direction, type Kept, type Recovery, recover } from './recover.ts';
+import { type Kept, type Recovery, recover } from './recover.ts';
 
 export type SessionOptions = {
   /** Time for everything, waits for locks included, in ms. */
@@ -93,8 +93,10 @@ export type Session = {
   inventory: Inventory;
   /** A line for each device that was put right, and for what was left alone. */
   recovered: string[];
-  /** With `tolerant`: what of the devices asked for could not be put right. */
+  /** With `tolerant`: what of the devices asked for, or of what hangs together with them, could not be put right. */
   kept: Kept[];
+  /** With `tolerant`: the devices that must be left as they are, by an unfinished transaction or a file that nobody understands. */
+  held: ReadonlySet<Address>;
 };
 
 /**
@@ -112,24 +114,33 @@ export async function changing<T>(
     const locked = await lockDevices(work, asked.addresses, () => scanInventory(host));
     try {
       work.inventory = locked.inventory;
-      refuseUnread(locked.inventory, asked.addresses);
-      refuseBad(asked.addresses, locked.bad);
-      const { done, kept } = await putRight(work, locked.entries, asked);
+      const unread = asked.addresses.filter((a) => unreadOf(locked.inventory, a) !== null);
+      if (asked.tolerant !== true) {
+        refuseUnread(locked.inventory, unread);
+        refuseBad(asked.addresses, locked.bad);
+      }
+      const named = new Set([...locked.bad.flatMap((b) => b.addresses), ...unread]);
+      const known = { ...asked, addresses: asked.addresses.filter((a) => !named.has(a)) };
+      const scan = () => scanInventory(host);
+      const { done, kept, held } = await putRight(work, locked.entries, locked.bad, known, scan);
       const mine = new Set(asked.addresses);
-      const concerned = kept.filter((k) => isOf(locked.inventory, mine, k.address));
+      const entries = new Set([...held].flatMap(([a, id]) => (isOf(work.inventory, mine, a) ? [id] : [])));
+      const concerned = kept.filter((k) => entries.has(k.entry));
       if (asked.tolerant !== true) refuseKept(concerned);
       const others = kept.filter((k) => !concerned.includes(k));
       const recovered = [
         ...done,
         ...others.map((k) => `left in the journal (${k.entry}): ${k.address}: ${k.reason}`),
         ...locked.bad.map(badFileText),
+        ...unread.map((a) => `${unreadOf(locked.inventory, a)}: left alone`),
       ];
-      const changed = done.length > 0;
+      if (done.length > 0) work.inventory = scan();
       return await body({
         work,
-        inventory: changed ? scanInventory(host) : locked.inventory,
+        inventory: work.inventory,
         recovered,
         kept: concerned,
+        held: new Set([...held.keys(), ...named]),
       });
     } finally {
       locked.unlock();
@@ -144,10 +155,9 @@ const isOf = ({ byAddress }: Inventory, asked: ReadonlySet<Address>, address: Ad
   [...asked].some((a) => byAddress.get(a)?.parent_addr === address);
 
 /** What must be known of a device before it is moved could not be read. */
-function refuseUnread(inventory: Inventory, addresses: readonly Address[]): void {
-  const unread = addresses.flatMap((a) => unreadOf(inventory, a) ?? []);
-  const [first] = unread;
-  if (first !== undefined) throw new HostdevError('HOSTDEV_SYSFS', first);
+function refuseUnread(inventory: Inventory, [first]: readonly Address[]): void {
+  const why = first === undefined ? null : unreadOf(inventory, first);
+  if (why !== null) throw new HostdevError('HOSTDEV_SYSFS', why);
 }
 
 function refuseBad(addresses: readonly Address[], bad: readonly BadFile[]): void {
@@ -168,21 +178,22 @@ export function refuseKept(kept: readonly Kept[]): void {
   throw new HostdevError(code, text, code === 'HOSTDEV_STUCK' ? {} : { hint });
 }
 
-/** Recovers entries whose locks are held, then ends the holds of guests that are gone. Devices are those asked for. */
+/**
+ * Recovers entries whose locks are held, then ends the holds of guests that are gone. Devices are those asked for; `scan` is the host as it is after the
+ * recovery, which may have brought VFs back.
+ */
 export async function putRight(
   work: Work,
   entries: readonly JournalEntry[],
+  bad: readonly BadFile[],
   { addresses, owner }: Asked,
-  asked?: Direction,
+  scan: () => Inventory,
 ): Promise<Recovery> {
-  const recovery = await recover(work, entries, asked);
-  const kept = new Set(recovery.kept.map((k) => k.address));
-  const done = await endDeadHolds(
-    work,
-    addresses.filter((a) => !kept.has(a)),
-    owner,
-  );
-  return { done: [...recovery.done, ...done], kept: recovery.kept };
+  const recovery = await recover(work, entries, bad);
+  if (recovery.done.length > 0) work.inventory = scan();
+  const free = addresses.filter((a) => !recovery.held.has(a));
+  const done = await endDeadHolds(work, free, owner);
+  return { ...recovery, done: [...recovery.done, ...done] };
 }
 
 /** A release that could not be carried out, and a prepare whose guest never came: the devices that only such guests hold go back. */

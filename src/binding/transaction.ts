@@ -10,8 +10,16 @@ import { scanInventory } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { groupNow, vfLinks } from '../pci/vfLinks.ts';
 import { Deadline } from '../store/locks.ts';
-import { applyBooks, type Binding, type BookChange, newBinding, readBook } from './books.ts';
-import { type Change, type JournalEntry, newEntry, removeJournal, writeJournal } from './journal.ts';
+import { applyBooks, type Binding, type BookChange, newBinding, readBook, tryBooks } from './books.ts';
+import {
+  type Change,
+  type JournalEntry,
+  namedBy,
+  newEntry,
+  remainder,
+  removeJournal,
+  writeJournal,
+} from './journal.ts';
 import { batchesOf, performBatch, refuseStopped, type Work } from './perform.ts';
 import { settle, settlePf } from './settle.ts';
 import { describeState, type Move, recordedVfs } from './state.ts';
@@ -38,14 +46,18 @@ export async function runChange(work: Work, change: Change): Promise<void> {
   } catch (e) {
     await undo(work, entry, e);
   }
-  removeJournal(host, entry.id);
+  try {
+    removeJournal(host, entry.id);
+  } catch {
+    // It says done, and so it is: whoever comes next takes it away.
+  }
 }
 
 /** The one mark: from here on the change is done, whoever writes the books. */
 function commit(host: Host, entry: JournalEntry): void {
-  entry.books = booksAt(host, entry, 'to');
-  entry.mark = 'done';
-  writeJournal(host, entry);
+  const done: JournalEntry = { ...entry, books: booksAt(host, entry, 'to'), mark: 'done' };
+  writeJournal(host, done);
+  Object.assign(entry, done);
   applyBooks(host, entry.books, 'after');
 }
 
@@ -99,30 +111,31 @@ async function undo(work: Work, entry: JournalEntry, first: unknown): Promise<ne
     ...quiet,
     deadline: new Deadline(Math.max(work.undoMs, Math.min(work.deadline.left, work.undoMs * 2))),
   };
+  const file = `${host.journalDir}/${entry.id}.json`;
+  const why = textOf(first);
+  // Whoever finds it done would finish the books: that must not be so any more before a device goes back.
   const wasDone = entry.mark === 'done';
   entry.mark = 'back';
-  // Whoever finds it done would finish the books: that must not be so any more before a device goes back.
-  if (wasDone) writeJournal(host, entry);
-  const failures = await settle(late, [...entry.devices].reverse(), 'from');
-  try {
-    applyBooks(
-      host,
-      booksAt(host, entry, 'from').filter((b) => !failures.has(b.address)),
-      'before',
+  const unmarked = wasDone ? failureOf(() => writeJournal(host, entry)) : null;
+  if (unmarked !== null)
+    throw new HostdevError(
+      'HOSTDEV_UNDO_INCOMPLETE',
+      `${why}; nothing was put back, because the journal cannot be written: ${textOf(unmarked)}`,
+      { cause: first, hint: `See ${file}: the next hostdev that can write finishes the books.` },
     );
-  } catch (e) {
-    const [one] = entry.devices;
-    if (one !== undefined && failures.size === 0) failures.set(one.address, e);
-  }
-  if (failures.size === 0) {
-    removeJournal(host, entry.id);
-    throw first;
-  }
+  const failures = await settle(late, [...entry.devices].reverse(), 'from');
+  const waits = namedBy(remainder(entry, new Set(failures.keys())));
+  const books = booksAt(host, entry, 'from').filter((b) => !waits.has(b.address));
+  for (const [address, e] of tryBooks(host, books, 'before')) failures.set(address, e);
   const { left, pending } = leftOver(entry, failures);
-  const devices = entry.devices.filter((m) => failures.has(m.address));
-  writeJournal(host, { ...entry, devices, state: pending ? 'pending' : 'undo-incomplete', left });
-  const file = `${host.journalDir}/${entry.id}.json`;
-  const why = first instanceof Error ? first.message : String(first);
+  const rest = remainder(entry, new Set(failures.keys()));
+  const unwritten = failureOf(() =>
+    failures.size === 0
+      ? removeJournal(host, entry.id)
+      : writeJournal(host, { ...rest, state: pending ? 'pending' : 'undo-incomplete', left }),
+  );
+  if (unwritten !== null) left.push(`${file}: ${textOf(unwritten)}`);
+  if (left.length === 0) throw first;
   if (pending)
     throw new HostdevError('HOSTDEV_TIMEOUT', `${why}; not known to be back: ${left.join('; ')}`, {
       cause: first,
@@ -136,16 +149,27 @@ async function undo(work: Work, entry: JournalEntry, first: unknown): Promise<ne
   });
 }
 
+const textOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
+
+/** What `write` raises; null when it does not. */
+function failureOf(write: () => void): unknown {
+  try {
+    write();
+    return null;
+  } catch (e) {
+    return e;
+  }
+}
+
 /** What could not be brought to its end, a line a device; `pending`: some of it only because it does not answer. */
 export function leftOver(
   { devices }: Pick<JournalEntry, 'devices'>,
   failures: ReadonlyMap<Address, unknown>,
 ): { left: string[]; pending: boolean } {
-  const failed = devices.filter((m) => failures.has(m.address));
-  const errors = failed.map((m) => failures.get(m.address));
+  const was = new Map(devices.map((m) => [m.address, `, which was on ${describeState(m.from)}`]));
   return {
-    left: failed.map((m, i) => `${m.address}, which was on ${describeState(m.from)}: ${(errors[i] as Error).message}`),
-    pending: errors.some((e) => e instanceof HostdevError && ERRORS[e.code].exit === EXIT.timedOut),
+    left: [...failures].map(([address, e]) => `${address}${was.get(address) ?? ''}: ${textOf(e)}`),
+    pending: [...failures.values()].some((e) => e instanceof HostdevError && ERRORS[e.code].exit === EXIT.timedOut),
   };
 }
 

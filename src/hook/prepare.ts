@@ -15,18 +15,21 @@ import {
   newBinding,
   readBinding,
   readBook,
+  readBooks,
 } from '../binding/books.ts';
+import { releaseHolds } from '../binding/giveBack.ts';
 import { type Allowance, byName, firm, type Guard, judge, type Refusal, refuse } from '../binding/guards.ts';
-import { forgetStarted, keptBy, type Witness, witness } from '../binding/guests.ts';
+import { forgetStarted, keptBy, markPreparing, releaseOver, type Witness, witness } from '../binding/guests.ts';
 import { observe } from '../binding/observe.ts';
 import { onVfio, type Work } from '../binding/perform.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
+import type { Owner } from '../binding/state.ts';
 import { readUsages } from '../binding/usage.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type PciDevice, scanInventory } from '../pci/inventory.ts';
-import { Deadline, takeLocks } from '../store/locks.ts';
+import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { Deadline } from '../store/locks.ts';
 import { checkIommu, checkViability, domainOwner, findDevices } from './check.ts';
 
 export type Prepared = { bound: string[]; managed: string[]; left_alone: string[]; warnings: string[] };
@@ -61,9 +64,31 @@ export async function prepareDomain(
     devices.map((d) => d.device),
   );
   const owner = domainOwner(domain);
-  await awaitReleases(host, devices, owner, options);
-  const addresses = devices.map((d) => d.device.address);
+  const done = await markPreparing(host, owner, new Deadline(options.deadlineMs));
+  try {
+    await awaitReleases(host, devices, owner, options);
+    return await prepareDevices(host, inventory, domain, devices, allowed, options, policy);
+  } finally {
+    done();
+  }
+}
+
+async function prepareDevices(
+  host: Host,
+  inventory: Inventory,
+  domain: DomainDevices,
+  devices: readonly Listed[],
+  allowed: ReadonlySet<Guard>,
+  options: SessionOptions & { libvirt?: string | null },
+  policy: HookPolicy,
+): Promise<Prepared> {
+  const owner = domainOwner(domain);
+  const listed = new Set(devices.map((d) => d.device.address));
+  // libvirt prepares only what does not run: what this guest holds besides is of a life whose release never came.
+  const stale = readBooks(host).books.filter((b) => !listed.has(b.address) && b.holds.some((h) => h.owner === owner));
+  const addresses = [...listed, ...stale.map((b) => b.address)];
   return changing(host, inventory, { addresses, owner }, options, async ({ work, recovered, inventory: fresh }) => {
+    recovered.push(...(await releaseStale(work, owner, stale)));
     const hold: Hold = { owner, name: domain.name, managed: false, libvirt: options.libvirt ?? null };
     const plan = await planPrepare(work, findDevices(fresh, domain), hold, allowed, policy);
     refuse(plan.refusals);
@@ -191,9 +216,24 @@ async function judgeUnmoved(
   }
 }
 
+async function releaseStale(work: Work, owner: Owner, stale: readonly Binding[]): Promise<string[]> {
+  const { host } = work;
+  const look = await witness(host, stale, work.deadline.left);
+  const list = stale
+    .flatMap((b) => readBook(host, b.address) ?? [])
+    .filter((b) => b.holds.some((h) => h.owner === owner && look.presence(b, h) !== 'holds'))
+    .map((binding) => ({ binding, device: work.inventory.byAddress.get(binding.address) }));
+  if (list.length === 0) return [];
+  const { devices, failures } = await releaseHolds(work, owner, list);
+  return [
+    ...devices.map((d) => `${d.address}, of an earlier life of this guest: ${d.reason ?? d.outcome}`),
+    ...failures.map((f) => `${f.address}, of an earlier life of this guest: ${(f.error as Error).message}`),
+  ];
+}
+
 /**
- * A slow release of an earlier guest goes on after libvirt was answered, under that guest's lock: a device that it still holds is waited for. Its lock is
- * let go at once; what counts is that the release is over.
+ * A slow release of an earlier guest goes on after libvirt was answered, under that guest's lock: a device that it still holds is waited for. One that
+ * prepares anew is none: two guests that swap their devices would wait for each other.
  */
 async function awaitReleases(
   host: Host,
@@ -201,13 +241,10 @@ async function awaitReleases(
   owner: string,
   options: SessionOptions,
 ): Promise<void> {
-  const others = new Set<string>();
+  const others = new Set<Owner>();
   for (const { device } of devices) {
     for (const h of readBinding(host, device.address)?.holds ?? [])
-      if (h.owner !== owner && isGuest(h)) others.add(h.owner.slice('domain:'.length));
+      if (h.owner !== owner && isGuest(h)) others.add(h.owner);
   }
-  for (const uuid of others) {
-    const unlock = await takeLocks(host, [`domain-${uuid}`], new Deadline(options.deadlineMs / 2));
-    unlock();
-  }
+  for (const other of others) await releaseOver(host, other, new Deadline(options.deadlineMs / 2));
 }

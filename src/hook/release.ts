@@ -5,7 +5,7 @@
  */
 import { type Binding, isGuest, readBook, readBooks } from '../binding/books.ts';
 import { type Returned, releaseHolds } from '../binding/giveBack.ts';
-import { forgetStarted, witness } from '../binding/guests.ts';
+import { forgetStarted, markStarted, witness } from '../binding/guests.ts';
 import { namedBy, readJournal } from '../binding/journal.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import type { Owner } from '../binding/state.ts';
@@ -39,18 +39,19 @@ export async function releaseDomain(
   const addresses = [...new Set([...booked, ...begun])];
   if (addresses.length === 0) return released;
   const asked = { addresses, owner, tolerant: true };
-  await changing(host, scanInventory(host), asked, options, async ({ work, recovered, inventory, kept }) => {
+  await changing(host, scanInventory(host), asked, options, async ({ work, recovered, inventory, kept, held }) => {
     released.recovered.push(...recovered, ...kept.map((k) => `left in the journal: ${k.address}: ${k.reason}`));
-    const left = new Set(kept.map((k) => k.address));
     const mine = addresses
-      .filter((a) => !left.has(a))
+      .filter((a) => !held.has(a))
       .flatMap((a) => readBook(host, a) ?? [])
       .filter(concerns);
     const list = mine.map((binding) => ({ binding, device: inventory.byAddress.get(binding.address) }));
     const { devices, failures } = await releaseHolds(work, owner, list);
     released.devices.push(...devices);
     released.failures.push(...failures);
-    forgetStarted(host, owner.slice('domain:'.length));
+    // What it could not end now is no start's any more: the next hostdev ends it.
+    const rest = readBooks(host).books.some((b) => b.holds.some((h) => h.owner === owner));
+    (rest ? markStarted : forgetStarted)(host, owner.slice('domain:'.length));
   });
   return released;
 }

@@ -81,8 +81,8 @@ export function replaceFile(
     if (durable) syncFolder(dirname(file));
   } catch (e) {
     // EEXIST is a leftover of a killed process that had our pid: ours to take over, nobody else writes this name.
-    unlinkIfThere(fresh);
-    if (isErrno(e, 'EEXIST')) {
+    const free = quietUnlink(fresh);
+    if (free && isErrno(e, 'EEXIST')) {
       replaceFile(file, bytes, { mode, durable, folderMode, scratch });
       return;
     }
@@ -96,6 +96,15 @@ function syncFolder(folder: string): void {
     fsyncSync(fd);
   } finally {
     closeSync(fd);
+  }
+}
+
+function quietUnlink(file: string): boolean {
+  try {
+    unlinkIfThere(file);
+    return true;
+  } catch {
+    return false; // the first error says more
   }
 }
 
@@ -121,7 +130,7 @@ export function readJson(file: string): unknown {
     fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
-    throw storeError('read', file, e);
+    throw unreadable(file, e);
   }
   try {
     const status = fstatSync(fd);
@@ -129,10 +138,16 @@ export function readJson(file: string): unknown {
     if (status.size > MAX_BYTES) throw corrupt(file, `is larger than ${MAX_BYTES} bytes`, readStart(fd));
     return parse(file, readFileSync(fd, 'utf8'));
   } catch (e) {
-    throw e instanceof HostdevError ? e : storeError('read', file, e);
+    throw e instanceof HostdevError ? e : unreadable(file, e);
   } finally {
     closeSync(fd);
   }
+}
+
+/** One file that cannot be read is as one that cannot be understood; without the right to read, none of them can. */
+function unreadable(file: string, e: unknown): HostdevError {
+  const store = storeError('read', file, e);
+  return store.code === 'HOSTDEV_STORE' && isSysError(e) ? corrupt(file, `cannot be read (${e.code})`) : store;
 }
 
 /** So much of a file that is too large is looked through for what it names. */
@@ -143,7 +158,21 @@ function readStart(fd: number): string {
   return bytes.toString('latin1', 0, readSync(fd, bytes, 0, bytes.length, 0));
 }
 
+/** No file of ours is nested deeper; a deeper one ends whoever walks it. */
+const MAX_DEPTH = 100;
+
+/** Brackets in strings count too: nothing of ours has so many. */
+function isTooDeep(text: string): boolean {
+  let depth = 0;
+  for (const c of text.matchAll(/[[\]{}]/g)) {
+    depth += c[0] === '[' || c[0] === '{' ? 1 : -1;
+    if (depth > MAX_DEPTH) return true;
+  }
+  return false;
+}
+
 function parse(file: string, text: string): unknown {
+  if (isTooDeep(text)) throw corrupt(file, `is nested deeper than ${MAX_DEPTH}`, text);
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -197,7 +226,7 @@ export function sweepLitter(folder: string): void {
   }
   for (const name of names) {
     const writer = /\.(\d+:\d+)\.new$/.exec(name)?.[1];
-    if (writer === undefined || !processRuns(writer)) removeFile(join(folder, name));
+    if (writer === undefined || !processRuns(writer)) quietUnlink(join(folder, name));
   }
 }
 
