@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -149,7 +150,8 @@ void note_started(const HookConf& conf, const std::string& uuid) {
 // Without an entry in the books or the journal a release has nothing to give back, unless a prepare is still
 // at work; with one, it may concern a device that the XML no longer lists.
 bool has_work(const Call& call, const HookConf& conf, const DomainInput& input) {
-  if (call.may_fail()) return input.may_take_devices;
+  // What did not come whole may list devices behind its end.
+  if (call.may_fail()) return input.may_take_devices || !input.whole;
   if (is_busy(conf, domain_uuid(input.xml)) || has_files(conf, "/journal")) return true;
   return call.operation == "release" && has_files(conf, "/bindings");
 }
@@ -196,7 +198,9 @@ int judge(const Call& call, const HookConf& conf, const ChildOutcome& out) {
 
 }  // namespace
 
-int run_hook(int argc, char** argv) {
+namespace {
+
+int answer_hook(int argc, char** argv) {
   const double started = monotonic_seconds();
   const pid_t caller = getppid();
   std::string conf_file;
@@ -208,10 +212,11 @@ int run_hook(int argc, char** argv) {
   if (argc != 4) return 0;
   const Call call = {argv[0], argv[1], argv[2], argv[3]};
   if (!call.is_of_interest()) return 0;
-  // A reader of stderr that is gone must not turn an answer into a signal.
+  // A reader of stderr that is gone, or a log that may not grow, must not turn an answer into a signal.
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &ignore, nullptr);
+  sigaction(SIGXFSZ, &ignore, nullptr);
   const auto conf = read_hook_conf(conf_file);
   const auto input = read_domain_input(started + call.patience(conf));
   if (call.operation == "started") {
@@ -226,6 +231,12 @@ int run_hook(int argc, char** argv) {
     return refuse(call, conf,
                   conf.file + (conf.found ? " names no node= and cli=" : " is not there") +
                       "; run 'hostdev hook install'");
+  }
+  if (access(conf.cli.c_str(), R_OK) != 0) {
+    return refuse(call, conf,
+                  "hostdev is gone from " + conf.cli + " (" + error_text(errno) +
+                      "); install it again and run 'hostdev hook install', or take its hook out of libvirt's "
+                      "hooks folder");
   }
   ChildJob job;
   job.program = conf.node;
@@ -243,6 +254,21 @@ int run_hook(int argc, char** argv) {
   job.may_fail = call.may_fail();
   job.caller = caller;
   return judge(call, conf, run_child(job));
+}
+
+}  // namespace
+
+int run_hook(int argc, char** argv) {
+  try {
+    return answer_hook(argc, argv);
+  } catch (const std::bad_alloc&) {
+    // Nothing that needs memory: the operation is the word before the last two, whatever is before it.
+    constexpr std::string_view kText = "hostdev: the guest was stopped: no memory for its XML\n";
+    const std::string_view operation = argc < 3 ? std::string_view() : std::string_view(argv[argc - 3]);
+    if (operation != "prepare" && operation != "start") return 0;
+    (void)!write(STDERR_FILENO, kText.data(), kText.size());
+    return 1;
+  }
 }
 
 }  // namespace hostdev

@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <string_view>
 #include <vector>
 
 #include "fd.h"
@@ -99,6 +100,16 @@ bool lock_within(double seconds) {
   return got == 0;
 }
 
+// Whoever starts libvirtd may have NODE_OPTIONS for something else: none of it is for this program.
+void forget_node_variables() {
+  std::vector<std::string> names;
+  for (char** line = environ; line != nullptr && *line != nullptr; ++line) {
+    const std::string_view text(*line);
+    if (text.starts_with("NODE_")) names.emplace_back(text.substr(0, text.find('=')));
+  }
+  for (const auto& name : names) unsetenv(name.c_str());
+}
+
 // Becomes node. Nothing of libvirt's may stay open, whatever it left without close-on-exec.
 [[noreturn]] void become_node(const ChildJob& job, pid_t client, int xml, int errors, int status) {
   setsid();
@@ -137,6 +148,7 @@ bool lock_within(double seconds) {
   argv.reserve(words.size() + 1);
   for (auto& w : words) argv.push_back(w.data());
   argv.push_back(nullptr);
+  forget_node_variables();
   // Without the lock node waits for it itself, and logs that it was not to be had.
   unsetenv("HOSTDEV_HOOK_UUID");
   setenv("HOSTDEV_HOOK_CALLER", std::to_string(job.caller).c_str(), 1);

@@ -47,7 +47,7 @@ DomainInput read_domain_input(double until) {
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (n < 0) break;
     if (n == 0) {
-      input.whole = !input.too_large;
+      input.whole = true;
       break;
     }
     input.xml.append(chunk.data(), static_cast<size_t>(n));

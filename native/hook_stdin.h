@@ -6,7 +6,7 @@
 namespace hostdev {
 
 struct DomainInput {
-  // All of it, when `whole`.
+  // All of it, when `whole` and not `too_large`.
   std::string xml;
   bool whole = false;
   bool too_large = false;

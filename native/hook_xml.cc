@@ -10,11 +10,13 @@ bool is_space(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-// Where the start tag that goes on at `at` ends; a '>' in quotes is not its end.
+// Where the start tag that goes on at `at` ends; a '>' in quotes is not its end. A '<' is, also in quotes: XML
+// has none there, and so every tag is looked at once, however many are left open.
 size_t tag_end(std::string_view xml, size_t at) {
   char quote = 0;
   for (; at < xml.size(); ++at) {
     const char c = xml[at];
+    if (c == '<') return at;
     if (quote != 0) {
       if (c == quote) quote = 0;
     } else if (c == '\'' || c == '"') {

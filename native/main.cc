@@ -25,12 +25,13 @@ bool is_hook_name(const char* argv0) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // No domain has a slash in its name.
-  if (argc > 1 && argv[1][0] == '/') return hostdev::run_launcher(argv[1], argv + 2);
+  const bool is_hook = argc > 0 && is_hook_name(argv[0]);
+  // As libvirt's hook it starts what hostdev.conf says, and nothing that a word says.
+  if (!is_hook && argc > 1 && argv[1][0] == '/') return hostdev::run_launcher(argv[1], argv + 2);
   // Four words are the hook under any name: libvirt runs 50-hostdev, 90-hostdev~ and .90-hostdev.new too, and
   // an exit code of 2 would kill the guest that `started` or `reconnect` is about.
   constexpr int kHookWords = 5;
-  if (argc == kHookWords || (argc > 0 && is_hook_name(argv[0]))) return hostdev::run_hook(argc - 1, argv + 1);
+  if (argc == kHookWords || is_hook) return hostdev::run_hook(argc - 1, argv + 1);
   if (argc == 2 && strcmp(argv[1], "write") == 0) return hostdev::run_writer();
   if (argc > 1 && strcmp(argv[1], "hook") == 0) return hostdev::run_hook(argc - 2, argv + 2);
   (void)!write(STDERR_FILENO, static_cast<const char*>(kUsage), sizeof kUsage - 1);

@@ -48,6 +48,7 @@ beforeEach(() => {
   top = mkdtempSync(join(tmpdir(), 'hostdev-client-'));
   mkdirSync(join(top, 'hooks/qemu.d'), { recursive: true });
   mkdirSync(out('root/run'), { recursive: true });
+  writeFileSync(out('cli.js'), '');
   copyFileSync(nativeExecutable(), hook());
   chmodSync(hook(), 0o755);
 });
@@ -276,8 +277,21 @@ sys.exit(p.wait())`;
       return [code, text];
     };
     expect(await wait(XML)).toEqual([1, expect.stringContaining('its XML did not come to an end')]);
-    expect(await wait(BARE)).toEqual([0, '']);
+    // Devices may be listed behind its end.
+    expect(await wait(BARE)).toEqual([1, expect.stringContaining('its XML did not come to an end')]);
   });
+
+  test.each(['<hostdev', "<interface type='", '<disk ', '<!--', '<![CDATA['])(
+    'a mebibyte of %s without an end is answered within a second',
+    (open) => {
+      install('exit 0');
+      const started = performance.now();
+      const text = `<domain type='kvm'><uuid>${UUID_A}</uuid>${open.repeat((1024 * 1024) / open.length)}`;
+      const r = call('prepare', Buffer.from(text));
+      expect(r.status).toBe(0);
+      expect(performance.now() - started).toBeLessThan(1000);
+    },
+  );
 
   test('closed descriptors and inherited ones: node gets its own three and the lock', () => {
     install(`ls -l /proc/$$/fd > ${out('fds')}`);
@@ -288,6 +302,31 @@ sys.exit(p.wait())`;
     expect(seen('fds')).not.toContain('libvirts');
     expect(seen('fds')).toContain(`domain-${UUID_A}`);
   });
+});
+
+test('what the environment, a word and a missing program could do', () => {
+  install(`env > ${out('env')}`);
+  const env = { ...process.env, NODE_OPTIONS: '--require /tmp/x.js', NODE_PATH: '/tmp' };
+  expect(spawnSync(hook(), ['a', 'prepare', 'begin', '-'], { input: XML, env }).status).toBe(0);
+  expect(seen('env')).not.toMatch(/^NODE_/m);
+  writeFileSync(out('evil.js'), '');
+  expect(spawnSync(hook(), [out('evil.js')], { input: XML }).status).toBe(0);
+  rmSync(out('cli.js'));
+  expect(call('prepare')).toMatchObject({ status: 1, stderr: expect.stringContaining(`hostdev is gone from ${top}`) });
+  expect(call('started').status).toBe(0);
+  // A log that may not grow is no reason to end by a signal.
+  writeFileSync(out('cli.js'), '');
+  writeFileSync(out('node'), 'no program');
+  writeFileSync(out('xml'), XML);
+  book();
+  for (const [operation, code] of [
+    ['prepare', 1],
+    ['release', 0],
+    ['started', 0],
+  ] as const) {
+    const { status } = spawnSync('bash', ['-c', `ulimit -f 0; exec ${hook()} a ${operation} begin - < ${out('xml')}`]);
+    expect([operation, status]).toEqual([operation, code]);
+  }
 });
 
 test('under any name it is the hook: moved in the order, a backup copy, half installed', () => {
