@@ -10,8 +10,8 @@ bool is_space(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-// Where the start tag that goes on at `at` ends; a '>' in quotes is not its end. A '<' is, also in quotes: XML
-// has none there, and so every tag is looked at once, however many are left open.
+// Where the start tag that goes on at `at` ends; a '>' in quotes is not its end. A '<' is, also in quotes:
+// XML has none there, and so every tag is looked at once, however many are left open.
 size_t tag_end(std::string_view xml, size_t at) {
   char quote = 0;
   for (; at < xml.size(); ++at) {
