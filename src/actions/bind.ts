@@ -1,10 +1,10 @@
 /** `bind DEV…`: the devices onto VFIO drivers for the admin, all of them or none. */
 import { executeBind, planBind } from '../binding/bind.ts';
 import type { Hold } from '../binding/books.ts';
-import { asTheyAre, changing, observing } from '../binding/session.ts';
+import { asTheyAre, changing, observing, unfinished } from '../binding/session.ts';
 import { checkIommu } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
-import { iommuState } from '../host/iommu.ts';
+import { iommuState, isNoIommuMode } from '../host/iommu.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { groupBlockers, groupMembers } from '../pci/vfio.ts';
@@ -24,23 +24,30 @@ export async function bindDevices(
   const inventory = scanInventory(host);
   const named = uniqueDevices(host, inventory, words);
   const devices = wholeGroups ? withEndpoints(inventory, named) : named;
-  // Without any IOMMU a bind is still of use and warned of; beside groups, a device in none is lost for the host and for guests.
-  if (iommuState(host).on) checkIommu(host, devices);
   const requestsOf = (list: readonly PciDevice[]) => list.map((device) => ({ device, wanted: driver }));
   if (options.dryRun) {
     return observing(host, options, async (work) => {
+      refuseLone(host, devices);
       const plan = await planBind(work, requestsOf(devices), 'admin', options.allowed);
       const printed = printedPlan(work, plan);
       refuseWithPlan(printed);
       return {
         changed: false,
         plan: printed,
-        warnings: [...plan.warnings, ...groupWarnings(host, inventory, devices)],
+        warnings: [
+          ...unfinished(
+            host,
+            devices.map((d) => d.address),
+          ),
+          ...plan.warnings,
+          ...groupWarnings(host, inventory, devices),
+        ],
       };
     });
   }
   const asked = { addresses: devices.map((d) => d.address) };
   return changing(host, inventory, asked, options, async ({ work, recovered, inventory: fresh }) => {
+    refuseLone(host, asTheyAre(fresh, devices));
     const plan = await planBind(work, requestsOf(asTheyAre(fresh, devices)), 'admin', options.allowed);
     const printed = printedPlan(work, plan);
     refuseWithPlan(printed);
@@ -51,6 +58,11 @@ export async function bindDevices(
       warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, fresh, devices)],
     };
   });
+}
+
+/** The probe of vfio-pci fails without a group, unless it may make one that protects nothing (drivers/vfio/group.c). */
+function refuseLone(host: Host, devices: readonly PciDevice[]): void {
+  if (!isNoIommuMode(host)) checkIommu(host, devices);
 }
 
 /** The admin's right to a device. */

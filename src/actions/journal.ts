@@ -13,7 +13,7 @@ import type { ActionOptions, Warned } from './options.ts';
 export const listJournal = (host: Host): { entries: JournalEntry[]; bad: BadFile[] } => readJournal(host);
 
 /** `warnings` has a line for each device that was put right, `kept` each that stays in the journal and why. */
-export type Finished = Warned & { changed: boolean; entries: JournalEntry[]; kept: Kept[] };
+export type Finished = Warned & { changed: boolean; entries: JournalEntry[]; kept: Kept[]; bad: BadFile[] };
 
 /**
  * Finishes entries (all, or those named by id) the way asked for: `undo` brings each device to where it was before, `resume` to where it was going; an entry that has its
@@ -27,10 +27,12 @@ export async function finishJournal(
 ): Promise<Finished> {
   const { entries: all, bad } = readJournal(host);
   const absent = ids.find((id) => !all.some((e) => e.id === id));
+  const unclear = bad.find((b) => b.file === `${host.journalDir}/${absent}.json`);
+  if (unclear !== undefined) throw new HostdevError('HOSTDEV_STORE_CORRUPT', `${unclear.file} ${unclear.why}`);
   if (absent !== undefined)
     throw new HostdevError('HOSTDEV_JOURNAL_ABSENT', `The journal has no entry ${JSON.stringify(absent.slice(0, 80))}`);
   const entries = ids.length === 0 ? all : all.filter((e) => ids.includes(e.id));
-  const finished: Finished = { changed: false, entries, warnings: [], kept: [] };
+  const finished: Finished = { changed: false, entries, warnings: [], kept: [], bad: ids.length === 0 ? bad : [] };
   if (options.dryRun || entries.length === 0) return finished;
   const inventory = scanInventory(host);
   return working(host, options, inventory, async (work) => {
@@ -39,7 +41,7 @@ export async function finishJournal(
     try {
       work.inventory = locked.inventory;
       const { done, kept } = await recover(work, locked.entries, bad, direction);
-      return { changed: done.length > 0, entries, warnings: done, kept };
+      return { ...finished, changed: done.length > 0, warnings: done, kept };
     } finally {
       locked.unlock();
     }

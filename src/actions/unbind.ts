@@ -14,7 +14,7 @@ import { byName, judge, type Refusal } from '../binding/guards.ts';
 import { keptBy, witness } from '../binding/guests.ts';
 import { observe, type Seen } from '../binding/observe.ts';
 import type { Work } from '../binding/perform.ts';
-import { asTheyAre, changing, observing } from '../binding/session.ts';
+import { asTheyAre, changing, observing, unfinished } from '../binding/session.ts';
 import {
   type DeviceState,
   describeState,
@@ -24,7 +24,6 @@ import {
   sameState,
 } from '../binding/state.ts';
 import { stepsOf } from '../binding/steps.ts';
-import { runChange } from '../binding/transaction.ts';
 import { readUsages } from '../binding/usage.ts';
 import { refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError } from '../errors.ts';
@@ -57,21 +56,28 @@ export async function unbindDevices(
 ): Promise<UnbindResult> {
   const inventory = scanInventory(host);
   const devices = uniqueDevices(host, inventory, words);
-  const run = async (work: Work, recovered: string[], now: readonly PciDevice[]): Promise<UnbindResult> => {
+  const run = async (
+    work: Work,
+    recovered: string[],
+    now: readonly PciDevice[],
+    back: ReadonlySet<string>,
+  ): Promise<UnbindResult> => {
     const ways: Way[] = [];
-    for (const device of now) ways.push(await wayBack(work, device, toHost));
+    for (const device of now) if (toHost || !back.has(device.address)) ways.push(await wayBack(work, device, toHost));
     const { refusals, warnings: guarded } = await judgeWays(work, ways, options);
     const plan = planOf(work, ways, refusals);
     refuseWithPlan(plan);
     if (!toHost) for (const way of ways) refuseForeign(way);
     if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...guarded] };
     const warnings = [...recovered, ...guarded];
-    return { changed: await goBack(work, ways, toHost, options, warnings), plan, warnings };
+    const changed = (await goBack(work, ways, toHost, options, warnings)) || back.size > 0;
+    return { changed, plan: { ...plan, devices: plan.devices.map((d) => asItIs(host, d)) }, warnings };
   };
-  if (options.dryRun) return observing(host, options, (work) => run(work, [], devices));
   const asked = { addresses: devices.map((d) => d.address) };
-  return changing(host, inventory, asked, options, ({ work, recovered, inventory: fresh }) =>
-    run(work, recovered, asTheyAre(fresh, devices)),
+  if (options.dryRun)
+    return observing(host, options, (work) => run(work, unfinished(host, asked.addresses), devices, new Set()));
+  return changing(host, inventory, asked, options, ({ work, recovered, inventory: fresh, backAlready }) =>
+    run(work, recovered, asTheyAre(fresh, devices), backAlready),
   );
 }
 
@@ -82,6 +88,12 @@ async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<
   if (binding === null && !toHost) throw notOurs(device, now);
   return { device, binding, now, sriov: await vfsBack(work, device, binding) };
 }
+
+/** Which host driver claims a device is the kernel's affair: told as it is, not as it was planned. */
+const asItIs = (host: Host, d: PrintedPlan['devices'][number]): PrintedPlan['devices'][number] => ({
+  ...d,
+  driver_to: host.linkName(host.device(d.address, 'driver')),
+});
 
 /** On VFIO before us, and in the books only for who used it. */
 function refuseForeign({ device, binding, now }: Way): void {
@@ -210,9 +222,15 @@ async function goBack(
     throw new HostdevError('HOSTDEV_IN_USE', kept.map((k) => `${k.address} stays as it is: ${k.reason}`).join('; '), {
       hint: `'hostdev unbind --to-host ${first.address}' after looking at it.`,
     });
-  const permit = { layer: 'unbind' as const, lifts: () => byName(options.allowed) };
-  await runChange({ ...work, permit }, { kind: 'give-back', owner: 'admin', ...toHostChange(host, ways) });
-  warnings.push(...unclaimed(host, ways));
+  // What has its way back in the books takes it all the same.
+  const drifted = new Set(kept.map((k) => k.address));
+  const [others, astray] = [false, true].map((is) => ours.filter((w) => drifted.has(w.device.address) === is)) as [
+    Way[],
+    Way[],
+  ];
+  const byHand = [...free, ...astray];
+  await giveBackTogether(work, others.flatMap(booked), options.allowed, toHostChange(host, byHand));
+  warnings.push(...unclaimed(host, byHand));
   return ways.some((w) => changes(host, w));
 }
 

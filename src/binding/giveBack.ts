@@ -94,9 +94,21 @@ export async function releaseHolds(
   const { host } = work;
   const ways: WayBack[] = [];
   const books: BookChange[] = [];
+  const outcome: { devices: Returned[]; failures: { address: Address; error: unknown }[] } = {
+    devices: [],
+    failures: [],
+  };
   for (const { device, binding } of list) {
     const rest = withoutHolds(binding, new Set([owner]), 'its return was begun');
-    const way = rest.holds.length > 0 ? null : await wayBack(work, device, binding, new Set());
+    let way: WayBack | null = null;
+    try {
+      if (rest.holds.length === 0) way = await wayBack(work, device, binding, new Set());
+    } catch (error) {
+      // It hangs, or cannot be read: in the books without its hold, for the next who tries.
+      outcome.failures.push({ address: binding.address, error });
+      books.push({ address: binding.address, before: binding, after: { ...rest, note: (error as Error).message } });
+      continue;
+    }
     if (way === null) books.push({ address: binding.address, before: binding, after: rest });
     else {
       ways.push(way);
@@ -106,7 +118,7 @@ export async function releaseHolds(
     }
   }
   const devices = ways.flatMap((w) => w.move ?? []);
-  const outcome = { devices: ways.map(returned), failures: [] as { address: Address; error: unknown }[] };
+  outcome.devices = ways.map(returned);
   if (devices.length === 0 && books.length <= 1) {
     applyBooks(host, books, 'after');
     return outcome;

@@ -14,7 +14,7 @@ import type { Address } from '../pci/address.ts';
 import { printable } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline } from '../store/locks.ts';
-import { writeAttribute } from './access.ts';
+import { noAnswer, writeAttribute } from './access.ts';
 import { type Leaving, mayLeave } from './leave.ts';
 import { writeNumvfs } from './numvfs.ts';
 import { observe, remembered } from './observe.ts';
@@ -105,12 +105,16 @@ async function writeOverride(work: Work, step: Step): Promise<void> {
   );
 }
 
-/** ENODEV says that the driver had let go already: what counts is that it has. */
+/**
+ * ENODEV says that the driver had let go already: what counts is that it has. The kernel takes the link away before it waits for whoever holds the device
+ * (drivers/base/dd.c __device_release_driver), so a write that has not come back is none, whatever the link says.
+ */
 async function unbind(work: Work, address: Address, path: string): Promise<void> {
   const failure = await writeAttribute(work, address, path, address).then(
     () => null,
     (e: unknown) => e,
   );
+  if (noAnswer(failure) !== null) throw failure;
   const driver = work.host.linkName(work.host.device(address, 'driver'));
   if (driver === null) return;
   if (failure !== null) throw failure;

@@ -64,8 +64,8 @@ export async function recover(
         : notUnderstood(entry, unclear);
     recovery.done.push(...done);
     recovery.kept.push(...kept);
-    if (kept.length === 0) continue;
-    for (const a of namedBy(readEntry(work.host, entry.id) ?? entry)) recovery.held.set(a, entry.id);
+    const still = kept.length === 0 ? null : readEntry(work.host, entry.id);
+    if (still !== null) for (const a of namedBy(still)) recovery.held.set(a, entry.id);
   }
   return recovery;
 }
@@ -86,6 +86,8 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
     removeJournal(host, found.id);
     return { done: [`forgot ${found.id}: it is of an earlier boot`], kept: [] };
   }
+  // What is in the books under these addresses is replaced: it must be ours to replace.
+  for (const { address } of found.books) readBook(host, address);
   const kept = (address: Address, reason: string, by: Kept['by']): Kept => ({ entry: found.id, address, reason, by });
   const denied = found.devices.flatMap((m) => deniedGroup(work, m) ?? []);
   if (denied.length > 0)

@@ -9,7 +9,7 @@ import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
 import { type BadFile, sweepLitter } from '../store/files.ts';
 import { Deadline, type LockName, type Stop, takeLocks } from '../store/locks.ts';
-import { ownerText, readBook, readBooks } from './books.ts';
+import { ownerText, readBinding, readBook, readBooks } from './books.ts';
 import { releaseHolds } from './giveBack.ts';
 import { deadHolds, witness } from './guests.ts';
 import { type JournalEntry, namedBy, readEntry, readJournal } from './journal.ts';
@@ -97,6 +97,8 @@ export type Session = {
   kept: Kept[];
   /** With `tolerant`: the devices that must be left as they are, by an unfinished transaction or a file that nobody understands. */
   held: ReadonlySet<Address>;
+  /** Of the devices asked for, those that were ours until the recovery gave them back. */
+  backAlready: ReadonlySet<Address>;
 };
 
 /**
@@ -117,11 +119,13 @@ export async function changing<T>(
       const unread = asked.addresses.filter((a) => unreadOf(locked.inventory, a) !== null);
       if (asked.tolerant !== true) {
         refuseUnread(locked.inventory, unread);
-        refuseBad(asked.addresses, locked.bad);
+        refuseBad(locked.inventory, asked.addresses, locked.bad);
       }
       const named = new Set([...locked.bad.flatMap((b) => b.addresses), ...unread]);
       const known = { ...asked, addresses: asked.addresses.filter((a) => !named.has(a)) };
       const scan = () => scanInventory(host);
+      const inJournal = new Set(locked.entries.flatMap((e) => [...namedBy(e)]));
+      const ours = known.addresses.filter((a) => inJournal.has(a) || readBinding(host, a) !== null);
       const { done, kept, held } = await putRight(work, locked.entries, locked.bad, known, scan);
       const mine = new Set(asked.addresses);
       const entries = new Set([...held].flatMap(([a, id]) => (isOf(work.inventory, mine, a) ? [id] : [])));
@@ -141,6 +145,7 @@ export async function changing<T>(
         recovered,
         kept: concerned,
         held: new Set([...held.keys(), ...named]),
+        backAlready: new Set(done.length === 0 ? [] : ours.filter((a) => readBinding(host, a) === null)),
       });
     } finally {
       locked.unlock();
@@ -160,9 +165,10 @@ function refuseUnread(inventory: Inventory, [first]: readonly Address[]): void {
   if (why !== null) throw new HostdevError('HOSTDEV_SYSFS', why);
 }
 
-function refuseBad(addresses: readonly Address[], bad: readonly BadFile[]): void {
+function refuseBad(inventory: Inventory, asked: readonly Address[], bad: readonly BadFile[]): void {
+  const all = new Set(asked);
   for (const { file, why, addresses: named } of bad) {
-    const mine = addresses.find((a) => named.includes(a));
+    const mine = named.find((a) => isOf(inventory, all, a));
     if (mine !== undefined) throw new HostdevError('HOSTDEV_STORE_CORRUPT', `${file} ${why}, and it names ${mine}`);
   }
 }
@@ -191,18 +197,24 @@ export async function putRight(
 ): Promise<Recovery> {
   const recovery = await recover(work, entries, bad);
   if (recovery.done.length > 0) work.inventory = scan();
-  const free = addresses.filter((a) => !recovery.held.has(a));
-  const done = await endDeadHolds(work, free, owner);
+  const barred = new Set([...recovery.held.keys(), ...bad.flatMap((b) => b.addresses)]);
+  const done = await endDeadHolds(work, addresses, barred, owner);
   return { ...recovery, done: [...recovery.done, ...done] };
 }
 
 /** A release that could not be carried out, and a prepare whose guest never came: the devices that only such guests hold go back. */
-async function endDeadHolds(work: Work, addresses: readonly Address[], owner: string | undefined): Promise<string[]> {
+async function endDeadHolds(
+  work: Work,
+  addresses: readonly Address[],
+  barred: ReadonlySet<Address>,
+  owner: string | undefined,
+): Promise<string[]> {
   const { host } = work;
   const pfs = new Set(addresses.filter((a) => work.inventory.byAddress.get(a)?.dev_type === 'type-PF'));
   const of = (d: PciDevice): boolean => d.parent_addr !== null && pfs.has(d.parent_addr);
   const vfs = pfs.size === 0 ? [] : work.inventory.devices.filter(of).map((d) => d.address);
-  const bindings = [...new Set([...addresses, ...vfs])].flatMap((a) => readBook(host, a) ?? []);
+  const all = [...new Set([...addresses, ...vfs])].filter((a) => !barred.has(a));
+  const bindings = all.flatMap((a) => readBook(host, a) ?? []);
   const look = await witness(host, bindings, work.deadline.left);
   const lines: string[] = [];
   const done = new Set<string>();
@@ -297,7 +309,9 @@ function joined(
     for (const entry of entries) {
       if (mine.has(entry)) continue;
       const named = namedBy(entry);
-      const touches = [...all].some((a) => named.has(a) || named.has(byAddress.get(a)?.parent_addr ?? ''));
+      const touches =
+        [...all].some((a) => named.has(a) || named.has(byAddress.get(a)?.parent_addr ?? '')) ||
+        [...named].some((n) => all.has(byAddress.get(n)?.parent_addr ?? ''));
       if (!touches) continue;
       mine.add(entry);
       for (const a of named) all.add(a);
@@ -354,3 +368,15 @@ export const asTheyAre = ({ byAddress }: Inventory, devices: readonly PciDevice[
 /** A bad file in a line: what is wrong with it and what that keeps hostdev from. */
 export const badFileText = (b: BadFile): string =>
   `${b.file} ${b.why}; ${b.addresses.length > 0 ? `left alone: ${b.addresses.join(', ')}` : 'no device is named in it'}`;
+
+/** What a dry run cannot show: transactions that the real run finishes or undoes first. */
+export function unfinished(host: Host, addresses: readonly Address[]): string[] {
+  const asked = new Set(addresses);
+  return readJournal(host).entries.flatMap((e) =>
+    [...namedBy(e)].some((a) => asked.has(a))
+      ? [
+          `an interrupted ${e.kind} (${e.id}) is finished or undone first, and the plan is of the devices as they are now`,
+        ]
+      : [],
+  );
+}

@@ -139,7 +139,7 @@ async function undo(work: Work, entry: JournalEntry, first: unknown): Promise<ne
   if (pending)
     throw new HostdevError('HOSTDEV_TIMEOUT', `${why}; not known to be back: ${left.join('; ')}`, {
       cause: first,
-      hint: `The next hostdev finishes it; until then see ${file}`,
+      hint: `'hostdev status --fix' finishes it when the device answers again; until then see ${file}`,
       data: { left },
     });
   throw new HostdevError('HOSTDEV_UNDO_INCOMPLETE', `${why}; and not put back: ${left.join('; ')}`, {

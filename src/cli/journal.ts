@@ -1,4 +1,4 @@
-import { finishJournal, listJournal } from '../actions/journal.ts';
+import { type Finished, finishJournal, listJournal } from '../actions/journal.ts';
 import type { JournalEntry } from '../binding/journal.ts';
 import type { Kept } from '../binding/recover.ts';
 import { badFileText } from '../binding/session.ts';
@@ -25,22 +25,28 @@ function rows(entries: readonly JournalEntry[]): string {
 /** `hostdev journal list` */
 export function journalList({ host }: Invocation): Answer {
   const { entries, bad } = listJournal(host);
-  const unreadable = bad.map((b) => `${plain(badFileText(b))}\n`);
   const left = entries.flatMap((e) => e.left.map((l) => plain(`${e.id}: ${l}\n`)));
   const text = entries.length + bad.length === 0 ? 'The journal is clean\n' : entries.length === 0 ? '' : rows(entries);
-  return { json: { journal: entries, bad_files: bad }, text: [text, ...left, ...unreadable].join('') };
+  return { json: { journal: entries, bad_files: bad }, text: [text, ...left, ...unreadable(bad)].join('') };
 }
+
+const unreadable = (bad: Finished['bad']): string[] => bad.map((b) => `${plain(badFileText(b))}\n`);
 
 const finish =
   (direction: 'undo' | 'resume') =>
   async ({ host, words, options }: Invocation): Promise<Answer> => {
-    const { changed, entries, warnings, kept } = await finishJournal(host, words, direction, options);
-    const text = entries.length === 0 ? 'The journal is clean\n' : options.dryRun ? rows(entries) : '';
+    const { changed, entries, warnings, kept, bad } = await finishJournal(host, words, direction, options);
+    const text = entries.length + bad.length === 0 ? 'The journal is clean\n' : options.dryRun ? rows(entries) : '';
     const done = warnings.map((w) => `${plain(w)}\n`);
     const left = kept.map((k) => `${k.address} stays in the journal (${k.entry}): ${plain(k.reason)}\n`);
     const by = (why: Kept['by']): boolean => kept.some((k) => k.by === why);
-    const exit = by('guard') ? EXIT.refused : by('stuck') ? EXIT.timedOut : by('failure') ? EXIT.failed : EXIT.done;
-    return { json: { changed, journal: entries, done: warnings, kept }, text: [text, ...done, ...left].join(''), exit };
+    const failed = by('failure') || bad.length > 0;
+    const exit = by('guard') ? EXIT.refused : by('stuck') ? EXIT.timedOut : failed ? EXIT.failed : EXIT.done;
+    return {
+      json: { changed, journal: entries, done: warnings, kept, bad_files: bad },
+      text: [text, ...done, ...left, ...unreadable(bad)].join(''),
+      exit,
+    };
   };
 
 /** `hostdev journal undo [ID…]` */

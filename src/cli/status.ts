@@ -36,6 +36,14 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
         `unfinished ${j.kind} ${j.id} for ${j.owner} (${j.state})${j.left.length > 0 ? `: ${j.left.join('; ')}` : ''}\n`,
       ),
     ),
+    ...(s.journal.length === 0
+      ? []
+      : ["'hostdev status --fix' finishes what can be finished, 'hostdev journal undo' or resume says which way\n"]),
+    ...(s.bad_files.length === 0
+      ? []
+      : [
+          'Use the hostdev that wrote such a file, or look at it and remove it; a device whose book is gone goes back with --to-host\n',
+        ]),
   ];
   const drifted =
     s.bindings.some((b) => b.drift !== null) || s.journal.length + s.stuck.length + s.bad_files.length > 0;

@@ -48,7 +48,7 @@ type Listed = { listed: DomainDevice; device: PciDevice };
 
 /**
  * Prepares a domain. Raises HOSTDEV_NOT_BOUND, HOSTDEV_DEVICE_ABSENT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_IOMMU_OFF and whatever a
- * transaction raises; then nothing has changed. Calling it again for the same domain changes nothing. `libvirt` is the daemon that asks (addon/process.ts).
+ * transaction raises; then nothing of the domain's has changed. Calling it again for the same domain changes nothing. `libvirt` is the daemon that asks (addon/process.ts).
  */
 export async function prepareDomain(
   host: Host,
@@ -57,17 +57,22 @@ export async function prepareDomain(
   options: SessionOptions & { libvirt?: string | null },
   policy: HookPolicy = DEFAULT_POLICY,
 ): Promise<Prepared> {
-  const inventory = scanInventory(host);
-  const devices = findDevices(inventory, domain);
-  checkIommu(
-    host,
-    devices.map((d) => d.device),
-  );
   const owner = domainOwner(domain);
-  const done = await markPreparing(host, owner, new Deadline(options.deadlineMs));
+  const deadline = new Deadline(options.deadlineMs);
+  const done = await markPreparing(host, owner, deadline);
   try {
-    await awaitReleases(host, devices, owner, options);
-    return await prepareDevices(host, inventory, domain, devices, allowed, options, policy);
+    const listed = new Set(domain.devices.map((d) => d.address));
+    const stale = await releaseStale(host, owner, listed, { ...options, deadlineMs: options.deadlineMs / 3 });
+    const left = { ...options, deadlineMs: deadline.left };
+    const inventory = scanInventory(host);
+    const devices = findDevices(inventory, domain);
+    checkIommu(
+      host,
+      devices.map((d) => d.device),
+    );
+    await awaitReleases(host, devices, owner, left);
+    const prepared = await prepareDevices(host, inventory, domain, devices, allowed, left, policy);
+    return { ...prepared, warnings: [...stale, ...prepared.warnings] };
   } finally {
     done();
   }
@@ -83,12 +88,8 @@ async function prepareDevices(
   policy: HookPolicy,
 ): Promise<Prepared> {
   const owner = domainOwner(domain);
-  const listed = new Set(devices.map((d) => d.device.address));
-  // libvirt prepares only what does not run: what this guest holds besides is of a life whose release never came.
-  const stale = readBooks(host).books.filter((b) => !listed.has(b.address) && b.holds.some((h) => h.owner === owner));
-  const addresses = [...listed, ...stale.map((b) => b.address)];
+  const addresses = devices.map((d) => d.device.address);
   return changing(host, inventory, { addresses, owner }, options, async ({ work, recovered, inventory: fresh }) => {
-    recovered.push(...(await releaseStale(work, owner, stale)));
     const hold: Hold = { owner, name: domain.name, managed: false, libvirt: options.libvirt ?? null };
     const plan = await planPrepare(work, findDevices(fresh, domain), hold, allowed, policy);
     refuse(plan.refusals);
@@ -216,19 +217,39 @@ async function judgeUnmoved(
   }
 }
 
-async function releaseStale(work: Work, owner: Owner, stale: readonly Binding[]): Promise<string[]> {
-  const { host } = work;
-  const look = await witness(host, stale, work.deadline.left);
-  const list = stale
-    .flatMap((b) => readBook(host, b.address) ?? [])
-    .filter((b) => b.holds.some((h) => h.owner === owner && look.presence(b, h) !== 'holds'))
-    .map((binding) => ({ binding, device: work.inventory.byAddress.get(binding.address) }));
-  if (list.length === 0) return [];
-  const { devices, failures } = await releaseHolds(work, owner, list);
-  return [
-    ...devices.map((d) => `${d.address}, of an earlier life of this guest: ${d.reason ?? d.outcome}`),
-    ...failures.map((f) => `${f.address}, of an earlier life of this guest: ${(f.error as Error).message}`),
-  ];
+/**
+ * libvirt prepares only what does not run: what this guest holds besides what it lists now is of a life whose release never came. It goes back by itself; what cannot
+ * is said, and no reason not to start.
+ */
+async function releaseStale(
+  host: Host,
+  owner: Owner,
+  listed: ReadonlySet<string>,
+  options: SessionOptions,
+): Promise<string[]> {
+  const isStale = (b: Binding): boolean => !listed.has(b.address) && b.holds.some((h) => h.owner === owner);
+  const addresses = readBooks(host)
+    .books.filter(isStale)
+    .map((b) => b.address);
+  if (addresses.length === 0) return [];
+  const asked = { addresses, owner, tolerant: true };
+  const told = (address: string, what: string): string => `${address}, of an earlier life of this guest: ${what}`;
+  try {
+    return await changing(host, scanInventory(host), asked, options, async ({ work, held: barred }) => {
+      const books = addresses.filter((a) => !barred.has(a)).flatMap((a) => readBook(host, a) ?? []);
+      const look = await witness(host, books, work.deadline.left);
+      const list = books
+        .filter((b) => isStale(b) && !b.holds.some((h) => h.owner === owner && look.presence(b, h) === 'holds'))
+        .map((binding) => ({ binding, device: work.inventory.byAddress.get(binding.address) }));
+      const { devices, failures } = await releaseHolds(work, owner, list);
+      return [
+        ...devices.map((d) => told(d.address, d.reason ?? d.outcome)),
+        ...failures.map((f) => told(f.address, (f.error as Error).message)),
+      ];
+    });
+  } catch (e) {
+    return addresses.map((a) => told(a, (e as Error).message));
+  }
 }
 
 /**

@@ -58,6 +58,10 @@ export function iommuState(host: Host): IommuState {
 export const wordsOff = (words: readonly string[]): string[] =>
   words.filter((w) => /^(?:intel_iommu|amd_iommu|iommu)=(?:.*,)?off(?:,.*)?$/.test(w));
 
+/** True when vfio makes groups for devices that nothing translates for: `enable_unsafe_noiommu_mode`. */
+export const isNoIommuMode = (host: Host): boolean =>
+  host.read(host.module('vfio', 'parameters/enable_unsafe_noiommu_mode'))?.trim() === 'Y';
+
 function isNoIommu(host: Host, group: string): boolean {
   return /^\d+$/.test(group) && host.read(host.group(Number(group), 'name')) === 'vfio-noiommu';
 }

@@ -2,7 +2,7 @@
  * What is unfinished holds all of its devices until it is finished, and nothing that was finished meanwhile: books that are newer than an entry, a guest that came since,
  * VFs that nobody asked about.
  */
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { ownName } from '../../src/addon/process.ts';
 import { readBook } from '../../src/binding/books.ts';
@@ -208,6 +208,60 @@ describeSim('what is not asked about stays', () => {
     expect(sim.run('status').exit).toBe(3);
     expect(sim.run('unbind', D)).toMatchObject({ exit: 0 });
   }
+});
+
+describeSim('what hangs together', () => {
+  test("a PF's command finishes what is unfinished of its VFs, and takes no VF that a bad file names", async () => {
+    const sim = await sims.start(WORLD);
+    expect(sim.run('vf', 'create', PF, '--count', '2', '--for', 'netdev').exit).toBe(0);
+    const before = snapshot(sim);
+    sim.ctl(`fault write ${PROBE} kill after count=1 skip=1`);
+    expect((await sim.spawn(['bind', VF, C]).ended).signal).toBe('SIGKILL');
+    sim.ctl('clear');
+    await until(() => sim.hung().length === 0, 'nothing hangs');
+    expect(sim.run('bind', PF, '--allow=vfs').exit).toBe(0);
+    expect(sim.run('unbind', PF).exit).toBe(0);
+    expect(snapshot(sim)).toEqual(before);
+    const file = sim.path('run/hostdev/journal/zz.json');
+    writeFileSync(file, JSON.stringify({ schema: 3, devices: [{ address: VF }] }));
+    for (const words of [
+      ['bind', PF, '--allow=vfs'],
+      ['vf', 'remove', PF],
+    ])
+      expect(sim.run(...words)).toMatchObject({ exit: 1, err: expect.stringContaining(`it names ${VF}`) });
+    expect(snapshot(sim)).toEqual(before);
+  });
+
+  const broken: Record<string, (sim: SimHost) => void> = {
+    'cannot be read': (sim) => sim.ctl(`fault read sys/bus/pci/devices/${D}/driver_override errno=EIO`),
+    'hangs, by a file that nobody understands': (sim) => {
+      mkdirSync(sim.path('run/hostdev/quarantine'), { recursive: true });
+      writeFileSync(sim.path(`run/hostdev/quarantine/${D}.json`), '{}');
+    },
+  };
+  for (const [what, breaks] of Object.entries(broken))
+    test(`a release gives back the others of a device that ${what}; the guest starts again without it`, async () => {
+      const sim = await sims.start(WORLD);
+      expect((await hook(sim, 'prepare', 'g', UUID_A, [D, C])).exit).toBe(0);
+      await hook(sim, 'started', 'g', UUID_A, [D, C]);
+      breaks(sim);
+      expect((await hook(sim, 'release', 'g', UUID_A, [D, C])).exit).toBe(0);
+      expect(existsSync(sim.path(`sys/bus/pci/devices/${C}/driver`))).toBe(false);
+      expect((await hook(sim, 'prepare', 'g', UUID_A, [C])).exit).toBe(0);
+      sim.ctl('clear');
+      rmSync(sim.path(`run/hostdev/quarantine/${D}.json`), { force: true });
+      sim.run('status', '--fix');
+      expect(snapshot(sim)[D]).toBe('e1000e (null)');
+    });
+
+  test('unbind --to-host of several: one that drifted takes nothing from the others', async () => {
+    const sim = await sims.start(WORLD);
+    const before = snapshot(sim);
+    expect(sim.run('bind', A, D).exit).toBe(0);
+    writeFileSync(sim.path(`sys/bus/pci/devices/${D}/driver_override`), 'pci-stub\n');
+    expect(sim.run('unbind', '--to-host', A, D).exit).toBe(0);
+    expect(snapshot(sim)).toEqual(before);
+  });
 });
 
 describeSim('guests', () => {
