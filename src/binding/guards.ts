@@ -34,7 +34,7 @@ export const GUARDS = {
     allowable: true,
     text: 'a PF with VFs: they go with its driver (while one of them is in use, nothing lifts this)',
     hint: "Remove them first, once nothing uses them: 'hostdev vf remove'.",
-    layers: EVERYWHERE,
+    layers: VITAL,
   },
   denylist: {
     allowable: false,
@@ -118,7 +118,7 @@ export type Use = {
   guard: Guard;
   /** One line for people, with "it" for the device. */
   reason: string;
-  /** The host itself would be lost: root disk, default route, active console. */
+  /** The host itself would be lost: root disk, default route, active console; or another guest. */
   vital?: boolean;
   /** No allowance lifts this one. */
   firm?: boolean;
@@ -164,7 +164,7 @@ export function judge(j: Judged, lifts: Lifts): Verdict {
     const effect: Effect = GUARDS[guard].layers[j.layer];
     const lifted = GUARDS[guard].allowable && use.firm !== true && lifts(use);
     if (effect === '-') continue;
-    const refuses = effect === 'refuses' || use.firm === true || (effect === 'refuses if vital' && use.vital === true);
+    const refuses = effect === 'refuses' || (effect === 'refuses if vital' && use.vital === true);
     const refusal = { guard, address, reason };
     if (refuses && !lifted) verdict.refusals.push(use.firm ? firm(refusal) : refusal);
     else verdict.warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);

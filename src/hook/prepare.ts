@@ -243,7 +243,7 @@ async function releaseStale(
         .map((binding) => ({ binding, device: work.inventory.byAddress.get(binding.address) }));
       const { devices, failures } = await releaseHolds(work, owner, list);
       return [
-        ...devices.map((d) => told(d.address, d.reason ?? d.outcome)),
+        ...devices.flatMap((d) => (d.outcome === 'kept' ? [told(d.address, d.reason ?? d.outcome)] : [])),
         ...failures.map((f) => told(f.address, (f.error as Error).message)),
       ];
     });

@@ -29,7 +29,7 @@ function showDevice(address: string): void {
 }
 
 async function hook(operation: string, devices: XmlDevice[]): Promise<void> {
-  say(`\nlibvirt calls: 90-hostdev guest ${operation} begin -`);
+  say(`\nlibvirt calls: 90-hostdev guest ${operation} ${operation === 'release' ? 'end' : 'begin'} -`);
   try {
     const xml = domainXml('guest', UUID_A, devices);
     await runHook(host, { name: 'guest', operation, xml }, { allowed: new Set(), deadlineMs: 5000, lockedUuid: null });
