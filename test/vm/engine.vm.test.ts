@@ -183,7 +183,7 @@ describe('by hand', () => {
     });
 
   test("numvfs: the VFs that come are others, and stay the host's", async () => {
-    await vm().ok(`hostdev vf create ${IGB} --count 4 --for vfio`);
+    await vm().ok(`hostdev vf remove ${IGB} && hostdev vf create ${IGB} --count 4 --for vfio`);
     expect(await host(VF)).toBe(VARIANT);
     await vm().ok(`cd /sys/bus/pci/devices/${IGB} && echo 0 > sriov_numvfs && echo 5 > sriov_numvfs && udevadm settle`);
     await eventually(() => host(VF), 'igbvf');
@@ -230,7 +230,7 @@ describe('a guest on a VF that was on VFIO before', () => {
       expect(second.stderr).toContain('domain no');
       expect(await vm().ok('virsh domstate no')).toBe('running');
       await destroy('no');
-      await eventually(async () => (await vm().ok('hostdev status')).includes(' no '), false);
+      await eventually(async () => new RegExp(`${VF}.*\\bno\\b`).test((await vm().sh('hostdev status')).stdout), false);
       expect(await host(VF)).toBe(VARIANT);
       await vm().ok(end);
       await eventually(() => host(VF), 'igbvf');
