@@ -8,7 +8,7 @@ import type { Versions } from '../domain/version.ts';
 import { intelAddressBits } from '../domain/viommuParts.ts';
 import { usesVfio } from '../domain/viommuSuggest.ts';
 import { HostdevError } from '../errors.ts';
-import { checkIommu, checkViability, domainOwner } from '../hook/check.ts';
+import { checkFunctions, checkIommu, checkViability, domainOwner } from '../hook/check.ts';
 import { planPrepare } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
 import { iommuAddressBits } from '../host/iommu.ts';
@@ -97,6 +97,7 @@ export async function checkOnHost(
   const devices = here.map((h) => h.device);
   findings.push(
     ...caught('host-iommu', 'drivers/iommu/iommu.c', () => checkIommu(host, devices)),
+    ...caught('host-functions', 'drivers/pci/iov.c', () => checkFunctions(host, devices)),
     ...caught('host-group', 'drivers/iommu/iommu.c iommu_group_claim_dma_owner', () =>
       checkViability(host, inventory, domain),
     ),

@@ -4,7 +4,7 @@ import { observing } from '../binding/session.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { decodeXml } from '../domain/xml.ts';
 import { HostdevError } from '../errors.ts';
-import { checkIommu, checkViability, domainOwner, findDevices } from '../hook/check.ts';
+import { checkFunctions, checkIommu, checkViability, domainOwner, findDevices } from '../hook/check.ts';
 import { concerned, planPrepare } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
@@ -30,10 +30,9 @@ export async function testHook(host: Host, xml: Uint8Array, what: string, option
   const domain = concerned({ ...read, uuid: read.uuid ?? NOBODY }, policy);
   const inventory = scanInventory(host);
   const devices = findDevices(inventory, domain);
-  checkIommu(
-    host,
-    devices.map((d) => d.device),
-  );
+  const listedDevices = devices.map((d) => d.device);
+  checkIommu(host, listedDevices);
+  checkFunctions(host, listedDevices);
   return observing(host, options, async (work) => {
     const plan = await planPrepare(
       work,

@@ -1,4 +1,5 @@
 /** What prepare and start both ask of a domain's devices: are they there, is there an IOMMU, will the kernel hand their groups over. */
+import { onVfio } from '../binding/perform.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -56,6 +57,18 @@ export function checkIommu(host: Host, devices: readonly PciDevice[]): void {
     {
       hint: `${sentence(change)}.`,
     },
+  );
+}
+
+/** A VF is gone when its PF leaves the host driver that made it: no domain can have both, unless the PF is on VFIO already. */
+export function checkFunctions(host: Host, devices: readonly PciDevice[]): void {
+  const listed = new Set(devices.map((d) => d.address));
+  const vf = devices.find((d) => d.parent_addr !== null && listed.has(d.parent_addr) && !onVfio(host, d.parent_addr));
+  if (vf === undefined) return;
+  throw new HostdevError(
+    'HOSTDEV_GUARD',
+    `${vf.address} is a VF of ${vf.parent_addr}, and the domain lists both: the VF goes with the driver of its PF`,
+    { hint: 'List the PF or its VFs.' },
   );
 }
 

@@ -30,7 +30,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { Deadline } from '../store/locks.ts';
-import { checkIommu, checkViability, domainOwner, findDevices } from './check.ts';
+import { checkFunctions, checkIommu, checkViability, domainOwner, findDevices } from './check.ts';
 
 export type Prepared = { bound: string[]; managed: string[]; left_alone: string[]; warnings: string[] };
 
@@ -66,10 +66,9 @@ export async function prepareDomain(
     const left = { ...options, deadlineMs: deadline.left };
     const inventory = scanInventory(host);
     const devices = findDevices(inventory, domain);
-    checkIommu(
-      host,
-      devices.map((d) => d.device),
-    );
+    const listedDevices = devices.map((d) => d.device);
+    checkIommu(host, listedDevices);
+    checkFunctions(host, listedDevices);
     await awaitReleases(host, devices, owner, left);
     const prepared = await prepareDevices(host, inventory, domain, devices, allowed, left, policy);
     return { ...prepared, warnings: [...stale, ...prepared.warnings] };

@@ -182,6 +182,18 @@ describeSim('what is not asked about stays', () => {
       });
   });
 
+  test('a PF and its VF in one domain: refused, managed or not', async () => {
+    const sim = await sims.start(WORLD);
+    expect(sim.run('vf', 'create', PF, '--count', '2', '--for', 'netdev').exit).toBe(0);
+    const before = snapshot(sim);
+    for (const managed of [true, false])
+      expect(await hook(sim, 'prepare', 'g', UUID_A, [PF, VF], managed)).toMatchObject({
+        exit: 5,
+        err: expect.stringContaining(`${VF} is a VF of ${PF}`),
+      });
+    expect(snapshot(sim)).toEqual(before);
+  });
+
   test('a file that nobody understands holds the devices that it names, and no others', async () => {
     const sim = await sims.start(WORLD);
     expect((await hook(sim, 'prepare', 'g', UUID_A, [D, C])).exit).toBe(0);
