@@ -54,12 +54,20 @@ export function variantDriver(host: Host, device: PciDevice, lists: ModuleLists)
   return namedDriver(host, best?.module ?? 'vfio_pci');
 }
 
-/** `wanted` is a driver or module name, or null for the kernel's best. */
+/**
+ * `wanted` is a driver or module name, or null for the kernel's best. Raises HOSTDEV_USAGE for one that is no VFIO driver: by name, as libvirt's virpci.c told them
+ * before 6.1's vfio-dev, because a driver that is not loaded shows nothing else.
+ */
 export function chooseDriver(
   host: Host,
   device: PciDevice,
   wanted: string | null,
   lists: () => ModuleLists,
 ): DriverModule {
-  return wanted === null ? variantDriver(host, device, lists()) : namedDriver(host, wanted);
+  if (wanted === null) return variantDriver(host, device, lists());
+  const named = namedDriver(host, wanted);
+  if (/vfio/.test(wanted)) return named;
+  throw new HostdevError('HOSTDEV_USAGE', `${wanted} is no VFIO driver: no guest gets a device that is on it`, {
+    hint: "Name vfio-pci or a variant driver (their names have 'vfio' in them), or none for the kernel's best.",
+  });
 }
