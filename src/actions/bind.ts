@@ -38,7 +38,7 @@ export async function bindDevices(
           ...unfinished(
             host,
             devices.map((d) => d.address),
-          ),
+          ).values(),
           ...plan.warnings,
           ...groupWarnings(host, inventory, devices),
         ],

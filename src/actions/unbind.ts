@@ -74,8 +74,10 @@ export async function unbindDevices(
     return { changed, plan: { ...plan, devices: plan.devices.map((d) => asItIs(host, d)) }, warnings };
   };
   const asked = { addresses: devices.map((d) => d.address) };
-  if (options.dryRun)
-    return observing(host, options, (work) => run(work, unfinished(host, asked.addresses), devices, new Set()));
+  if (options.dryRun) {
+    const before = unfinished(host, asked.addresses);
+    return observing(host, options, (work) => run(work, [...before.values()], devices, new Set(before.keys())));
+  }
   return changing(host, inventory, asked, options, ({ work, recovered, inventory: fresh, backAlready }) =>
     run(work, recovered, asTheyAre(fresh, devices), backAlready),
   );

@@ -369,14 +369,14 @@ export const asTheyAre = ({ byAddress }: Inventory, devices: readonly PciDevice[
 export const badFileText = (b: BadFile): string =>
   `${b.file} ${b.why}; ${b.addresses.length > 0 ? `left alone: ${b.addresses.join(', ')}` : 'no device is named in it'}`;
 
-/** What a dry run cannot show: transactions that the real run finishes or undoes first. */
-export function unfinished(host: Host, addresses: readonly Address[]): string[] {
-  const asked = new Set(addresses);
-  return readJournal(host).entries.flatMap((e) =>
-    [...namedBy(e)].some((a) => asked.has(a))
-      ? [
-          `an interrupted ${e.kind} (${e.id}) is finished or undone first, and the plan is of the devices as they are now`,
-        ]
-      : [],
+/** What a dry run cannot show, by device: transactions that the real run finishes or undoes first. */
+export function unfinished(host: Host, addresses: readonly Address[]): Map<Address, string> {
+  const { entries } = readJournal(host);
+  return new Map(
+    addresses.flatMap((a) => {
+      const entry = entries.find((e) => namedBy(e).has(a));
+      const what = `${a}: an interrupted ${entry?.kind} (${entry?.id}) is finished or undone first; the plan is of now`;
+      return entry === undefined ? [] : [[a, what] as const];
+    }),
   );
 }
