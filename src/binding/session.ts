@@ -174,7 +174,7 @@ function refuseBad(inventory: Inventory, asked: readonly Address[], bad: readonl
 }
 
 /** Raises for devices whose earlier change cannot be finished: HOSTDEV_GUARD for what a guard keeps back, HOSTDEV_STUCK for what hangs, else HOSTDEV_UNFINISHED. */
-export function refuseKept(kept: readonly Kept[]): void {
+function refuseKept(kept: readonly Kept[]): void {
   const [first] = kept;
   if (first === undefined) return;
   const text = `An earlier change is not finished: ${kept.map((k) => `${k.address}: ${k.reason}`).join('; ')}`;
