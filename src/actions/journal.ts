@@ -41,7 +41,7 @@ export async function finishJournal(
     try {
       work.inventory = locked.inventory;
       const { done, kept } = await recover(work, locked.entries, bad, direction);
-      return { ...finished, changed: done.length > 0, warnings: done, kept };
+      return { ...finished, changed: done.length > 0, warnings: done.map((d) => d.text), kept };
     } finally {
       locked.unlock();
     }

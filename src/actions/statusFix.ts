@@ -19,8 +19,14 @@ import { Deadline } from '../store/locks.ts';
 import { ADMIN } from './bind.ts';
 import type { ActionOptions } from './options.ts';
 
-/** `by`: why it could not be mended, where a guard keeps it back or a person must choose. */
-export type Mended = { address: string; mended: boolean; by: 'guard' | null; text: string };
+/** `address` null and `entry` set: an unfinished transaction as a whole. `by`: why it could not be mended, where a guard keeps it back. */
+export type Mended = {
+  address: Address | null;
+  entry: string | null;
+  mended: boolean;
+  by: 'guard' | null;
+  text: string;
+};
 
 /** Devices that are to be looked at together, and the unfinished transactions that join them. */
 type Part = { addresses: Address[]; entries: JournalEntry[] };
@@ -43,8 +49,9 @@ export async function fixStatus(host: Host, options: ActionOptions): Promise<Men
         // Each has the whole time: one that hangs leaves the others theirs.
         const own: Work = { ...work, deadline: new Deadline(work.deadline.left || options.deadlineMs / 4) };
         mended[i] = await fixPart(own, byAddress, part, options).catch((e: unknown) => {
-          const [address = 'journal'] = part.addresses;
-          return [{ address, mended: false, by: null, text: `${address}: ${(e as Error).message}` }];
+          const [address = null] = part.addresses;
+          const entry = part.entries[0]?.id ?? null;
+          return [{ address, entry, mended: false, by: null, text: `${address ?? entry}: ${(e as Error).message}` }];
         });
       }
     };
@@ -95,7 +102,8 @@ async function fixPart(
 ): Promise<Mended[]> {
   if (options.dryRun) {
     const entries = part.entries.map(({ id }) => ({
-      address: id,
+      address: null,
+      entry: id,
       mended: false,
       by: null,
       text: `${id}: unfinished, would be finished or undone`,
@@ -109,10 +117,10 @@ async function fixPart(
     if (done.length > 0) look();
     const rest = part.addresses.filter((a) => !held.has(a));
     return [
-      ...done.map((text): Mended => ({ address: text.split(' ', 1)[0] ?? '', mended: true, by: null, text })),
+      ...done.map((d): Mended => ({ ...d, mended: true, by: null })),
       ...kept.map(({ address, reason, by, entry }): Mended => {
         const text = `${address} stays in the journal (${entry}): ${reason}`;
-        return { address, mended: false, by: by === 'guard' ? 'guard' : null, text };
+        return { address, entry, mended: false, by: by === 'guard' ? 'guard' : null, text };
       }),
       ...(await mendBooks(work, rest, options)),
     ];
@@ -137,7 +145,7 @@ async function mendBooks(work: Work, addresses: readonly Address[], options: Act
   const mended: Mended[] = [];
   for (const address of addresses) {
     const answer = (is: boolean, text: string, by: Mended['by'] = null): void => {
-      mended.push({ address, mended: is, by, text: `${address} ${text}` });
+      mended.push({ address, entry: null, mended: is, by, text: `${address} ${text}` });
     };
     try {
       await mend(work, address, options, answer);

@@ -25,7 +25,7 @@ const VITAL = { ...EVERYWHERE, managed: 'refuses if vital' } as const;
 /** Every guard: what it stands for, the way out, whether an allowance may lift it, and what it does in each layer. */
 export const GUARDS = {
   bridge: {
-    allowable: true,
+    allowable: false,
     text: 'bridges and other non-endpoints are not for guests',
     hint: 'Bind the devices behind it; VFIO takes no bridge.',
     layers: EVERYWHERE,
@@ -105,6 +105,15 @@ export type Refusal = { guard: Guard; address: string; reason: string };
 /** Refusals that no allowance lifts although their guard has one; not a key of theirs, because what is printed of a refusal is a contract. */
 const FIRM = new WeakSet<Refusal>();
 
+/** Who asked for what was refused, where that is not a command: kept apart for the same reason. */
+const ASKED = new WeakMap<Refusal, Layer>();
+
+/** Notes who asked, so that the hint names a way that the reader has. */
+export function askedBy(layer: Layer, refusal: Refusal): Refusal {
+  ASKED.set(refusal, layer);
+  return refusal;
+}
+
 /** Marks a refusal as one that stands whatever is allowed, so that no hint promises otherwise. */
 export function firm(refusal: Refusal): Refusal {
   FIRM.add(refusal);
@@ -165,7 +174,7 @@ export function judge(j: Judged, lifts: Lifts): Verdict {
     const lifted = GUARDS[guard].allowable && use.firm !== true && lifts(use);
     if (effect === '-') continue;
     const refuses = effect === 'refuses' || (effect === 'refuses if vital' && use.vital === true);
-    const refusal = { guard, address, reason };
+    const refusal = askedBy(j.layer, { guard, address, reason });
     if (refuses && !lifted) verdict.refusals.push(use.firm ? firm(refusal) : refusal);
     else verdict.warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);
     if (refuses && lifted) verdict.lifted.push(refusal);
@@ -193,6 +202,10 @@ function ownUses({ device, target, denylistOff }: Judged): Use[] {
 const missing = ({ real, usage }: Judged): Use[] =>
   real ? usage.unmeasured.map((what) => ({ guard: 'not-measured', reason: `could not look at ${what}` })) : [];
 
+/** `virsh start` and `domain check` take no --allow: what an admin lifts for a domain is written down. */
+const allowKeys = ({ address, guard }: Refusal): string =>
+  `device = "${address}", guard = "${guard}", domain = the domain's name`;
+
 /** What to do about refusals, in one line: the way out of the first, and what would lift them all, where something does. */
 export function refusalHint(refusals: readonly Refusal[]): string {
   const guards = [...new Set(refusals.map((r) => r.guard))];
@@ -200,7 +213,12 @@ export function refusalHint(refusals: readonly Refusal[]): string {
   if (first === undefined) return '';
   if (refusals.some((r) => FIRM.has(r) || !GUARDS[r.guard].allowable))
     return `${GUARDS[first].hint} No allowance lifts this.`;
-  return `${GUARDS[first].hint} To go on all the same: ${guards.map((g) => `--allow=${g}`).join(' ')}.`;
+  const forDomain = refusals.filter((r) => ['hook', 'managed'].includes(ASKED.get(r) ?? 'bind'));
+  const all =
+    forDomain.length === 0
+      ? guards.map((g) => `--allow=${g}`).join(' ')
+      : `in hostdev.toml an [[allow]] with ${[...new Set(forDomain.map(allowKeys))].join(', and one with ')}`;
+  return `${GUARDS[first].hint} To go on all the same: ${all}.`;
 }
 
 /** Raises HOSTDEV_GUARD (or HOSTDEV_IN_USE) for refusals, naming all of them. */

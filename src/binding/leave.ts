@@ -9,7 +9,7 @@ import { isVfioDriver } from '../pci/vfio.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
 import type { Access } from './access.ts';
 import { isGuest, ownerText, readBinding } from './books.ts';
-import { firm, judge, type Layer, type Lifts, type Refusal, refuse, type Usage } from './guards.ts';
+import { askedBy, firm, judge, type Layer, type Lifts, type Refusal, refuse, type Usage } from './guards.ts';
 import { witness } from './guests.ts';
 import { devicesNow } from './observe.ts';
 import { readUsages } from './usage.ts';
@@ -34,7 +34,7 @@ export async function mayLeave(work: Leaving, addresses: readonly Address[]): Pr
     const layer = isVfioDriver(host, address, device.driver) ? 'unbind' : permit.layer;
     const judged = { device, usage, target: null, denylistOff: true, real: host.isReal, layer };
     const { refusals } = judge(judged, permit.lifts(address));
-    const error = caught(refusals);
+    const error = caught(refusals.map((r) => askedBy(permit.layer, r)));
     if (error !== null) refused.set(address, error);
   }
   return refused;

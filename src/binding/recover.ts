@@ -41,8 +41,11 @@ export type Kept = {
   by: 'guard' | 'stuck' | 'failure';
 };
 
-/** `done`: a line for each device that was put right. `held`: every device of an entry that stays, by the entry's id: nobody else's to move until it has gone. */
-export type Recovery = { done: string[]; kept: Kept[]; held: Map<Address, string> };
+/** A device that was put right, and what a person is told of it; `address` null for an entry that was forgotten whole. */
+export type Done = { entry: string | null; address: Address | null; text: string };
+
+/** `held`: every device of an entry that stays, by the entry's id: nobody else's to move until it has gone. */
+export type Recovery = { done: Done[]; kept: Kept[]; held: Map<Address, string> };
 
 /**
  * Recovers entries whose devices' locks the caller holds; what cannot be understood of one stops no other, and a device that a `bad` file names is not moved. Raises
@@ -81,10 +84,11 @@ function notUnderstood(entry: JournalEntry, { file, why, addresses }: BadFile): 
 
 async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction): Promise<Recovered> {
   const { host } = work;
+  const done = (address: Address | null, text: string): Done => ({ entry: found.id, address, text });
   const after = `after an interrupted ${found.kind} (${found.id})`;
   if (!isOfThisBoot(host, found.boot)) {
     removeJournal(host, found.id);
-    return { done: [`forgot ${found.id}: it is of an earlier boot`], kept: [] };
+    return { done: [done(null, `forgot ${found.id}: it is of an earlier boot`)], kept: [] };
   }
   // What is in the books under these addresses is replaced: it must be ours to replace.
   for (const { address } of found.books) readBook(host, address);
@@ -99,7 +103,10 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
   if (found.mark === 'done') {
     applyBooks(host, found.books, 'after');
     removeJournal(host, found.id);
-    return { done: found.devices.map((m) => `${m.address} is on ${describeState(m.to)} ${after}`), kept: [] };
+    return {
+      done: found.devices.map((m) => done(m.address, `${m.address} is on ${describeState(m.to)} ${after}`)),
+      kept: [],
+    };
   }
   const end: End =
     found.mark === null
@@ -146,12 +153,14 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
   ];
   return {
     done: [
-      ...[...gone].map(
-        (m) => `${m.address} is gone; forgot what an interrupted ${found.kind} (${found.id}) left of it`,
+      ...[...gone].map((m) =>
+        done(m.address, `${m.address} is gone; forgot what an interrupted ${found.kind} (${found.id}) left of it`),
       ),
       ...moves
         .filter((m) => !failures.has(m.address))
-        .map((m) => `${m.address} is on ${describeState(stateAt(work, m, end))}${vfText(m, end)} ${after}`),
+        .map((m) =>
+          done(m.address, `${m.address} is on ${describeState(stateAt(work, m, end))}${vfText(m, end)} ${after}`),
+        ),
     ],
     kept: left,
   };

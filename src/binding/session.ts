@@ -15,7 +15,7 @@ import { deadHolds, witness } from './guests.ts';
 import { type JournalEntry, namedBy, readEntry, readJournal } from './journal.ts';
 import { NO_ALLOWANCE } from './leave.ts';
 import type { Work } from './perform.ts';
-import { type Kept, type Recovery, recover } from './recover.ts';
+import { type Done, type Kept, type Recovery, recover } from './recover.ts';
 
 export type SessionOptions = {
   /** Time for everything, waits for locks included, in ms. */
@@ -133,7 +133,7 @@ export async function changing<T>(
       if (asked.tolerant !== true) refuseKept(concerned);
       const others = kept.filter((k) => !concerned.includes(k));
       const recovered = [
-        ...done,
+        ...done.map((d) => d.text),
         ...others.map((k) => `left in the journal (${k.entry}): ${k.address}: ${k.reason}`),
         ...locked.bad.map(badFileText),
         ...unread.map((a) => `${unreadOf(locked.inventory, a)}: left alone`),
@@ -208,7 +208,7 @@ async function endDeadHolds(
   addresses: readonly Address[],
   barred: ReadonlySet<Address>,
   owner: string | undefined,
-): Promise<string[]> {
+): Promise<Done[]> {
   const { host } = work;
   const pfs = new Set(addresses.filter((a) => work.inventory.byAddress.get(a)?.dev_type === 'type-PF'));
   const of = (d: PciDevice): boolean => d.parent_addr !== null && pfs.has(d.parent_addr);
@@ -216,7 +216,7 @@ async function endDeadHolds(
   const all = [...new Set([...addresses, ...vfs])].filter((a) => !barred.has(a));
   const bindings = all.flatMap((a) => readBook(host, a) ?? []);
   const look = await witness(host, bindings, work.deadline.left);
-  const lines: string[] = [];
+  const lines: Done[] = [];
   const done = new Set<string>();
   for (const hold of bindings.flatMap((b) => deadHolds(host, look, b))) {
     if (hold.owner === owner || done.has(hold.owner)) continue;
@@ -229,15 +229,19 @@ async function endDeadHolds(
       hold.owner,
       mine.map((binding) => ({ binding, device: work.inventory.byAddress.get(binding.address) })),
     );
-    const back = devices.filter((d) => d.outcome === 'given-back').map((d) => d.address);
-    const bad = [
-      ...devices.flatMap((d) => (d.outcome === 'kept' ? [`${d.address}: ${d.reason}`] : [])),
-      ...failures.map((f) => `${f.address}: ${(f.error as Error).message}`),
-    ];
-    const what = back.length > 0 ? `, ${back.join(', ')} given back` : '';
-    lines.push(
-      `${ownerText(hold)} is not there any more: its holds are ended${what}${bad.length > 0 ? `; not given back: ${bad.join('; ')}` : ''}`,
-    );
+    for (const { address } of mine) {
+      const outcome = devices.find((d) => d.address === address);
+      const failure = failures.find((f) => f.address === address)?.error as Error | undefined;
+      const bad = failure?.message ?? (outcome?.outcome === 'kept' ? outcome.reason : null);
+      const what =
+        bad !== null
+          ? `, but it is not given back: ${bad}`
+          : outcome?.outcome === 'given-back'
+            ? ', and it is given back'
+            : '';
+      const text = `${address}: ${ownerText(hold)} is not there any more: its hold is ended${what}`;
+      lines.push({ entry: null, address, text });
+    }
   }
   return lines;
 }

@@ -231,7 +231,9 @@ async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
   for (const word of [words].flat()) {
     if (typeof word !== 'string' || !isGuard(word)) {
       throw new HostdevError('HOSTDEV_USAGE', `--allow=${word}: there is no such guard`, {
-        hint: `There are: ${Object.keys(GUARDS).join(', ')}.`,
+        hint: `There are: ${Object.entries(GUARDS)
+          .flatMap(([name, g]) => (g.allowable ? name : []))
+          .join(', ')}.`,
       });
     }
     if (!GUARDS[word].allowable)

@@ -33,7 +33,6 @@ export type Section = {
 
 /** The guards that an `[[allow]]` may lift; a test holds them against src/binding/guards.ts, which lies on a higher floor. */
 export const ALLOWABLE_GUARDS = [
-  'bridge',
   'vfs',
   'in-use',
   'other-owner',

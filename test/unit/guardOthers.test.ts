@@ -1,5 +1,21 @@
 /** What a driver has handed on, what is held open, what a device is. */
-import { AT, type Case, DEV, freeOf, GPU, held, NIC, NVME, type Row, refused, stacked } from '../mock/guarded.ts';
+import { expect, test } from 'vitest';
+import {
+  AT,
+  type Case,
+  DEV,
+  freeOf,
+  GPU,
+  GUARD_NAMES,
+  held,
+  look,
+  NIC,
+  NVME,
+  type Row,
+  refused,
+  stacked,
+  verdict,
+} from '../mock/guarded.ts';
 
 const ROWS: Row[] = [
   // What was handed on.
@@ -150,8 +166,6 @@ const ROWS: Row[] = [
     /noiommu-5/,
   ],
   // What it is.
-  ['bridge', 'a bridge', { device: { class: '060400', driver: 'pcieport' } }, /it is a bridge/],
-  ['bridge', 'a host bridge', { device: { class: '060000', driver: 'skx_uncore' } }, /class 060000/],
   [
     'vfs',
     'a PF with idle VFs',
@@ -166,6 +180,14 @@ const ROWS: Row[] = [
 ];
 
 refused(ROWS);
+
+test.each([
+  ['a bridge', { class: '060400', driver: 'pcieport' }, /it is a bridge/],
+  ['a host bridge', { class: '060000', driver: 'skx_uncore' }, /class 060000/],
+])('%s is refused whatever is allowed: VFIO takes none', async (_what, device, reason) => {
+  const { refusals } = verdict(await look({ device }), GUARD_NAMES);
+  expect(refusals).toMatchObject([{ guard: 'bridge', reason: expect.stringMatching(reason) }]);
+});
 
 /** What looks like a use and is none. */
 const FREE: [string, Case][] = [

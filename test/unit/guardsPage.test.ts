@@ -98,3 +98,23 @@ test('the hint names every allowance that is needed, and none where one would no
   expect(refusalHint([refusal('disk'), refusal('denylist')])).toMatch(/No allowance lifts this\.$/);
   expect(refusalHint([firm(refusal('vfs'))])).toMatch(/No allowance lifts this\.$/);
 });
+
+test.each<[Layer, RegExp]>([
+  ['bind', /: --allow=disk\.$/],
+  ['unbind', /: --allow=disk\.$/],
+  ['hook', /: in hostdev\.toml an \[\[allow\]\] with device = "0000:05:00\.0", guard = "disk", domain = [^-]*$/],
+  ['managed', /: in hostdev\.toml an \[\[allow\]\] with [^-]*$/],
+])('the hint of %s names a way that its reader has', (layer, says) => {
+  const usage = { uses: [{ guard: 'disk' as const, reason: 'it is', vital: true }], unmeasured: [] };
+  const device = { address: '0000:05:00.0', class: 'ff0000' } as PciDevice;
+  const judged = { device, usage, target: null, denylistOff: false, real: true, layer };
+  expect(refusalHint(judge(judged, () => false).refusals)).toMatch(says);
+});
+
+test('a bridge is refused, whatever is allowed: VFIO takes none', () => {
+  const device = { address: '0000:05:00.0', class: '060400', bridge: true } as PciDevice;
+  const judged = { device, usage: { uses: [], unmeasured: [] }, target: null, denylistOff: false, real: true };
+  const { refusals } = judge({ ...judged, layer: 'bind' }, () => true);
+  expect(refusals).toMatchObject([{ guard: 'bridge' }]);
+  expect(refusalHint(refusals)).toMatch(/No allowance lifts this\.$/);
+});

@@ -77,7 +77,8 @@ describe("managed='no'", () => {
     mounted('/srv');
     const e = await prepare(NVME, 'no').catch((x) => x);
     expect(e).toMatchObject({ code: 'HOSTDEV_GUARD', exit: 5, message: `${NVME}: nvme0n1 is mounted on /srv` });
-    expect(e.hint).toContain('--allow=disk');
+    expect(e.hint).toContain(`[[allow]] with device = "${NVME}", guard = "disk", domain = `);
+    expect(e.hint).not.toContain('--allow');
     expect(sim.kernel.writes).toEqual([]);
   });
 

@@ -1,4 +1,5 @@
 /** What an admin does when something was left behind: the journal's entries finished either way, drift mended, whole groups, several devices back at once. */
+import { readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { bindDevices } from '../../src/actions/bind.ts';
 import { finishJournal, listJournal } from '../../src/actions/journal.ts';
@@ -117,10 +118,35 @@ test('status --fix: bound again, given back, forgotten, or left to a person', as
   expect(readBooks(sim.host).books.map((b) => b.address)).toEqual([person]);
 });
 
-test('status --fix finishes what a dead process left', async () => {
+test('status --fix finishes what a dead process left, and answers with the device and the entry', async () => {
   leave('give-back');
-  expect(await fixStatus(sim.host, ADMIN)).toMatchObject([{ address: VF, mended: true }]);
+  expect(await fixStatus(sim.host, ADMIN)).toMatchObject([{ address: VF, entry: 'abc', mended: true }]);
   expect(stateOf()).toEqual(HOST_STATE);
+});
+
+test('status --fix: an entry of an earlier boot is forgotten as a whole, and no word of its line is taken for a device', async () => {
+  leave('bind');
+  const file = `${sim.host.journalDir}/abc.json`;
+  const entry = JSON.parse(readFileSync(file, 'utf8'));
+  writeFileSync(file, JSON.stringify({ ...entry, boot: 'another' }));
+  Object.defineProperty(sim.host, 'boot', { value: 'this' });
+  expect(await fixStatus(sim.host, ADMIN)).toMatchObject([{ address: null, entry: 'abc', mended: true }]);
+});
+
+test('status --fix: a hold of a guest that is gone is ended device by device', async () => {
+  const guest = 'domain:5d6e0a2e-0f5b-4d3c-9d53-000000000001' as const;
+  const [one = '', two = ''] = VFS;
+  await bindDevices(sim.host, [one, two], null, ADMIN);
+  for (const a of [one, two]) {
+    const b = readBinding(sim.host, a);
+    if (b !== null) writeBinding(sim.host, { ...b, holds: [holdOf(guest, 'g')] });
+  }
+  const mended = await fixStatus(sim.host, ADMIN);
+  expect(mended.map((m) => [m.address, m.entry, m.mended])).toEqual([
+    [one, null, true],
+    [two, null, true],
+  ]);
+  expect(stateOf(one)).toEqual(HOST_STATE);
 });
 
 test('--group endpoints takes the peers and no bridge', async () => {

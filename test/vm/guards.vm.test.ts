@@ -281,7 +281,10 @@ test('a PF with VFs: idle ones are lifted by --allow=vfs, one in use by nothing'
 });
 
 test('a bridge', async () => {
-  await expectGuard(BRIDGE, 'bridge', /^it is a bridge \(class 0604/);
+  const reason = expect.stringMatching(/^it is a bridge \(class 0604/);
+  const refused = await ask(`bind ${BRIDGE}`, OTHERS('bridge'));
+  expect([refused.code, refused.refusals]).toEqual([5, [{ guard: 'bridge', address: BRIDGE, reason }]]);
+  expect((await ask(`bind ${BRIDGE}`, ['bridge'])).code).toBe(2);
 });
 
 describe('carried out with the allowance', () => {
