@@ -1,14 +1,13 @@
 /** The IOMMU in firmware and kernel, and the remapping of interrupts. */
+
+import { architecture } from '../host/architecture.ts';
 import { interruptRemapping, NO_REMAPPING, unsafeInterrupts } from '../host/interrupts.ts';
-import { iommuState, wordsOff } from '../host/iommu.ts';
+import { firmwareIommu, IOMMU_TABLES, iommuState, wordsOff } from '../host/iommu.ts';
 import { isVirtioIommu } from '../pci/noGroup.ts';
 import { groupMembers, reservedRegions } from '../pci/vfio.ts';
 import { cmdlineFix, commandFix, firmwareFix, modprobeFix, removeDirective } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, type Fix, finding } from './table.ts';
-
-/** ACPI tables that describe an IOMMU, and what its maker and firmware call it. */
-const TABLES = { DMAR: 'Intel VT-d', IVRS: 'AMD-Vi', IORT: 'Arm SMMU', VIOT: 'virtio-iommu' } as const;
 
 /** What an IOMMU is called in firmware settings. */
 const FIRMWARE =
@@ -26,8 +25,9 @@ export function checkIommu(look: Look): Finding[] {
 function checkOff(look: Look): Finding[] {
   const { host } = look;
   const words = look.cmdline;
-  const tables = look.quiet(`/${host.acpiTables}`, () => host.list(host.acpiTables));
-  const found = (Object.keys(TABLES) as (keyof typeof TABLES)[]).filter((t) => tables?.includes(t));
+  const firmware = look.quiet(`/${host.acpiTables}`, () => firmwareIommu(host));
+  const tables = firmware?.kind === 'acpi' ? firmware.tables : null;
+  const found = tables ?? [];
   const off = wordsOff(words);
   // Where the kernel was built without INTEL_IOMMU_DEFAULT_ON, taking the "off" away is not enough.
   const add = found.includes('DMAR') ? ['intel_iommu=on'] : [];
@@ -50,6 +50,25 @@ function checkOff(look: Look): Finding[] {
         cmdlineFix(look, { add, remove: off }),
       ),
     ];
+  const logged = commandFix(
+    "dmesg | grep -iE 'iommu|AMD-Vi|smmu|viot'",
+    'the kernel says there why it does not use it',
+  );
+  if (firmware?.kind === 'built-in')
+    return [
+      finding('iommu-kernel', `/${host.iommuGroups}`, `${firmware.what}, and the kernel made no IOMMU groups`, [
+        logged,
+      ]),
+    ];
+  if (firmware?.kind === 'device-tree')
+    return [
+      finding(
+        'iommu-firmware',
+        `/${host.deviceTree}`,
+        "the kernel made no IOMMU groups from the firmware's device tree: it names no IOMMU for PCI (iommu-map), or its driver is missing",
+        [logged],
+      ),
+    ];
   if (tables === null) look.missed(`/${host.acpiTables}`, 'not there: firmware tables are not measured');
   if (tables === null || found.length === 0)
     return [
@@ -62,15 +81,13 @@ function checkOff(look: Look): Finding[] {
         [firmwareFix(FIRMWARE)],
       ),
     ];
-  const names = found.map((t) => `${t} (${TABLES[t]})`).join(', ');
+  const names = found.map((t) => `${t} (${IOMMU_TABLES[t]})`).join(', ');
   return [
     finding(
       'iommu-kernel',
       `/${host.acpiTables}/${found[0]}`,
       `the firmware has ${names}, and the kernel made no IOMMU groups`,
-      add.length > 0
-        ? cmdlineFix(look, { add: [...add, 'iommu=pt'] })
-        : [commandFix("dmesg | grep -iE 'iommu|AMD-Vi|smmu|viot'", 'the kernel says there why it does not use it')],
+      add.length > 0 ? cmdlineFix(look, { add: [...add, 'iommu=pt'] }) : [logged],
     ),
   ];
 }
@@ -132,7 +149,10 @@ function remappingFix(look: Look, words: string[]): Fix[] {
         after: 'stop and start this machine',
       },
     ];
-  return [firmwareFix('Interrupt Remapping: Enabled; x2APIC opt-out: Disabled')];
+  // An Arm machine has an ITS or it has none: there is nothing to switch on.
+  return architecture(look.host) === 'arm'
+    ? []
+    : [firmwareFix('Interrupt Remapping: Enabled; x2APIC opt-out: Disabled')];
 }
 
 /** Groups whose reserved regions the kernel holds to (drivers/iommu/iommu.c require_direct; Intel's device_is_rmrr_locked before 6.6). */
@@ -170,15 +190,23 @@ function checkTranslatedHost(look: Look): Finding[] {
         look.quiet(`IOMMU group ${d.iommu_group}`, () => host.read(host.group(d.iommu_group ?? 0, 'type'))) ?? '',
       ),
   );
-  if (translated.length === 0) return [];
+  const word = passthroughWord(look);
+  if (translated.length === 0 || word === null) return [];
   return [
     finding(
       'iommu-translated-host',
       `/${host.iommuGroups}`,
       `${translated.length} devices on host drivers are in groups of type DMA: slower for fast host NICs and disks, and safer against a broken device`,
-      cmdlineFix(look, { add: ['iommu=pt'] }),
+      cmdlineFix(look, { add: [word] }),
     ),
   ];
+}
+
+/** The word that spares the host the translation (Documentation/admin-guide/kernel-parameters.txt); s390 and POWER have none. */
+function passthroughWord({ host }: Look): string | null {
+  const arch = architecture(host);
+  if (arch === 's390' || arch === 'power') return null;
+  return arch === 'arm' ? 'iommu.passthrough=1' : 'iommu=pt';
 }
 
 function checkWords(look: Look): Finding[] {

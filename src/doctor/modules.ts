@@ -2,6 +2,7 @@
 import { denylistAdvice, denylisted } from '../binding/denylist.ts';
 import { type ModuleLists, readModuleLists } from '../binding/driverChoice.ts';
 import { chooseVariant, type Modalias, parseModalias } from '../binding/variant.ts';
+import { architecture } from '../host/architecture.ts';
 import { type Directive, optionIds, readDirectives } from '../host/modprobe.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
@@ -9,8 +10,11 @@ import { commandFix, loadFix, modprobeFix, removeDirective } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, finding } from './table.ts';
 
-/** What a guest with a device needs; vfio_virqfd is part of vfio_pci_core since 6.2. */
-const NEEDED = ['vfio', 'vfio_iommu_type1', 'vfio_pci'];
+/** What a guest with a device needs; vfio_virqfd is part of vfio_pci_core since 6.2. POWER maps by spapr_tce (drivers/vfio/vfio_iommu_spapr_tce.c). */
+const needed = (look: Look): string[] => {
+  const power = architecture(look.host) === 'power' && !isLoaded(look, 'vfio_iommu_type1');
+  return ['vfio', power ? 'vfio_iommu_spapr_tce' : 'vfio_iommu_type1', 'vfio_pci'];
+};
 
 const MAX_LIST = 16 * 1024 * 1024;
 
@@ -43,7 +47,8 @@ const isLoaded = (look: Look, module: string): boolean =>
 
 function checkPresent(look: Look): Finding[] {
   const { host } = look;
-  const missing = NEEDED.filter((m) => !isLoaded(look, m));
+  const all = needed(look);
+  const missing = all.filter((m) => !isLoaded(look, m));
   if (missing.length === 0) return [];
   const { release } = host;
   const read = (file: string): string | null =>
@@ -76,7 +81,7 @@ function checkPresent(look: Look): Finding[] {
     );
   const idle = missing.filter(there);
   if (idle.length > 0)
-    found.push(finding('vfio-not-loaded', idle.join(' '), `${idle.join(', ')}: not loaded now`, loadFix(look, NEEDED)));
+    found.push(finding('vfio-not-loaded', idle.join(' '), `${idle.join(', ')}: not loaded now`, loadFix(look, all)));
   return found;
 }
 
@@ -91,9 +96,16 @@ function blockers(directives: readonly Directive[], module: string): Directive[]
 }
 
 function checkVfioBlacklists(look: Look, directives: readonly Directive[]): Finding[] {
-  return NEEDED.flatMap((m) => (isLoaded(look, m) ? [] : blockers(directives, m))).map((d) =>
-    finding('vfio-blacklisted', place(d), `"${d.text}" keeps ${d.module} from being loaded`, removeDirective(look, d)),
-  );
+  return needed(look)
+    .flatMap((m) => (isLoaded(look, m) ? [] : blockers(directives, m)))
+    .map((d) =>
+      finding(
+        'vfio-blacklisted',
+        place(d),
+        `"${d.text}" keeps ${d.module} from being loaded`,
+        removeDirective(look, d),
+      ),
+    );
 }
 
 export const place = (d: Directive): string => (d.line === 0 ? `/${d.file}` : `/${d.file}:${d.line}`);
@@ -233,7 +245,7 @@ const GPU_DRIVERS = /^(?:nouveau|nvidia\w*|amdgpu|radeon|i915|xe|snd_hda_intel)$
 function checkBlacklists(look: Look, lists: ModuleLists, directives: readonly Directive[]): Finding[] {
   const seen = new Set<string>();
   return directives.flatMap((d): Finding[] => {
-    if (d.kind !== 'blacklist' || !byAdmin(d) || NEEDED.includes(d.module) || d.module.includes('vfio')) return [];
+    if (d.kind !== 'blacklist' || !byAdmin(d) || d.module.includes('vfio')) return [];
     if (seen.has(`${d.module} ${place(d)}`)) return [];
     seen.add(`${d.module} ${place(d)}`);
     const devices = devicesOf(look, lists, d.module);

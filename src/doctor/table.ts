@@ -8,13 +8,13 @@ export type Severity = 'error' | 'warning' | 'note';
 
 export const FINDINGS = {
   'iommu-firmware': { severity: 'error', text: 'The firmware shows the kernel no IOMMU, so there are no groups.' },
-  'iommu-kernel': { severity: 'error', text: 'The firmware has an IOMMU and the kernel does not use it.' },
+  'iommu-kernel': { severity: 'error', text: 'The machine has an IOMMU and the kernel does not use it.' },
   'iommu-cmdline': { severity: 'error', text: 'The kernel command line switches the IOMMU off.' },
   'iommu-noiommu': { severity: 'error', text: 'Only no-IOMMU groups exist, which libvirt does not use.' },
   'iommu-unknown-option': { severity: 'note', text: 'An IOMMU word on the kernel command line does nothing.' },
   'iommu-translated-host': {
     severity: 'note',
-    text: "The host's own DMA is translated too; iommu=pt spares it that without touching guests.",
+    text: "The host's own DMA is translated too; iommu=pt (on Arm iommu.passthrough=1) spares it that without touching guests.",
   },
   'acs-override': {
     severity: 'warning',

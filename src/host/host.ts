@@ -67,6 +67,13 @@ export class Host {
   readonly charDevices = 'sys/dev/char';
   readonly cmdline = 'proc/cmdline';
   readonly acpiTables = 'sys/firmware/acpi/tables';
+  /** What tells an architecture: its name (6.1), the processors, the channel subsystem of s390, OPAL of POWER, a device tree. */
+  readonly arch = 'proc/sys/kernel/arch';
+  readonly cpuinfo = 'proc/cpuinfo';
+  readonly channelSubsystem = 'sys/bus/css';
+  readonly opal = 'sys/firmware/opal';
+  readonly deviceTree = 'sys/firmware/devicetree/base';
+  readonly deviceTreeCompatible = 'sys/firmware/devicetree/base/compatible';
   /** For `doctor` and `group why` only: what says whether interrupts are remapped, who draws on a display, what the boot locked, when a process began. */
   readonly interrupts = 'proc/interrupts';
   readonly procStat = 'proc/stat';

@@ -2,6 +2,7 @@
  * Whether the interrupts of devices are remapped, without which a guest can raise any interrupt of the host: VFIO refuses such a group unless it is told to trust the
  * guest (drivers/iommu/iommu.c iommu_group_has_isolated_msi, drivers/vfio/vfio_iommu_type1.c allow_unsafe_interrupts).
  */
+import { type Architecture, architecture } from './architecture.ts';
 import type { Host } from './host.ts';
 import { type Directive, readDirectives } from './modprobe.ts';
 
@@ -21,8 +22,23 @@ const PLAIN = /^ *\d+:(?: +\d+)+ +(?:IO-APIC|PCI-MSIX?)\b/m;
 /** Words of the kernel command line that switch remapping off (Documentation/admin-guide/kernel-parameters.txt). */
 export const NO_REMAPPING = /^(?:intremap=(?:.*,)?off(?:,.*)?|nointremap)$/;
 
-/** Tells from the interrupt chips in proc/interrupts; where these say nothing, from what must be so for remapping to be off. */
+/**
+ * Architectures that keep interrupts apart without a remapping that could be seen: on s390 each function has vectors of its own (arch_is_isolated_msi in
+ * arch/s390/include/asm/msi.h); on POWER devices are handed out by spapr_tce, which asks for none (drivers/vfio/vfio_iommu_spapr_tce.c).
+ */
+const BY_ITSELF: Partial<Record<Architecture, string>> = {
+  s390: 'on s390 every PCI function has interrupt vectors of its own',
+  power: 'on POWER the firmware keeps the interrupts of each partitionable endpoint apart',
+};
+
+/**
+ * Tells from the architecture where that alone decides, else from the interrupt chips in proc/interrupts; where these say nothing, from what must be so for
+ * remapping to be off.
+ */
 export function interruptRemapping(host: Host): Remapping {
+  const arch = architecture(host);
+  const byItself = arch === null ? undefined : BY_ITSELF[arch];
+  if (byItself !== undefined) return { state: 'on', why: byItself };
   let text: string | null = null;
   let missed = `${host.interrupts}: ENOENT`;
   try {

@@ -1,4 +1,5 @@
 /** Whether this host can hand devices to guests at all, and if not, why: the first question behind every failed passthrough. */
+import { architecture, hasDeviceTree } from './architecture.ts';
 import type { Host } from './host.ts';
 
 export type IommuState = {
@@ -27,31 +28,49 @@ export function iommuState(host: Host): IommuState {
   const off = wordsOff((host.read(host.cmdline) ?? '').split(/\s+/));
   if (off.length > 0)
     return { on: false, units, reason: `the kernel command line says ${off.join(' ')}: take it out and reboot` };
-  const tables = host.list(host.acpiTables);
-  if (tables === null)
-    return { on: false, units, reason: 'the kernel has no IOMMU groups (firmware tables: not measured)' };
-  if (tables.includes('DMAR')) {
-    return {
-      on: false,
-      units,
-      reason:
-        'the firmware has an Intel IOMMU (DMAR) but the kernel does not use it: add intel_iommu=on to the kernel command line and reboot',
-    };
-  }
-  const table = ['IVRS', 'IORT', 'VIOT'].find((t) => tables.includes(t));
-  if (table !== undefined) {
-    return {
-      on: false,
-      units,
-      reason: `the firmware describes an IOMMU (${table}) but the kernel made no groups: see 'dmesg | grep -i iommu'`,
-    };
-  }
-  return {
-    on: false,
-    units,
-    reason:
-      'the firmware shows no IOMMU (no DMAR, IVRS, IORT or VIOT table): switch on VT-d, AMD-Vi or SMMU in its settings',
-  };
+  return { on: false, units, reason: offReason(host, firmwareIommu(host)) };
+}
+
+/**
+ * What the firmware says of an IOMMU: ACPI tables (DMAR is Intel's, IVRS AMD's, IORT Arm's, VIOT virtio's), a device tree, or nothing, because the IOMMU is part of the
+ * architecture. `acpi` null: not there to look at.
+ */
+export type FirmwareIommu =
+  | { kind: 'built-in'; what: string }
+  | { kind: 'device-tree' }
+  | { kind: 'acpi'; tables: IommuTable[] | null };
+
+/** ACPI tables that describe an IOMMU, and what its maker and firmware call it. */
+export const IOMMU_TABLES = { DMAR: 'Intel VT-d', IVRS: 'AMD-Vi', IORT: 'Arm SMMU', VIOT: 'virtio-iommu' } as const;
+export type IommuTable = keyof typeof IOMMU_TABLES;
+
+/** Where the kernel would know an IOMMU from. Raises what reading the folder of ACPI tables raises. */
+export function firmwareIommu(host: Host): FirmwareIommu {
+  const arch = architecture(host);
+  if (arch === 's390')
+    return { kind: 'built-in', what: 'on s390 every PCI function is translated (CONFIG_S390_IOMMU)' };
+  if (arch === 'power')
+    return { kind: 'built-in', what: 'on POWER every partitionable endpoint is translated (CONFIG_SPAPR_TCE_IOMMU)' };
+  const names = host.list(host.acpiTables);
+  if (!names?.length && hasDeviceTree(host)) return { kind: 'device-tree' };
+  const known = Object.keys(IOMMU_TABLES) as IommuTable[];
+  return { kind: 'acpi', tables: names && known.filter((t) => names.includes(t)) };
+}
+
+function offReason(host: Host, firmware: FirmwareIommu): string {
+  if (firmware.kind === 'built-in')
+    return `the kernel made no IOMMU groups, although ${firmware.what}: see 'dmesg | grep -i iommu'`;
+  if (firmware.kind === 'device-tree')
+    return "the kernel made no IOMMU groups from the firmware's device tree: it names no IOMMU for PCI (iommu-map), or its driver is missing: see 'dmesg | grep -iE \"iommu|smmu\"'";
+  const { tables } = firmware;
+  if (tables === null) return 'the kernel has no IOMMU groups (firmware tables: not measured)';
+  const [table] = tables;
+  if (table === 'DMAR')
+    return 'the firmware has an Intel IOMMU (DMAR) but the kernel does not use it: add intel_iommu=on to the kernel command line and reboot';
+  if (table !== undefined)
+    return `the firmware describes an IOMMU (${table}) but the kernel made no groups: see 'dmesg | grep -i iommu'`;
+  const arm = architecture(host) === 'arm';
+  return `the firmware shows no IOMMU (no DMAR, IVRS, IORT or VIOT table): switch on ${arm ? 'SMMU' : 'VT-d, AMD-Vi or SMMU'} in its settings`;
 }
 
 /** The words of a kernel command line that switch an IOMMU off (Documentation/admin-guide/kernel-parameters.txt). */
