@@ -1,15 +1,21 @@
 /** `doctor`: looks at everything that passthrough depends on, and changes nothing. */
 
+import { placeText } from '../config/place.ts';
+import { ownFiles } from '../config/readText.ts';
+import { commandFix } from '../doctor/fix.ts';
 import { checkHooks } from '../doctor/hooks.ts';
 import { checkDisplay, checkLockdown, checkMemlock } from '../doctor/host.ts';
 import { checkIommu } from '../doctor/iommu.ts';
 import { checkOverrides, checkScripts } from '../doctor/leftovers.ts';
 import { Look } from '../doctor/look.ts';
 import { checkModules } from '../doctor/modules.ts';
-import type { Finding, Severity, Unmeasured } from '../doctor/table.ts';
+import { checkResets } from '../doctor/reset.ts';
+import { type Finding, type Fix, finding, type Severity, type Unmeasured } from '../doctor/table.ts';
+import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { processesNamed } from '../host/processes.ts';
 import { scanInventory } from '../pci/inventory.ts';
+import { checkConfig } from './configCheck.ts';
 import { type HookProgram, hookStatus } from './hookInstall.ts';
 import type { Warned } from './options.ts';
 
@@ -40,6 +46,8 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
     ['memlock', () => checkMemlock(look, libvirts)],
     ['lockdown', () => checkLockdown(look)],
     ['display', () => checkDisplay(look)],
+    ['resets', () => checkResets(look)],
+    ['configuration', () => checkConfiguration(host)],
   ];
   const findings: Finding[] = [];
   for (const [name, check] of checks) {
@@ -51,4 +59,27 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
   }
   findings.sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
   return { findings, not_measured: look.unmeasured, warnings: inventory.warnings };
+}
+
+/** What keeps hostdev's own configuration from being used, as `config check` says it; no files, nothing to say. */
+async function checkConfiguration(host: Host): Promise<Finding[]> {
+  if (ownFiles(host.configDir).length === 0) return [];
+  const tell = (hint: string | null): Fix => commandFix('hostdev config check', hint ?? 'tells every mistake');
+  try {
+    const { mistakes } = await checkConfig(host, { config: [], inventory: null });
+    return mistakes.map((m) =>
+      finding(
+        m.fatal ? 'config-invalid' : 'config-mistake',
+        placeText({ ...m, key: '' }) || host.configDir,
+        [m.key, m.message].filter(Boolean).join(' '),
+        m.corrected === null
+          ? [tell(m.hint)]
+          : [{ tool: 'file', where: `${m.file}:${m.line}`, line: m.corrected, present: true, after: m.hint }],
+      ),
+    );
+  } catch (e) {
+    // Whoever may not read it has not measured it; else the hook finds no more than we do.
+    if (!(e instanceof HostdevError) || e.code === 'HOSTDEV_NOT_PERMITTED') throw e;
+    return [finding('config-invalid', host.configDir, e.message, [tell(e.hint)])];
+  }
 }

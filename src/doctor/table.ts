@@ -84,6 +84,18 @@ export const FINDINGS = {
   },
   'override-leftover': { severity: 'warning', text: 'A driver_override that nobody owns decides over a device.' },
   'override-pinned': { severity: 'note', text: 'A driver_override is kept by driverctl or udev, not by hostdev.' },
+  'reset-bug': {
+    severity: 'warning',
+    text: 'A card is known not to come back from the only reset that it has: it works in one guest, once.',
+  },
+  'config-invalid': {
+    severity: 'error',
+    text: "hostdev's configuration cannot be used: the hook refuses guests with devices, or nothing is given out from the pools.",
+  },
+  'config-mistake': {
+    severity: 'warning',
+    text: "hostdev's configuration has a mistake that it can be used with, and that does not do what it looks like.",
+  },
   'hook-missing': { severity: 'warning', text: "hostdev's libvirt hook is not installed." },
   'hook-broken': { severity: 'error', text: "hostdev's libvirt hook is installed and cannot do its work." },
   'hook-outdated': { severity: 'warning', text: "hostdev's libvirt hook is of another version than hostdev." },
@@ -176,6 +188,7 @@ export const CAUSES = {
     blocks: false,
     text: 'The device can be reset only with its whole bus: everything on it must be in the same guest.',
   },
+  'reset-bug': { blocks: false, text: 'The device is known not to come back from the reset that it has.' },
 } as const satisfies Record<string, { blocks: boolean; text: string }>;
 
 export type CauseId = keyof typeof CAUSES;

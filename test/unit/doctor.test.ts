@@ -2,6 +2,7 @@
 import { chmodSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type Diagnosis, diagnose } from '../../src/actions/doctor.ts';
+import { explainDevice } from '../../src/actions/groupWhy.ts';
 import { installHook } from '../../src/actions/hookInstall.ts';
 import { loadNative } from '../../src/addon/load.ts';
 import { notSeen } from '../../src/doctor/hooks.ts';
@@ -648,6 +649,84 @@ describe('the rest of the host', () => {
     expect(f.cause).toContain('vtcon1');
     h.file('sys/class/vtconsole/vtcon1/bind', '0\n');
     expect(ids(await ill(h))).toEqual([]);
+  });
+});
+
+describe('resets', () => {
+  const CARD: TreeDevice = {
+    address: '0000:0e:00.0',
+    ids: '1002:731f',
+    class: '030000',
+    group: 5,
+    driver: 'amdgpu',
+    attributes: { reset_method: 'bus\n' },
+  };
+  const audio: TreeDevice = { ...CARD, address: '0000:0e:00.1', ids: '1002:ab38', class: '040300', group: 6 };
+
+  test('a card with a known reset bug, and no module that gets around it', async () => {
+    const h = healthy({ devices: [NIC, CARD, audio] });
+    const d = await ill(h);
+    expect(d.findings.filter((f) => f.id === 'reset-bug').map((f) => f.object)).toEqual([CARD.address]);
+    expect(only(d, 'reset-bug').cause).toContain('AMD Navi 10');
+    expect(lines(only(d, 'reset-bug'))).toContain('modprobe vendor-reset');
+    h.folder('sys/module/vendor_reset');
+    expect(ids(await ill(h))).not.toContain('reset-bug');
+  });
+
+  test.each([
+    ['flr bus', '1002:731f'],
+    ['device_specific bus', '1002:731f'],
+    // Navi 21 comes back; the ids of another vendor are no ids of AMD.
+    ['bus', '1002:73bf'],
+    ['bus', '10de:731f'],
+  ])('nothing is said with %s of %s', async (methods, of) => {
+    const h = healthy({ devices: [{ ...CARD, ids: of, attributes: { reset_method: `${methods}\n` } }] });
+    expect(ids(await ill(h))).toEqual([]);
+  });
+
+  test('a power-state reset helps such a card no more than the bus', async () => {
+    const h = healthy({ devices: [{ ...CARD, ids: '1002:67df', attributes: { reset_method: 'pm bus\n' } }] });
+    expect(only(await ill(h), 'reset-bug').cause).toMatch(/AMD Polaris 10 .*pm bus does not/);
+    const old = healthy({ devices: [{ ...CARD, attributes: { reset_method: null, reset: '' } }] });
+    expect(ids(await ill(old))).toEqual([]);
+  });
+
+  test('group why says it beside whom the bus reset hits', async () => {
+    const host = new Host(healthy({ devices: [NIC, CARD, audio] }).root, loadNative());
+    const { why } = await explainDevice(host, CARD.address);
+    expect(why.causes.find((c) => c.id === 'reset-bug')).toMatchObject({
+      blocks: false,
+      cause: expect.stringContaining('Navi 10'),
+      change: expect.stringContaining('vendor-reset'),
+    });
+  });
+});
+
+describe('the configuration', () => {
+  test('a mistake that stops the hook is an error, with its place; no files are no mistake', async () => {
+    const h = healthy();
+    h.file('etc/hostdev/hostdev.toml', '# ours\n[hook]\nunmanaged = "chek"\n');
+    expect(only(await ill(h), 'config-invalid')).toMatchObject({
+      object: `${h.path('etc/hostdev/hostdev.toml')}:3:13`,
+      cause: expect.stringMatching(/^hook\.unmanaged is "chek"/),
+      fix: [{ line: 'hostdev config check', after: 'Did you mean check?' }],
+    });
+    h.file('etc/hostdev/hostdev.toml', '[hook]\nunmanaged = "check"\n');
+    expect(ids(await ill(h))).toEqual([]);
+    h.file('etc/hostdev/conf.d/10.toml', '[hook\n');
+    expect(only(await ill(h), 'config-invalid').object).toMatch(/conf\.d\/10\.toml:\d/);
+  });
+
+  test('one that only does not do what it looks like is a warning', async () => {
+    const h = healthy();
+    h.file('etc/hostdev/hostdev.toml', '[[device_spec]]\naddress = "03:00.0"\nresource_clas = "X"\n');
+    expect(only(await ill(h), 'config-mistake').object).toContain('hostdev.toml:3');
+  });
+
+  test('a folder in the place of the file', async () => {
+    const h = healthy();
+    h.folder('etc/hostdev/hostdev.toml');
+    expect(only(await ill(h), 'config-invalid').severity).toBe('error');
   });
 });
 

@@ -291,7 +291,7 @@ describe('what keeps it from a guest', () => {
 describe('reset', () => {
   const one = (address: string, reset: string | null, more: Partial<Device> = {}): Device => ({
     address,
-    ids: '1002:67df',
+    ids: '1002:73bf',
     group: 3,
     above: [PORT],
     config: {},
