@@ -7,6 +7,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, printable } from '../pci/inventory.ts';
+import { representorOf } from '../pci/representors.ts';
 import { addressOfClass } from '../pci/resolve.ts';
 
 /** What is asked for, as it was typed; undefined was not given. */
@@ -107,7 +108,9 @@ function hostNode(host: Host | null, address: Address, shape: NicShape): string 
 
 /** The function's network interface: macvtap passthrough hands over the whole of it. */
 function interfaceOf(host: Host, address: Address): string {
-  const names = (host.list(host.classLink('net')) ?? []).filter((n) => addressOfClass(host, 'net', n) === address);
+  const names = (host.list(host.classLink('net')) ?? []).filter(
+    (n) => addressOfClass(host, 'net', n) === address && representorOf(host, n, address) === null,
+  );
   const [only, ...more] = names;
   if (only === undefined)
     throw unfit(

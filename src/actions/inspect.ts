@@ -6,7 +6,8 @@ import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type PciDevice, printable, scanInventory } from '../pci/inventory.ts';
-import { resolveDevice } from '../pci/resolve.ts';
+import { representorText } from '../pci/representors.ts';
+import { representorBy, resolveDevice } from '../pci/resolve.ts';
 import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/vfio.ts';
 import { fullName, readNames } from './list.ts';
 import type { Warned } from './options.ts';
@@ -26,6 +27,8 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
   const inventory = scanInventory(host);
   const found = resolveDevice(host, inventory, word);
   const warnings = inventory.warnings.filter((w) => w.includes(found.address));
+  const stands = found.parent_addr === null ? null : representorBy(host, word);
+  if (stands !== null) warnings.push(`${representorText(stands)}: this is the VF`);
   const read = (attribute: string): string | null => {
     try {
       return host.read(host.device(found.address, attribute));

@@ -1,6 +1,7 @@
 /** `vf create`, `vf list`, `vf remove`: the VFs of a PF, made for guests or for the host, as one transaction. */
 
 import { ownerText, readBinding } from '../binding/books.ts';
+import { goingText, switchedRepresentors } from '../binding/guards/network.ts';
 import type { Refusal } from '../binding/guards.ts';
 import { vfRefusals } from '../binding/leave.ts';
 import type { Work } from '../binding/perform.ts';
@@ -11,6 +12,7 @@ import { runChange } from '../binding/transaction.ts';
 import { booksOfGoing, type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { Look, Tables } from '../host/look.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { ADMIN } from './bind.ts';
@@ -60,7 +62,11 @@ export async function createVfs(
     const refusals = move === null ? [] : await vfRefusals({ ...work, inventory }, address, 'admin');
     const plan = planOf(host, inventory, move, foretold, refusals);
     refuseWithPlan(plan);
-    const warnings = [...recovered, ...(move === null && count > 0 ? strayWarnings(inventory, pf, use) : [])];
+    const going =
+      move === null
+        ? []
+        : switchedRepresentors(new Look(new Tables(host)), (r) => r.pf === address && !r.external).map(goingText);
+    const warnings = [...recovered, ...going, ...(move === null && count > 0 ? strayWarnings(inventory, pf, use) : [])];
     if (options.dryRun || move === null) {
       return { changed: false, plan, vfs: listed(host, inventory, address), warnings };
     }

@@ -68,6 +68,10 @@ export function isCarriedUnseen(look: Look, name: string): boolean {
   return !files.some((f) => f.startsWith('lower_')) && ports.length === 0;
 }
 
+/** ARPHRD_PPP (include/uapi/linux/if_arp.h): PPPoE is carried by an interface that needs no address. */
+export const isPpp = (look: Look, name: string): boolean =>
+  look.attribute(look.host.classLink('net', `${name}/type`))?.trim() === '512';
+
 /** IFF_UP (include/uapi/linux/if.h), and a carrier as far as the driver tells. */
 export function isUp(look: Look, name: string): boolean {
   const { host } = look;

@@ -2,6 +2,7 @@
 import type { Host } from '../host/host.ts';
 import { type Address, isAddress } from './address.ts';
 import type { Inventory } from './inventory.ts';
+import { representorOf } from './representors.ts';
 import { addressOfClass } from './resolve.ts';
 
 export type PciFacts = {
@@ -13,7 +14,7 @@ export type PciFacts = {
   vfProductId(address: Address): string | null;
   /** The serial number in the VPD of a function, or of its PF. Reading it takes the device's lock, and some cards need a second: asked for only where a spec needs it. */
   cardSerial(address: Address): string | null;
-  /** The interface of each function that has one; of several the first by name. None for a saved inventory. */
+  /** The interface of each function that has one; of several the first by name, representors aside. None for a saved inventory. */
   netdevs(): ReadonlyMap<Address, string>;
   /** Facts that were asked for and could not be known, for a warning. */
   readonly unknown: ReadonlySet<string>;
@@ -77,7 +78,8 @@ export function pciFacts(inventory: Inventory, host: Host | null): PciFacts {
       const found = new Map<Address, string>();
       for (const name of host?.list(host.classLink('net')) ?? []) {
         const address = host === null ? null : addressOfClass(host, 'net', name);
-        if (address !== null && !found.has(address)) found.set(address, name);
+        if (host === null || address === null || found.has(address)) continue;
+        if (representorOf(host, name, address) === null) found.set(address, name);
       }
       return found;
     },

@@ -1,8 +1,9 @@
-/** From what an admin types to the device meant (contract 2): address, nodedev name, vendor:device, /dev node, network interface, in that order. */
+/** From what an admin types to the device meant (contract 2): address, nodedev name, vendor:device, /dev node, network interface, in that order. A representor names its VF. */
 import { ERRORS, HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Address, canonicalAddress, parseAddress } from './address.ts';
 import { type Inventory, type PciDevice, printable } from './inventory.ts';
+import { type Representor, representorOf, representorText } from './representors.ts';
 
 /**
  * The device that `word` names; of a saved inventory (`host` null) only by address or ids. Raises HOSTDEV_DEVICE_ABSENT when none goes by it and
@@ -16,6 +17,11 @@ export function resolveDevice(host: Host | null, inventory: Inventory, word: str
       'HOSTDEV_SYSFS',
       `Whether ${printable(word)} is on this host is not known: ${inventory.failures[0]?.path} could not be read (${inventory.failures[0]?.code})`,
     );
+  const stands = only === undefined && host !== null ? representorBy(host, word) : null;
+  if (stands !== null)
+    throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${representorText(stands)}, which is not on this host`, {
+      hint: `It is an interface of ${stands.pf}: name that, or a VF ('hostdev vf list').`,
+    });
   if (only === undefined)
     throw new HostdevError(
       'HOSTDEV_DEVICE_ABSENT',
@@ -52,9 +58,18 @@ function candidates(host: Host | null, inventory: Inventory, word: string): PciD
   if (host === null) return [];
   const node = /^\/dev\/(?:dri\/)?([\w.+-]{1,64})$/.exec(word)?.[1];
   if (node !== undefined) return pick(addressOfBlock(host, node) ?? addressOfClass(host, 'drm', node));
-  // IFNAMSIZ is 16 with its NUL; dots alone would be a path.
-  if (/^[^/\s]{1,15}$/.test(word) && !/^\.+$/.test(word)) return pick(addressOfClass(host, 'net', word));
-  return [];
+  const stands = representorBy(host, word);
+  if (stands !== null) return pick(stands.vf);
+  return isInterfaceName(word) ? pick(addressOfClass(host, 'net', word)) : [];
+}
+
+/** IFNAMSIZ is 16 with its NUL; dots alone would be a path. */
+const isInterfaceName = (word: string): boolean => /^[^/\s]{1,15}$/.test(word) && !/^\.+$/.test(word);
+
+/** What the network interface of that name represents; null where it is none, or one of its function's own. */
+export function representorBy(host: Host, word: string): Representor | null {
+  const below = isInterfaceName(word) ? addressOfClass(host, 'net', word) : null;
+  return below === null ? null : representorOf(host, word, below);
 }
 
 /** The PCI function that a class device hangs below, through whatever lies between (virtio, nvme, scsi, usb …). */

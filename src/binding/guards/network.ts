@@ -8,13 +8,17 @@ import {
   interfaceFolder,
   interfacesOf,
   isCarriedUnseen,
+  isPpp,
   isUp,
   trafficOf,
   uppersOf,
   wayTo,
 } from '../../host/networkLayer.ts';
 import { remotes } from '../../host/remoteDisks.ts';
+import type { Address } from '../../pci/address.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
+import { type Representor, representorOf, representorText } from '../../pci/representors.ts';
+import { addressOfClass } from '../../pci/resolve.ts';
 import type { Use } from '../guards.ts';
 import { stackUses } from './disk.ts';
 
@@ -30,7 +34,7 @@ export const lacksInterface = (host: Host, device: Pick<PciDevice, 'address' | '
 
 export function networkUses(look: Look, device: Pick<PciDevice, 'address' | 'class' | 'driver'>): Use[] {
   const names = interfacesOf(look, device.address);
-  const uses = names.flatMap((n) => interfaceUses(look, n));
+  const uses = names.flatMap((n) => interfaceUses(look, n, device.address));
   if (names.length === 0) {
     const folder = interfaceFolder(look.host, device.address);
     if (folder === 'elsewhere')
@@ -46,7 +50,34 @@ export function networkUses(look: Look, device: Pick<PciDevice, 'address' | 'cla
   return uses;
 }
 
-function interfaceUses(look: Look, name: string): Use[] {
+/** Every representor of this network namespace, once per plan. */
+const allRepresentors = (host: Host): Representor[] =>
+  (host.list(host.classLink('net')) ?? []).flatMap((name) => {
+    const below = addressOfClass(host, 'net', name);
+    return (below === null ? null : representorOf(host, name, below)) ?? [];
+  });
+
+export type Switched = { representor: Representor; bridge: string };
+
+/** The representors that `which` names and that are ports of a bridge or of Open vSwitch, each with what it is a port of: they go when the VFs do. */
+export function switchedRepresentors(look: Look, which: (r: Representor) => boolean): Switched[] {
+  return look.tables
+    .once(allRepresentors)
+    .filter(which)
+    .flatMap((representor) => {
+      const bridge = uppersOf(look, representor.name).find((u) => u.isPart)?.name;
+      return bridge === undefined ? [] : [{ representor, bridge }];
+    });
+}
+
+/** "eth0 is the representor of VF 1 of 0000:81:00.0, goes with it, and is a port of ovs-system". */
+export const goingText = ({ representor, bridge }: Switched): string =>
+  `${plain(representorText(representor))}: it goes with the VF, and is a port of ${plain(bridge)}`;
+
+/** True for a VF whose wire ends in the host's own switch: what the host sends to the switch's ports, it does not send over the VF. */
+const isSwitched = (look: Look, vf: Address): boolean => switchedRepresentors(look, (r) => r.vf === vf).length > 0;
+
+function interfaceUses(look: Look, name: string, below: Address): Use[] {
   const uses: Use[] = [];
   const say = (reason: string, vital: boolean): void => {
     uses.push({ guard: 'network', reason, vital });
@@ -55,7 +86,11 @@ function interfaceUses(look: Look, name: string): Use[] {
   if (own.isDefault) say(`${plain(name)} has the default route`, true);
   else if (own.address !== null) say(`${plain(name)} has ${addressText(own.address)}`, false);
   for (const tunnel of look.tables.once(unseenDefaults))
-    if (tunnel !== name && isUp(look, name))
+    if (
+      tunnel !== name &&
+      isUp(look, name) &&
+      !(own.address === null && !isPpp(look, tunnel) && isSwitched(look, below))
+    )
       say(`${plain(name)} is up and may carry ${plain(tunnel)}, which has the default route`, true);
   // Each upper once: a ring of links ends here.
   const seen = new Set([name]);
