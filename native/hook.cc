@@ -25,6 +25,7 @@
 #include "hook_xml.h"
 #include "monotonic.h"
 #include "root_fs.h"
+#include "state_dir.h"
 
 namespace hostdev {
 
@@ -84,8 +85,9 @@ void log_release(const Call& call, const HookConf& conf, const std::string& why)
   (void)strftime(time.data(), time.size(), "%Y-%m-%dT%H:%M:%SZ", &utc);
   const std::string line = R"({"time":")" + std::string(time.data()) + R"(","domain":)" + quoted(call.name) +
                            R"(,"operation":)" + quoted(call.operation) + R"(,"error":)" + quoted(why) + "}\n";
-  const Fd fd(open((state_dir(conf.root) + "/hook.log").c_str(),
-                   O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+  const Fd folder = open_state(conf.root, "", false);
+  const Fd fd(openat(folder.get(), "hook.log",
+                     O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
   if (fd.ok()) (void)!write(fd.get(), line.data(), line.size());
 }
 
@@ -122,7 +124,7 @@ std::string last_words(std::string text) {
 }
 
 bool has_files(const HookConf& conf, const char* folder) {
-  const Fd dir(open((state_dir(conf.root) + folder).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const Fd dir = open_state(conf.root, folder, false);
   std::vector<std::string> names;
   if (!dir.ok() || read_names(dir.get(), {}, names)) return false;
   return std::any_of(names.begin(), names.end(), [](const std::string& n) {
@@ -133,18 +135,17 @@ bool has_files(const HookConf& conf, const char* folder) {
 // Whether another call for this guest is at work: a prepare whose client was killed may go on.
 bool is_busy(const HookConf& conf, const std::string& uuid) {
   if (uuid.empty()) return false;
-  const Fd lock(
-      open((state_dir(conf.root) + "/lock/domain-" + uuid).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  const Fd folder = open_state(conf.root, "lock", false);
+  const Fd lock(openat(folder.get(), ("domain-" + uuid).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   return lock.ok() && flock(lock.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
 // QEMU is up: from here on a hold of the guest counts by who holds the device, not by its having been
 // prepared a moment ago. A note that cannot be made costs five minutes of that.
 void note_started(const HookConf& conf, const std::string& uuid) {
-  if (uuid.empty() || !has_files(conf, "/bindings")) return;
-  const std::string folder = state_dir(conf.root) + "/started";
-  mkdir(folder.c_str(), 0700);
-  const Fd file(open((folder + "/" + uuid).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (uuid.empty() || !has_files(conf, "bindings")) return;
+  const Fd folder = open_state(conf.root, "started", true);
+  const Fd file(openat(folder.get(), uuid.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
 }
 
 // Without an entry in the books or the journal a release has nothing to give back, unless a prepare is still
@@ -152,8 +153,8 @@ void note_started(const HookConf& conf, const std::string& uuid) {
 bool has_work(const Call& call, const HookConf& conf, const DomainInput& input) {
   // What did not come whole may list devices behind its end.
   if (call.may_fail()) return input.may_take_devices || !input.whole;
-  if (is_busy(conf, domain_uuid(input.xml)) || has_files(conf, "/journal")) return true;
-  return call.operation == "release" && has_files(conf, "/bindings");
+  if (is_busy(conf, domain_uuid(input.xml)) || has_files(conf, "journal")) return true;
+  return call.operation == "release" && has_files(conf, "bindings");
 }
 
 // node's own words when it ended by itself; ours for everything else.

@@ -22,6 +22,7 @@
 
 #include "fd.h"
 #include "monotonic.h"
+#include "state_dir.h"
 
 namespace hostdev {
 
@@ -44,10 +45,10 @@ constexpr int kHasLock = -2;
 // better.
 Fd open_domain_lock(const std::string& root, const std::string& uuid) {
   if (uuid.empty()) return {};
-  const std::string state = state_dir(root);
-  mkdir(state.substr(0, state.rfind('/')).c_str(), 0755);
-  for (const auto& folder : {state, state + "/lock"}) mkdir(folder.c_str(), 0700);
-  return Fd(open((state + "/lock/domain-" + uuid).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  const Fd folder = open_state(root, "lock", true);
+  if (!folder.ok()) return {};
+  const std::string name = "domain-" + uuid;
+  return Fd(openat(folder.get(), name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
 }
 
 // close_range(2) is Linux 5.9; its flag that would set close-on-exec instead is 5.11, so it is done without.
@@ -272,10 +273,6 @@ void fill_standard_three() {
 }
 
 }  // namespace
-
-std::string state_dir(const std::string& root) {
-  return (root == "/" ? "" : root) + "/run/hostdev";
-}
 
 ChildOutcome run_child(const ChildJob& job) {
   fill_standard_three();

@@ -55,9 +55,6 @@ struct ChildOutcome {
   std::string errors;
 };
 
-// The folder of hostdev's state below `root`.
-std::string state_dir(const std::string& root);
-
 // Starts node and waits as `job` says. Errors are in the outcome.
 ChildOutcome run_child(const ChildJob& job);
 

@@ -65,6 +65,11 @@ export const ERRORS = {
     text: 'A file of our own state is not what we wrote.',
     hint: 'Read it, repair or remove it; nothing was changed.',
   },
+  HOSTDEV_STORE_UNSAFE: {
+    exit: EXIT.failed,
+    text: 'A folder or file of our own state is a link, or somebody else can write to it: what it says is not to be trusted.',
+    hint: 'The message names it; see who made it, then put it right or remove it.',
+  },
   HOSTDEV_BIND_FAILED: {
     exit: EXIT.failed,
     text: 'A device did not reach the wanted driver; everything was put back.',

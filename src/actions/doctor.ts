@@ -63,14 +63,14 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
 
 /** What keeps hostdev's own configuration from being used, as `config check` says it; no files, nothing to say. */
 async function checkConfiguration(host: Host): Promise<Finding[]> {
-  if (ownFiles(host.configDir).length === 0) return [];
+  if (ownFiles(host, host.absolute(host.config)).length === 0) return [];
   const tell = (hint: string | null): Fix => commandFix('hostdev config check', hint ?? 'tells every mistake');
   try {
     const { mistakes } = await checkConfig(host, { config: [], inventory: null });
     return mistakes.map((m) =>
       finding(
         m.fatal ? 'config-invalid' : 'config-mistake',
-        placeText({ ...m, key: '' }) || host.configDir,
+        placeText({ ...m, key: '' }) || host.absolute(host.config),
         [m.key, m.message].filter(Boolean).join(' '),
         m.corrected === null
           ? [tell(m.hint)]
@@ -80,6 +80,6 @@ async function checkConfiguration(host: Host): Promise<Finding[]> {
   } catch (e) {
     // Whoever may not read it has not measured it; else the hook finds no more than we do.
     if (!(e instanceof HostdevError) || e.code === 'HOSTDEV_NOT_PERMITTED') throw e;
-    return [finding('config-invalid', host.configDir, e.message, [tell(e.hint)])];
+    return [finding('config-invalid', host.absolute(host.config), e.message, [tell(e.hint)])];
   }
 }

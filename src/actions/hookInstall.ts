@@ -4,14 +4,16 @@
  * users' own scripts (90-), never in place of `hooks/qemu` unless libvirt is older than 6.5 (it has no qemu.d) and the name is free.
  */
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isGuest, readBooks } from '../binding/books.ts';
 import { HOOK_DEFAULTS, type HookSettings } from '../config/config.ts';
-import { HostdevError, isErrno } from '../errors.ts';
+import { HostdevError } from '../errors.ts';
+import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
-import { replaceFile } from '../store/files.ts';
+import { hasFile, namesIn, readPlain, removeFile, replaceFile } from '../store/files.ts';
 
+/** Below the root. */
 export type HookPlaces = { executable: string; conf: string };
 
 export type HookProgram = {
@@ -37,8 +39,7 @@ const RESTART =
 
 /** Where the hook is or would be. `oldLibvirt`: one without qemu.d. */
 function places(host: Host, oldLibvirt: boolean): HookPlaces {
-  const folder =
-    host.hookFolders.map((f) => host.absolute(f)).find((f) => existsSync(f)) ?? host.absolute('etc/libvirt/hooks');
+  const folder = host.hookFolders.find((f) => fileFacts(host, f) !== null) ?? 'etc/libvirt/hooks';
   return {
     executable: oldLibvirt ? join(folder, 'qemu') : join(folder, 'qemu.d', '90-hostdev'),
     conf: join(folder, 'hostdev.conf'),
@@ -73,22 +74,24 @@ export function installHook(
   const at = places(host, isOldLibvirt(host));
   const binary = readProgram(program.native);
   const conf = confText(host, program, deadlines);
-  const old = readOurs(at.executable);
-  if (old?.equals(binary) && readText(at.conf) === conf && isExecutable(at.executable))
-    return { changed: false, path: at.executable, notes: [] };
-  const first = !anyHook(dirname(at.conf));
+  const path = host.absolute(at.executable);
+  const old = readOurs(host, at.executable);
+  if (old?.equals(binary) && readText(host, at.conf) === conf && isExecutable(host, at.executable))
+    return { changed: false, path, notes: [] };
+  const first = !anyHook(host, dirname(at.conf));
   const notes = first ? [RESTART] : [];
-  if (dryRun) return { changed: true, path: at.executable, notes };
+  if (dryRun) return { changed: true, path, notes };
   // The conf first: a hook without it would refuse every guest with host devices.
-  replaceFile(at.conf, conf, { mode: 0o644, durable: true, folderMode: 0o755 });
+  replaceFile(host, at.conf, conf, { mode: 0o644, durable: true });
   // libvirt runs every executable in qemu.d, half-written ones too.
-  replaceFile(at.executable, binary, { mode: 0o755, durable: true, folderMode: 0o755, scratch: dirname(at.conf) });
-  return { changed: true, path: at.executable, notes };
+  replaceFile(host, at.executable, binary, { mode: 0o755, durable: true, scratch: dirname(at.conf) });
+  return { changed: true, path, notes };
 }
 
 /** Removes the hook. Devices that guests hold now will not come back by themselves, and are said. */
 export function removeHook(host: Host, dryRun: boolean): { changed: boolean; path: string; notes: string[] } {
   const at = installedPlaces(host);
+  const path = host.absolute(at.executable);
   const notes = [
     'libvirt keeps its own list, of hooks and of detached devices, until it is restarted: systemctl restart libvirtd (or virtqemud); running guests go on',
   ];
@@ -97,46 +100,45 @@ export function removeHook(host: Host, dryRun: boolean): { changed: boolean; pat
     notes.push(
       `still bound for guests, and now to be given back by hand when these stop ('hostdev unbind'): ${held.map((b) => b.address).join(', ')}`,
     );
-  if (readOurs(at.executable) === null && readText(at.conf) === null)
-    return { changed: false, path: at.executable, notes: [] };
+  if (readOurs(host, at.executable) === null && readText(host, at.conf) === null)
+    return { changed: false, path, notes: [] };
   if (!dryRun) {
     // The executable first: without it the conf means nothing.
-    remove(at.executable);
-    remove(at.conf);
+    removeFile(host, at.executable);
+    removeFile(host, at.conf);
   }
-  return { changed: true, path: at.executable, notes };
+  return { changed: true, path, notes };
 }
 
 /** Whether libvirt would find and could run the hook. */
 export function hookStatus(host: Host, program: HookProgram): HookStatus {
   const at = installedPlaces(host);
-  const binary = readOursOrNull(at.executable);
+  const [path, confPath] = [host.absolute(at.executable), host.absolute(at.conf)];
+  const binary = readOursOrNull(host, at.executable);
   if (binary === null)
-    return {
-      installed: false,
-      path: at.executable,
-      problems: [`${at.executable} is not there: run 'hostdev hook install'`],
-    };
+    return { installed: false, path, problems: [`${path} is not there: run 'hostdev hook install'`] };
   const problems: string[] = [];
-  if (!isExecutable(at.executable))
-    problems.push(`${at.executable} is not executable: libvirt passes it over; chmod 755 it`);
+  if (!isExecutable(host, at.executable))
+    problems.push(`${path} is not executable: libvirt passes it over; chmod 755 it`);
   if (existsSync(program.native) && !readFileSync(program.native).equals(binary))
     problems.push("it is of another version of hostdev: run 'hostdev hook install' again");
-  const conf = readText(at.conf);
-  if (conf === null) problems.push(`${at.conf} is not there: run 'hostdev hook install' again`);
-  for (const key of ['node', 'cli']) {
+  const conf = readText(host, at.conf);
+  if (conf === null) problems.push(`${confPath} is not there: run 'hostdev hook install' again`);
+  for (const key of ['node', 'cli'] as const) {
     const file = conf === null ? undefined : new RegExp(`^${key}=(.*)$`, 'm').exec(conf)?.[1];
-    if (file !== undefined && !existsSync(file))
-      problems.push(`${key}=${file} in ${at.conf} is not there: guests with host devices will not start`);
+    // A conf of another machine names files of that one.
+    const isHere = host.root === '/' || file === program[key];
+    if (file !== undefined && isHere && !existsSync(file))
+      problems.push(`${key}=${file} in ${confPath} is not there: guests with host devices will not start`);
   }
-  return { installed: true, path: at.executable, problems };
+  return { installed: true, path, problems };
 }
 
 function installedPlaces(host: Host): HookPlaces {
   const modern = places(host, false);
-  if (existsSync(modern.executable)) return modern;
+  if (hasFile(host, modern.executable)) return modern;
   const old = places(host, true);
-  return readOursOrNull(old.executable) === null ? modern : old;
+  return readOursOrNull(host, old.executable) === null ? modern : old;
 }
 
 function confText(host: Host, { node, cli }: HookProgram, deadlines: HookDeadlines): string {
@@ -168,68 +170,40 @@ function readProgram(native: string): Buffer {
 }
 
 /** The bytes of our installed hook, null when nothing is there. Raises HOSTDEV_HOOKS for a file that is not ours. */
-function readOurs(file: string): Buffer | null {
+function readOurs(host: Host, file: string): Buffer | null {
+  let bytes: Buffer | null;
   try {
-    if (!lstatSync(file).isFile())
-      throw new HostdevError('HOSTDEV_HOOKS', `${file} is there and is no regular file`, {
-        hint: 'Move it away first.',
-      });
-    const bytes = readFileSync(file);
-    if (bytes.includes(MARK)) return bytes;
+    bytes = readPlain(host, file);
   } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
-    if (isErrno(e, 'EACCES'))
-      throw new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to read ${file}: EACCES`, { cause: e });
+    if (e instanceof HostdevError && e.code === 'HOSTDEV_STORE_UNSAFE')
+      throw new HostdevError('HOSTDEV_HOOKS', e.message, { hint: 'Move it away first.' });
     throw e;
   }
-  throw new HostdevError('HOSTDEV_HOOKS', `${file} is there and is not hostdev's`, {
+  if (bytes === null || bytes.includes(MARK)) return bytes;
+  throw new HostdevError('HOSTDEV_HOOKS', `${host.absolute(file)} is there and is not hostdev's`, {
     hint: 'Move it away first; hostdev replaces no hook of yours.',
   });
 }
 
-function readOursOrNull(file: string): Buffer | null {
+function readOursOrNull(host: Host, file: string): Buffer | null {
   try {
-    return readOurs(file);
+    return readOurs(host, file);
   } catch (e) {
     if (e instanceof HostdevError && e.code === 'HOSTDEV_HOOKS') return null;
     throw e;
   }
 }
 
-function readText(file: string): string | null {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
-    throw e;
-  }
-}
+const readText = (host: Host, file: string): string | null => readPlain(host, file)?.toString('utf8') ?? null;
 
-function remove(file: string): void {
-  try {
-    rmSync(file, { force: true });
-  } catch (e) {
-    throw new HostdevError(
-      isErrno(e, 'EACCES', 'EPERM') ? 'HOSTDEV_NOT_PERMITTED' : 'HOSTDEV_HOOKS',
-      `Failed to remove ${file}: ${(e as Error).message}`,
-      { cause: e },
-    );
-  }
-}
-
-function isExecutable(file: string): boolean {
-  try {
-    accessSync(file, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
+/** As libvirt looks (virFileIsExecutable, for root). */
+function isExecutable(host: Host, file: string): boolean {
+  const facts = fileFacts(host, file);
+  return facts?.isFile === true && facts.executable;
 }
 
 /** True when libvirt, started now, would find any qemu hook: only then does it look into qemu.d again at each call. */
-function anyHook(folder: string): boolean {
-  const names = existsSync(join(folder, 'qemu.d'))
-    ? readdirSync(join(folder, 'qemu.d')).map((n) => join('qemu.d', n))
-    : [];
-  return ['qemu', ...names].some((n) => isExecutable(join(folder, n)));
-}
+const anyHook = (host: Host, folder: string): boolean =>
+  ['qemu', ...namesIn(host, `${folder}/qemu.d`).map((n) => `qemu.d/${n}`)].some((n) =>
+    isExecutable(host, `${folder}/${n}`),
+  );

@@ -2,7 +2,6 @@
  * `hook run NAME OP SUBOP EXTRA`: what one call of libvirt's qemu hook means. Only prepare and start can fail; whatever goes wrong in release is logged, because
  * libvirt cannot undo a guest's end.
  */
-import { appendFileSync, renameSync, statSync } from 'node:fs';
 import type { Guard } from '../binding/guards.ts';
 import { markStarted } from '../binding/guests.ts';
 import { namedBy, readJournal } from '../binding/journal.ts';
@@ -13,14 +12,14 @@ import { readHookConfig } from '../config/hookSettings.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { decodeXml } from '../domain/xml.ts';
-import { HostdevError, isErrno } from '../errors.ts';
+import { HostdevError } from '../errors.ts';
 import { domainOwner } from '../hook/check.ts';
 import { concerned, type HookPolicy, prepareDomain } from '../hook/prepare.ts';
 import { endedGuests, releaseDomain } from '../hook/release.ts';
 import { checkStart } from '../hook/start.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
-import { makeFolder } from '../store/files.ts';
+import { appendLine } from '../store/files.ts';
 import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
 
 export type HookCall = { name: string; operation: string; xml: Uint8Array };
@@ -137,19 +136,9 @@ const MAX_LOG_BYTES = 1024 * 1024;
 /** One JSON line; a log that cannot be written is no reason to stop a guest. */
 function log(host: Host, line: object): void {
   try {
-    makeFolder(host.stateDir);
-    if (sizeOf(host.hookLog) > MAX_LOG_BYTES) renameSync(host.hookLog, `${host.hookLog}.1`);
-    appendFileSync(host.hookLog, `${JSON.stringify({ time: new Date().toISOString(), ...line })}\n`, { mode: 0o600 });
+    const text = JSON.stringify({ time: new Date().toISOString(), ...line });
+    appendLine(host, host.hookLog, text, { max: MAX_LOG_BYTES, mode: 0o600 });
   } catch {
     // Nowhere left to say it.
-  }
-}
-
-function sizeOf(file: string): number {
-  try {
-    return statSync(file).size;
-  } catch (e) {
-    if (isErrno(e, 'ENOENT')) return 0;
-    throw e;
   }
 }

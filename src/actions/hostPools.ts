@@ -134,7 +134,7 @@ async function addHostUses(
 
 /** The books are read only where there are any: their reader brings the whole transaction engine with it. A guest that is gone has nothing. */
 async function heldByGuests(host: Host): Promise<Held[]> {
-  if (listJson(host.bindingsDir).length === 0) return [];
+  if (listJson(host, host.bindings).length === 0) return [];
   const { isGuest, isSameDevice, readBooks } = await import('../binding/books.ts');
   const { witness } = await import('../binding/guests.ts');
   const books = readBooks(host).books.filter((b) => isSameDevice(host, b) && b.holds.some(isGuest));

@@ -27,7 +27,7 @@ export async function finishJournal(
 ): Promise<Finished> {
   const { entries: all, bad } = readJournal(host);
   const absent = ids.find((id) => !all.some((e) => e.id === id));
-  const unclear = bad.find((b) => b.file === `${host.journalDir}/${absent}.json`);
+  const unclear = bad.find((b) => b.file === host.absolute(`${host.journal}/${absent}.json`));
   if (unclear !== undefined) throw new HostdevError('HOSTDEV_STORE_CORRUPT', `${unclear.file} ${unclear.why}`);
   if (absent !== undefined)
     throw new HostdevError('HOSTDEV_JOURNAL_ABSENT', `The journal has no entry ${JSON.stringify(absent.slice(0, 80))}`);

@@ -1,8 +1,10 @@
 /** `list`, and the names that it and `show` print. Apart from the rest, because `list` is judged by its start: nothing of binding/ is loaded for it. */
-import { existsSync } from 'node:fs';
+import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import type { Address } from '../pci/address.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { PciNames } from '../pci/names.ts';
+import { listJson } from '../store/files.ts';
 import type { Warned } from './options.ts';
 
 /** pci.ids is about 1.5 MB. */
@@ -26,14 +28,26 @@ export type Listed = Warned & { devices: PciDevice[] };
 /** All PCI functions, in order of address. */
 export async function listDevices(host: Host): Promise<Listed> {
   const { devices, warnings, byAddress } = scanInventory(host);
-  if (existsSync(host.quarantineDir)) {
-    const { readQuarantines } = await import('../binding/quarantine.ts');
-    for (const { address } of readQuarantines(host).stuck) {
-      const device = byAddress.get(address);
-      if (device !== undefined) device.stuck = true;
-    }
+  const stuck = await stuckNow(host, warnings);
+  for (const address of stuck) {
+    const device = byAddress.get(address);
+    if (device !== undefined) device.stuck = true;
   }
   return { devices, warnings };
+}
+
+/** The devices that hang; where that may not be read, the list is not whole and says so. */
+async function stuckNow(host: Host, warnings: string[]): Promise<Address[]> {
+  try {
+    if (listJson(host, host.quarantine).length === 0) return [];
+    const { readQuarantines } = await import('../binding/quarantine.ts');
+    return readQuarantines(host).stuck.map((q) => q.address);
+  } catch (e) {
+    if (!(e instanceof HostdevError)) throw e;
+    host.unread.push({ code: e.code, errno: 0, syscall: 'open', path: host.quarantine });
+    warnings.push(`which devices hang is not known: ${e.message}`);
+    return [];
+  }
 }
 
 /** As lspci words it: "Intel Corporation 82576 Virtual Function", "Intel Corporation Device 0d57"; null when pci.ids knows neither. */

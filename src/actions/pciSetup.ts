@@ -80,7 +80,9 @@ export async function usableSetup(host: Host, options: SetupOptions): Promise<Pc
   if (untold > 0) warnings.push(`and ${untold} more: 'hostdev config check' tells all`);
   if (setup.specs.length === 0) {
     const where =
-      setup.config.files.length === 0 ? `there is no ${host.configDir}/hostdev.toml` : 'it has no device_spec';
+      setup.config.files.length === 0
+        ? `there is no ${host.absolute(host.config)}/hostdev.toml`
+        : 'it has no device_spec';
     warnings.unshift(`nothing may be given out: ${where}`);
   }
   return { ...setup, warnings: [...setup.inventory.warnings, ...warnings] };

@@ -119,16 +119,16 @@ export function readBinding(host: Host, address: Address): Binding | null {
 
 /** The binding in the books under an address, of whatever device. Raises HOSTDEV_STORE_CORRUPT. */
 export function readBook(host: Host, address: Address): Binding | null {
-  const file = `${host.bindingsDir}/${address}.json`;
-  const value = readJson(file);
-  return value === null ? null : binding(file, value, address);
+  const file = `${host.bindings}/${address}.json`;
+  const value = readJson(host, file);
+  return value === null ? null : binding(host.absolute(file), value, address);
 }
 
 /** All that is in the books, in order of file name, and the files that cannot be understood. */
 export function readBooks(host: Host): { books: Binding[]; bad: BadFile[] } {
   const books: Binding[] = [];
   const bad: BadFile[] = [];
-  for (const name of listJson(host.bindingsDir)) {
+  for (const name of listJson(host, host.bindings)) {
     try {
       const b = readBook(host, name);
       if (b !== null) books.push(b);
@@ -140,9 +140,9 @@ export function readBooks(host: Host): { books: Binding[]; bad: BadFile[] } {
   return { books, bad };
 }
 
-export const writeBinding = (host: Host, b: Binding): void => writeJson(`${host.bindingsDir}/${b.address}.json`, b);
+export const writeBinding = (host: Host, b: Binding): void => writeJson(host, `${host.bindings}/${b.address}.json`, b);
 
-export const removeBinding = (host: Host, address: Address): void => removeJson(host.bindingsDir, address);
+export const removeBinding = (host: Host, address: Address): void => removeJson(host, host.bindings, address);
 
 /** What a change makes of the book of one device: null is none. */
 export type BookChange = { address: Address; before: Binding | null; after: Binding | null };

@@ -1,6 +1,7 @@
 /** Which kernel's life a file of our state is of: journal and books describe one, and mean nothing to the next. */
 import { statfsSync } from 'node:fs';
 import type { Host } from '../host/host.ts';
+import { inFolder } from '../store/folder.ts';
 
 /** include/uapi/linux/magic.h TMPFS_MAGIC, RAMFS_MAGIC. */
 const IN_MEMORY = [0x01021994, 0x858458f6];
@@ -16,7 +17,7 @@ export function isOfThisBoot(host: Host, boot: string | null): boolean {
 
 function livesInMemory(host: Host): boolean {
   try {
-    return IN_MEMORY.includes(statfsSync(host.stateDir).type);
+    return inFolder(host, host.state, (at) => IN_MEMORY.includes(statfsSync(at()).type));
   } catch {
     return false;
   }

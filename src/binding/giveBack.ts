@@ -188,7 +188,7 @@ function undoFailed(
   then: { address: Address; error: unknown },
 ): unknown {
   const [why, what] = [first, then.error].map((e) => (e instanceof Error ? e.message : String(e)));
-  const hint = `See ${host.journalDir}/${id}.json, then 'hostdev status'`;
+  const hint = `See ${host.absolute(host.journal)}/${id}.json, then 'hostdev status'`;
   const timedOut = then.error instanceof HostdevError && then.error.exit === 9;
   return new HostdevError(
     timedOut ? 'HOSTDEV_TIMEOUT' : 'HOSTDEV_UNDO_INCOMPLETE',

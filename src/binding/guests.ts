@@ -2,7 +2,6 @@
  * Whether the guest behind a hold is there. hostdev calls no libvirt; the witnesses are the processes that hold the device's nodes, libvirt's own state below /run, the
  * guest's lock while a hook of it is at work, and, between prepare's end and QEMU's opening of the device, the libvirtd that called prepare.
  */
-import { existsSync } from 'node:fs';
 import type { Holder } from '../addon/native.ts';
 import { now, sleep } from '../clock.ts';
 import { HostdevError } from '../errors.ts';
@@ -10,8 +9,8 @@ import type { Host } from '../host/host.ts';
 import { heldBy } from '../pci/holders.ts';
 import { vfioNodes } from '../pci/nodes.ts';
 import { groupNow } from '../pci/vfLinks.ts';
-import { makeFolder, removeFile, replaceFile } from '../store/files.ts';
-import { type Deadline, takeLocks } from '../store/locks.ts';
+import { hasFile, removeFile, replaceFile } from '../store/files.ts';
+import { type Deadline, isLocked, takeLocks } from '../store/locks.ts';
 import { type Binding, type Hold, isGuest, isSameDevice, ownerText } from './books.ts';
 import type { Owner } from './state.ts';
 
@@ -94,7 +93,7 @@ const uuidOf = (hold: Pick<Hold, 'owner'>): string => hold.owner.slice('domain:'
 const isAtWork = (host: Host, hold: Hold): boolean =>
   isLocked(host, `domain-${uuidOf(hold)}`) && !(wasStarted(host, hold) && isPreparing(host, hold));
 
-const wasStarted = (host: Host, hold: Pick<Hold, 'owner'>): boolean => existsSync(`${host.startedDir}/${uuidOf(hold)}`);
+const wasStarted = (host: Host, hold: Pick<Hold, 'owner'>): boolean => hasFile(host, `${host.started}/${uuidOf(hold)}`);
 
 const preparing = (hold: Pick<Hold, 'owner'>): string => `preparing-${uuidOf(hold)}`;
 
@@ -109,21 +108,11 @@ export async function releaseOver(host: Host, owner: Owner, deadline: Deadline):
   const lock = `domain-${uuidOf({ owner })}`;
   while (isLocked(host, lock) && !isPreparing(host, { owner })) {
     if (deadline.left === 0)
-      throw new HostdevError('HOSTDEV_TIMEOUT', `The release of ${owner} still holds ${host.lockDir}/${lock}`);
+      throw new HostdevError(
+        'HOSTDEV_TIMEOUT',
+        `The release of ${owner} still holds ${host.absolute(`${host.locks}/${lock}`)}`,
+      );
     await sleep(Math.min(50, deadline.left));
-  }
-}
-
-function isLocked(host: Host, name: string): boolean {
-  const file = `${host.lockDir}/${name}`;
-  if (!existsSync(file)) return false;
-  try {
-    const fd = host.native.tryLock(file, true);
-    if (fd === null) return true;
-    host.native.unlock(fd);
-    return false;
-  } catch {
-    return false; // not ours to lock: the other witnesses tell
   }
 }
 
@@ -170,9 +159,8 @@ export function guestOf(host: Host, pid: number): string | null {
 
 /** QEMU is up (hook operation `started`): from here on only who holds the device tells. */
 export function markStarted(host: Host, uuid: string): void {
-  makeFolder(host.startedDir);
-  replaceFile(`${host.startedDir}/${uuid}`, '');
+  replaceFile(host, `${host.started}/${uuid}`, '');
 }
 
 /** The guest is prepared anew, or has ended. */
-export const forgetStarted = (host: Host, uuid: string): void => removeFile(`${host.startedDir}/${uuid}`);
+export const forgetStarted = (host: Host, uuid: string): void => removeFile(host, `${host.started}/${uuid}`);

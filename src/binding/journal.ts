@@ -96,9 +96,9 @@ export function remainder(entry: JournalEntry, left: ReadonlySet<Address>): Jour
 
 /** Writes the entry whole. Raises HOSTDEV_STORE when /run is full or read-only: then nothing has been changed yet. */
 export const writeJournal = (host: Host, entry: JournalEntry): void =>
-  writeJson(`${host.journalDir}/${entry.id}.json`, entry);
+  writeJson(host, `${host.journal}/${entry.id}.json`, entry);
 
-export const removeJournal = (host: Host, id: string): void => removeJson(host.journalDir, id);
+export const removeJournal = (host: Host, id: string): void => removeJson(host, host.journal, id);
 
 let sequence = 0;
 
@@ -112,7 +112,7 @@ function journalId(): string {
 export function readJournal(host: Host): { entries: JournalEntry[]; bad: BadFile[] } {
   const entries: JournalEntry[] = [];
   const bad: BadFile[] = [];
-  for (const id of listJson(host.journalDir)) {
+  for (const id of listJson(host, host.journal)) {
     try {
       const entry = readEntry(host, id);
       if (entry !== null) entries.push(entry);
@@ -125,14 +125,18 @@ export function readJournal(host: Host): { entries: JournalEntry[]; bad: BadFile
 
 /** One entry; null when it has gone. Raises HOSTDEV_STORE_CORRUPT. */
 export function readEntry(host: Host, id: string): JournalEntry | null {
-  const file = `${host.journalDir}/${id}.json`;
-  const value = readJson(file);
+  const file = `${host.journal}/${id}.json`;
+  const value = readJson(host, file);
   if (value === null) return null;
   const entry = upgraded(host, value);
   if (isEntry(entry, id)) return entry;
   const schema = isObject(value) ? value.schema : undefined;
   const newer = typeof schema === 'number' && schema > 2;
-  throw corrupt(file, newer ? 'was written by a newer hostdev' : 'is no journal entry of ours', JSON.stringify(value));
+  throw corrupt(
+    host.absolute(file),
+    newer ? 'was written by a newer hostdev' : 'is no journal entry of ours',
+    JSON.stringify(value),
+  );
 }
 
 // What comes back from disk.

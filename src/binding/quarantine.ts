@@ -22,15 +22,15 @@ export type Quarantine = {
 };
 
 export function quarantine(host: Host, entry: Omit<Quarantine, 'schema' | 'since'>): void {
-  writeJson(`${host.quarantineDir}/${entry.address}.json`, { schema: 1, since: new Date().toISOString(), ...entry });
+  writeJson(host, `${host.quarantine}/${entry.address}.json`, { schema: 1, since: new Date().toISOString(), ...entry });
 }
 
 /** The quarantine of a device; null when there is none or what hung has ended. Raises HOSTDEV_STORE_CORRUPT. */
 export function readQuarantine(host: Host, address: Address): Quarantine | null {
-  const file = `${host.quarantineDir}/${address}.json`;
-  const value = readJson(file);
+  const file = `${host.quarantine}/${address}.json`;
+  const value = readJson(host, file);
   if (value === null) return null;
-  if (!isQuarantine(value, address)) throw corrupt(file, 'is no quarantine of this version');
+  if (!isQuarantine(value, address)) throw corrupt(host.absolute(file), 'is no quarantine of this version');
   return host.native.processRuns(value.helper) ? value : null;
 }
 
@@ -38,7 +38,7 @@ export function readQuarantine(host: Host, address: Address): Quarantine | null 
 export function readQuarantines(host: Host): { stuck: Quarantine[]; bad: BadFile[] } {
   const stuck: Quarantine[] = [];
   const bad: BadFile[] = [];
-  for (const address of listJson(host.quarantineDir)) {
+  for (const address of listJson(host, host.quarantine)) {
     try {
       const held = readQuarantine(host, address);
       if (held !== null) stuck.push(held);
@@ -50,7 +50,7 @@ export function readQuarantines(host: Host): { stuck: Quarantine[]; bad: BadFile
 }
 
 export function endQuarantine(host: Host, address: Address): void {
-  removeJson(host.quarantineDir, address);
+  removeJson(host, host.quarantine, address);
 }
 
 /** HOSTDEV_STUCK for a device in quarantine. */

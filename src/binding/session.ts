@@ -77,7 +77,7 @@ export async function working<T>(
     );
   if (host.isReal && process.geteuid?.() !== 0)
     throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
-  for (const folder of [host.journalDir, host.bindingsDir, host.quarantineDir]) sweepLitter(folder);
+  for (const folder of [host.journal, host.bindings, host.quarantine]) sweepLitter(host, folder);
   const work = openWork(host, options, inventory);
   try {
     return await body(work);

@@ -111,7 +111,7 @@ async function undo(work: Work, entry: JournalEntry, first: unknown): Promise<ne
     ...quiet,
     deadline: new Deadline(Math.max(work.undoMs, Math.min(work.deadline.left, work.undoMs * 2))),
   };
-  const file = `${host.journalDir}/${entry.id}.json`;
+  const file = host.absolute(`${host.journal}/${entry.id}.json`);
   const why = textOf(first);
   // Whoever finds it done would finish the books: that must not be so any more before a device goes back.
   const wasDone = entry.mark === 'done';

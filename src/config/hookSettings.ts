@@ -12,7 +12,7 @@ export type HookConfig = { hook: HookSettings; allow: Allowance[] };
  * wrong with a spec or an alias is not the hook's affair. Raises HOSTDEV_NOT_PERMITTED where a file cannot be read.
  */
 export async function readHookConfig(host: Host): Promise<HookConfig> {
-  if (ownFiles(host.configDir).length === 0) return { hook: { ...HOOK_DEFAULTS }, allow: [] };
+  if (ownFiles(host, host.absolute(host.config)).length === 0) return { hook: { ...HOOK_DEFAULTS }, allow: [] };
   const { loadConfig } = await import('./load.ts');
   const config = await loadConfig(host, []);
   const wrong = config.findings.find((f) => f.fatal && !/^(?:device_spec|alias|pci)\b/.test(f.key));

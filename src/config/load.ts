@@ -18,7 +18,8 @@ const MAX_TOML = 1024 * 1024;
  * settings that Nova's has no place for. What is wrong in the files is in `findings`; a file that cannot be read raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED.
  */
 export async function loadConfig(host: Host, given: readonly string[]): Promise<Config> {
-  const files = given.length === 0 ? ownFiles(host.configDir) : given.flatMap(filesOf);
+  const files =
+    given.length === 0 ? ownFiles(host, host.absolute(host.config)) : given.flatMap((f) => filesOf(host, f));
   const isOurs = (file: string): boolean => file.endsWith('.toml');
   const nova = files.filter((f) => !isOurs(f));
   const toml = files.filter(isOurs);
@@ -28,7 +29,7 @@ export async function loadConfig(host: Host, given: readonly string[]): Promise<
   const read = (list: readonly string[], max: number): { file: string; text: string }[] =>
     list.flatMap((file) => {
       config.files.push(file);
-      const got = readText(file, max);
+      const got = readText(host, file, max);
       if ('text' in got) return [{ file, text: got.text }];
       config.findings.push(got.finding);
       return [];
@@ -41,7 +42,7 @@ export async function loadConfig(host: Host, given: readonly string[]): Promise<
       basename(path) === 'nova.conf' &&
       !given.includes(beside) &&
       !given.includes(`${beside}/`) &&
-      kindOf(beside) === 'folder'
+      kindOf(host, beside) === 'folder'
     )
       config.findings.push(
         remark({ file: path, line: 0, column: 0, key: '' }, `nova-compute also reads ${beside} by default`, {
@@ -53,12 +54,12 @@ export async function loadConfig(host: Host, given: readonly string[]): Promise<
   return config;
 }
 
-function filesOf(path: string): string[] {
-  if (kindOf(path) !== 'folder') return [path];
-  const own = ownFiles(path);
+function filesOf(host: Host, path: string): string[] {
+  if (kindOf(host, path) !== 'folder') return [path];
+  const own = ownFiles(host, path);
   if (own.length > 0) return own;
   for (const suffix of ['.toml', '.conf']) {
-    const names = namesIn(path, suffix);
+    const names = namesIn(host, path, suffix);
     if (names.length > 0) return names.map((n) => join(path, n));
   }
   throw new HostdevError('HOSTDEV_FILE_ABSENT', `--config ${path}: there is no configuration in this folder`, {

@@ -1,8 +1,10 @@
 /** Configuration files and folders as they lie on the disk: bounded, UTF-8, and an error that names the place and the way out. */
-import { closeSync, constants, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
+import { O_PATH, openInRoot, pathOf } from '../addon/inRoot.ts';
 import { now } from '../clock.ts';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
 import { type Finding, fatal } from './place.ts';
 
 const CHUNK = 65536;
@@ -17,8 +19,8 @@ export type ReadText = { text: string } | { finding: Finding };
  * Reads a configuration file of at most `max` bytes. What is in the file (too much, not UTF-8) is a finding; that it cannot be read raises HOSTDEV_FILE_ABSENT
  * (also for a folder) or HOSTDEV_NOT_PERMITTED.
  */
-export function readText(file: string, max: number): ReadText {
-  const bytes = readBytes(file, max);
+export function readText(host: Host, file: string, max: number): ReadText {
+  const bytes = readBytes(host, file, max);
   const at = (line: number, column: number) => ({ file, line, column, key: '' });
   if (bytes.length > max) {
     return {
@@ -39,10 +41,16 @@ export function readText(file: string, max: number): ReadText {
   }
 }
 
-function readBytes(file: string, max: number): Buffer {
+/** Opens what a path names. Below a root that is not the machine's own its links stay inside that. */
+function openBelow(host: Host, path: string, flags: number): number {
+  const below = host.below(path);
+  return below === null ? openSync(path, flags) : openInRoot(host.root, below, flags);
+}
+
+function readBytes(host: Host, file: string, max: number): Buffer {
   try {
     // A named pipe that nobody writes to must not hold a guest's start: without waiting it is an empty file.
-    const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+    const fd = openBelow(host, file, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       if (fstatSync(fd).isDirectory()) throw notReadable(file, 'it is a folder', 'Name a file in it.');
       const parts: Buffer[] = [];
@@ -78,30 +86,42 @@ function readSome(fd: number, chunk: Buffer): number | null {
 }
 
 /** The names in a folder that end in `suffix`, sorted by bytes as glob and oslo.config sort them. Raises as {@link readText}. */
-export function namesIn(folder: string, suffix: string): string[] {
+export function namesIn(host: Host, folder: string, suffix: string): string[] {
   try {
-    return readdirSync(folder)
-      .filter((n) => n.endsWith(suffix) && !n.startsWith('.'))
-      .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    const fd = openBelow(host, folder, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      return readdirSync(pathOf(fd))
+        .filter((n) => n.endsWith(suffix) && !n.startsWith('.'))
+        .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    } finally {
+      closeSync(fd);
+    }
   } catch (e) {
     throw readError(folder, e);
   }
 }
 
-/** hostdev.toml and conf.d of a folder, those of them that are there. */
-export function ownFiles(folder: string): string[] {
-  const main = join(folder, 'hostdev.toml');
+/** hostdev.toml and conf.d of a folder, those of them that are there. A link that leads nowhere is there: reading it says so. */
+export function ownFiles(host: Host, folder: string): string[] {
+  const names = kindOf(host, folder) === 'folder' ? namesIn(host, folder, '') : [];
   const more = join(folder, 'conf.d');
   return [
-    ...(kindOf(main) === null ? [] : [main]),
-    ...(kindOf(more) === 'folder' ? namesIn(more, '.toml').map((n) => join(more, n)) : []),
+    ...(names.includes('hostdev.toml') ? [join(folder, 'hostdev.toml')] : []),
+    ...(names.includes('conf.d') && kindOf(host, more) !== 'file'
+      ? namesIn(host, more, '.toml').map((n) => join(more, n))
+      : []),
   ];
 }
 
 /** What a path is; null when nothing is there. Raises HOSTDEV_NOT_PERMITTED. */
-export function kindOf(path: string): 'file' | 'folder' | null {
+export function kindOf(host: Host, path: string): 'file' | 'folder' | null {
   try {
-    return statSync(path).isDirectory() ? 'folder' : 'file';
+    const fd = openBelow(host, path, O_PATH);
+    try {
+      return fstatSync(fd).isDirectory() ? 'folder' : 'file';
+    } finally {
+      closeSync(fd);
+    }
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
     throw readError(path, e);
@@ -119,7 +139,10 @@ function readError(file: string, e: unknown): HostdevError {
       cause: e,
       hint: 'Run it as root, or as a user who may read the file.',
     });
-  return new HostdevError('HOSTDEV_FILE_ABSENT', `Failed to read ${file}: ${why}`, { cause: e });
+  return new HostdevError('HOSTDEV_FILE_ABSENT', `Failed to read ${file}: ${why}`, {
+    cause: e,
+    hint: 'Check the path; if it is a link, it must lead to a file below the root.',
+  });
 }
 
 /** Where the longest good beginning ends, by bisection. */

@@ -97,8 +97,8 @@ export async function checkOverrides(look: Look): Promise<Finding[]> {
   const { host } = look;
   const { books, bad } = readBooks(host);
   const unreadable = bad.map((b) =>
-    finding('books-unreadable', host.bindingsDir, `${b.file} ${b.why}`, [
-      commandFix(`ls -l ${host.bindingsDir}`, 'repair or remove the file that is named'),
+    finding('books-unreadable', host.absolute(host.bindings), `${b.file} ${b.why}`, [
+      commandFix(`ls -l ${host.absolute(host.bindings)}`, 'repair or remove the file that is named'),
     ]),
   );
   const ours = new Set([...books.map((b) => b.address), ...bad.flatMap((b) => b.addresses)]);

@@ -35,7 +35,7 @@ export class Host {
     return this.root === '/' && this.native.kind === 'addon';
   }
 
-  /** Absolute path of something below the root, for node's own fs (our state, never sysfs). */
+  /** Absolute path of something below the root, for people; what is opened by it would follow links out of the root (addon/inRoot.ts). */
   absolute(path: string): string {
     return this.root === '/' ? `/${path}` : `${this.root}/${path}`;
   }
@@ -136,40 +136,24 @@ export class Host {
     return [`lib/modules/${release}/${file}`, `run/booted-system/kernel-modules/lib/modules/${release}/${file}`];
   }
 
-  /** Our configuration, absolute: hostdev.toml and conf.d. */
-  get configDir(): string {
-    return this.absolute('etc/hostdev');
-  }
+  /** Our configuration: hostdev.toml and conf.d. */
+  readonly config = 'etc/hostdev';
 
-  // Our own state, absolute.
-  get stateDir(): string {
-    return this.absolute('run/hostdev');
-  }
-
-  get bindingsDir(): string {
-    return `${this.stateDir}/bindings`;
-  }
-
-  get journalDir(): string {
-    return `${this.stateDir}/journal`;
-  }
-
-  get quarantineDir(): string {
-    return `${this.stateDir}/quarantine`;
-  }
-
+  // Our own state (contract 13), written and read by store/ alone.
+  readonly state = 'run/hostdev';
+  readonly bindings = 'run/hostdev/bindings';
+  readonly journal = 'run/hostdev/journal';
+  readonly quarantine = 'run/hostdev/quarantine';
   /** A file for each guest whose QEMU was seen to be up (hook operation `started`), by UUID. */
-  get startedDir(): string {
-    return `${this.stateDir}/started`;
-  }
-
-  get lockDir(): string {
-    return `${this.stateDir}/lock`;
-  }
-
+  readonly started = 'run/hostdev/started';
+  readonly locks = 'run/hostdev/lock';
   /** Where the hook writes what nobody reads at once: a release goes on after libvirt has been answered. */
-  get hookLog(): string {
-    return `${this.stateDir}/hook.log`;
+  readonly hookLog = 'run/hostdev/hook.log';
+
+  /** What an absolute path is below the root; null where that is the machine's own, or the path leads elsewhere. */
+  below(path: string): string | null {
+    const at = resolve(path);
+    return this.root !== '/' && at.startsWith(`${this.root}/`) ? at.slice(this.root.length + 1) : null;
   }
 
   // Reading.

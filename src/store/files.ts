@@ -9,7 +9,7 @@ import {
   fchmodSync,
   fstatSync,
   fsyncSync,
-  mkdirSync,
+  lstatSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -18,9 +18,11 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { ownName, processRuns } from '../addon/process.ts';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { inFolder, isLink, makeFolder, storeError } from './folder.ts';
 
 /** Canonical text of a PCI address (pci/address.ts, which lies above this floor). */
 type Address = string;
@@ -28,65 +30,52 @@ type Address = string;
 /** More than any file of ours ever holds (a transaction of 4,096 devices); what is larger was not written by us. */
 const MAX_BYTES = 4 * 1024 * 1024;
 
-/** An errno met on our own state, in our words. */
-export function storeError(doing: string, file: string, e: unknown): HostdevError {
-  const why = isSysError(e) ? e.code : String(e);
-  if (isErrno(e, 'EACCES', 'EPERM')) {
-    return new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to ${doing} ${file}: ${why}`, { cause: e });
-  }
-  const hint = isErrno(e, 'EROFS')
-    ? 'The file system is read-only: remount it or see why it was.'
-    : isErrno(e, 'ENOSPC', 'EDQUOT')
-      ? 'The file system is full: make room and try again.'
-      : undefined;
-  return new HostdevError(
-    'HOSTDEV_STORE',
-    `Failed to ${doing} ${file}: ${why}`,
-    hint === undefined ? { cause: e } : { cause: e, hint },
-  );
-}
+/** Files are named by their path below the root, as everything of a host. */
+const split = (file: string): [folder: string, name: string] => [dirname(file), basename(file)];
 
-/** Makes a folder of ours (mode 0700: the books name what root may undo). Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
-export function makeFolder(folder: string, mode = 0o700): void {
-  if (existsSync(folder)) return;
-  // Parent by parent: mkdirSync's own recursion answers ENOENT on a read-only file system (node 20).
-  try {
-    makeFolder(dirname(folder), mode);
-    mkdirSync(folder, { mode });
-  } catch (e) {
-    if (isErrno(e, 'EEXIST')) return;
-    throw e instanceof HostdevError ? e : storeError('make', folder, e);
-  }
-}
-
-/** Replaces `file` by `bytes` in one step (write beside it, or in `scratch` on the same file system; rename). `durable` syncs file and folder for what must outlive a power cut. */
+/**
+ * Replaces `file` by `bytes` in one step (write beside it, or in `scratch`, a folder of the same file system; rename). `durable` syncs file and folder for what must
+ * outlive a power cut. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED.
+ */
 export function replaceFile(
+  host: Host,
   file: string,
   bytes: string | Uint8Array,
-  { mode = 0o600, durable = false, folderMode = 0o700, scratch = dirname(file) } = {},
+  { mode = 0o644, durable = false, scratch = dirname(file) } = {},
 ): void {
-  makeFolder(dirname(file), folderMode);
-  const fresh = join(scratch, `${basename(file)}.${ownName()}.new`);
+  const [folder, name] = split(file);
   try {
-    const fd = openSync(fresh, 'wx', mode);
-    try {
-      fchmodSync(fd, mode);
-      const data = typeof bytes === 'string' ? Buffer.from(bytes) : bytes;
-      for (let at = 0; at < data.length; ) at += writeSync(fd, data, at);
-      if (durable) fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(fresh, file);
-    if (durable) syncFolder(dirname(file));
+    makeFolder(host, folder);
+    makeFolder(host, scratch);
+    inFolder(host, folder, (at) =>
+      inFolder(host, scratch, (beside) => {
+        const fresh = beside(`${name}.${ownName()}.new`);
+        try {
+          writeNew(fresh, bytes, mode, durable);
+          renameSync(fresh, at(name));
+        } catch (e) {
+          quietUnlink(fresh);
+          throw e;
+        }
+        if (durable) syncFolder(at());
+      }),
+    );
   } catch (e) {
-    // EEXIST is a leftover of a killed process that had our pid: ours to take over, nobody else writes this name.
-    const free = quietUnlink(fresh);
-    if (free && isErrno(e, 'EEXIST')) {
-      replaceFile(file, bytes, { mode, durable, folderMode, scratch });
-      return;
-    }
-    throw storeError('write', file, e);
+    throw storeError('write', host.absolute(file), e);
+  }
+}
+
+function writeNew(fresh: string, bytes: string | Uint8Array, mode: number, durable: boolean): void {
+  // A leftover of a killed process that had our pid: ours to take over, nobody else writes this name.
+  unlinkIfThere(fresh);
+  const fd = openSync(fresh, 'wx', mode);
+  try {
+    fchmodSync(fd, mode);
+    const data = typeof bytes === 'string' ? Buffer.from(bytes) : bytes;
+    for (let at = 0; at < data.length; ) at += writeSync(fd, data, at);
+    if (durable) fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 
@@ -99,12 +88,11 @@ function syncFolder(folder: string): void {
   }
 }
 
-function quietUnlink(file: string): boolean {
+function quietUnlink(file: string): void {
   try {
     unlinkIfThere(file);
-    return true;
   } catch {
-    return false; // the first error says more
+    // The first error says more.
   }
 }
 
@@ -118,27 +106,30 @@ function unlinkIfThere(file: string): void {
 }
 
 /** Writes a value as JSON, replaced in one step. */
-export function writeJson(file: string, value: unknown): void {
-  replaceFile(file, `${JSON.stringify(value, null, 1)}\n`);
+export function writeJson(host: Host, file: string, value: unknown): void {
+  const mode = dirname(file) === host.journal ? 0o600 : 0o644;
+  replaceFile(host, file, `${JSON.stringify(value, null, 1)}\n`, { mode });
 }
 
 /** The JSON value of a file, null when it is absent. Raises HOSTDEV_STORE_CORRUPT naming the file when it is no JSON, or JSON's own null. */
-export function readJson(file: string): unknown {
-  let fd: number;
+export function readJson(host: Host, file: string): unknown {
+  const [folder, name] = split(file);
   try {
-    // O_NONBLOCK: a FIFO of that name would be waited for.
-    fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+    return inFolder(host, folder, (at) => readOpen(host.absolute(file), at(name)));
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
-    throw unreadable(file, e);
+    throw e instanceof HostdevError ? e : unreadable(host.absolute(file), e);
   }
+}
+
+function readOpen(file: string, path: string): unknown {
+  // O_NONBLOCK: a FIFO of that name would be waited for.
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
   try {
     const status = fstatSync(fd);
     if (!status.isFile()) throw corrupt(file, 'is no regular file');
     if (status.size > MAX_BYTES) throw corrupt(file, `is larger than ${MAX_BYTES} bytes`, readStart(fd));
     return parse(file, readFileSync(fd, 'utf8'));
-  } catch (e) {
-    throw e instanceof HostdevError ? e : unreadable(file, e);
   } finally {
     closeSync(fd);
   }
@@ -146,6 +137,7 @@ export function readJson(file: string): unknown {
 
 /** One file that cannot be read is as one that cannot be understood; without the right to read, none of them can. */
 function unreadable(file: string, e: unknown): HostdevError {
+  if (isErrno(e, 'ELOOP')) return corrupt(file, 'is a symbolic link, and no file of ours is one');
   const store = storeError('read', file, e);
   return store.code === 'HOSTDEV_STORE' && isSysError(e) ? corrupt(file, `cannot be read (${e.code})`) : store;
 }
@@ -204,40 +196,114 @@ const addressesIn = (text: string): Address[] => [
 ];
 
 /** Names of the `*.json` files in a folder, without the suffix, sorted; none when the folder is not there. */
-export function listJson(folder: string): string[] {
+export function listJson(host: Host, folder: string): string[] {
+  return namesIn(host, folder)
+    .filter((n) => n.endsWith('.json'))
+    .map((n) => n.slice(0, -5))
+    .sort();
+}
+
+/** Names in a folder of ours, in no order; none when it is not there. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED. */
+export function namesIn(host: Host, folder: string): string[] {
   try {
-    return readdirSync(folder)
-      .filter((n) => n.endsWith('.json'))
-      .map((n) => n.slice(0, -5))
-      .sort();
+    return inFolder(host, folder, (at) => readdirSync(at()));
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENOTDIR')) return [];
-    throw storeError('read', folder, e);
+    throw storeError('read', host.absolute(folder), e);
+  }
+}
+
+/** The bytes of a regular file; null when it is absent. Raises HOSTDEV_STORE_UNSAFE for anything else of that name, HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
+export function readPlain(host: Host, file: string): Buffer | null {
+  const [folder, name] = split(file);
+  try {
+    return inFolder(host, folder, (at) => {
+      const fd = openSync(at(name), constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+      try {
+        if (!fstatSync(fd).isFile())
+          throw new HostdevError('HOSTDEV_STORE_UNSAFE', `${host.absolute(file)} is there and is no regular file`);
+        return readFileSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+    });
+  } catch (e) {
+    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
+    throw isErrno(e, 'ELOOP') ? isLink(host, file) : storeError('read', host.absolute(file), e);
+  }
+}
+
+/** True when a file of ours is there. */
+export function hasFile(host: Host, file: string): boolean {
+  const [folder, name] = split(file);
+  try {
+    return inFolder(host, folder, (at) => existsSync(at(name)));
+  } catch (e) {
+    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return false;
+    throw storeError('read', host.absolute(file), e);
+  }
+}
+
+/**
+ * Adds a line to a file that is never larger than `max` bytes: what was there becomes `<file>.1`, in place of an older one. Raises HOSTDEV_STORE,
+ * HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED.
+ */
+export function appendLine(host: Host, file: string, line: string, { max, mode }: { max: number; mode: number }): void {
+  const [folder, name] = split(file);
+  const bytes = Buffer.from(`${line}\n`);
+  const flags =
+    constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+  try {
+    makeFolder(host, folder);
+    inFolder(host, folder, (at) => {
+      for (let ino = 0; ; ) {
+        const fd = openSync(at(name), flags, mode);
+        try {
+          const status = fstatSync(fd);
+          if (!status.isFile()) throw corrupt(host.absolute(file), 'is no regular file');
+          if (status.size === 0) fchmodSync(fd, mode);
+          ino = status.ino;
+          if (status.size === 0 || status.size + bytes.length <= max) {
+            writeSync(fd, bytes);
+            return;
+          }
+        } finally {
+          closeSync(fd);
+        }
+        // Somebody else may have done it since: then it is his, and hardly begun.
+        if (lstatSync(at(name)).ino === ino) renameSync(at(name), at(`${name}.1`));
+      }
+    });
+  } catch (e) {
+    throw storeError('write', host.absolute(file), e);
   }
 }
 
 /** Takes away what writers that were killed left half written in a folder. */
-export function sweepLitter(folder: string): void {
-  let names: string[];
-  try {
-    names = readdirSync(folder).filter((n) => n.endsWith('.new'));
-  } catch {
-    return; // whoever needs the folder says what is wrong with it
-  }
-  for (const name of names) {
+export function sweepLitter(host: Host, folder: string): void {
+  const dead = (name: string): boolean => {
     const writer = /\.(\d+:\d+)\.new$/.exec(name)?.[1];
-    if (writer === undefined || !processRuns(writer)) quietUnlink(join(folder, name));
+    return name.endsWith('.new') && (writer === undefined || !processRuns(writer));
+  };
+  try {
+    inFolder(host, folder, (at) => {
+      for (const name of readdirSync(at())) if (dead(name)) quietUnlink(at(name));
+    });
+  } catch {
+    // Whoever needs the folder says what is wrong with it.
   }
 }
 
 /** Removes `<folder>/<name>.json`; silent when it is gone already. */
-export const removeJson = (folder: string, name: string): void => removeFile(join(folder, `${name}.json`));
+export const removeJson = (host: Host, folder: string, name: string): void =>
+  removeFile(host, `${folder}/${name}.json`);
 
 /** Removes a file of ours; silent when it is gone already. */
-export function removeFile(file: string): void {
+export function removeFile(host: Host, file: string): void {
+  const [folder, name] = split(file);
   try {
-    unlinkIfThere(file);
+    inFolder(host, folder, (at) => unlinkIfThere(at(name)));
   } catch (e) {
-    throw storeError('remove', file, e);
+    if (!isErrno(e, 'ENOENT', 'ENOTDIR')) throw storeError('remove', host.absolute(file), e);
   }
 }

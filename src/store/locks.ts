@@ -4,10 +4,11 @@
  * libvirt call: virsh start holds the domain's job while its hook waits.
  */
 
+import { existsSync } from 'node:fs';
 import { now, sleep } from '../clock.ts';
 import { HostdevError, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { makeFolder, storeError } from './files.ts';
+import { inFolder, makeFolder, storeError } from './folder.ts';
 
 /** Time left until a fixed moment; every wait of one command counts against the same one. */
 export class Deadline {
@@ -42,7 +43,7 @@ export async function takeLocks(
   deadline: Deadline,
   signal?: Stop,
 ): Promise<() => void> {
-  makeFolder(host.lockDir);
+  makeFolder(host, host.locks);
   const held: number[] = [];
   const release = (): void => {
     for (const fd of held.splice(0).reverse()) host.native.unlock(fd);
@@ -59,18 +60,32 @@ export async function takeLocks(
   return release;
 }
 
-function tryLock(host: Host, file: string, shared: boolean): number | null {
+/** One try; null when another has the lock. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED. */
+export function tryLock(host: Host, name: string, shared: boolean): number | null {
   try {
-    return host.native.tryLock(file, shared);
+    return inFolder(host, host.locks, (at) => host.native.tryLock(at(name), shared));
   } catch (e) {
-    throw isSysError(e) ? storeError('lock', file, e) : e;
+    throw isSysError(e) ? storeError('lock', host.absolute(`${host.locks}/${name}`), e) : e;
   }
 }
 
+/** True when somebody has the lock of that name. One that never was taken has no file. */
+export function isLocked(host: Host, name: string): boolean {
+  try {
+    if (!inFolder(host, host.locks, (at) => existsSync(at(name)))) return false;
+    const fd = tryLock(host, name, true);
+    if (fd === null) return true;
+    host.native.unlock(fd);
+  } catch {
+    // Not ours to lock: whoever asks has other witnesses.
+  }
+  return false;
+}
+
 async function takeLock(host: Host, name: string, shared: boolean, deadline: Deadline, signal?: Stop): Promise<number> {
-  const file = `${host.lockDir}/${name}`;
+  const file = host.absolute(`${host.locks}/${name}`);
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
-    const fd = tryLock(host, file, shared);
+    const fd = tryLock(host, name, shared);
     if (fd !== null) return fd;
     if (signal?.aborted)
       throw new HostdevError('HOSTDEV_INTERRUPTED', `Interrupted while waiting for ${file}; nothing was changed`);

@@ -176,7 +176,9 @@ export class KernelModel implements NativeBinding {
     return `${inode}`;
   }
 
-  tryLock(file: string, shared: boolean): number | null {
+  /** All locks are in one folder; the path to that is another at each call. */
+  tryLock(path: string, shared: boolean): number | null {
+    const file = path.slice(path.lastIndexOf('/') + 1);
     const held = [...this.#locks.values()].filter((l) => l.file === file);
     if (held.some((l) => !shared || !l.shared)) return null;
     this.#nextLock += 1;

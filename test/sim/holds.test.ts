@@ -188,7 +188,7 @@ describeSim('a prepare that nobody waits for any more', () => {
   }
   const busy = (sim: SimHost): boolean => {
     const host = sim.host();
-    const file = `${host.lockDir}/domain-${UUID_A}`;
+    const file = `${host.absolute(host.locks)}/domain-${UUID_A}`;
     try {
       const fd = host.native.tryLock(file, true);
       if (fd === null) return true;

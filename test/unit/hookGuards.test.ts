@@ -28,11 +28,11 @@ const mounted = (point: string) =>
   sim.kernel.files.set('proc/self/mountinfo', `29 1 259:0 / ${point} rw - ext4 /dev/nvme0n1 rw\n`);
 /** hostdev.toml with these allowances, below the text given. */
 function configure(allowances: readonly Allowance[], text = ''): void {
-  mkdirSync(sim.host.configDir, { recursive: true });
+  mkdirSync(sim.host.absolute(sim.host.config), { recursive: true });
   const tables = allowances.map(
     (a) => `[[allow]]\ndevice = '${a.device}'\nguard = '${a.guard}'\ndomain = '${a.domain}'\n`,
   );
-  writeFileSync(`${sim.host.configDir}/hostdev.toml`, text + tables.join(''));
+  writeFileSync(`${sim.host.absolute(sim.host.config)}/hostdev.toml`, text + tables.join(''));
 }
 
 const prepare = (address: string, managed: 'yes' | 'no', allowances?: Allowance[], uuid = UUID_A) => {

@@ -126,7 +126,7 @@ test('status --fix finishes what a dead process left, and answers with the devic
 
 test('status --fix: an entry of an earlier boot is forgotten as a whole, and no word of its line is taken for a device', async () => {
   leave('bind');
-  const file = `${sim.host.journalDir}/abc.json`;
+  const file = sim.host.absolute(`${sim.host.journal}/abc.json`);
   const entry = JSON.parse(readFileSync(file, 'utf8'));
   writeFileSync(file, JSON.stringify({ ...entry, boot: 'another' }));
   Object.defineProperty(sim.host, 'boot', { value: 'this' });

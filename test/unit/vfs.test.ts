@@ -373,7 +373,7 @@ describe('status of a PF that lost its VFs', () => {
 });
 
 test('VFs that are made while the lock is waited for keep their PF from being bound, and are known to unbind', async () => {
-  const locked = sim.kernel.tryLock(`${sim.host.lockDir}/group-10`, false);
+  const locked = sim.kernel.tryLock('group-10', false);
   const bind = failed(bindDevices(sim.host, [PF], null, ADMIN));
   await new Promise((r) => setTimeout(r, 50));
   const writer = sim.host.native.openWriter(sim.host.root);
@@ -389,14 +389,14 @@ test("whoever changes a PF's VFs has its lock alone; whoever uses a VF has it sh
   const seen = new Map<string, string[]>();
   const alone = new Map<string, boolean>();
   const locked = (group: number): boolean => {
-    const fd = sim.kernel.tryLock(`${sim.host.lockDir}/group-${group}`, true);
+    const fd = sim.kernel.tryLock(`group-${group}`, true);
     if (fd !== null) sim.kernel.unlock(fd);
     return fd === null;
   };
   sim.kernel.fault = (path, value) => {
     const what = `${path.split('/').at(-1)} ${value.trim()}`;
     seen.set(what, [10, 11, 12].filter(locked).map(String));
-    const fd = sim.kernel.tryLock(`${sim.host.lockDir}/group-10`, false);
+    const fd = sim.kernel.tryLock('group-10', false);
     if (fd !== null) sim.kernel.unlock(fd);
     alone.set(what, fd === null);
     return null;

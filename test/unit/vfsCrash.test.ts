@@ -100,9 +100,9 @@ describe('a crash around the books', () => {
         await prepare?.();
         const before = readBooks(sim.host).books;
         const marked: JournalEntry[] = [];
-        const folder = sim.host.bindingsDir;
+        const folder = sim.host.bindings;
         // The books are about to be written.
-        Object.defineProperty(sim.host, 'bindingsDir', {
+        Object.defineProperty(sim.host, 'bindings', {
           configurable: true,
           get: () => {
             marked.push(...readJournal(sim.host).entries.filter((e) => e.mark === 'done'));
@@ -110,7 +110,7 @@ describe('a crash around the books', () => {
           },
         });
         await run();
-        Object.defineProperty(sim.host, 'bindingsDir', { value: folder });
+        Object.defineProperty(sim.host, 'bindings', { value: folder });
         const after = all();
         const [entry] = marked;
         if (entry === undefined) throw new Error('it was never marked');
