@@ -124,9 +124,8 @@ export async function changing<T>(
       const named = new Set([...locked.bad.flatMap((b) => b.addresses), ...unread]);
       const known = { ...asked, addresses: asked.addresses.filter((a) => !named.has(a)) };
       const scan = () => scanInventory(host);
-      const inJournal = new Set(locked.entries.flatMap((e) => [...namedBy(e)]));
-      const ours = known.addresses.filter((a) => inJournal.has(a) || readBinding(host, a) !== null);
       const { done, kept, held } = await putRight(work, locked.entries, locked.bad, known, scan);
+      const touched = new Set([...locked.entries.flatMap((e) => [...namedBy(e)]), ...done.map((d) => d.address)]);
       const mine = new Set(asked.addresses);
       const entries = new Set([...held].flatMap(([a, id]) => (isOf(work.inventory, mine, a) ? [id] : [])));
       const concerned = kept.filter((k) => entries.has(k.entry));
@@ -145,7 +144,7 @@ export async function changing<T>(
         recovered,
         kept: concerned,
         held: new Set([...held.keys(), ...named]),
-        backAlready: new Set(done.length === 0 ? [] : ours.filter((a) => readBinding(host, a) === null)),
+        backAlready: new Set(known.addresses.filter((a) => touched.has(a) && readBinding(host, a) === null)),
       });
     } finally {
       locked.unlock();
@@ -198,8 +197,8 @@ export async function putRight(
   const recovery = await recover(work, entries, bad);
   if (recovery.done.length > 0) work.inventory = scan();
   const barred = new Set([...recovery.held.keys(), ...bad.flatMap((b) => b.addresses)]);
-  const done = await endDeadHolds(work, addresses, barred, owner);
-  return { ...recovery, done: [...recovery.done, ...done] };
+  const ended = await endDeadHolds(work, addresses, barred, owner);
+  return { ...recovery, done: [...recovery.done, ...ended] };
 }
 
 /** A release that could not be carried out, and a prepare whose guest never came: the devices that only such guests hold go back. */

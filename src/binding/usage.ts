@@ -82,7 +82,8 @@ export function usesNow(host: Host, device: PciDevice): string[] {
 function see(tables: Tables, device: PciDevice): Seen {
   const look = new Look(tables);
   const { host } = tables;
-  const vfio = isVfioDriver(host, device.address, device.driver);
+  tables.names(host.device(device.address)); // what is not in this list is not looked for any more
+  const vfio = isVfioDriver(tables, device.address, device.driver);
   const seen: Seen = { device, look, vfio, nodes: [], uses: [], unexplained: [] };
   if (device.driver === null) return seen;
   if (vfio) return { ...seen, nodes: vfioNodes(host, device) };
@@ -110,7 +111,8 @@ const PROBE_MS = 1000;
 async function awaitInterfaces({ host, deadline }: Reading, devices: readonly PciDevice[]): Promise<void> {
   if (!host.isReal) return;
   const until = new Deadline(Math.min(PROBE_MS, deadline.left));
-  const late = (d: PciDevice): boolean => lacksInterface(host, d) && !isVfioDriver(host, d.address, d.driver);
+  const late = (d: PciDevice): boolean =>
+    lacksInterface(new Tables(host), d) && !isVfioDriver(host, d.address, d.driver);
   while (until.left > 0 && devices.some(late)) await sleep(20);
 }
 

@@ -7,7 +7,7 @@ import type { Host } from './host.ts';
 /** proc/self/mountinfo of a host full of containers has hundreds of kilobytes. */
 const MAX_TABLE = 4 * 1024 * 1024;
 
-type Cached<T> = { value: T | null; problem: string | null };
+type Cached<T> = { value: T | null; problem: string | null; error?: unknown };
 
 const NO_LINES: readonly string[] = [];
 
@@ -30,7 +30,7 @@ export class Tables {
   }
 
   text(path: string): Cached<string> {
-    return cached(this.#texts, path, () => this.host.read(path, MAX_TABLE));
+    return cached(this.#texts, path, () => (this.#seenAbsent(path) ? null : this.host.read(path, MAX_TABLE)));
   }
 
   lines(path: string): Cached<readonly string[]> {
@@ -44,7 +44,21 @@ export class Tables {
   }
 
   names(path: string): Cached<string[]> {
-    return cached(this.#lists, path, () => this.host.list(path));
+    return cached(this.#lists, path, () => (this.#seenAbsent(path) ? null : this.host.list(path)));
+  }
+
+  /** {@link names}; null when the folder is absent. Raises the errno of anything else. */
+  list(path: string): string[] | null {
+    const { value, error } = this.names(path);
+    if (error !== undefined) throw error;
+    return value;
+  }
+
+  /** What a listed folder did not have at that moment needs no further look: a function has none of most things that are asked for. */
+  #seenAbsent(path: string): boolean {
+    const cut = path.lastIndexOf('/');
+    const names = this.#lists.get(path.slice(0, cut))?.value;
+    return names != null && !names.includes(path.slice(cut + 1));
   }
 }
 
@@ -56,6 +70,7 @@ function cached<T>(map: Map<string, Cached<T>>, path: string, read: () => T | nu
       entry.value = read();
     } catch (e) {
       entry.problem = (e as Error).message;
+      entry.error = e;
     }
     map.set(path, entry);
   }

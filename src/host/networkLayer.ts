@@ -4,7 +4,7 @@
  */
 import { networkInterfaces } from 'node:os';
 import type { Host } from './host.ts';
-import type { Look } from './look.ts';
+import type { Look, Tables } from './look.ts';
 
 /** An interface that lies on another: `isPart` when the lower one is a port of it (bridge, bond, team, Open vSwitch). */
 export type Upper = { name: string; isPart: boolean };
@@ -29,10 +29,11 @@ const interfacePaths = (host: Host): { name: string; path: string }[] =>
  * How a function shows its interfaces in its own folder: 'none' when its driver made no folder for any, 'elsewhere' when the folder is there and empty: the
  * interface was given to another network namespace, and its folder stays behind.
  */
-export function interfaceFolder(host: Host, address: string): 'none' | 'elsewhere' | 'here' {
-  const children = listOf(host, host.device(address));
+export function interfaceFolder(tables: Tables, address: string): 'none' | 'elsewhere' | 'here' {
+  const { host } = tables;
+  const children = tables.names(host.device(address)).value ?? [];
   const folders = ['net', ...children.filter((n) => /^virtio\d+$/.test(n)).map((n) => `${n}/net`)];
-  const lists = folders.map((f) => nullable(() => host.list(host.device(address, f)))).filter((l) => l !== null);
+  const lists = folders.map((f) => tables.names(host.device(address, f)).value).filter((l) => l !== null);
   if (lists.length === 0) return 'none';
   return lists.every((l) => l.length === 0) ? 'elsewhere' : 'here';
 }

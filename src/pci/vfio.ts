@@ -1,5 +1,6 @@
 /** Which drivers leave an IOMMU group to user space, and whether a group would be viable: drivers/vfio and iommu_group ownership, Linux 5.19 and later. */
 import type { Host } from '../host/host.ts';
+import { Tables } from '../host/look.ts';
 import { type Address, compareAddresses, isAddress } from './address.ts';
 import type { Inventory, PciDevice } from './inventory.ts';
 
@@ -10,9 +11,10 @@ const NEUTRAL_DRIVERS = new Set(['pci-stub', 'pcieport']);
  * True when `driver`, bound to `address`, is VFIO's: by name, or because the device has a `vfio-dev/` folder, which every variant driver and vendor vGPU
  * driver makes through vfio_register_group_dev since 6.1 (libvirt tells them the same way). Of a saved inventory (`host` null) only the name is known.
  */
-export function isVfioDriver(host: Host | null, address: Address, driver: string | null): boolean {
-  if (driver === null) return false;
-  return driver === 'vfio-pci' || (host !== null && host.list(host.device(address, 'vfio-dev')) !== null);
+export function isVfioDriver(host: Host | Tables | null, address: Address, driver: string | null): boolean {
+  if (driver === null || driver === 'vfio-pci' || host === null) return driver === 'vfio-pci';
+  const paths = host instanceof Tables ? host.host : host;
+  return host.list(paths.device(address, 'vfio-dev')) !== null;
 }
 
 /** One device that keeps a group from being viable; `bus` is there for what is no PCI function: its `address` is its name on that bus. */

@@ -26,17 +26,17 @@ import { stackUses } from './disk.ts';
 const NO_INTERFACE = new Set(['uio_pci_generic', 'igb_uio', 'pci-stub', 'pciback']);
 
 /** True for a network function whose host driver shows no interface, neither here nor elsewhere. */
-export const lacksInterface = (host: Host, device: Pick<PciDevice, 'address' | 'class' | 'driver'>): boolean =>
+export const lacksInterface = (tables: Tables, device: Pick<PciDevice, 'address' | 'class' | 'driver'>): boolean =>
   device.class?.startsWith('02') === true &&
   device.driver !== null &&
   !NO_INTERFACE.has(device.driver) &&
-  interfaceFolder(host, device.address) === 'none';
+  interfaceFolder(tables, device.address) === 'none';
 
 export function networkUses(look: Look, device: Pick<PciDevice, 'address' | 'class' | 'driver'>): Use[] {
   const names = interfacesOf(look, device.address);
   const uses = names.flatMap((n) => interfaceUses(look, n, device.address));
   if (names.length === 0) {
-    const folder = interfaceFolder(look.host, device.address);
+    const folder = interfaceFolder(look.tables, device.address);
     if (folder === 'elsewhere')
       // What is done with it there is not to be seen.
       uses.push({
@@ -44,7 +44,7 @@ export function networkUses(look: Look, device: Pick<PciDevice, 'address' | 'cla
         reason: 'its network interface was given to another network namespace',
         vital: true,
       });
-    else if (lacksInterface(look.host, device))
+    else if (lacksInterface(look.tables, device))
       look.miss(`the network interface that ${plain(device.driver ?? 'its driver')} has on it: none is to be seen`);
   }
   return uses;
