@@ -41,7 +41,7 @@ export async function checkConfig(host: Host, options: SetupOptions): Promise<Ch
   const matched = matchAll(setup);
   const findings = [
     ...setup.findings,
-    ...matchFindings(setup, matched),
+    ...matchFindings(options.inventory === null ? host : null, setup, matched),
     ...allowances(setup, options.inventory === null),
   ];
   if (config.pci.pci_in_placement && !config.pci.report_in_placement)

@@ -14,6 +14,7 @@ import { iommuState } from '../host/iommu.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, isBridge, type PciDevice } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
+import { vendorVfio } from '../pci/vendorVfio.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { type AskedNic, type behindInterfaces, bindNic } from './domainNic.ts';
 import type { ActionOptions } from './options.ts';
@@ -21,7 +22,7 @@ import type { ActionOptions } from './options.ts';
 export type TakeRequest = {
   /** Words of contract 2. */
   add: readonly string[];
-  /** Null is libvirt's and Nova's usual 'yes'. */
+  /** Null is libvirt's and Nova's usual 'yes', and 'no' for a device whose own driver is its VFIO provider. */
   managed: boolean | null;
   model: string | null;
   rom: Rom | null;
@@ -98,7 +99,7 @@ export function addedDevice(
   const { address, driver } = device;
   const passed = {
     address,
-    managed: request.managed ?? (request.nic === null ? tagged : null) ?? true,
+    managed: request.managed ?? (request.nic === null ? tagged : null) ?? vendorVfio(host, device) === null,
     model: request.model,
     rom: request.rom,
     boot: request.boot,
@@ -112,6 +113,8 @@ export function addedDevice(
       );
     return { device, unassigned: false, element: nicElement(nic, passed), managed, nic };
   }
+  if (!managed && request.managed === null && tagged === null)
+    warnings.push(`${address}: managed='no', for it stays on ${driver}, its own driver and VFIO provider`);
   if (managed && driver !== null && driver !== 'vfio-pci' && isVfioDriver(host, address, driver))
     warnings.push(`${address} is on ${driver}, which is VFIO's already: --managed no leaves it there`);
   return { device, unassigned: false, element: hostdevElement({ ...passed, unassigned: false }), managed, nic: null };

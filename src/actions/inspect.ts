@@ -8,6 +8,7 @@ import { iommuState } from '../host/iommu.ts';
 import { type PciDevice, printable, scanInventory } from '../pci/inventory.ts';
 import { representorText } from '../pci/representors.ts';
 import { representorBy, resolveDevice } from '../pci/resolve.ts';
+import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../pci/vendorVfio.ts';
 import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/vfio.ts';
 import { fullName, readNames } from './list.ts';
 import type { Warned } from './options.ts';
@@ -17,6 +18,10 @@ export type ShownDevice = PciDevice & {
   variant_driver: string | null;
   reset_methods: string[];
   boot_vga: boolean | null;
+  /** The `managed` that a domain must say: 'no' for a device whose own driver is its VFIO provider; null where either will do. */
+  managed: 'no' | null;
+  /** The vGPU type that is set, "0" for none; null for what is no vGPU. */
+  vgpu_type: string | null;
   name: string | null;
 };
 
@@ -43,8 +48,19 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
     variant_driver: null,
     reset_methods: (read('reset_method') ?? '').split(/\s+/).filter((m) => /^[a-z_]{1,32}$/.test(m)),
     boot_vga: bootVga(read('boot_vga')),
+    managed: null,
+    vgpu_type: null,
     name: fullName(readNames(host), found),
   };
+  try {
+    const own = vendorVfio(host, found);
+    device.managed = own === null ? null : 'no';
+    device.vgpu_type = own?.vgpu?.id ?? null;
+    if (own !== null && lacksVgpuType(own))
+      warnings.push(`no vGPU type is set: ${vgpuTypeAdvice(host, found.address, own)}`);
+  } catch (e) {
+    warnings.push(`managed and vgpu_type are not known: ${(e as Error).message}`);
+  }
   try {
     device.variant_driver = variantDriver(host, found, readModuleLists(host)).driver;
   } catch (e) {

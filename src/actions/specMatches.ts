@@ -1,7 +1,10 @@
 /** What the specs of a configuration take on a host, and what is wrong with that: hidden specs, PFs beside their VFs, what Placement and VFIO refuse. */
 import { denylisted } from '../binding/denylist.ts';
 import { type Finding, fatal, mistake, type Place, remark } from '../config/place.ts';
+import type { Host } from '../host/host.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
+import { vendorVfio } from '../pci/vendorVfio.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
 import { computeProviders, isReported, type ViewOptions } from '../placement/view.ts';
 import { fromInventory } from '../pool/device.ts';
 import { poolKeys } from '../pool/pools.ts';
@@ -9,6 +12,7 @@ import { type DeviceState, PciTracker } from '../pool/tracker.ts';
 import { type SpecDevice, SpecMatcher } from '../spec/deviceSpec.ts';
 import { canonicalJson } from '../spec/json.ts';
 import { NovaError } from '../spec/novaError.ts';
+import { strictBool } from '../spec/values.ts';
 import { viewOptions } from './hostPools.ts';
 import type { PciSetup } from './pciSetup.ts';
 
@@ -214,8 +218,33 @@ function hardDevices({ specs }: PciSetup, { devices }: Matched): Finding[] {
   return findings;
 }
 
-/** What is wrong, or worth knowing, about what the specs take together. */
-export const matchFindings = (setup: PciSetup, matched: Matched): Finding[] => [
+/**
+ * The tag `managed` against the drivers that the devices are on: with none or "yes" libvirt takes a device from its driver, which one whose own driver is its VFIO
+ * provider does not outlive; with "no" Nova gives it as it is, which a device on a host driver is not fit for (Nova's documentation warns of crashes of the host).
+ */
+function managedTags(host: Host, { specs, config }: PciSetup, { devices }: Matched): Finding[] {
+  return devices.flatMap((taken, index) => {
+    const place = specs[index]?.place ?? nowhere('');
+    const managed = strictBool(specs[index]?.value.tags.managed ?? null) ?? true;
+    if (managed) {
+      const vendors = taken.filter((d) => vendorVfio(host, d) !== null);
+      const [one] = vendors;
+      if (one === undefined) return [];
+      const message = `does not say "managed": "no", and takes devices whose own driver (${one.driver}) is their VFIO provider: ${list(vendors.map((d) => d.address))}; libvirt would take them from it, which can crash the host`;
+      return [mistake(place, message, { hint: 'Add "managed": "no".' })];
+    }
+    // Whoever has a hostdev.toml has the hook's settings there.
+    if (config.form !== 'nova') return [];
+    const onHost = taken.filter((d) => d.driver !== null && !isBridge(d) && !isVfioDriver(host, d.address, d.driver));
+    if (onHost.length === 0) return [];
+    const message = `says "managed": "no", and takes devices that are on host drivers: ${list(onHost.map((d) => `${d.address} (${d.driver})`))}; Nova gives them to a guest as they are, which can crash the host where no hook binds them`;
+    return [remark(place, message, { hint: "Bind them ('hostdev bind'), or have hostdev's hook do it." })];
+  });
+}
+
+/** What is wrong, or worth knowing, about what the specs take together; `host` null: they are of a saved inventory, which tells no VFIO provider. */
+export const matchFindings = (host: Host | null, setup: PciSetup, matched: Matched): Finding[] => [
+  ...(host === null ? [] : managedTags(host, setup, matched)),
   ...matched.findings,
   ...pfAndVfs(setup, matched),
   ...placementRefusals(setup, matched),

@@ -29,7 +29,7 @@ import { refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
-import { isVfioDriver } from '../pci/vfio.ts';
+import { onHostDriver } from '../pci/vendorVfio.ts';
 import { uniqueDevices } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
@@ -150,7 +150,7 @@ const targetOf = (host: Host, { device, binding, now }: Way): DeviceState =>
 const isBound = (binding: Binding | null): binding is Binding => binding !== null && !isHoldOnly(binding);
 
 const hostTarget = (host: Host, device: PciDevice, now: DeviceState): DeviceState => ({
-  driver: isVfioDriver(host, device.address, now.driver) ? null : now.driver,
+  driver: onHostDriver(host, device.address, now.driver) ? now.driver : null,
   override: null,
 });
 

@@ -15,6 +15,7 @@ import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
 import { ADMIN } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
@@ -66,7 +67,11 @@ export async function createVfs(
       move === null
         ? []
         : switchedRepresentors(new Look(new Tables(host)), (r) => r.pf === address && !r.external).map(goingText);
-    const warnings = [...recovered, ...going, ...(move === null && count > 0 ? strayWarnings(inventory, pf, use) : [])];
+    const warnings = [
+      ...recovered,
+      ...going,
+      ...(move === null && count > 0 ? strayWarnings(host, inventory, pf, use) : []),
+    ];
     if (options.dryRun || move === null) {
       return { changed: false, plan, vfs: listed(host, inventory, address), warnings };
     }
@@ -130,9 +135,9 @@ function planOf(
 }
 
 /** As many as asked for, but not where they were asked for: that is another command's work. */
-function strayWarnings(inventory: Inventory, pf: PciDevice, use: 'vfio' | 'netdev'): string[] {
+function strayWarnings(host: Host, inventory: Inventory, pf: PciDevice, use: 'vfio' | 'netdev'): string[] {
   const vfs = inventory.devices.filter((d) => d.parent_addr === pf.address);
-  const stray = vfs.filter((d) => (d.driver?.includes('vfio') ?? false) !== (use === 'vfio'));
+  const stray = vfs.filter((d) => isVfioDriver(host, d.address, d.driver) !== (use === 'vfio'));
   const [one] = stray;
   if (one === undefined) return [];
   const verb = use === 'vfio' ? 'bind' : 'unbind --to-host';

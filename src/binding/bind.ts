@@ -3,6 +3,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import type { PciDevice } from '../pci/inventory.ts';
+import { vendorVfio } from '../pci/vendorVfio.ts';
 import {
   applyBooks,
   type Binding,
@@ -17,6 +18,7 @@ import {
   withoutHolds,
 } from './books.ts';
 import { chooseDriver, type ModuleLists, readModuleLists } from './driverChoice.ts';
+import { vendorVfioUses } from './guards/vendorVfio.ts';
 import { byName, firm, type Guard, judge, type Layer, type Refusal } from './guards.ts';
 import { deadHolds, type Witness, witness } from './guests.ts';
 import type { Lifted } from './journal.ts';
@@ -72,6 +74,11 @@ export async function planBind(
     allowed: allowedFor,
   };
   for (const { device, wanted } of requests) {
+    const own = vendorVfio(host, device);
+    if (own?.ready && (wanted ?? own.driver) === own.driver && !allowedFor.get(device.address)?.has('vendor-vfio')) {
+      staysWhereItIs(host, device, plan);
+      continue;
+    }
     const target = chooseDriver(host, device, wanted, readLists);
     const seen = await observe(work, device.address);
     if (seen === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
@@ -103,6 +110,7 @@ export async function planBind(
     const { device, target, binding } = planned;
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
     const foreign = othersHold(look, binding, owner);
+    usage.uses.unshift(...vendorVfioUses(host, device, true));
     if (foreign !== null) usage.uses.unshift({ guard: 'other-owner', reason: foreign });
     const lifted = allowedFor.get(device.address) ?? new Set();
     const verdict = judge({ device, usage, target, denylistOff, real: host.isReal, layer }, byName(lifted));
@@ -113,6 +121,17 @@ export async function planBind(
       planned.move = { ...planned.move, sriov: await withoutVfs(work, device.address) };
   }
   return plan;
+}
+
+/** It is for guests where it is, by its own driver. */
+function staysWhereItIs(host: Host, device: PciDevice, plan: BindPlan): void {
+  const { address, driver } = device;
+  const binding = readBinding(host, address);
+  if (binding !== null) plan.adopted.push(binding);
+  plan.warnings.push(
+    `${address} stays on ${driver}, its own driver and VFIO provider: guests take it with managed='no'`,
+    ...vendorVfioUses(host, device, false).map((u) => `${address}: ${u.reason}`),
+  );
 }
 
 const layerOf = (owner: string): Layer => (owner.startsWith('domain:') ? 'hook' : 'bind');

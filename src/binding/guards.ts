@@ -42,6 +42,18 @@ export const GUARDS = {
     hint: 'Leave the device to the host, or load vfio-pci with disable_denylist=1 at your own risk.',
     layers: { ...EVERYWHERE, unbind: '-', managed: '-' },
   },
+  'vendor-vfio': {
+    allowable: true,
+    text: 'its own driver is its VFIO provider (vGPU): a guest has it there, and nowhere else',
+    hint: 'Leave it there: managed=\'no\' in the domain ("managed": "no" in a device_spec), and nothing to bind.',
+    layers: { bind: 'refuses', unbind: '-', hook: 'refuses', managed: 'refuses' },
+  },
+  'vgpu-type': {
+    allowable: false,
+    text: 'a vGPU of which no type is set',
+    hint: 'Set a vGPU type first; it must be set again whenever its VFs are made anew.',
+    layers: { bind: 'refuses', unbind: '-', hook: 'refuses', managed: 'refuses' },
+  },
   'in-use': {
     allowable: true,
     text: 'a process holds the device open',

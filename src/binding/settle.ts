@@ -4,7 +4,7 @@
  */
 import type { Address } from '../pci/address.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
-import { isVfioDriver } from '../pci/vfio.ts';
+import { onHostDriver } from '../pci/vendorVfio.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
 import { restoreAttribute } from './access.ts';
 import { type ModuleLists, readModuleLists, variantDriver } from './driverChoice.ts';
@@ -48,7 +48,7 @@ export async function settle(work: Work, moves: readonly Move[], end: End): Prom
 /** True when a device that is on `now` needs no step to be where it is to go. */
 export function isThere(work: Pick<Work, 'host'>, now: DeviceState, { address, target, any_host }: Goal): boolean {
   if (!any_host) return sameState(now, target);
-  return now.override === null && now.driver !== null && !isVfioDriver(work.host, address, now.driver);
+  return now.override === null && onHostDriver(work.host, address, now.driver);
 }
 
 async function settleDevices(work: Work, goals: readonly Goal[]): Promise<Map<Address, unknown>> {

@@ -34,6 +34,7 @@ export type Section = {
 /** The guards that an `[[allow]]` may lift; a test holds them against src/binding/guards.ts, which lies on a higher floor. */
 export const ALLOWABLE_GUARDS = [
   'vfs',
+  'vendor-vfio',
   'in-use',
   'other-owner',
   'disk',

@@ -163,6 +163,14 @@ export const CAUSES = {
   'interrupt-remapping': { blocks: true, text: 'Interrupts are not remapped, and VFIO was not told to do without.' },
   'unsafe-interrupts': { blocks: false, text: 'Interrupts are not remapped; VFIO was told to do without, at a risk.' },
   denylist: { blocks: true, text: 'vfio-pci refuses the device.' },
+  'vendor-vfio': {
+    blocks: false,
+    text: "The device's own driver is its VFIO provider: guests take it there, with managed='no', and it is not bound to another.",
+  },
+  'vgpu-type': {
+    blocks: true,
+    text: 'The device is a vGPU of which no type is set: its driver opens it for no guest.',
+  },
   vfs: { blocks: true, text: 'It is a PF with VFs, which would go with its driver.' },
   'peer-driver': { blocks: true, text: 'Another device of the group is on a host driver.' },
   'peer-host-use': { blocks: true, text: 'The host itself uses another device of the group.' },

@@ -6,6 +6,7 @@ import { interruptRemapping, unsafeInterrupts } from '../host/interrupts.ts';
 import { iommuState } from '../host/iommu.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
+import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../pci/vendorVfio.ts';
 import { isVfioDriver, type ReservedRegion, reservedRegions } from '../pci/vfio.ts';
 import { because, type Cause } from './cause.ts';
 import type { Look } from './look.ts';
@@ -84,6 +85,11 @@ export function deviceCauses(look: Look, d: PciDevice, usage: Usage | null): Cau
   const family = denylisted(d.vendor_id ?? '', d.product_id ?? '')?.family;
   if (family !== undefined && !denylistOff(look) && vfioDriver(look, d) === 'vfio-pci')
     causes.push(because('denylist', d.address, family, denylistAdvice()));
+  const own = look.quiet('vGPU type', () => vendorVfio(host, d));
+  if (own !== null)
+    causes.push(because('vendor-vfio', d.address, `${own.driver} is its VFIO provider`, "take it with managed='no'"));
+  if (own !== null && lacksVgpuType(own))
+    causes.push(because('vgpu-type', d.address, 'its current_vgpu_type is 0', vgpuTypeAdvice(host, d.address, own)));
   const vfio = isVfioDriver(host, d.address, d.driver);
   if (usage === null) return causes;
   for (const u of usage.unmeasured) look.missed(d.address, u);

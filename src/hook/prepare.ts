@@ -18,6 +18,7 @@ import {
   readBooks,
 } from '../binding/books.ts';
 import { releaseHolds } from '../binding/giveBack.ts';
+import { vendorVfioUses } from '../binding/guards/vendorVfio.ts';
 import { type Allowance, byName, firm, type Guard, judge, type Refusal, refuse } from '../binding/guards.ts';
 import { forgetStarted, keptBy, markPreparing, releaseOver, type Witness, witness } from '../binding/guests.ts';
 import { observe } from '../binding/observe.ts';
@@ -210,6 +211,7 @@ async function judgeUnmoved(
   );
   for (const { device, layer, lifted } of unmoved) {
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
+    usage.uses.unshift(...vendorVfioUses(host, device, layer === 'managed'));
     const verdict = judge({ device, usage, target: null, denylistOff, real: host.isReal, layer }, byName(lifted));
     plan.refusals.push(...verdict.refusals);
     plan.warnings.push(...verdict.warnings);

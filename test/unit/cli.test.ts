@@ -89,7 +89,7 @@ describe('JSON', () => {
     const listed = run('list', '-j').json.devices[0] ?? {};
     const ran = run('show', '04:00.0', '-j');
     expect(Object.keys(document(ran))).toEqual(['schema', 'device']);
-    const own = ['driver_override', 'variant_driver', 'reset_methods', 'boot_vga', 'name'];
+    const own = ['driver_override', 'variant_driver', 'reset_methods', 'boot_vga', 'managed', 'vgpu_type', 'name'];
     expect(Object.keys(ran.json.device).sort()).toEqual([...Object.keys(listed), ...own].sort());
     expect(ran.json.device).toMatchObject({
       driver_override: 'vfio-pci',

@@ -130,8 +130,14 @@ describe('a hostdev', () => {
     expect(plan(EMPTY, '8086:10ca').exit).toBe(4);
   });
 
-  test('a device that is on VFIO by its vendor is said to be there', () => {
-    expect(plan(EMPTY, VGPU).plan.warnings).toEqual([expect.stringContaining('--managed no leaves it there')]);
+  test("a device whose own driver is its VFIO provider is taken with managed='no', unless told otherwise", () => {
+    const p = plan(EMPTY, VGPU).plan;
+    expect(p.xml).toMatch(/<hostdev [^>]*managed='no'/);
+    expect(p.warnings).toEqual([expect.stringContaining("managed='no', for it stays on nvidia")]);
+    expect(plan(EMPTY, VGPU, '--managed', 'yes').plan.warnings).toEqual([
+      expect.stringContaining('--managed no leaves it there'),
+      expect.stringContaining('the hook will refuse it (vendor-vfio)'),
+    ]);
   });
 
   test('--diff and --fragments', () => {
