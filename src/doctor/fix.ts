@@ -46,7 +46,8 @@ function changed(words: readonly string[], { add = [], remove = [] }: CmdlineCha
     const others = w
       .slice(key(w).length + 1)
       .split(',')
-      .filter((v) => !['', 'on', 'off', value].includes(v));
+      // A word that is to go loses what switches off (igfx_off too), and keeps the rest.
+      .filter((v) => !['', 'on', 'off', value].includes(v) && !(remove.includes(w) && v.endsWith('_off')));
     return [`${key(wanted)}=${[value, ...others].join(',')}`];
   });
   return [...kept, ...left];

@@ -7,6 +7,7 @@ import { isVirtioIommu } from '../pci/noGroup.ts';
 import { groupMembers, reservedRegions } from '../pci/vfio.ts';
 import { cmdlineFix, commandFix, firmwareFix, modprobeFix, removeDirective } from './fix.ts';
 import type { Look } from './look.ts';
+import { checkNoGroup } from './noGroup.ts';
 import { type Finding, type Fix, finding } from './table.ts';
 
 /** What an IOMMU is called in firmware settings. */
@@ -17,7 +18,9 @@ export function checkIommu(look: Look): Finding[] {
   const state = look.quiet('IOMMU', () => iommuState(look.host));
   if (state === null) return [];
   return [
-    ...(state.on ? [...checkRemapping(look), ...checkReserved(look), ...checkTranslatedHost(look)] : checkOff(look)),
+    ...(state.on
+      ? [...checkNoGroup(look), ...checkRemapping(look), ...checkReserved(look), ...checkTranslatedHost(look)]
+      : checkOff(look)),
     ...checkWords(look),
   ];
 }

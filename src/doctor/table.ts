@@ -11,6 +11,14 @@ export const FINDINGS = {
   'iommu-kernel': { severity: 'error', text: 'The machine has an IOMMU and the kernel does not use it.' },
   'iommu-cmdline': { severity: 'error', text: 'The kernel command line switches the IOMMU off.' },
   'iommu-noiommu': { severity: 'error', text: 'Only no-IOMMU groups exist, which libvirt does not use.' },
+  'iommu-no-pci-group': {
+    severity: 'error',
+    text: 'The kernel has IOMMU groups, and no PCI device is in one: none can be given to a guest.',
+  },
+  'device-no-group': {
+    severity: 'warning',
+    text: 'Some devices are in no IOMMU group, though others are: they cannot be given to a guest.',
+  },
   'iommu-unknown-option': { severity: 'note', text: 'An IOMMU word on the kernel command line does nothing.' },
   'iommu-translated-host': {
     severity: 'note',

@@ -149,6 +149,38 @@ describe('IOMMU', () => {
     expect(line).toContain('intel_iommu=on');
   });
 
+  test('groups of platform devices only: no PCI device can be given out', async () => {
+    const h = healthy({
+      devices: [
+        { ...NIC, group: undefined },
+        { ...GPU, group: undefined },
+      ],
+    });
+    h.file('sys/devices/platform/soc/1000800000.codec/uevent', '');
+    h.link('sys/kernel/iommu_groups/0/devices/1000800000.codec', '../../../../devices/platform/soc/1000800000.codec');
+    h.folder('sys/class/iommu/1000005100.iommu');
+    const f = only(await ill(h), 'iommu-no-pci-group');
+    expect(f.severity).toBe('error');
+    expect(f.cause).toMatch(
+      /no PCI device is in one: they hold 1000800000\.codec; none of the units 1000005100\.iommu/,
+    );
+    h.folder('sys/class/iommu/virtio0');
+    expect(ids(await ill(h))).not.toContain('iommu-no-pci-group');
+  });
+
+  test('one device in no group: igfx_off, or what the units leave out', async () => {
+    const igpu: TreeDevice = { address: '0000:00:02.0', ids: '8086:9bc5', class: '030000', driver: 'i915' };
+    const h = healthy({ devices: [NIC, igpu] });
+    expect(only(await ill(h), 'device-no-group')).toMatchObject({
+      object: igpu.address,
+      cause: expect.stringContaining('none of the units'),
+    });
+    h.file('proc/cmdline', 'root=/dev/sda1 intel_iommu=on,sm_on,igfx_off iommu=pt\n');
+    const f = only(await ill(h), 'device-no-group');
+    expect(f.cause).toContain('intel_iommu=on,sm_on,igfx_off');
+    expect(f.fix.find((x) => x.tool === 'systemd-boot')?.line).toBe('root=/dev/sda1 intel_iommu=on,sm_on iommu=pt');
+  });
+
   test('no-IOMMU groups', async () => {
     const h = without('root=/dev/sda1');
     h.file('sys/kernel/iommu_groups/0/name', 'vfio-noiommu\n');
