@@ -152,8 +152,8 @@ describe('IOMMU', () => {
   test('groups of platform devices only: no PCI device can be given out', async () => {
     const h = healthy({
       devices: [
-        { ...NIC, group: undefined },
-        { ...GPU, group: undefined },
+        { address: NIC.address, ids: NIC.ids, driver: 'igb' },
+        { address: GPU.address, ids: GPU.ids, class: '030000', driver: 'nouveau' },
       ],
     });
     h.file('sys/devices/platform/soc/1000800000.codec/uevent', '');
