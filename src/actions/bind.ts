@@ -6,6 +6,7 @@ import { checkIommu } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState, isNoIommuMode } from '../host/iommu.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { makersOf } from '../pci/path.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { groupBlockers, groupMembers } from '../pci/vfio.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -23,7 +24,7 @@ export async function bindDevices(
 ): Promise<BindResult> {
   const inventory = scanInventory(host);
   const named = uniqueDevices(host, inventory, words);
-  const devices = wholeGroups ? withEndpoints(inventory, named) : named;
+  const devices = wholeGroups ? withEndpoints(host, inventory, named) : named;
   const requestsOf = (list: readonly PciDevice[]) => list.map((device) => ({ device, wanted: driver }));
   if (options.dryRun) {
     return observing(host, options, async (work) => {
@@ -73,12 +74,13 @@ export function uniqueDevices(host: Host, inventory: Inventory, words: readonly 
   return [...new Map(words.map((w) => resolveDevice(host, inventory, w)).map((d) => [d.address, d])).values()];
 }
 
-/** With the other devices of their groups. What is of class bridge is taken only by name: a host bridge without a driver keeps nobody from the group. */
-function withEndpoints(inventory: Inventory, named: readonly PciDevice[]): PciDevice[] {
+/** With the other devices of their groups, but for those whose drivers make the named ones. What is of class bridge is taken only by name: a host bridge without a driver keeps nobody from the group. */
+function withEndpoints(host: Host, inventory: Inventory, named: readonly PciDevice[]): PciDevice[] {
   const groups = new Set(named.flatMap((d) => d.iommu_group ?? []));
+  const makers = new Set(named.flatMap((d) => makersOf(host, inventory, d.address)));
   const peers = [...groups]
     .flatMap((id) => groupMembers(inventory, id))
-    .filter((d) => d.class?.startsWith('06') !== true);
+    .filter((d) => d.class?.startsWith('06') !== true && !makers.has(d.address));
   return [...new Map([...named, ...peers].map((d) => [d.address, d])).values()];
 }
 

@@ -97,7 +97,7 @@ export async function checkOnHost(
   const devices = here.map((h) => h.device);
   findings.push(
     ...caught('host-iommu', 'drivers/iommu/iommu.c', () => checkIommu(host, devices)),
-    ...caught('host-functions', 'drivers/pci/iov.c', () => checkFunctions(host, devices)),
+    ...caught('host-functions', 'drivers/pci/iov.c', () => checkFunctions(host, inventory, devices)),
     ...caught('host-group', 'drivers/iommu/iommu.c iommu_group_claim_dma_owner', () =>
       checkViability(host, inventory, domain),
     ),

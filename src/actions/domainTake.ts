@@ -1,5 +1,6 @@
 /** The devices that a domain is to take: named, with the peers that have to come along, and what the host says to it. */
 import type { Refusal } from '../binding/guards.ts';
+import { type PeerWay, peerWay } from '../binding/peerWay.ts';
 import { observing } from '../binding/session.ts';
 import { unfit } from '../domain/devices.ts';
 import { type Hostdev, hostdevElement, type Rom } from '../domain/fragments.ts';
@@ -7,7 +8,7 @@ import type { DomainDevices } from '../domain/hostDevices.ts';
 import { type Nic, nicElement } from '../domain/nic.ts';
 import type { XmlElement } from '../domain/write.ts';
 import { HostdevError, isSysError } from '../errors.ts';
-import { driverWayOut, sentence, viability } from '../hook/check.ts';
+import { sentence, viability } from '../hook/check.ts';
 import { planPrepare } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
@@ -144,15 +145,17 @@ export function peersOf(
   const listed = new Set([...domain.devices.map((d) => d.address), ...addresses]);
   const { blockers, groups } = viability(host, inventory, addresses, listed);
   if (blockers.length === 0) return [];
-  const others = blockers.flatMap((b) => driverWayOut(inventory, b) ?? []);
+  const wanted = new Set(addresses);
+  const ways = blockers.map((b) => ({ address: b.address, way: peerWay(host, inventory, b, wanted) }));
+  const others = ways.flatMap(({ way }) => (way.kind === 'take' ? [] : [way.text]));
   if (others.length > 0 || !request.unassignedPeers) {
     const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
-    const endpoints = blockers.filter((b) => driverWayOut(inventory, b) === null).map((b) => b.address);
-    const ways = [
+    const endpoints = ways.filter((w) => w.way.kind === 'take').map((w) => w.address);
+    const all = [
       ...(endpoints.length === 0 || request.unassignedPeers
         ? []
         : [
-            `give --unassigned-peers to take ${endpoints.join(', ')} from the host too, unseen by the guest, or name them with --device`,
+            `give --unassigned-peers to take ${endpoints.join(', ')} from the host too, unseen by the guest, or name them with --device${lossesWith(ways)}`,
           ]),
       ...others,
     ];
@@ -160,11 +163,12 @@ export function peersOf(
       'HOSTDEV_GROUP_NOT_VIABLE',
       `IOMMU group ${groups.join(', ')} would not be viable: ${peers}`,
       {
-        hint: `${sentence(ways.join('; and '))}.`,
+        hint: `${sentence(all.join('; and '))}.`,
         data: { blockers },
       },
     );
   }
+  warnings.push(...ways.flatMap((w) => lossOf(w).map((l) => `${w.address}: the host loses ${l}`)));
   const managed = request.managed ?? true;
   return blockers.flatMap((b) => {
     const device = inventory.byAddress.get(b.address);
@@ -172,6 +176,13 @@ export function peersOf(
     return device ? [{ device, unassigned: true, element: hostdevElement(h), managed, nic: null }] : [];
   });
 }
+
+type Way = { address: Address; way: PeerWay };
+const lossOf = ({ way }: Way): string[] => (way.kind === 'take' && way.loses !== '' ? [way.loses] : []);
+const lossesWith = (ways: readonly Way[]): string => {
+  const told = ways.flatMap((w) => lossOf(w).map((l) => `with ${w.address} ${l}`));
+  return told.length === 0 ? '' : ` (the host loses ${told.join('; ')})`;
+};
 
 /**
  * What the hook's guards would say. For a device that was named it is a warning: nothing is changed here, and the hook refuses in its time. A peer was not named, so

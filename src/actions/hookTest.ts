@@ -32,7 +32,7 @@ export async function testHook(host: Host, xml: Uint8Array, what: string, option
   const devices = findDevices(inventory, domain);
   const listedDevices = devices.map((d) => d.device);
   checkIommu(host, listedDevices);
-  checkFunctions(host, listedDevices);
+  checkFunctions(host, inventory, listedDevices);
   return observing(host, options, async (work) => {
     const plan = await planPrepare(
       work,

@@ -3,6 +3,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import type { PciDevice } from '../pci/inventory.ts';
+import { functionsAbove } from '../pci/path.ts';
 import { vendorVfio } from '../pci/vendorVfio.ts';
 import {
   applyBooks,
@@ -114,7 +115,7 @@ export async function planBind(
     if (foreign !== null) usage.uses.unshift({ guard: 'other-owner', reason: foreign });
     const lifted = allowedFor.get(device.address) ?? new Set();
     const verdict = judge({ device, usage, target, denylistOff, real: host.isReal, layer }, byName(lifted));
-    plan.refusals.push(...verdict.refusals, ...goneWithPf(plan, device));
+    plan.refusals.push(...verdict.refusals, ...goneWithPf(plan, device), ...goneWithMaker(work, plan, device));
     plan.warnings.push(...verdict.warnings);
     plan.lifted.push(...verdict.lifted);
     if (lifted.has('vfs') && (device.sriov_numvfs ?? 0) > 0)
@@ -154,6 +155,20 @@ function goneWithPf(plan: BindPlan, device: PciDevice): Refusal[] {
   if (pf === undefined) return [];
   const reason = `it is a VF of ${pf.device.address}, which is asked for too and takes it away`;
   return [firm({ guard: 'vfs', address: device.address, reason })];
+}
+
+/** What hangs below a function that is no bridge is made by its driver, and goes with it. */
+function goneWithMaker({ host }: Work, plan: BindPlan, { address }: PciDevice): Refusal[] {
+  const asked = new Map(plan.devices.map(({ device }) => [device.address, device]));
+  const maker = asked.size < 2 ? undefined : functionsAbove(host, address).find((a) => asked.get(a)?.bridge === false);
+  if (maker === undefined) return [];
+  return [
+    firm({
+      guard: 'vfs',
+      address,
+      reason: `the driver of ${maker} makes it, which is asked for too and takes it away`,
+    }),
+  ];
 }
 
 /** modules.alias is a megabyte: read when the first device needs it, and once. */

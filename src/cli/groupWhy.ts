@@ -1,5 +1,5 @@
 import { explainDevice } from '../actions/groupWhy.ts';
-import { losses } from '../doctor/peers.ts';
+import { belowText } from '../binding/losses.ts';
 import { CAUSES } from '../doctor/table.ts';
 import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
@@ -21,10 +21,10 @@ export async function groupWhy({ host, words }: Invocation): Promise<Answer> {
         .join('\n')
         .concat('\n'),
     ),
-    losses(w.device) === '' ? '' : `The host would lose ${plain(losses(w.device))}\n`,
+    belowText(w.device) === '' ? '' : `The host would lose ${plain(belowText(w.device))}\n`,
     table(
       ['IN THE GROUP', 'DRIVER', 'BLOCKS', 'THE HOST WOULD LOSE'],
-      w.peers.map((p) => [p.address, p.driver ?? '-', p.blocks ? 'yes' : 'no', plain(losses(p)) || '-']),
+      w.peers.map((p) => [p.address, p.driver ?? '-', p.blocks ? 'yes' : 'no', plain(belowText(p)) || '-']),
     ),
     `Reset: ${w.reset.methods === null ? 'not measured' : w.reset.methods.join(' ') || 'none'}${w.reset.scope.length > 0 ? `, hits ${w.reset.scope.join(' ')}` : ''}\n`,
     ...w.reserved_regions.map((r) => `Reserved: ${r.start}-${r.end} ${r.type}\n`),

@@ -2,8 +2,8 @@
 import { type Address, compareAddresses } from '../pci/address.ts';
 import { acsBitName, type ConfigSpace, type NoConfig, parseConfig } from '../pci/configSpace.ts';
 import { explainGroup, type Join } from '../pci/grouping.ts';
-import type { PciDevice } from '../pci/inventory.ts';
-import { bridgesAbove } from '../pci/path.ts';
+import { isBridge, type PciDevice } from '../pci/inventory.ts';
+import { functionsAbove } from '../pci/path.ts';
 import { groupMembers } from '../pci/vfio.ts';
 import { because, type Cause } from './cause.ts';
 import type { Look } from './look.ts';
@@ -28,8 +28,9 @@ export function groupCauses(look: Look, d: PciDevice): Cause[] {
   const facts = members
     .map((m) => ({
       address: m.address,
-      above: bridgesAbove(look.host, m.address),
+      above: functionsAbove(look.host, m.address),
       isVf: m.parent_addr !== null,
+      isMaker: !isBridge(m),
       config: readConfig(look, m.address),
     }))
     .sort((a, b) => compareAddresses(a.address, b.address));
@@ -61,6 +62,13 @@ function joinCause(j: Join): Cause {
         j.at,
         `the ${PORTS[j.pcie ?? ''] ?? 'port'} ${j.at} ${lacks}; below it: ${others}`,
         `${APART}; firmware settings such as "ACS" or "PCIe ARI/ACS" may switch it on`,
+      );
+    case 'maker':
+      return because(
+        'maker',
+        j.at,
+        `the driver of ${j.at} makes ${others}, and the IOMMU sees their DMA as its own`,
+        'switch that off in the firmware (Intel VMD), so that each stands on its own',
       );
     case 'conventional-bridge':
       return because(

@@ -188,6 +188,10 @@ export const CAUSES = {
     blocks: false,
     text: 'A port above lacks ACS, so what is below it and beside it can talk past the IOMMU.',
   },
+  maker: {
+    blocks: false,
+    text: 'The driver of one function makes the others (Intel VMD): their DMA carries its requester id, and without it they are gone.',
+  },
   'conventional-bridge': {
     blocks: false,
     text: 'A bridge to conventional PCI: all that is behind it uses one requester id, so the IOMMU cannot tell it apart.',

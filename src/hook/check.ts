@@ -1,4 +1,5 @@
 /** What prepare and start both ask of a domain's devices: are they there, is there an IOMMU, will the kernel hand their groups over. */
+import { peerWay } from '../binding/peerWay.ts';
 import { onVfio } from '../binding/perform.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';
@@ -6,8 +7,9 @@ import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import type { Address } from '../pci/address.ts';
 import { parseAddress } from '../pci/address.ts';
-import { type Inventory, isBridge, type PciDevice, unreadOf } from '../pci/inventory.ts';
+import { type Inventory, type PciDevice, unreadOf } from '../pci/inventory.ts';
 import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
+import { makersOf } from '../pci/path.ts';
 import { type Blocker, groupBlockers, groupMembers } from '../pci/vfio.ts';
 
 /** The name under which the books hold what a domain uses. Raises HOSTDEV_XML for a domain without a UUID, which libvirt never sends. */
@@ -60,9 +62,18 @@ export function checkIommu(host: Host, devices: readonly PciDevice[]): void {
   );
 }
 
-/** A VF is gone when its PF leaves the host driver that made it: no domain can have both, unless the PF is on VFIO already. */
-export function checkFunctions(host: Host, devices: readonly PciDevice[]): void {
+/** What a driver makes is gone when its device leaves it: a VF without its PF's, what is behind VMD's controller. No domain can have both, unless the PF is on VFIO already. */
+export function checkFunctions(host: Host, inventory: Inventory, devices: readonly PciDevice[]): void {
   const listed = new Set(devices.map((d) => d.address));
+  for (const { address } of devices) {
+    const maker = makersOf(host, inventory, address).find((a) => listed.has(a));
+    if (maker === undefined) continue;
+    throw new HostdevError(
+      'HOSTDEV_GUARD',
+      `${address} is made by the driver of ${maker}, and the domain lists both: the one goes with the driver of the other`,
+      { hint: `List ${address} without it, or ${maker} alone.` },
+    );
+  }
   const vf = devices.find((d) => d.parent_addr !== null && listed.has(d.parent_addr) && !onVfio(host, d.parent_addr));
   if (vf === undefined) return;
   throw new HostdevError(
@@ -85,7 +96,7 @@ export function checkViability(host: Host, inventory: Inventory, domain: DomainD
     'HOSTDEV_GROUP_NOT_VIABLE',
     `IOMMU group ${groups.join(', ')} is not viable for domain ${domain.name}: ${peers}`,
     {
-      hint: sentence(blockers.map((b) => wayOut(inventory, b)).join('; and ')),
+      hint: sentence(blockers.map((b) => wayOut(host, inventory, b, new Set(addresses))).join('; and ')),
       data: { blockers },
     },
   );
@@ -114,17 +125,11 @@ export function viability(
 
 export const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** What to do about what blocks and no guest can have, a bridge or a platform device; null for an endpoint. */
-export function driverWayOut(inventory: Inventory, { address, driver, bus = 'pci' }: Blocker): string | null {
-  const device = inventory.byAddress.get(address);
-  if (bus === 'pci' && !(device && isBridge(device))) return null;
-  return `unbind ${bus === 'pci' ? "the bridge's driver" : `it from ${driver}, if the host can do without it`}: echo ${address} > /sys/bus/${bus}/drivers/${driver}/unbind`;
-}
-
-function wayOut(inventory: Inventory, blocker: Blocker): string {
-  const own = driverWayOut(inventory, blocker);
-  if (own !== null) return own;
-  return `add to the domain: ${unassignedXml(blocker.address)}`;
+function wayOut(host: Host, inventory: Inventory, blocker: Blocker, wanted: ReadonlySet<Address>): string {
+  const way = peerWay(host, inventory, blocker, wanted);
+  if (way.kind !== 'take') return way.text;
+  const but = way.loses === '' ? '' : `, whereby the host loses ${way.loses}`;
+  return `add to the domain${but}: ${unassignedXml(blocker.address)}`;
 }
 
 /** The element that makes libvirt take a group's peer away from the host without showing it to the guest (libvirt 6.0.0). */

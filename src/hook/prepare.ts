@@ -69,7 +69,7 @@ export async function prepareDomain(
     const devices = findDevices(inventory, domain);
     const listedDevices = devices.map((d) => d.device);
     checkIommu(host, listedDevices);
-    checkFunctions(host, listedDevices);
+    checkFunctions(host, inventory, listedDevices);
     await awaitReleases(host, devices, owner, left);
     const prepared = await prepareDevices(host, inventory, domain, devices, allowed, left, policy);
     return { ...prepared, warnings: [...stale, ...prepared.warnings] };

@@ -11,12 +11,14 @@ export type Member = {
   /** The bridges above it, the nearest first. */
   above: Address[];
   isVf: boolean;
+  /** No bridge, but its driver makes what is below it. */
+  isMaker?: boolean;
   config: ConfigSpace | NoConfig;
 };
 
 /** One reason that joins functions: `at` is the bridge, port or slot's first function that does it. */
 export type Join = {
-  kind: 'port-acs' | 'conventional-bridge' | 'functions-acs' | 'unmeasured' | 'unknown';
+  kind: 'port-acs' | 'maker' | 'conventional-bridge' | 'functions-acs' | 'unmeasured' | 'unknown';
   at: Address;
   /** What it joins, in the order of the group, `at` included. */
   members: Address[];
@@ -63,6 +65,7 @@ function bridgeJoin(members: readonly Member[], bridge: Member): Join[] {
     missing: null,
     unmeasured: null,
   };
+  if (bridge.isMaker) return [{ ...join, kind: 'maker' }];
   const { config } = bridge;
   if (!measured(config)) return [{ ...join, kind: 'unmeasured', unmeasured: config.unmeasured }];
   const lacks = lacked(bridge, config);

@@ -3,6 +3,7 @@ import type { Host } from '../host/host.ts';
 import { Tables } from '../host/look.ts';
 import { type Address, compareAddresses, isAddress } from './address.ts';
 import type { Inventory, PciDevice } from './inventory.ts';
+import { functionsAbove } from './path.ts';
 
 /** Drivers with `driver_managed_dma` that are no VFIO driver: drivers/pci/pci-stub.c, drivers/pci/pcie/portdrv.c. */
 const NEUTRAL_DRIVERS = new Set(['pci-stub', 'pcieport']);
@@ -18,7 +19,14 @@ export function isVfioDriver(host: Host | Tables | null, address: Address, drive
 }
 
 /** One device that keeps a group from being viable; `bus` is there for what is no PCI function: its `address` is its name on that bus. */
-export type Blocker = { address: Address; driver: string; reason: string; bus?: string };
+export type Blocker = {
+  address: Address;
+  driver: string;
+  reason: string;
+  bus?: string;
+  /** The functions of the group that its driver makes, and that are gone without it; left out where there are none. */
+  makes?: Address[];
+};
 
 export type Group = {
   id: number;
@@ -43,14 +51,26 @@ export function groupBlockers(
   const blockers: Blocker[] = [];
   for (const { address, driver, bridge } of members) {
     if (driver === null || NEUTRAL_DRIVERS.has(driver) || isVfioDriver(host, address, driver)) continue;
+    const makes = host === null || bridge || names.length < 2 ? [] : madeBy(host, address, names);
     blockers.push({
       address,
       driver,
-      reason: `${bridge ? 'is a bridge, bound to' : 'is on the host driver'} ${driver}`,
+      reason: `${bridge ? 'is a bridge, bound to' : 'is on the host driver'} ${driver}${madeText(makes)}`,
+      ...(makes.length === 0 ? {} : { makes }),
     });
   }
   return [...blockers, ...(host === null ? [] : names.flatMap((name) => otherBlocker(host, id, name)))];
 }
+
+/** Which of a group's members hang below one of them that is no bridge. */
+const madeBy = (host: Host, maker: Address, names: readonly string[]): Address[] =>
+  names.filter((name) => isAddress(name) && functionsAbove(host, name).includes(maker));
+
+const NAMED = 4;
+const madeText = (makes: readonly Address[]): string =>
+  makes.length === 0
+    ? ''
+    : `, which makes ${makes.slice(0, NAMED).join(', ')}${makes.length > NAMED ? ` and ${makes.length - NAMED} more` : ''}: gone without it`;
 
 /** A platform or ACPI device of the group on a driver. */
 function otherBlocker(host: Host, id: number, name: string): Blocker[] {
