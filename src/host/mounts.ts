@@ -42,10 +42,11 @@ const REMOTE = /^(nfs4?|cifs|smb3|ceph|fuse\.(glusterfs|sshfs|ceph-fuse|s3fs)|gl
 /** True for a file system that comes over the network. */
 export const isRemote = (m: Pick<Mount, 'type'>): boolean => REMOTE.test(m.type);
 
-/** Without one of these places the running system is lost, not only a file system of it. */
-const VITAL_POINTS = ['/', '/usr', '/etc', '/boot', '/boot/efi', '/efi', '/var', '/nix', '/nix/store'];
+/** Without one of these places, or what is mounted in one of them, the running system or its services are lost, not only somebody's files. */
+const VITAL_PLACES = ['/usr', '/etc', '/boot', '/efi', '/var', '/nix'];
 
-export const isVitalPoint = (point: string): boolean => VITAL_POINTS.includes(point);
+export const isVitalPoint = (point: string): boolean =>
+  point === '/' || VITAL_PLACES.some((place) => point === place || point.startsWith(`${place}/`));
 
 /** Paths of proc/swaps: a device's node or a file. */
 export const parseSwaps = (lines: readonly string[]): string[] =>

@@ -112,6 +112,19 @@ const ROWS: Row[] = [
     /^sda2 is claimed by the btrfs that is mounted on \/boot$/,
     true,
   ],
+  ...['/', '/efi', '/boot/efi', '/var/lib/libvirt/images', '/nix/store', '/srv', '/variable'].map(
+    (point): Row => [
+      'disk',
+      `mounted on ${point}`,
+      {
+        device: NVME,
+        block: { sda: DEV },
+        files: { 'sys/class/block/sda/dev': '8:0\n', 'proc/self/mountinfo': mount('8:0', point, '/dev/sda') },
+      },
+      new RegExp(`^sda is mounted on ${point}$`),
+      !['/srv', '/variable'].includes(point),
+    ],
+  ),
   [
     'disk',
     'the folders of an overlay that is the root',

@@ -88,7 +88,9 @@ export function topology(profile: Profile, runDir: string): Topology {
   disk('nv0e', 256);
   device('nvme-ns,drive=nv0e,bus=nv0,nsid=2,detached=on');
   rootPort('a2', 'n0');
-  device('e1000e,bus=a2,romfile=');
+  // A wire between this NIC and one of node 1: what comes over the network in a test comes from a namespace of the same machine.
+  args.push('-netdev', 'hubport,id=wire0,hubid=0', '-netdev', 'hubport,id=wire1,hubid=0');
+  device('e1000e,bus=a2,romfile=,netdev=wire0');
   rootPort('a3', 'n0');
   device('edu,bus=a3');
   // One group of two endpoints and their bridge: behind a PCIe-to-PCI bridge, which the driver shpchp takes.
@@ -96,7 +98,7 @@ export function topology(profile: Profile, runDir: string): Topology {
   device('pcie-pci-bridge,id=br0,bus=a4', 'edu,bus=br0,addr=1', 'e1000,bus=br0,addr=2,romfile=');
   // Node 1: two functions of one slot without ACS, so one group of two NICs.
   rootPort('b0', 'n1');
-  device('e1000e,bus=b0,addr=0.0,multifunction=on,romfile=', 'e1000e,bus=b0,addr=0.1,romfile=');
+  device('e1000e,bus=b0,addr=0.0,multifunction=on,romfile=,netdev=wire1', 'e1000e,bus=b0,addr=0.1,romfile=');
   rootPort('b1', 'n1');
   device('igb,bus=b1,romfile=');
   rootPort('b2', 'n1');
