@@ -45,6 +45,10 @@ export const isRemote = (m: Pick<Mount, 'type'>): boolean => REMOTE.test(m.type)
 /** Without one of these places, or what is mounted in one of them, the running system or its services are lost, not only somebody's files. */
 const VITAL_PLACES = ['/usr', '/etc', '/boot', '/efi', '/var', '/nix'];
 
+/** The places themselves: a host full of containers has thousands of overlays inside them. */
+export const isVitalPlace = (point: string): boolean =>
+  ['/', '/boot/efi', '/nix/store', ...VITAL_PLACES].includes(point);
+
 export const isVitalPoint = (point: string): boolean =>
   point === '/' || VITAL_PLACES.some((place) => point === place || point.startsWith(`${place}/`));
 

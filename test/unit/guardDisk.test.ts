@@ -154,6 +154,22 @@ const ROWS: Row[] = [
       },
     },
     /(nvmet \(t\)|the iSCSI target \(lun\)) serves nvme0n1 to others$/,
+    true,
+  ],
+  [
+    'disk',
+    "served to others by a name of udev's",
+    {
+      device: NVME,
+      block: { nvme0n1: DEV },
+      files: {
+        'sys/kernel/config/nvmet/subsystems/t/namespaces/1/device_path': '/dev/disk/by-id/nvme-x\n',
+        'sys/kernel/config/nvmet/subsystems/t/namespaces/1/enable': '1\n',
+      },
+      links: { 'dev/disk/by-id/nvme-x': '../../nvme0n1' },
+    },
+    /^nvmet \(t\) serves nvme0n1 to others$/,
+    true,
   ],
   [
     'disk',

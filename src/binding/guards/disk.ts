@@ -4,6 +4,7 @@ import type { Host } from '../../host/host.ts';
 import { type Look, plain } from '../../host/look.ts';
 import {
   isRemote,
+  isVitalPlace,
   isVitalPoint,
   type Mount,
   mountOf,
@@ -171,7 +172,7 @@ function inFilesystems(
     const reason = `${label(layer, first)} is claimed by the btrfs that is mounted ${where}`;
     uses.push({ disk: first, use: { guard: 'disk', reason, vital } });
   }
-  for (const m of mounts.filter((o) => o.type === 'overlay' && isVitalPoint(o.point)))
+  for (const m of mounts.filter((o) => o.type === 'overlay' && isVitalPlace(o.point)))
     for (const folder of overlayFolders(m)) {
       const under = mountOf(
         mounts.filter((x) => x !== m),
@@ -206,18 +207,17 @@ function btrfsDisks(host: Host): { id: string; disks: string[] }[] {
     .map((id) => ({ id, disks: quiet(`${host.btrfs}/${id}/devices`) }));
 }
 
-/** What the kernel serves to others from here: it opens a disk without a trace in sysfs. */
+/** What the kernel serves to others from here: it opens a disk without a trace in sysfs. Other machines may stand on it, so it is vital. */
 function exported(look: Look, layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>): DiskUse[] {
   const nodes = nodesOf(layer, stack);
   return look.tables.once(kernelExports).flatMap(({ what, path }) => {
     const disk = nodes.get(path);
-    return disk === undefined
-      ? []
-      : [{ disk, use: { guard: 'disk', reason: `${what} serves ${label(layer, disk)} to others` } as Use }];
+    if (disk === undefined) return [];
+    return [{ disk, use: { guard: 'disk', reason: `${what} serves ${label(layer, disk)} to others`, vital: true } }];
   });
 }
 
-/** drivers/nvme/target/configfs.c, drivers/target/target_core_configfs.c. */
+/** drivers/nvme/target/configfs.c, drivers/target/target_core_configfs.c. A path may be one of udev's links (/dev/disk/by-id/…). */
 function kernelExports(host: Host): { what: string; path: string }[] {
   const list = (path: string): string[] => {
     try {
@@ -233,11 +233,19 @@ function kernelExports(host: Host): { what: string; path: string }[] {
       return null;
     }
   };
+  const node = (path: string): string => {
+    try {
+      const name = path.startsWith('/dev/') ? host.linkName(path.slice(1)) : null;
+      return name === null ? path : `/dev/${name}`;
+    } catch {
+      return path;
+    }
+  };
   const nvmet = list(host.nvmet).flatMap((subsystem) =>
     list(`${host.nvmet}/${subsystem}/namespaces`).flatMap((n) => {
       const at = `${host.nvmet}/${subsystem}/namespaces/${n}`;
       const path = text(`${at}/enable`) === '1' ? text(`${at}/device_path`) : null;
-      return path === null ? [] : [{ what: `nvmet (${plain(subsystem)})`, path }];
+      return path === null ? [] : [{ what: `nvmet (${plain(subsystem)})`, path: node(path) }];
     }),
   );
   const lio = list(host.lio)
@@ -245,7 +253,7 @@ function kernelExports(host: Host): { what: string; path: string }[] {
     .flatMap((core) =>
       list(`${host.lio}/${core}`).flatMap((name) => {
         const path = text(`${host.lio}/${core}/${name}/udev_path`);
-        return path === null || path === '' ? [] : [{ what: `the iSCSI target (${plain(name)})`, path }];
+        return path === null || path === '' ? [] : [{ what: `the iSCSI target (${plain(name)})`, path: node(path) }];
       }),
     );
   return [...nvmet, ...lio];
@@ -299,7 +307,7 @@ export function unexplainedPoint(look: Look): string | null {
     const below = m.type === 'overlay' ? overlayFolders(m).map((folder) => mountOf(rest, folder)) : [];
     return below.length > 0 && below.every((b) => b !== null && b.type !== 'overlay' && isExplained(b));
   };
-  return mounts.find((m) => isVitalPoint(m.point) && !isExplained(m))?.point ?? null;
+  return mounts.find((m) => isVitalPlace(m.point) && !isExplained(m))?.point ?? null;
 }
 
 /** The use that an exclusive claim stands for when nothing in sysfs explains it: it may be what the system stands on (zfs has no other trace). */
