@@ -1,20 +1,18 @@
-// One executable, several programs: the helper that writes to sysfs, the hook that libvirt starts, and
-// hostdev itself on its way to node. A copy installed as libvirt's hook is known by its name, because libvirt
-// gives it the hook's four words and nothing else.
+// One executable, two programs: the helper that writes to sysfs and the hook that libvirt starts. A copy
+// installed as libvirt's hook is known by its name, because libvirt gives it the hook's four words and
+// nothing else.
 #include <unistd.h>
 
 #include <cstring>
 
 #include "hook.h"
-#include "launch.h"
 #include "writer.h"
 
 namespace {
 
 // `hostdev hook install` knows this executable by its usage text.
 constexpr char kUsage[] =
-    "usage: hostdev-native hook [--conf FILE] NAME OPERATION SUBOPERATION EXTRA | hostdev-native write | "
-    "hostdev-native /PATH/TO/hostdev.js [WORD...]\n";
+    "usage: hostdev-native hook [--conf FILE] NAME OPERATION SUBOPERATION EXTRA | hostdev-native write\n";
 
 bool is_hook_name(const char* argv0) {
   const char* slash = strrchr(argv0, '/');
@@ -26,8 +24,6 @@ bool is_hook_name(const char* argv0) {
 
 int main(int argc, char** argv) {
   const bool is_hook = argc > 0 && is_hook_name(argv[0]);
-  // As libvirt's hook it starts what hostdev.conf says, and nothing that a word says.
-  if (!is_hook && argc > 1 && argv[1][0] == '/') return hostdev::run_launcher(argv[1], argv + 2);
   // Four words are the hook under any name: libvirt runs 50-hostdev, 90-hostdev~ and .90-hostdev.new too, and
   // an exit code of 2 would kill the guest that `started` or `reconnect` is about.
   constexpr int kHookWords = 5;

@@ -1,16 +1,13 @@
 /**
  * Bundles the CLI into dist/ as layers, a CommonJS file each; LAYERS says what is in which. A layer finds the modules of those above it in the list in their
- * files, so each module is there once; a layer is loaded when a command asks for it by import(). src/launch.ts loads them, with the bytecode that
- * src/warm.ts makes at the end. Why: docs/decisions/0005-bundle.md.
+ * files, so each module is there once; a layer is loaded when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
  */
-import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { build } from 'esbuild';
 
 const LAYERS = [
-  ['hostdev', ['src/cli/main.ts']],
+  ['list', ['src/cli/main.ts']],
   ['input', ['src/cli/input.ts']],
   // What the commands over pools need too, which have no use for the rest of `engine`.
   ['common', ['src/binding/denylist.ts', 'src/pci/resolve.ts', 'src/store/files.ts']],
@@ -61,7 +58,6 @@ const options = (name) => ({
 
 rmSync('dist', { recursive: true, force: true });
 mkdirSync('dist');
-const layerFiles = {};
 for (const [name, files] of LAYERS) {
   // First which modules it takes, then with all of them exported, for the layers above.
   const all = (list) => ({
@@ -71,40 +67,24 @@ for (const [name, files] of LAYERS) {
   const first = await build({ ...options(name), stdin: all(files), metafile: true, write: false });
   const modules = Object.keys(first.metafile.inputs).filter((f) => f.startsWith('src/'));
   const heavy = modules.filter(
-    (f) => name === 'hostdev' && /^src\/(binding|hook|domain|store|config|spec|pool)\//.test(f),
+    (f) => name === 'list' && /^src\/(binding|hook|domain|store|config|spec|pool)\//.test(f),
   );
   if (heavy.length > 0)
     throw new Error(`the layer of list would have ${heavy.join(', ')}: name a layer for it in LAYERS`);
   for (const f of modules) layerOf.set(f, name);
-  const made = await build({
+  await build({
     ...options(name),
     stdin: all(modules.length > 0 ? modules : files),
-    // The launcher reads it as Latin-1, which V8 keeps as it is.
-    charset: 'ascii',
-    write: false,
+    outfile: join('dist', `${name}.js`),
   });
-  const text = made.outputFiles[0].text.replace(/^#!.*/, '');
-  layerFiles[name] = `${name}-${createHash('sha256').update(text).digest('hex').slice(0, 12)}`;
-  writeFileSync(join('dist', `${layerFiles[name]}.js`), text);
 }
-/** Started by its name it is this shell, which goes by native/launch.cc where that is built; node reads a string and a comment, and what follows. */
-const HOSTDEV = `#!/bin/sh
-':' //; h=$(readlink -f -- "$0"); n=\${h%/*}/../build/Release/hostdev-native; [ -x "$n" ] && exec "$n" "$h" "$@"; exec node "$h" "$@"`;
-for (const [source, out, banner = ''] of [
-  ['src/launch.ts', 'hostdev.js', HOSTDEV],
-  ['src/snapshot.ts', 'snapshot.js'],
-  ['src/warm.ts', 'warm.js'],
-])
-  await build({
-    ...options(''),
-    plugins: [],
-    entryPoints: [source],
-    outfile: join('dist', out),
-    define: { LAYER_FILES: JSON.stringify(layerFiles) },
-    banner: { js: banner },
-  });
+// A NODE_COMPILE_CACHE of whoever calls names a folder that is not ours, and node would run the code that it finds there.
+await build({
+  ...options(''),
+  entryPoints: ['src/start/hostdev.ts'],
+  outfile: 'dist/hostdev.js',
+  banner: { js: '#!/usr/bin/env -S -u NODE_COMPILE_CACHE node' },
+});
 // The package's own says "module".
 writeFileSync('dist/package.json', '{"type":"commonjs"}\n');
 chmodSync('dist/hostdev.js', 0o755);
-const warm = spawnSync(process.execPath, ['dist/warm.js'], { stdio: 'inherit' });
-if (warm.status !== 0) throw new Error('dist/warm.js failed');

@@ -1,4 +1,4 @@
-/** `npm run bench [-- host|bind|engine|vm|pools] [--write]`: prints the tables; with --write they go into docs/benchmarks.md. */
+/** `npm run bench [-- host|start|bind|engine|vm|pools] [--write]`: prints the tables; with --write they go into docs/benchmarks.md. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { benchBind } from './bindTime.ts';
@@ -6,14 +6,16 @@ import { benchEngine } from './engine.ts';
 import { benchMachine } from './inMachine.ts';
 import { benchHost } from './onHost.ts';
 import { benchPools } from './pools.ts';
+import { benchStart } from './start.ts';
 
 const PAGE = 'docs/benchmarks.md';
 
 async function main(words: string[]): Promise<void> {
-  const all = !['host', 'bind', 'engine', 'vm', 'pools'].some((w) => words.includes(w));
+  const all = !['host', 'start', 'bind', 'engine', 'vm', 'pools'].some((w) => words.includes(w));
   const machine = `Measured on ${new Date().toISOString().slice(0, 10)}, node ${process.versions.node}, Linux ${release()}, ${cpus().length} x ${cpus()[0]?.model ?? 'unknown CPU'}.`;
   for (const [name, measure] of [
     ['host', benchHost],
+    ['start', benchStart],
     ['bind', benchBind],
     ['engine', benchEngine],
     ['vm', benchMachine],

@@ -373,14 +373,12 @@ describe('on the command line', () => {
   test('the TOML parser is loaded where there is TOML, and nowhere else', () => {
     const spy = file(
       'spy.cjs',
-      // src/launch.ts reads each layer by fs.
-      'const fs = require("node:fs"), read = fs.readFileSync, seen = []; fs.readFileSync = (f, ...a) => (seen.push(f), read(f, ...a));' +
-        'process.on("exit", () => fs.writeSync(2, "LOADED " + seen.join(" ")));',
+      'process.on("exit", () => require("node:fs").writeSync(2, "LOADED " + Object.keys(require.cache).join(" ")));',
     );
     const loads = (...args: string[]): boolean =>
       runCommand(process.execPath, ['-r', spy, CLI, ...args])
         .err.split('LOADED ')[1]
-        ?.includes('/toml-') ?? true;
+        ?.includes('/toml.js') ?? true;
     expect(loads('list', '-j')).toBe(false);
     expect(loads('config', 'check', '--config', file('a.conf', '[pci]\n'))).toBe(false);
     expect(loads('config', 'check', '--config', file('a.toml', '[pci]\n'))).toBe(true);

@@ -16,7 +16,7 @@ export async function installHostdev(machine: Machine): Promise<void> {
     '/usr/lib/hostdev',
   );
   await machine.ok(
-    'chmod +x /usr/lib/hostdev/dist/hostdev.js && ln -sfn /usr/lib/hostdev/dist/hostdev.js /usr/bin/hostdev && node /usr/lib/hostdev/dist/warm.js',
+    'chmod +x /usr/lib/hostdev/dist/hostdev.js && ln -sfn /usr/lib/hostdev/dist/hostdev.js /usr/bin/hostdev',
   );
 }
 
