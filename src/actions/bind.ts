@@ -1,7 +1,7 @@
 /** `bind DEV…`: the devices onto VFIO drivers for the admin, all of them or none. */
-import { executeBind, planBind } from '../binding/bind.ts';
+import { checkModules, executeBind, planBind } from '../binding/bind.ts';
 import type { Hold } from '../binding/books.ts';
-import { asTheyAre, changing, observing, unfinished } from '../binding/session.ts';
+import { asTheyAre, changing, foreseeing } from '../binding/session.ts';
 import { checkIommu } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState, isNoIommuMode } from '../host/iommu.ts';
@@ -25,37 +25,21 @@ export async function bindDevices(
   const inventory = scanInventory(host);
   const named = uniqueDevices(host, inventory, words);
   const devices = wholeGroups ? withEndpoints(host, inventory, named) : named;
-  const requestsOf = (list: readonly PciDevice[]) => list.map((device) => ({ device, wanted: driver }));
-  if (options.dryRun) {
-    return observing(host, options, async (work) => {
-      refuseLone(host, devices);
-      const plan = await planBind(work, requestsOf(devices), 'admin', options.allowed);
-      const printed = printedPlan(work, plan);
-      refuseWithPlan(printed);
-      return {
-        changed: false,
-        plan: printed,
-        warnings: [
-          ...unfinished(
-            host,
-            devices.map((d) => d.address),
-          ).values(),
-          ...plan.warnings,
-          ...groupWarnings(host, inventory, devices),
-        ],
-      };
-    });
-  }
   const asked = { addresses: devices.map((d) => d.address) };
-  return changing(host, inventory, asked, options, async ({ work, recovered, inventory: fresh }) => {
-    refuseLone(host, asTheyAre(fresh, devices));
-    const plan = await planBind(work, requestsOf(asTheyAre(fresh, devices)), 'admin', options.allowed);
+  const session = options.dryRun ? foreseeing : changing;
+  return session(host, inventory, asked, options, async ({ work, recovered, inventory: fresh }) => {
+    const now = asTheyAre(fresh, devices);
+    refuseLone(host, now);
+    const requests = now.map((device) => ({ device, wanted: driver }));
+    const plan = await planBind(work, requests, 'admin', options.allowed);
     const printed = printedPlan(work, plan);
     refuseWithPlan(printed);
-    const changed = await executeBind(work, plan, ADMIN);
+    if (options.dryRun) await checkModules(work, plan);
+    const changed = options.dryRun ? false : await executeBind(work, plan, ADMIN);
     return {
       changed,
-      plan: printed,
+      // A module that was loaded has told its driver's name.
+      plan: changed ? printedPlan(work, plan) : printed,
       warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, fresh, devices)],
     };
   });

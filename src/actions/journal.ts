@@ -1,8 +1,9 @@
 /** `journal list|undo|resume`: what transactions of dead processes left, and which way to finish them. */
+import { nothingForeseen } from '../binding/access.ts';
 import { type JournalEntry, namedBy, readJournal } from '../binding/journal.ts';
 import type { Direction, Kept } from '../binding/recover.ts';
-import { recover } from '../binding/recover.ts';
-import { lockDevices, working } from '../binding/session.ts';
+import { foresee, recover } from '../binding/recover.ts';
+import { lockDevices, observing, working } from '../binding/session.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
@@ -33,8 +34,13 @@ export async function finishJournal(
     throw new HostdevError('HOSTDEV_JOURNAL_ABSENT', `The journal has no entry ${JSON.stringify(absent.slice(0, 80))}`);
   const entries = ids.length === 0 ? all : all.filter((e) => ids.includes(e.id));
   const finished: Finished = { changed: false, entries, warnings: [], kept: [], bad: ids.length === 0 ? bad : [] };
-  if (options.dryRun || entries.length === 0) return finished;
+  if (entries.length === 0) return finished;
   const inventory = scanInventory(host);
+  if (options.dryRun)
+    return observing(host, options, async (work) => {
+      const { done, kept } = await foresee({ ...work, inventory }, nothingForeseen(), entries, bad, direction);
+      return { ...finished, warnings: done.map((d) => d.text), kept };
+    });
   return working(host, options, inventory, async (work) => {
     const addresses = entries.flatMap((e) => [...namedBy(e)]);
     const locked = await lockDevices(work, addresses, () => scanInventory(host), entries);

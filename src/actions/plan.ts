@@ -20,7 +20,7 @@ export const printedPlan = (
   devices: plan.devices.map((d) => ({
     address: d.device.address,
     driver_from: d.move.from.driver,
-    driver_to: d.target.driver,
+    driver_to: d.move.to.driver,
     module: d.target.module,
   })),
   steps: planSteps(work, plan).map(({ path, value, undo }) => ({ path, value, undo })),

@@ -1,6 +1,7 @@
 /** `status --fix`: what drifted from the books is put right where hostdev can know what right is. Each device for itself: one that fails stops no other. */
 
-import { executeBind, planBind } from '../binding/bind.ts';
+import { bookNow, nothingForeseen } from '../binding/access.ts';
+import { checkModules, executeBind, planBind } from '../binding/bind.ts';
 import { type Binding, readBook, readBooks, removeBinding } from '../binding/books.ts';
 import { driftOf } from '../binding/drift.ts';
 import { releaseHolds } from '../binding/giveBack.ts';
@@ -10,7 +11,8 @@ import { type JournalEntry, namedBy, readJournal } from '../binding/journal.ts';
 import { devicesNow, observe } from '../binding/observe.ts';
 import type { Work } from '../binding/perform.ts';
 import { readQuarantine } from '../binding/quarantine.ts';
-import { lockDevices, putRight, working } from '../binding/session.ts';
+import type { Recovery } from '../binding/recover.ts';
+import { foreseeRelease, foreseeRight, lockDevices, observing, putRight, working } from '../binding/session.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
@@ -19,11 +21,15 @@ import { Deadline } from '../store/locks.ts';
 import { ADMIN } from './bind.ts';
 import type { ActionOptions } from './options.ts';
 
-/** `address` null and `entry` set: an unfinished transaction as a whole. `by`: why it could not be mended, where a guard keeps it back. */
+/**
+ * `address` null and `entry` set: an unfinished transaction as a whole. `would`: a dry run, and the real one would mend it.
+ * `by`: why it could not be mended, where a guard keeps it back.
+ */
 export type Mended = {
   address: Address | null;
   entry: string | null;
   mended: boolean;
+  would: boolean;
   by: 'guard' | null;
   text: string;
 };
@@ -40,7 +46,8 @@ export async function fixStatus(host: Host, options: ActionOptions): Promise<Men
   const parts = partsOf(inventory, entries, books).filter((p) => !p.addresses.some((a) => named.has(a)));
   if (parts.length === 0) return [];
   const byAddress = new Map(inventory.byAddress);
-  return working(host, options, { ...inventory, byAddress }, async (work) => {
+  const now = { ...inventory, byAddress };
+  return (options.dryRun ? looking : working)(host, options, now, async (work) => {
     const mended: Mended[][] = parts.map(() => []);
     const queue = [...parts.entries()];
     const worker = async (): Promise<void> => {
@@ -51,7 +58,16 @@ export async function fixStatus(host: Host, options: ActionOptions): Promise<Men
         mended[i] = await fixPart(own, byAddress, part, options).catch((e: unknown) => {
           const [address = null] = part.addresses;
           const entry = part.entries[0]?.id ?? null;
-          return [{ address, entry, mended: false, by: null, text: `${address ?? entry}: ${(e as Error).message}` }];
+          return [
+            {
+              address,
+              entry,
+              mended: false,
+              would: false,
+              by: null,
+              text: `${address ?? entry}: ${(e as Error).message}`,
+            },
+          ];
         });
       }
     };
@@ -59,6 +75,10 @@ export async function fixStatus(host: Host, options: ActionOptions): Promise<Men
     return mended.flat();
   });
 }
+
+/** {@link observing} with the inventory at hand: a dry run needs neither root nor locks. */
+const looking = <T>(host: Host, options: ActionOptions, inventory: Inventory, body: (work: Work) => Promise<T>) =>
+  observing(host, options, (work) => body({ ...work, inventory }));
 
 /** Parts have no device in common, and the kernel's files are another process' to wait for. */
 const AT_ONCE = 4;
@@ -101,32 +121,37 @@ async function fixPart(
   options: ActionOptions,
 ): Promise<Mended[]> {
   if (options.dryRun) {
-    const entries = part.entries.map(({ id }) => ({
-      address: null,
-      entry: id,
-      mended: false,
-      by: null,
-      text: `${id}: unfinished, would be finished or undone`,
-    }));
-    return [...entries, ...(await mendBooks(work, part.addresses, options))];
+    const foreseen = nothingForeseen();
+    const then: Work = { ...work, foreseen };
+    return fixed(then, part, await foreseeRight(then, foreseen, part.entries, [], part), options);
   }
   const look = () => lookAgain(work, byAddress, part.addresses);
   const locked = await lockDevices(work, part.addresses, look, part.entries);
   try {
-    const { done, kept, held } = await putRight(work, locked.entries, [], part, look);
-    if (done.length > 0) look();
-    const rest = part.addresses.filter((a) => !held.has(a));
-    return [
-      ...done.map((d): Mended => ({ ...d, mended: true, by: null })),
-      ...kept.map(({ address, reason, by, entry }): Mended => {
-        const text = `${address} stays in the journal (${entry}): ${reason}`;
-        return { address, entry, mended: false, by: by === 'guard' ? 'guard' : null, text };
-      }),
-      ...(await mendBooks(work, rest, options)),
-    ];
+    const recovery = await putRight(work, locked.entries, [], part, look);
+    if (recovery.done.length > 0) look();
+    return await fixed(work, part, recovery, options);
   } finally {
     locked.unlock();
   }
+}
+
+/** What has become of a part's entries and holds, and then of the drift of its devices; in a dry run what would. */
+async function fixed(
+  work: Work,
+  part: Part,
+  { done, kept, held }: Recovery,
+  options: ActionOptions,
+): Promise<Mended[]> {
+  const rest = part.addresses.filter((a) => !held.has(a));
+  return [
+    ...done.map((d): Mended => ({ ...d, mended: !options.dryRun, would: options.dryRun, by: null })),
+    ...kept.map(({ address, reason, by, entry }): Mended => {
+      const text = `${address} stays in the journal (${entry}): ${reason}`;
+      return { address, entry, mended: false, would: false, by: by === 'guard' ? 'guard' : null, text };
+    }),
+    ...(await mendBooks(work, rest, options)),
+  ];
 }
 
 /** Brings the part's devices in the inventory up to date, under the locks, without a scan of all others for each of a thousand parts. */
@@ -145,7 +170,14 @@ async function mendBooks(work: Work, addresses: readonly Address[], options: Act
   const mended: Mended[] = [];
   for (const address of addresses) {
     const answer = (is: boolean, text: string, by: Mended['by'] = null): void => {
-      mended.push({ address, entry: null, mended: is, by, text: `${address} ${text}` });
+      mended.push({
+        address,
+        entry: null,
+        mended: is && !options.dryRun,
+        would: is && options.dryRun,
+        by,
+        text: `${address} ${text}`,
+      });
     };
     try {
       await mend(work, address, options, answer);
@@ -164,7 +196,7 @@ async function mend(
   answer: (mended: boolean, text: string) => void,
 ): Promise<void> {
   const { host, inventory } = work;
-  const b = readBook(host, address);
+  const b = bookNow(work, address);
   if (b === null) return;
   const hang = readQuarantine(host, address);
   if (hang !== null) return answer(false, `hangs in the kernel at ${hang.path}`);
@@ -172,21 +204,25 @@ async function mend(
   const found = driftOf(host, look, b, await observe(work, address));
   if (found === null) return;
   if (found.mend === null) return answer(false, `${found.drift}: ${found.advice}`);
-  if (options.dryRun) return answer(false, `${found.drift}: would ${found.mend}`);
   const device = inventory.byAddress.get(address);
   switch (found.mend) {
     case 'forget':
+      if (options.dryRun) return answer(true, 'would be out of the books');
       removeBinding(host, address);
       return answer(true, 'is out of the books');
     case 'end-hold':
     case 'give-back': {
       // Of a book without holds nobody's is ended, and what is left is the way back.
       const owner = deadHolds(host, look, b)[0]?.owner ?? 'admin';
-      const { devices, failures } = await releaseHolds(work, owner, [{ device, binding: b }]);
+      const { devices, failures } = options.dryRun
+        ? await foreseeRelease(work, owner, [{ device, binding: b }])
+        : await releaseHolds(work, owner, [{ device, binding: b }]);
       const [failure] = failures;
       if (failure !== undefined) throw failure.error;
       const [back] = devices;
       if (back?.outcome === 'kept') return answer(false, `is not given back: ${back.reason}`);
+      if (options.dryRun)
+        return answer(true, back === undefined ? 'would be free of that hold' : 'would be given back');
       return answer(true, back === undefined ? 'is free of that hold' : (back.reason ?? 'was given back'));
     }
     case 'rebind': {
@@ -194,6 +230,10 @@ async function mend(
       const [hold = ADMIN] = b.holds;
       const plan = await planBind(work, [{ device, wanted: b.after?.driver ?? null }], hold.owner, options.allowed);
       refuse(plan.refusals);
+      if (options.dryRun) {
+        await checkModules(work, plan);
+        return answer(true, `would be on ${plan.devices[0]?.target.driver ?? 'VFIO'} again`);
+      }
       await executeBind(work, plan, hold);
       return answer(true, `is on ${readBook(host, address)?.after?.driver ?? 'VFIO'} again`);
     }

@@ -1,28 +1,15 @@
 /** `unbind DEV…`: back to where the books say each device was; with --to-host, to whatever host driver claims it. */
 
-import {
-  type Binding,
-  type BookChange,
-  isGuest,
-  isHoldOnly,
-  ownerText,
-  readBinding,
-  readBook,
-} from '../binding/books.ts';
-import { giveBackTogether, vfsBack } from '../binding/giveBack.ts';
+import { bindingNow } from '../binding/access.ts';
+import { type Binding, type BookChange, isGuest, isHoldOnly, ownerText, readBook } from '../binding/books.ts';
+import { hostDrivers } from '../binding/driverChoice.ts';
+import { giveBackTogether, planBack, vfsBack, type WayBack } from '../binding/giveBack.ts';
 import { byName, judge, type Refusal } from '../binding/guards.ts';
 import { keptBy, witness } from '../binding/guests.ts';
 import { observe, type Seen } from '../binding/observe.ts';
 import type { Work } from '../binding/perform.ts';
-import { asTheyAre, changing, observing, unfinished } from '../binding/session.ts';
-import {
-  type DeviceState,
-  describeState,
-  type Move,
-  recordedVfs,
-  type SriovChange,
-  sameState,
-} from '../binding/state.ts';
+import { asTheyAre, changing, foreseeing } from '../binding/session.ts';
+import { type DeviceState, describeState, type Move, recordedVfs, type SriovChange } from '../binding/state.ts';
 import { stepsOf } from '../binding/steps.ts';
 import { readUsages } from '../binding/usage.ts';
 import { refillSteps } from '../binding/vfPlan.ts';
@@ -40,8 +27,14 @@ type Way = {
   device: PciDevice;
   binding: Binding | null;
   now: Seen;
-  /** Of a PF that has VFs now, or had some when it was bound: what becomes of them. */
-  sriov: SriovChange | undefined;
+  /** Where it goes: what the books say, or without books no override and whatever host driver claims it then. */
+  target: DeviceState;
+  /** Its way back by the books; null where they have none, or where somebody has changed the device since and --to-host takes it from there. */
+  back: WayBack | null;
+  /** Why the books' way is not gone. */
+  kept: string | null;
+  /** The move, by the books or by hand; null where nothing moves. */
+  move: Move | null;
 };
 
 /**
@@ -56,39 +49,60 @@ export async function unbindDevices(
 ): Promise<UnbindResult> {
   const inventory = scanInventory(host);
   const devices = uniqueDevices(host, inventory, words);
-  const run = async (
-    work: Work,
-    recovered: string[],
-    now: readonly PciDevice[],
-    back: ReadonlySet<string>,
-  ): Promise<UnbindResult> => {
+  const asked = { addresses: devices.map((d) => d.address) };
+  const session = options.dryRun ? foreseeing : changing;
+  return session(host, inventory, asked, options, async ({ work, recovered, inventory: fresh, backAlready }) => {
     const ways: Way[] = [];
-    for (const device of now) if (toHost || !back.has(device.address)) ways.push(await wayBack(work, device, toHost));
-    const { refusals, warnings: guarded } = await judgeWays(work, ways, options);
+    for (const device of asTheyAre(fresh, devices))
+      if (toHost || !backAlready.has(device.address)) ways.push(await wayOf(work, device, toHost, options));
+    const { refusals, warnings } = await judgeWays(work, ways, options);
     const plan = planOf(work, ways, refusals);
     refuseWithPlan(plan);
-    if (!toHost) for (const way of ways) refuseForeign(way);
-    if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...guarded] };
-    const warnings = [...recovered, ...guarded];
-    const changed = (await goBack(work, ways, toHost, options, warnings)) || back.size > 0;
-    return { changed, plan: { ...plan, devices: plan.devices.map((d) => asItIs(host, d)) }, warnings };
-  };
-  const asked = { addresses: devices.map((d) => d.address) };
-  if (options.dryRun) {
-    const before = unfinished(host, asked.addresses);
-    return observing(host, options, (work) => run(work, [...before.values()], devices, new Set(before.keys())));
-  }
-  return changing(host, inventory, asked, options, ({ work, recovered, inventory: fresh, backAlready }) =>
-    run(work, recovered, asTheyAre(fresh, devices), backAlready),
-  );
+    if (!toHost) {
+      for (const way of ways) refuseForeign(way);
+      refuseKept(ways);
+    }
+    if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...warnings] };
+    await giveBackTogether(
+      work,
+      ways.flatMap((w) => w.back ?? []),
+      options.allowed,
+      byHand(
+        host,
+        ways.filter((w) => w.back === null),
+      ),
+    );
+    const changed =
+      backAlready.size > 0 || ways.some((w) => w.move !== null || (w.back === null && w.binding !== null));
+    const free = ways.filter((w) => w.move?.any_host);
+    return {
+      changed,
+      plan: { ...plan, devices: plan.devices.map((d) => asItIs(host, d)) },
+      warnings: [...recovered, ...warnings, ...unclaimed(host, free)],
+    };
+  });
 }
 
-async function wayBack(work: Work, device: PciDevice, toHost: boolean): Promise<Way> {
-  const binding = readBinding(work.host, device.address);
+async function wayOf(work: Work, device: PciDevice, toHost: boolean, { allowed }: ActionOptions): Promise<Way> {
+  const { host } = work;
+  const binding = bindingNow(work, device.address);
   const now = await observe(work, device.address);
   if (now === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
   if (binding === null && !toHost) throw notOurs(device, now);
-  return { device, binding, now, sriov: await vfsBack(work, device, binding) };
+  const byBooks = binding !== null && !(toHost && isHoldOnly(binding));
+  const back = byBooks ? await planBack(work, device, binding, allowed) : null;
+  const seen = { device, binding, now };
+  if (back !== null && back.outcome !== 'kept') return { ...seen, target: back.to, back, kept: null, move: back.move };
+  const kept = back?.reason ?? null;
+  if (!toHost) return { ...seen, target: binding?.before ?? now, back: null, kept, move: null };
+  const target = hostTarget(host, device, now);
+  return {
+    ...seen,
+    target,
+    back: null,
+    kept,
+    move: toHostMove(host, device, now, target, await vfsBack(work, device, binding)),
+  };
 }
 
 /** Which host driver claims a device is the kernel's affair: told as it is, not as it was planned. */
@@ -96,6 +110,18 @@ const asItIs = (host: Host, d: PrintedPlan['devices'][number]): PrintedPlan['dev
   ...d,
   driver_to: host.linkName(host.device(d.address, 'driver')),
 });
+
+/** Somebody has it, or has changed it since: without --to-host it stays, and with it all that was to go together. */
+function refuseKept(ways: readonly Way[]): void {
+  const kept = ways.filter((w) => w.kept !== null);
+  const [first] = kept;
+  if (first === undefined) return;
+  throw new HostdevError(
+    'HOSTDEV_IN_USE',
+    kept.map((w) => `${w.device.address} stays as it is: ${w.kept}`).join('; '),
+    { hint: `'hostdev unbind --to-host ${first.device.address}' after looking at it.` },
+  );
+}
 
 /** On VFIO before us, and in the books only for who used it. */
 function refuseForeign({ device, binding, now }: Way): void {
@@ -114,11 +140,11 @@ async function judgeWays(
   { allowed }: ActionOptions,
 ): Promise<{ refusals: Refusal[]; warnings: string[] }> {
   const { host } = work;
-  // Who has it counts for a device that would stay where it is too: it would be out of the books.
-  const moving = ways.filter((w) => w.binding?.holds.some(isGuest) || !sameState(w.now, targetOf(host, w)));
+  // Only what leaves a driver is asked about: an override alone can be taken off a device that is in use. Who has it counts all the same: it would be out of the books.
+  const moving = ways.filter((w) => w.binding?.holds.some(isGuest) || leaves(w));
   const usages = await readUsages(
     work,
-    moving.map((w) => ({ ...w.device, driver: w.now.driver })),
+    moving.map((w) => ({ ...w.device, driver: work.host.linkName(work.host.device(w.device.address, 'driver')) })),
   );
   const look = await witness(
     host,
@@ -142,12 +168,7 @@ async function judgeWays(
   return all;
 }
 
-/** Where a device goes: what the books say, or without books no override and whatever driver claims it then (foretold as the one it has, if that is the host's). */
-const targetOf = (host: Host, { device, binding, now }: Way): DeviceState =>
-  isBound(binding) ? binding.before : hostTarget(host, device, now);
-
-/** We moved it: the books know the way back. */
-const isBound = (binding: Binding | null): binding is Binding => binding !== null && !isHoldOnly(binding);
+const leaves = ({ now, target }: Way): boolean => now.driver !== null && now.driver !== target.driver;
 
 const hostTarget = (host: Host, device: PciDevice, now: DeviceState): DeviceState => ({
   driver: onHostDriver(host, device.address, now.driver) ? now.driver : null,
@@ -158,9 +179,14 @@ const hostTarget = (host: Host, device: PciDevice, now: DeviceState): DeviceStat
  * The move to a host driver; null for a device that is on one already: then it and its VFs stay as they are. Without a driver it can have no VFs; what the books
  * recorded of them does not come back this way.
  */
-function toHostMove(host: Host, { device, now, sriov }: Way): Move | null {
+function toHostMove(
+  host: Host,
+  device: PciDevice,
+  now: Seen,
+  to: DeviceState,
+  sriov: SriovChange | undefined,
+): Move | null {
   const { address } = device;
-  const to = hostTarget(host, device, now);
   if (to.driver !== null && now.override === null) return null;
   return {
     address,
@@ -170,23 +196,20 @@ function toHostMove(host: Host, { device, now, sriov }: Way): Move | null {
     to,
     override_bytes: now.overrideBytes,
     ...(to.driver === null ? { any_host: true as const } : {}),
-    ...(sriov === undefined ? {} : { sriov: { ...sriov, to: { ...sriov.to, numvfs: 0, vfs: [] } } }),
+    ...(sriov === undefined || to.driver !== null
+      ? {}
+      : { sriov: { ...sriov, to: { ...sriov.to, numvfs: 0, vfs: [] } } }),
   };
 }
 
-function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedPlan {
-  const { host } = work;
-  const moves = ways.map((w) => ({
-    address: w.device.address,
-    from: { driver: w.now.driver, override: w.now.override },
-    to: targetOf(host, w),
-    ...(isBound(w.binding) ? (w.sriov === undefined ? {} : { sriov: w.sriov }) : pickWay(toHostMove(host, w))),
-  }));
+function planOf({ host }: Work, ways: readonly Way[], refusals: Refusal[]): PrintedPlan {
+  const moves = ways.flatMap((w) => w.move ?? []);
+  const foretold = hostDrivers(host);
   return {
-    devices: moves.map((m) => ({
-      address: m.address,
-      driver_from: m.from.driver,
-      driver_to: m.to.driver,
+    devices: ways.map(({ device, now, target, move, binding }) => ({
+      address: device.address,
+      driver_from: now.driver,
+      driver_to: move?.any_host ? (driverBefore(binding) ?? foretold(device.address)) : target.driver,
       module: null,
     })),
     steps: [...stepsOf(host, moves), ...moves.flatMap((m) => refillSteps(host, m))].map(({ path, value, undo }) => ({
@@ -198,61 +221,18 @@ function planOf(work: Work, ways: readonly Way[], refusals: Refusal[]): PrintedP
   };
 }
 
-const pickWay = (move: Move | null): Pick<Move, 'any_host' | 'sriov'> => ({
-  ...(move?.any_host ? { any_host: true } : {}),
-  ...(move?.sriov === undefined ? {} : { sriov: move.sriov }),
-});
+/** The host driver that it was on before us, told by its name: `vfio-dev` is of the driver that it is on now. */
+const driverBefore = (binding: Binding | null): string | null =>
+  /vfio/.test(binding?.before.driver ?? '') ? null : (binding?.before.driver ?? null);
 
-/** What the books hold goes back together or not at all; with --to-host also what somebody has changed since. True when something changed. */
-async function goBack(
-  work: Work,
-  ways: readonly Way[],
-  toHost: boolean,
-  options: ActionOptions,
-  warnings: string[],
-): Promise<boolean> {
-  const { host } = work;
-  const [free, ours] = [false, true].map((is) => ways.filter((w) => isTheirs(w, toHost) !== is)) as [Way[], Way[]];
-  const back = await giveBackTogether(work, ours.flatMap(booked), options.allowed, toHostChange(host, free));
-  const kept = back.filter((b) => b.outcome === 'kept');
-  const [first] = kept;
-  if (first === undefined) {
-    warnings.push(...unclaimed(host, free));
-    return back.some((b) => b.outcome === 'given-back') || free.some((w) => changes(host, w));
-  }
-  if (!toHost)
-    throw new HostdevError('HOSTDEV_IN_USE', kept.map((k) => `${k.address} stays as it is: ${k.reason}`).join('; '), {
-      hint: `'hostdev unbind --to-host ${first.address}' after looking at it.`,
-    });
-  // What has its way back in the books takes it all the same.
-  const drifted = new Set(kept.map((k) => k.address));
-  const [others, astray] = [false, true].map((is) => ours.filter((w) => drifted.has(w.device.address) === is)) as [
-    Way[],
-    Way[],
-  ];
-  const byHand = [...free, ...astray];
-  await giveBackTogether(work, others.flatMap(booked), options.allowed, toHostChange(host, byHand));
-  warnings.push(...unclaimed(host, byHand));
-  return ways.some((w) => changes(host, w));
-}
-
-const booked = ({ device, binding }: Way): { device: PciDevice; binding: Binding }[] =>
-  binding === null ? [] : [{ device, binding }];
-
-/** No way back is in the books: never bound by us, or on VFIO before. */
-const isTheirs = ({ binding }: Way, toHost: boolean): boolean => binding === null || (toHost && isHoldOnly(binding));
-
-const changes = (host: Host, w: Way): boolean => w.binding !== null || toHostMove(host, w) !== null;
-
-/** Never bound by us, or changed by somebody since: the override goes, the kernel matches anew, with the module that its modalias names. */
-function toHostChange(host: Host, ways: readonly Way[]): { devices: Move[]; books: BookChange[] } {
-  const moves = ways.map((w) => ({ address: w.device.address, move: toHostMove(host, w) }));
-  const out = moves.flatMap(({ address, move }) => [
-    address,
+/** Never bound by us, or changed by somebody since: the override goes, the kernel matches anew, with the module that its modalias names; and they are out of the books. */
+function byHand(host: Host, ways: readonly Way[]): { devices: Move[]; books: BookChange[] } {
+  const out = ways.flatMap(({ device, move }) => [
+    device.address,
     ...recordedVfs(move?.sriov?.from).map((vf) => vf.address),
   ]);
   return {
-    devices: moves.flatMap(({ move }) => move ?? []),
+    devices: ways.flatMap(({ move }) => move ?? []),
     books: out.map((address) => ({ address, before: readBook(host, address), after: null })),
   };
 }

@@ -5,8 +5,8 @@ import { goingText, switchedRepresentors } from '../binding/guards/network.ts';
 import type { Refusal } from '../binding/guards.ts';
 import { vfRefusals } from '../binding/leave.ts';
 import type { Work } from '../binding/perform.ts';
-import { changing, observing } from '../binding/session.ts';
-import type { Move } from '../binding/state.ts';
+import { changing, foreseeing } from '../binding/session.ts';
+import { type Move, recordedVfs } from '../binding/state.ts';
 import { stepsOf } from '../binding/steps.ts';
 import { runChange } from '../binding/transaction.ts';
 import { booksOfGoing, type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
@@ -84,8 +84,8 @@ export async function createVfs(
     });
     return { changed: true, plan, vfs: listed(host, scanInventory(host), address), warnings };
   };
-  if (options.dryRun) return observing(host, options, (work) => run(work, first, []));
-  return changing(host, first, { addresses: [address] }, options, ({ work, inventory, recovered }) =>
+  const session = options.dryRun ? foreseeing : changing;
+  return session(host, first, { addresses: [address] }, options, ({ work, inventory, recovered }) =>
     run(work, inventory, recovered),
   );
 }
@@ -114,7 +114,7 @@ function planOf(
   refusals: Refusal[],
 ): PrintedPlan {
   if (move === null) return { devices: [], steps: [], refusals };
-  const going = inventory.devices.filter((d) => d.parent_addr === move.address);
+  const going = recordedVfs(move.sriov?.from);
   const coming = new Map(foretold.map((vf) => [vf.address, vf.target]));
   const steps = [...stepsOf(host, [move]), ...refillSteps(host, move, foretold)];
   return {

@@ -4,6 +4,17 @@ import { HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import type { Deadline, Stop } from '../store/locks.ts';
+import { type Binding, readBinding, readBook } from './books.ts';
+import type { DeviceState, SriovState } from './state.ts';
+
+/** What a dry run takes for so: the devices and books as the real run finds them, once it has put right what is unfinished. */
+export type Foreseen = {
+  states: Map<Address, DeviceState>;
+  sriov: Map<Address, SriovState>;
+  books: Map<Address, Binding | null>;
+};
+
+export const nothingForeseen = (): Foreseen => ({ states: new Map(), sriov: new Map(), books: new Map() });
 
 /** What every access works with: the helper that may hang in our place, its time, and how it is stopped. */
 export type Access = {
@@ -12,7 +23,21 @@ export type Access = {
   deadline: Deadline;
   /** Set on Ctrl-C or SIGTERM, and when whoever asked is gone: a transaction stops before its next write and undoes. */
   signal?: Stop;
+  /** Of a dry run only. */
+  foreseen?: Foreseen;
 };
+
+/** {@link readBook}, as it will be then in a dry run. Raises HOSTDEV_STORE_CORRUPT. */
+export function bookNow({ host, foreseen }: Pick<Access, 'host' | 'foreseen'>, address: Address): Binding | null {
+  const then = foreseen?.books.get(address);
+  return then === undefined ? readBook(host, address) : then;
+}
+
+/** {@link readBinding}, as it will be then in a dry run. Raises HOSTDEV_STORE_CORRUPT. */
+export function bindingNow({ host, foreseen }: Pick<Access, 'host' | 'foreseen'>, address: Address): Binding | null {
+  const then = foreseen?.books.get(address);
+  return then === undefined ? readBinding(host, address) : then;
+}
 
 /** An access that has not come back. The books remember the helper that is at it (quarantine.ts). */
 export type NoAnswer = { address: Address; path: string; helper: string | null };

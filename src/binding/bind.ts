@@ -5,6 +5,7 @@ import type { Address } from '../pci/address.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { functionsAbove } from '../pci/path.ts';
 import { vendorVfio } from '../pci/vendorVfio.ts';
+import { bindingNow } from './access.ts';
 import {
   applyBooks,
   type Binding,
@@ -13,7 +14,6 @@ import {
   isGuest,
   newBinding,
   ownerText,
-  readBinding,
   readBook,
   withHold,
   withoutHolds,
@@ -23,7 +23,7 @@ import { vendorVfioUses } from './guards/vendorVfio.ts';
 import { byName, firm, type Guard, judge, type Layer, type Refusal } from './guards.ts';
 import { deadHolds, type Witness, witness } from './guests.ts';
 import type { Lifted } from './journal.ts';
-import { type DriverModule, loadedDriver } from './modules.ts';
+import { type DriverModule, loadedDriver, refuseUnloadable } from './modules.ts';
 import { observe } from './observe.ts';
 import type { Work } from './perform.ts';
 import { type DeviceState, type Move, recordedVfs } from './state.ts';
@@ -77,13 +77,13 @@ export async function planBind(
   for (const { device, wanted } of requests) {
     const own = vendorVfio(host, device);
     if (own?.ready && (wanted ?? own.driver) === own.driver && !allowedFor.get(device.address)?.has('vendor-vfio')) {
-      staysWhereItIs(host, device, plan);
+      staysWhereItIs(work, device, plan);
       continue;
     }
     const target = chooseDriver(host, device, wanted, readLists);
     const seen = await observe(work, device.address);
     if (seen === null) throw new HostdevError('HOSTDEV_DEVICE_ABSENT', `${device.address} went away`);
-    const binding = readBinding(host, device.address);
+    const binding = bindingNow(work, device.address);
     if (seen.driver === target.driver && !isOverridden(binding, seen)) {
       if (binding !== null) plan.adopted.push(binding);
       continue;
@@ -100,7 +100,8 @@ export async function planBind(
   }
   const usages = await readUsages(
     work,
-    plan.devices.map((d) => d.device),
+    // What it is used for is of now, whatever an unfinished change makes of it first.
+    plan.devices.map((d) => ({ ...d.device, driver: host.linkName(host.device(d.device.address, 'driver')) })),
   );
   const look = await witness(
     host,
@@ -125,9 +126,10 @@ export async function planBind(
 }
 
 /** It is for guests where it is, by its own driver. */
-function staysWhereItIs(host: Host, device: PciDevice, plan: BindPlan): void {
+function staysWhereItIs(work: Work, device: PciDevice, plan: BindPlan): void {
+  const { host } = work;
   const { address, driver } = device;
-  const binding = readBinding(host, address);
+  const binding = bindingNow(work, address);
   if (binding !== null) plan.adopted.push(binding);
   plan.warnings.push(
     `${address} stays on ${driver}, its own driver and VFIO provider: guests take it with managed='no'`,
@@ -178,6 +180,11 @@ function once(read: () => ModuleLists): () => ModuleLists {
     lists ??= read();
     return lists;
   };
+}
+
+/** What {@link executeBind} would raise before it has written anything: HOSTDEV_MODULE, HOSTDEV_TIMEOUT. For a dry run. */
+export async function checkModules(work: Work, plan: BindPlan): Promise<void> {
+  for (const { target } of plan.devices) await refuseUnloadable(work.host, target, work.deadline);
 }
 
 /** The steps of a plan, as they would be written. */

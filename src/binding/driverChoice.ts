@@ -1,9 +1,10 @@
 /** Which VFIO driver a device gets: the one named by hand, else the kernel's best variant driver for it, else vfio-pci. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import type { Address } from '../pci/address.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { type DriverModule, namedDriver } from './modules.ts';
-import { chooseVariant } from './variant.ts';
+import { chooseVariant, hostModules } from './variant.ts';
 
 /** libvirt reads at most 8 MiB of modules.alias (virpci.c); a kernel with every driver there is has about 1.5 MB. */
 const MAX_ALIAS_BYTES = 8 * 1024 * 1024;
@@ -70,4 +71,28 @@ export function chooseDriver(
   throw new HostdevError('HOSTDEV_USAGE', `${wanted} is no VFIO driver: no guest gets a device that is on it`, {
     hint: "Name vfio-pci or a variant driver (their names have 'vfio' in them), or none for the kernel's best.",
   });
+}
+
+/**
+ * The host driver that will claim a device when nothing is in its override, as modules.alias foretells it: by device, null where it names none or several, since which of
+ * those comes first is the kernel's affair. Raises nothing: without the list nothing is foretold.
+ */
+export function hostDrivers(host: Host): (address: Address) => string | null {
+  let lists: ModuleLists | null | undefined;
+  return (address) => {
+    const modalias = host.read(host.device(address, 'modalias'));
+    if (modalias === null) return null;
+    lists ??= quietly(() => readModuleLists(host));
+    const modules = lists == null ? [] : hostModules(modalias, lists.alias, lists.builtin);
+    const [module, ...others] = modules;
+    return module === undefined || others.length > 0 ? null : namedDriver(host, module).driver;
+  };
+}
+
+function quietly<T>(read: () => T): T | null {
+  try {
+    return read();
+  } catch {
+    return null;
+  }
 }

@@ -54,7 +54,7 @@ export type Returned = {
 };
 
 /** What is to be done for one device: a move, or an outcome that needs none. */
-type WayBack = Returned & { binding: Binding; move: Move | null };
+export type WayBack = Returned & { binding: Binding; move: Move | null };
 
 const returned = ({ address, outcome, reason, to }: WayBack): Returned => ({ address, outcome, reason, to });
 
@@ -62,24 +62,49 @@ const returned = ({ address, outcome, reason, to }: WayBack): Returned => ({ add
 export type Returning = { device: PciDevice | undefined; binding: Binding };
 
 /**
- * Gives several devices back as one transaction: if one cannot go, none does, and what is `kept` says why. `lifted` are the guards that an admin allows: with in-use
- * the kernel asks the holder to let go and waits for it, until our deadline; with vfs the idle VFs go that a PF has on VFIO. `also` goes with them. Raises what {@link runChange} raises.
+ * Gives devices back as one transaction by their ways, none of which is `kept`. `lifted` are the guards that an admin allows: with in-use the kernel asks the holder to
+ * let go and waits for it, until our deadline; with vfs the idle VFs go that a PF has on VFIO. `also` goes with them. Raises what {@link runChange} raises.
  */
 export async function giveBackTogether(
   work: Work,
-  list: readonly Returning[],
+  ways: readonly WayBack[],
   lifted: ReadonlySet<Guard>,
   also: Pick<Change, 'devices' | 'books'> = { devices: [], books: [] },
-): Promise<Returned[]> {
-  const ways: WayBack[] = [];
-  for (const { device, binding } of list) ways.push(await wayBack(work, device, binding, lifted));
-  if (ways.some((w) => w.outcome === 'kept')) return ways.map(returned);
+): Promise<void> {
   const devices = [...ways.flatMap((w) => w.move ?? []), ...also.devices];
   const books = [...ways.flatMap((w) => booksBack(work.host, w)), ...also.books];
   const permit = { layer: 'unbind' as const, lifts: () => byName(lifted) };
   if (devices.length > 0) await runChange({ ...work, permit }, { kind: 'give-back', owner: 'admin', devices, books });
   else applyBooks(work.host, books, 'after');
-  return ways.map(returned);
+}
+
+/** What a release comes to before anything moves. */
+export type ReleasePlan = { ways: WayBack[]; books: BookChange[]; failures: { address: Address; error: unknown }[] };
+
+/** Plans the end of `owner`'s holds: a device that nobody else holds goes back, each for itself. What could not even be looked at is in `failures`. */
+export async function planRelease(work: Work, owner: Owner, list: readonly Returning[]): Promise<ReleasePlan> {
+  const { host } = work;
+  const plan: ReleasePlan = { ways: [], books: [], failures: [] };
+  for (const { device, binding } of list) {
+    const { address } = binding;
+    const rest = withoutHolds(binding, new Set([owner]), 'its return was begun');
+    let way: WayBack | null = null;
+    try {
+      if (rest.holds.length === 0) way = await planBack(work, device, binding, new Set());
+    } catch (error) {
+      // It hangs, or cannot be read: in the books without its hold, for the next who tries.
+      plan.failures.push({ address, error });
+      plan.books.push({ address, before: binding, after: { ...rest, note: (error as Error).message } });
+      continue;
+    }
+    if (way === null) plan.books.push({ address, before: binding, after: rest });
+    else {
+      plan.ways.push(way);
+      if (way.outcome === 'kept') plan.books.push({ address, before: binding, after: { ...rest, note: way.reason } });
+      else plan.books.push(...booksBack(host, way));
+    }
+  }
+  return plan;
 }
 
 /**
@@ -92,33 +117,9 @@ export async function releaseHolds(
   list: readonly Returning[],
 ): Promise<{ devices: Returned[]; failures: { address: Address; error: unknown }[] }> {
   const { host } = work;
-  const ways: WayBack[] = [];
-  const books: BookChange[] = [];
-  const outcome: { devices: Returned[]; failures: { address: Address; error: unknown }[] } = {
-    devices: [],
-    failures: [],
-  };
-  for (const { device, binding } of list) {
-    const rest = withoutHolds(binding, new Set([owner]), 'its return was begun');
-    let way: WayBack | null = null;
-    try {
-      if (rest.holds.length === 0) way = await wayBack(work, device, binding, new Set());
-    } catch (error) {
-      // It hangs, or cannot be read: in the books without its hold, for the next who tries.
-      outcome.failures.push({ address: binding.address, error });
-      books.push({ address: binding.address, before: binding, after: { ...rest, note: (error as Error).message } });
-      continue;
-    }
-    if (way === null) books.push({ address: binding.address, before: binding, after: rest });
-    else {
-      ways.push(way);
-      if (way.outcome === 'kept')
-        books.push({ address: binding.address, before: binding, after: { ...rest, note: way.reason } });
-      else books.push(...booksBack(host, way));
-    }
-  }
+  const { ways, books, failures } = await planRelease(work, owner, list);
   const devices = ways.flatMap((w) => w.move ?? []);
-  outcome.devices = ways.map(returned);
+  const outcome = { devices: ways.map(returned), failures };
   if (devices.length === 0 && books.length <= 1) {
     applyBooks(host, books, 'after');
     return outcome;
@@ -197,7 +198,8 @@ function undoFailed(
   );
 }
 
-async function wayBack(
+/** How a device goes back to what its book says, or why it does not. Raises what observing it raises. */
+export async function planBack(
   work: Work,
   device: PciDevice | undefined,
   binding: Binding,

@@ -51,14 +51,41 @@ export async function loadedDriver(host: Host, wanted: DriverModule, deadline: D
   if (driver !== null) return { driver, module: wanted.module, loaded: true };
   if (host.list(host.module(wanted.module)) !== null) {
     throw new HostdevError('HOSTDEV_MODULE', `The module ${wanted.module} has no PCI driver in it`, {
-      hint: 'Name another driver with --driver.',
+      hint: 'Name another VFIO driver.',
     });
   }
-  // modprobe -b says nothing and succeeds for a blacklisted module.
-  throw new HostdevError('HOSTDEV_MODULE', `modprobe did not load ${wanted.module}: it is blacklisted`, {
-    hint: `Look for it: grep -rw ${wanted.module} /etc/modprobe.d /run/modprobe.d /usr/lib/modprobe.d`,
-  });
+  throw blacklisted(wanted.module);
 }
+
+/** modprobe -b says nothing and succeeds for a blacklisted module. */
+const blacklisted = (module: string): HostdevError =>
+  new HostdevError('HOSTDEV_MODULE', `modprobe did not load ${module}: it is blacklisted`, {
+    hint: `Look for it: grep -rw ${module} /etc/modprobe.d /run/modprobe.d /usr/lib/modprobe.d`,
+  });
+
+/**
+ * Raises what {@link loadedDriver} would, without loading anything: `modprobe -n -v` (kmod) prints what it would do, and nothing for a blacklisted module. That the module
+ * has no PCI driver in it shows only once it is loaded.
+ */
+export async function refuseUnloadable(host: Host, wanted: DriverModule, deadline: Deadline): Promise<void> {
+  if (wanted.loaded || wanted.module === null || host.native.loadModule) return;
+  refuseOffHost(host, wanted.module);
+  const { code, text, printed } = await modprobe(['-n', '-v', '-b'], wanted.module, deadline);
+  if (code !== 0) throw notLoaded(wanted.module, text);
+  if (printed === '') throw blacklisted(wanted.module);
+}
+
+function refuseOffHost(host: Host, module: string): void {
+  if (host.isReal) return;
+  throw new HostdevError(
+    'HOSTDEV_MODULE',
+    `The module ${module} is not loaded below ${host.root}, and modules are loaded on the real root only`,
+    { hint: 'Have it there before, or name another VFIO driver.' },
+  );
+}
+
+const notLoaded = (module: string, text: string): HostdevError =>
+  new HostdevError('HOSTDEV_MODULE', `modprobe ${module} failed: ${text}`);
 
 /** Loads a module (name or modalias text) by modprobe with the blacklist in force, as libvirt does. Never through a shell. */
 async function loadModule(host: Host, module: string, deadline: Deadline): Promise<void> {
@@ -66,17 +93,9 @@ async function loadModule(host: Host, module: string, deadline: Deadline): Promi
     host.native.loadModule(module);
     return;
   }
-  if (!host.isReal) {
-    throw new HostdevError(
-      'HOSTDEV_MODULE',
-      `The module ${module} is not loaded below ${host.root}, and modules are loaded on the real root only`,
-      {
-        hint: 'Name a driver that is there with --driver.',
-      },
-    );
-  }
-  const { code, text } = await modprobe(module, deadline);
-  if (code !== 0) throw new HostdevError('HOSTDEV_MODULE', `modprobe ${module} failed: ${text}`);
+  refuseOffHost(host, module);
+  const { code, text } = await modprobe(['-b'], module, deadline);
+  if (code !== 0) throw notLoaded(module, text);
 }
 
 /** Loads whatever module claims a device by its modalias, for the way back to a host driver; failure is no error: the probe tells. */
@@ -84,28 +103,37 @@ export async function loadHostModule(host: Host, modalias: string, deadline: Dea
   if (!/^pci:v[0-9A-F]{8}d[0-9A-F]{8}sv[0-9A-F]{8}sd[0-9A-F]{8}bc[0-9A-F]{2}sc[0-9A-F]{2}i[0-9A-F]{2}$/.test(modalias))
     return;
   if (host.native.loadModule) host.native.loadModule(modalias);
-  else if (host.isReal) await modprobe(modalias, deadline);
+  else if (host.isReal) await modprobe(['-b'], modalias, deadline);
 }
 
 const MODPROBE_PATH = '/usr/sbin:/sbin:/usr/bin:/bin';
 
 /** A module's init probes devices and so may hang like a bind: past the deadline it is left to its fate. */
-async function modprobe(module: string, deadline: Deadline): Promise<{ code: number | null; text: string }> {
+async function modprobe(
+  flags: readonly string[],
+  module: string,
+  deadline: Deadline,
+): Promise<{ code: number | null; text: string; printed: string }> {
   const { spawn } = await import('node:child_process');
   return new Promise((resolve, reject) => {
-    const child = spawn('modprobe', ['-b', '--', module], {
-      stdio: ['ignore', 'ignore', 'pipe'],
+    const child = spawn('modprobe', [...flags, '--', module], {
+      stdio: ['ignore', 'pipe', 'pipe'],
       env: { PATH: MODPROBE_PATH, LC_ALL: 'C' },
     });
     let text = '';
+    let printed = '';
     const timer = setTimeout(() => {
       child.kill();
+      child.stdout.destroy();
       child.stderr.destroy();
       child.unref();
       reject(new HostdevError('HOSTDEV_TIMEOUT', `modprobe ${module} did not end before the deadline`));
     }, deadline.left);
     child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
       text = (text + chunk).slice(-1000);
+    });
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      printed = (printed + chunk).slice(0, 1000);
     });
     child.on('error', (e) => {
       clearTimeout(timer);
@@ -118,7 +146,7 @@ async function modprobe(module: string, deadline: Deadline): Promise<{ code: num
     });
     child.on('close', (code) => {
       clearTimeout(timer);
-      resolve({ code, text: text.trim().split('\n').at(-1) ?? '' });
+      resolve({ code, text: text.trim().split('\n').at(-1) ?? '', printed: printed.trim() });
     });
   });
 }

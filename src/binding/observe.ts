@@ -9,21 +9,18 @@ import { type Inventory, type PciDevice, printable, scanInventory } from '../pci
 import { vfLinks } from '../pci/vfLinks.ts';
 import { type Access, accessError, noAnswer, readAttribute } from './access.ts';
 import { quarantine, readQuarantine, stuckError } from './quarantine.ts';
-import { type DeviceState, MAX_VFS, type SriovState, type VfState } from './state.ts';
+import { type DeviceState, MAX_VFS, recordedVfs, type SriovState, type VfState } from './state.ts';
 import { usesNow } from './usage.ts';
 
 export type Seen = DeviceState & { overrideBytes: string };
 
-/** What is observed of a device now; null when the device itself is gone. `overrideBytes` is the attribute as read. */
+/** What is observed of a device now, or in a dry run of it then; null when the device itself is gone. `overrideBytes` is the attribute as read. */
 export async function observe(work: Access, address: Address): Promise<Seen | null> {
   const { host } = work;
   try {
     const overrideBytes = await readLocked(work, address, host.device(address, 'driver_override'));
-    return {
-      driver: host.linkName(host.device(address, 'driver')),
-      override: parseOverride(overrideBytes),
-      overrideBytes,
-    };
+    const now = { driver: host.linkName(host.device(address, 'driver')), override: parseOverride(overrideBytes) };
+    return { ...now, ...work.foreseen?.states.get(address), overrideBytes };
   } catch (e) {
     if (isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO') && host.list(host.device(address)) === null) return null;
     throw accessError(address, `Failed to read driver_override of ${address}`, e);
@@ -83,13 +80,14 @@ export async function observeSriov(work: Access, pf: Address): Promise<SeenSriov
   const found = await Promise.all(
     vfLinks(host, pf).map(async (address) => ({ address, now: await observe(work, address) })),
   );
-  const vfs = found.flatMap(({ address, now }) =>
+  const now = found.flatMap(({ address, now }) =>
     now === null ? [] : [{ address, driver: now.driver, override: now.override }],
   );
+  const then = work.foreseen?.sriov.get(pf);
   return {
-    numvfs: count(host, pf, bytes),
-    autoprobe: autoprobe === null ? null : autoprobe === '1',
-    vfs,
+    numvfs: then?.numvfs ?? count(host, pf, bytes),
+    autoprobe: then?.autoprobe ?? (autoprobe === null ? null : autoprobe === '1'),
+    vfs: then === undefined ? now : recordedVfs(then),
     numvfs_bytes: bytes,
     autoprobe_bytes: autoprobe === null ? null : `${autoprobe}\n`,
   };

@@ -8,6 +8,7 @@ import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { groupNow } from '../pci/vfLinks.ts';
 import { type BadFile, badFile } from '../store/files.ts';
+import type { Foreseen } from './access.ts';
 import { applyBooks, isGuest, isSameDevice, readBook, removeBinding } from './books.ts';
 import { isOfThisBoot } from './boot.ts';
 import { finishRelease } from './giveBack.ts';
@@ -25,7 +26,7 @@ import { observe } from './observe.ts';
 import type { Work } from './perform.ts';
 import { endQuarantine, readQuarantine, stuckError } from './quarantine.ts';
 import { type End, goalOf, isThere, settle } from './settle.ts';
-import { describeState, type Move } from './state.ts';
+import { type DeviceState, describeState, type Move } from './state.ts';
 import { emptySteps } from './steps.ts';
 import { booksAt, leftOver } from './transaction.ts';
 
@@ -82,32 +83,37 @@ function notUnderstood(entry: JournalEntry, { file, why, addresses }: BadFile): 
   return { done: [], kept: [{ entry: entry.id, address, reason: `${file} ${why}`, by: 'failure' }] };
 }
 
-async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction): Promise<Recovered> {
+/** What is to become of an entry; nothing has changed yet. */
+type Decision =
+  | { act: 'forget' }
+  | { act: 'keep'; kept: Kept[] }
+  /** Its devices are where they were going: only the books are left. */
+  | { act: 'books' }
+  | {
+      act: 'settle';
+      end: End;
+      /** What moves, what hangs, what is gone, and what is where it is to be already. */
+      moves: Move[];
+      stuck: Move[];
+      gone: ReadonlySet<Move>;
+      there: ReadonlySet<Address>;
+    };
+
+const kept = (entry: JournalEntry, address: Address, reason: string, by: Kept['by']): Kept => ({
+  entry: entry.id,
+  address,
+  reason,
+  by,
+});
+
+async function decide(work: Work, found: JournalEntry, asked?: Direction): Promise<Decision> {
   const { host } = work;
-  const done = (address: Address | null, text: string): Done => ({ entry: found.id, address, text });
-  const after = `after an interrupted ${found.kind} (${found.id})`;
-  if (!isOfThisBoot(host, found.boot)) {
-    removeJournal(host, found.id);
-    return { done: [done(null, `forgot ${found.id}: it is of an earlier boot`)], kept: [] };
-  }
+  if (!isOfThisBoot(host, found.boot)) return { act: 'forget' };
   // What is in the books under these addresses is replaced: it must be ours to replace.
   for (const { address } of found.books) readBook(host, address);
-  const kept = (address: Address, reason: string, by: Kept['by']): Kept => ({ entry: found.id, address, reason, by });
   const denied = found.devices.flatMap((m) => deniedGroup(work, m) ?? []);
-  if (denied.length > 0)
-    return keep(
-      work,
-      found,
-      denied.map((d) => kept(d.address, d.reason, 'failure')),
-    );
-  if (found.mark === 'done') {
-    applyBooks(host, found.books, 'after');
-    removeJournal(host, found.id);
-    return {
-      done: found.devices.map((m) => done(m.address, `${m.address} is on ${describeState(m.to)} ${after}`)),
-      kept: [],
-    };
-  }
+  if (denied.length > 0) return { act: 'keep', kept: denied.map((d) => kept(found, d.address, d.reason, 'failure')) };
+  if (found.mark === 'done') return { act: 'books' };
   const end: End =
     found.mark === null
       ? (asked ?? (found.kind === 'bind' ? 'undo' : 'resume')) === 'undo'
@@ -120,14 +126,32 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
   const rest = found.devices.filter((m) => !stuck.includes(m));
   const gone = new Set(rest.filter((m) => isGone(work, m)));
   const moves = rest.filter((m) => !gone.has(m));
-  const permitted: Work = { ...work, permit: permitOf(found.lifted) };
-  const { refused, there } = await lookAhead(permitted, moves, end);
+  const { refused, there } = await lookAhead(permitted(work, found), moves, end);
   if (refused.size > 0)
-    return keep(
-      work,
-      found,
-      [...refused].map(([address, e]) => kept(address, reasonsOf(address, e), 'guard')),
-    );
+    return {
+      act: 'keep',
+      kept: [...refused].map(([address, e]) => kept(found, address, reasonsOf(address, e), 'guard')),
+    };
+  return { act: 'settle', end, moves, stuck, gone, there };
+}
+
+const permitted = (work: Work, { lifted }: JournalEntry): Work => ({ ...work, permit: permitOf(lifted) });
+
+async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction): Promise<Recovered> {
+  const { host } = work;
+  const decision = await decide(work, found, asked);
+  const tell = tellerOf(found, 'is');
+  if (decision.act === 'keep') return keep(work, found, decision.kept);
+  if (decision.act === 'forget') {
+    removeJournal(host, found.id);
+    return { done: [tell.forgotten()], kept: [] };
+  }
+  if (decision.act === 'books') {
+    applyBooks(host, found.books, 'after');
+    removeJournal(host, found.id);
+    return { done: found.devices.map((m) => tell.there(m, m.to)), kept: [] };
+  }
+  const { end, moves, stuck, gone, there } = decision;
   for (const m of found.devices) if (!stuck.includes(m)) endQuarantine(host, m.address);
   const entry: JournalEntry = {
     ...found,
@@ -142,27 +166,93 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
   if (found.mark === null && moving) writeJournal(host, whole);
   const isRelease = entry.kind === 'give-back' && isGuest(entry) && end === 'to';
   const failures = isRelease
-    ? await finishRelease(permitted, whole, waiting)
-    : await finish(permitted, whole, end, { waiting, there });
+    ? await finishRelease(permitted(work, found), whole, waiting)
+    : await finish(permitted(work, found), whole, end, { waiting, there });
   for (const m of gone) forgetBook(host, m.address);
   const left = [
-    ...[...waiting].map(([address, e]) => kept(address, e.message, 'stuck')),
+    ...[...waiting].map(([address, e]) => kept(found, address, e.message, 'stuck')),
     ...moves.flatMap((m) =>
-      failures.has(m.address) ? [kept(m.address, (failures.get(m.address) as Error).message, 'failure')] : [],
+      failures.has(m.address) ? [kept(found, m.address, (failures.get(m.address) as Error).message, 'failure')] : [],
     ),
   ];
   return {
     done: [
-      ...[...gone].map((m) =>
-        done(m.address, `${m.address} is gone; forgot what an interrupted ${found.kind} (${found.id}) left of it`),
-      ),
-      ...moves
-        .filter((m) => !failures.has(m.address))
-        .map((m) =>
-          done(m.address, `${m.address} is on ${describeState(stateAt(work, m, end))}${vfText(m, end)} ${after}`),
-        ),
+      ...[...gone].map(tell.gone),
+      ...moves.filter((m) => !failures.has(m.address)).map((m) => tell.there(m, stateAt(work, m, end), end)),
     ],
     kept: left,
+  };
+}
+
+/**
+ * What {@link recover} would do, without doing it, as far as that is known before the kernel is asked; `foreseen` is told of it. Takes no locks: what another hostdev is
+ * at work on looks unfinished.
+ */
+export async function foresee(
+  work: Work,
+  foreseen: Foreseen,
+  entries: readonly JournalEntry[],
+  bad: readonly BadFile[],
+  asked?: Direction,
+): Promise<Recovery> {
+  const recovery: Recovery = { done: [], kept: [], held: new Map() };
+  const hold = (addresses: Iterable<Address>, { id }: JournalEntry): void => {
+    for (const a of addresses) recovery.held.set(a, id);
+  };
+  for (const entry of entries) {
+    const names = namedBy(entry);
+    const unclear = bad.find((b) => b.addresses.some((a) => names.has(a)));
+    const decision: Decision =
+      unclear === undefined
+        ? await decide(work, entry, asked).catch((e: unknown) => ({
+            act: 'keep' as const,
+            kept: notUnderstood(entry, badFile(e)).kept,
+          }))
+        : { act: 'keep', kept: notUnderstood(entry, unclear).kept };
+    const tell = tellerOf(entry, 'would be');
+    switch (decision.act) {
+      case 'keep':
+        recovery.kept.push(...decision.kept);
+        hold(names, entry);
+        break;
+      case 'forget':
+        recovery.done.push(tell.forgotten());
+        break;
+      case 'books':
+        recovery.done.push(...entry.devices.map((m) => tell.there(m, m.to)));
+        for (const b of entry.books) foreseen.books.set(b.address, b.after);
+        break;
+      case 'settle': {
+        const { end, moves, stuck, gone } = decision;
+        const waiting = new Set(stuck.map((m) => m.address));
+        recovery.done.push(...[...gone].map(tell.gone), ...moves.map((m) => tell.there(m, m[end], end)));
+        recovery.kept.push(...stuck.map((m) => kept(entry, m.address, stuckNow(work, m.address).message, 'stuck')));
+        if (waiting.size > 0) hold(namedBy(remainder(entry, waiting)), entry);
+        for (const m of moves) {
+          foreseen.states.set(m.address, m[end]);
+          if (m.sriov !== undefined) foreseen.sriov.set(m.address, m.sriov[end]);
+        }
+        for (const b of entry.books)
+          if (!recovery.held.has(b.address)) foreseen.books.set(b.address, end === 'from' ? b.before : b.after);
+      }
+    }
+  }
+  return recovery;
+}
+
+/** The lines of an entry's devices, of what is done and of what would be. */
+function tellerOf(entry: JournalEntry, is: 'is' | 'would be') {
+  const after = `an interrupted ${entry.kind} (${entry.id})`;
+  const forgot = is === 'is' ? 'forgot' : 'would forget';
+  const done = (address: Address | null, text: string): Done => ({ entry: entry.id, address, text });
+  return {
+    forgotten: (): Done => done(null, `${forgot} ${entry.id}: it is of an earlier boot`),
+    gone: (m: Move): Done => done(m.address, `${m.address} is gone; ${forgot} what ${after} left of it`),
+    there: (m: Move, state: DeviceState, end?: End): Done =>
+      done(
+        m.address,
+        `${m.address} ${is} on ${describeState(state)}${end === undefined ? '' : vfText(m, end)} after ${after}`,
+      ),
   };
 }
 

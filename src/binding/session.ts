@@ -9,13 +9,14 @@ import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
 import { type BadFile, sweepLitter } from '../store/files.ts';
 import { Deadline, type LockName, type Stop, takeLocks } from '../store/locks.ts';
-import { ownerText, readBinding, readBook, readBooks } from './books.ts';
-import { releaseHolds } from './giveBack.ts';
+import { bindingNow, bookNow, type Foreseen, nothingForeseen } from './access.ts';
+import { type Binding, type Hold, ownerText, readBook, readBooks } from './books.ts';
+import { planRelease, type ReleasePlan, type Returned, type Returning, releaseHolds } from './giveBack.ts';
 import { deadHolds, witness } from './guests.ts';
 import { type JournalEntry, namedBy, readEntry, readJournal } from './journal.ts';
 import { NO_ALLOWANCE } from './leave.ts';
 import type { Work } from './perform.ts';
-import { type Done, type Kept, type Recovery, recover } from './recover.ts';
+import { type Done, foresee, type Kept, type Recovery, recover } from './recover.ts';
 
 export type SessionOptions = {
   /** Time for everything, waits for locks included, in ms. */
@@ -113,43 +114,77 @@ export async function changing<T>(
   body: (session: Session) => Promise<T>,
 ): Promise<T> {
   return working(host, options, inventory, async (work) => {
-    const locked = await lockDevices(work, asked.addresses, () => scanInventory(host));
+    const scan = () => scanInventory(host);
+    const locked = await lockDevices(work, asked.addresses, scan);
     try {
       work.inventory = locked.inventory;
-      const unread = asked.addresses.filter((a) => unreadOf(locked.inventory, a) !== null);
-      if (asked.tolerant !== true) {
-        refuseUnread(locked.inventory, unread);
-        refuseBad(locked.inventory, asked.addresses, locked.bad);
-      }
-      const named = new Set([...locked.bad.flatMap((b) => b.addresses), ...unread]);
-      const known = { ...asked, addresses: asked.addresses.filter((a) => !named.has(a)) };
-      const scan = () => scanInventory(host);
-      const { done, kept, held } = await putRight(work, locked.entries, locked.bad, known, scan);
-      const touched = new Set([...locked.entries.flatMap((e) => [...namedBy(e)]), ...done.map((d) => d.address)]);
-      const mine = new Set(asked.addresses);
-      const entries = new Set([...held].flatMap(([a, id]) => (isOf(work.inventory, mine, a) ? [id] : [])));
-      const concerned = kept.filter((k) => entries.has(k.entry));
-      if (asked.tolerant !== true) refuseKept(concerned);
-      const others = kept.filter((k) => !concerned.includes(k));
-      const recovered = [
-        ...done.map((d) => d.text),
-        ...others.map((k) => `left in the journal (${k.entry}): ${k.address}: ${k.reason}`),
-        ...locked.bad.map(badFileText),
-        ...unread.map((a) => `${unreadOf(locked.inventory, a)}: left alone`),
-      ];
-      if (done.length > 0) work.inventory = scan();
-      return await body({
-        work,
-        inventory: work.inventory,
-        recovered,
-        kept: concerned,
-        held: new Set([...held.keys(), ...named]),
-        backAlready: new Set(known.addresses.filter((a) => touched.has(a) && readBinding(host, a) === null)),
-      });
+      const right = (known: Asked) => putRight(work, locked.entries, locked.bad, known, scan);
+      return await body(await sessionOf(work, locked, asked, right));
     } finally {
       locked.unlock();
     }
   });
+}
+
+/**
+ * As {@link changing}, for a dry run: `body` sees the devices and books as they will be once what is unfinished was put right, and what would refuse the real run
+ * refuses it too. No lock, nothing changed, no root needed. VFs that would come back are not there, and their drivers are not known.
+ */
+export async function foreseeing<T>(
+  host: Host,
+  inventory: Inventory,
+  asked: Asked,
+  options: SessionOptions,
+  body: (session: Session) => Promise<T>,
+): Promise<T> {
+  return observing(host, options, async (looking) => {
+    const foreseen = nothingForeseen();
+    const work: Work = { ...looking, inventory, foreseen };
+    const journal = readJournal(host);
+    const { entries } = joined(inventory, asked.addresses, journal.entries);
+    const bad = [...journal.bad, ...badBooks(host, journal.bad)];
+    const right = (known: Asked) => foreseeRight(work, foreseen, entries, bad, known);
+    return body(await sessionOf(work, { inventory, entries, bad }, asked, right));
+  });
+}
+
+/** Puts what is unfinished of the devices right, by `right`, and says what has come of it. Raises as {@link changing}. */
+async function sessionOf(
+  work: Work,
+  locked: Omit<Locked, 'unlock'>,
+  asked: Asked,
+  right: (known: Asked) => Promise<Recovery>,
+): Promise<Session> {
+  const { host } = work;
+  const unread = asked.addresses.filter((a) => unreadOf(locked.inventory, a) !== null);
+  if (asked.tolerant !== true) {
+    refuseUnread(locked.inventory, unread);
+    refuseBad(locked.inventory, asked.addresses, locked.bad);
+  }
+  const named = new Set([...locked.bad.flatMap((b) => b.addresses), ...unread]);
+  const known = { ...asked, addresses: asked.addresses.filter((a) => !named.has(a)) };
+  const { done, kept, held } = await right(known);
+  const touched = new Set([...locked.entries.flatMap((e) => [...namedBy(e)]), ...done.map((d) => d.address)]);
+  const mine = new Set(asked.addresses);
+  const entries = new Set([...held].flatMap(([a, id]) => (isOf(work.inventory, mine, a) ? [id] : [])));
+  const concerned = kept.filter((k) => entries.has(k.entry));
+  if (asked.tolerant !== true) refuseKept(concerned);
+  const others = kept.filter((k) => !concerned.includes(k));
+  const recovered = [
+    ...done.map((d) => d.text),
+    ...others.map((k) => `left in the journal (${k.entry}): ${k.address}: ${k.reason}`),
+    ...locked.bad.map(badFileText),
+    ...unread.map((a) => `${unreadOf(locked.inventory, a)}: left alone`),
+  ];
+  if (done.length > 0 && work.foreseen === undefined) work.inventory = scanInventory(host);
+  return {
+    work,
+    inventory: work.inventory,
+    recovered,
+    kept: concerned,
+    held: new Set([...held.keys(), ...named]),
+    backAlready: new Set(known.addresses.filter((a) => touched.has(a) && bindingNow(work, a) === null)),
+  };
 }
 
 /** True for a device asked for, its PF, and its VFs. */
@@ -201,6 +236,20 @@ export async function putRight(
   return { ...recovery, done: [...recovery.done, ...ended] };
 }
 
+/** {@link putRight} of a dry run: `foreseen` is told what would come of it. */
+export async function foreseeRight(
+  work: Work,
+  foreseen: Foreseen,
+  entries: readonly JournalEntry[],
+  bad: readonly BadFile[],
+  { addresses, owner }: Asked,
+): Promise<Recovery> {
+  const recovery = await foresee(work, foreseen, entries, bad);
+  const barred = new Set([...recovery.held.keys(), ...bad.flatMap((b) => b.addresses)]);
+  const done = await endDeadHolds(work, addresses, barred, owner);
+  return { ...recovery, done: [...recovery.done, ...done] };
+}
+
 /** A release that could not be carried out, and a prepare whose guest never came: the devices that only such guests hold go back. */
 async function endDeadHolds(
   work: Work,
@@ -208,12 +257,13 @@ async function endDeadHolds(
   barred: ReadonlySet<Address>,
   owner: string | undefined,
 ): Promise<Done[]> {
-  const { host } = work;
+  const { host, foreseen } = work;
+  const bookOf = (a: Address): Binding | null => bookNow(work, a);
   const pfs = new Set(addresses.filter((a) => work.inventory.byAddress.get(a)?.dev_type === 'type-PF'));
   const of = (d: PciDevice): boolean => d.parent_addr !== null && pfs.has(d.parent_addr);
   const vfs = pfs.size === 0 ? [] : work.inventory.devices.filter(of).map((d) => d.address);
   const all = [...new Set([...addresses, ...vfs])].filter((a) => !barred.has(a));
-  const bindings = all.flatMap((a) => readBook(host, a) ?? []);
+  const bindings = all.flatMap((a) => bookOf(a) ?? []);
   const look = await witness(host, bindings, work.deadline.left);
   const lines: Done[] = [];
   const done = new Set<string>();
@@ -221,28 +271,41 @@ async function endDeadHolds(
     if (hold.owner === owner || done.has(hold.owner)) continue;
     done.add(hold.owner);
     const mine = bindings
-      .flatMap((b) => readBook(host, b.address) ?? [])
+      .flatMap((b) => bookOf(b.address) ?? [])
       .filter((b) => b.holds.some((h) => h.owner === hold.owner));
-    const { devices, failures } = await releaseHolds(
-      work,
-      hold.owner,
-      mine.map((binding) => ({ binding, device: work.inventory.byAddress.get(binding.address) })),
-    );
+    const list = mine.map((binding) => ({ binding, device: work.inventory.byAddress.get(binding.address) }));
+    const { devices, failures } =
+      foreseen === undefined
+        ? await releaseHolds(work, hold.owner, list)
+        : await foreseeRelease(work, hold.owner, list);
+    const is = foreseen === undefined ? 'is' : 'would be';
     for (const { address } of mine) {
       const outcome = devices.find((d) => d.address === address);
       const failure = failures.find((f) => f.address === address)?.error as Error | undefined;
       const bad = failure?.message ?? (outcome?.outcome === 'kept' ? outcome.reason : null);
-      const what =
-        bad !== null
-          ? `, but it is not given back: ${bad}`
-          : outcome?.outcome === 'given-back'
-            ? ', and it is given back'
-            : '';
-      const text = `${address}: ${ownerText(hold)} is not there any more: its hold is ended${what}`;
+      const back = outcome?.outcome === 'given-back' ? `, and it ${is} given back` : '';
+      const what = bad !== null ? `, but it ${is} not given back: ${bad}` : back;
+      const text = `${address}: ${ownerText(hold)} is not there any more: its hold ${is} ended${what}`;
       lines.push({ entry: null, address, text });
     }
   }
   return lines;
+}
+
+/** What {@link releaseHolds} would do, in a dry run. */
+export async function foreseeRelease(
+  work: Work,
+  owner: Hold['owner'],
+  list: readonly Returning[],
+): Promise<Pick<ReleasePlan, 'failures'> & { devices: Returned[] }> {
+  const { ways, books, failures } = await planRelease(work, owner, list);
+  for (const { move } of ways) {
+    if (move === null) continue;
+    work.foreseen?.states.set(move.address, move.to);
+    if (move.sriov !== undefined) work.foreseen?.sriov.set(move.address, move.sriov.to);
+  }
+  for (const b of books) work.foreseen?.books.set(b.address, b.after);
+  return { devices: ways, failures };
 }
 
 // Locks.
@@ -371,15 +434,3 @@ export const asTheyAre = ({ byAddress }: Inventory, devices: readonly PciDevice[
 /** A bad file in a line: what is wrong with it and what that keeps hostdev from. */
 export const badFileText = (b: BadFile): string =>
   `${b.file} ${b.why}; ${b.addresses.length > 0 ? `left alone: ${b.addresses.join(', ')}` : 'no device is named in it'}`;
-
-/** What a dry run cannot show, by device: transactions that the real run finishes or undoes first. */
-export function unfinished(host: Host, addresses: readonly Address[]): Map<Address, string> {
-  const { entries } = readJournal(host);
-  return new Map(
-    addresses.flatMap((a) => {
-      const entry = entries.find((e) => namedBy(e).has(a));
-      const what = `${a}: an interrupted ${entry?.kind} (${entry?.id}) is finished or undone first; the plan is of now`;
-      return entry === undefined ? [] : [[a, what] as const];
-    }),
-  );
-}

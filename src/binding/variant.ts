@@ -26,8 +26,8 @@ const MODALIAS = new RegExp(`^(?:vfio_)?pci:${FIELDS.map((f) => `${f}(\\*|[0-9A-
 /** What a module may be called (MODULE_NAME_LEN): the name ends up in paths and in modprobe's arguments. */
 const MODULE = /^[A-Za-z0-9_-]{1,55}$/;
 
-const ALIAS_LINE = 'alias vfio_pci:';
-const BUILTIN_KEY = '.alias=vfio_pci:';
+/** The two buses of an alias: what a VFIO driver says of itself, and what a host driver does. */
+type Bus = 'vfio_pci' | 'pci';
 
 /** A generic line is 50 characters long; what is longer than this is no alias and costs no pattern. */
 const MAX_LINE = 512;
@@ -57,10 +57,11 @@ function match(device: Modalias, pattern: string): number | null {
 
 type Alias = { pattern: string; module: string };
 
-/** The lines `alias vfio_pci:… module` of modules.alias. Thousands of other lines are never looked at one by one. */
-function* aliasLines(text: string): Generator<Alias> {
+/** The lines `alias vfio_pci:… module` of modules.alias. Thousands of other lines are never looked at one by one; those of pci: all begin with the vendor's number. */
+function* aliasLines(text: string, bus: Bus, vendor = ''): Generator<Alias> {
+  const line = `alias ${bus}:${vendor}`;
   let next = 0;
-  for (let at = text.indexOf(ALIAS_LINE); at >= 0; at = text.indexOf(ALIAS_LINE, next)) {
+  for (let at = text.indexOf(line); at >= 0; at = text.indexOf(line, next)) {
     const end = text.indexOf('\n', at);
     next = end < 0 ? text.length : end;
     if ((at > 0 && text[at - 1] !== '\n') || next - at > MAX_LINE) continue;
@@ -69,10 +70,11 @@ function* aliasLines(text: string): Generator<Alias> {
   }
 }
 
-/** The records `module.alias=vfio_pci:…` of modules.builtin.modinfo, each ended by a NUL. */
-function* builtinRecords(text: string): Generator<Alias> {
+/** The records `module.alias=vfio_pci:…`, or pci:, of modules.builtin.modinfo, each ended by a NUL. */
+function* builtinRecords(text: string, bus: Bus, vendor = ''): Generator<Alias> {
+  const key = `.alias=${bus}:${vendor}`;
   let next = 0;
-  for (let at = text.indexOf(BUILTIN_KEY); at >= 0; at = text.indexOf(BUILTIN_KEY, next)) {
+  for (let at = text.indexOf(key); at >= 0; at = text.indexOf(key, next)) {
     const end = text.indexOf('\0', at);
     next = end < 0 ? text.length : end;
     const start = text.lastIndexOf('\0', at) + 1;
@@ -106,8 +108,21 @@ export function chooseVariant(
 ): Variant | null {
   const device = parseModalias(deviceModalias.trimEnd());
   if (!device) return null;
-  const loadable = best(device, aliasLines(modulesAlias), 'modules.alias');
-  const builtin = best(device, builtinRecords(builtinModinfo ?? ''), 'modules.builtin.modinfo');
+  const loadable = best(device, aliasLines(modulesAlias, 'vfio_pci'), 'modules.alias');
+  const builtin = best(device, builtinRecords(builtinModinfo ?? '', 'vfio_pci'), 'modules.builtin.modinfo');
   if (!loadable || !builtin) return loadable ?? builtin;
   return builtin.wildcards < loadable.wildcards ? builtin : loadable;
+}
+
+/** The modules whose drivers claim a device for the host (`alias pci:…`), each once. Of a vendor that is `*` (class drivers: ahci, nvme) the class is named. */
+export function hostModules(deviceModalias: string, modulesAlias: string, builtinModinfo: string | null): string[] {
+  const device = parseModalias(deviceModalias.trimEnd());
+  if (!device) return [];
+  const vendors = [`v${device.v}`, 'v*'];
+  const all = vendors.flatMap((v) => [
+    ...aliasLines(modulesAlias, 'pci', v),
+    ...builtinRecords(builtinModinfo ?? '', 'pci', v),
+  ]);
+  const fit = all.filter(({ pattern, module }) => match(device, pattern) !== null && MODULE.test(module));
+  return [...new Set(fit.map(({ module }) => module.replaceAll('-', '_')))];
 }

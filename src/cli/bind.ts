@@ -17,22 +17,33 @@ export async function bind({ host, words, own, options }: Invocation): Promise<A
 
 /** `hostdev unbind DEV… [--to-host]` */
 export async function unbind({ host, words, own, options }: Invocation): Promise<Answer> {
-  const { warnings, ...json } = await unbindDevices(host, words, own['to-host'] === true, options);
-  return { json, text: plain(changeText(json, options.dryRun, 'where it was already')), warnings };
+  const toHost = own['to-host'] === true;
+  const { warnings, ...json } = await unbindDevices(host, words, toHost, options);
+  return {
+    json,
+    text: plain(
+      changeText(json, options.dryRun, 'where it was already', toHost ? 'a host driver, if one claims it' : NONE),
+    ),
+    warnings,
+  };
 }
 
-/** A dry run shows the writes; a real one what has become of each device. */
+const NONE = 'no driver';
+
+/** A dry run shows the writes and what would become of each device (`unknown` where nobody can tell); a real one what has. */
 function changeText(
   { changed, plan }: { changed: boolean; plan: PrintedPlan },
   dryRun: boolean,
   already: string,
+  unknown = NONE,
 ): string {
+  const devices = (none: string): string =>
+    plan.devices.map((d) => `${d.address}  ${d.driver_from ?? NONE} -> ${d.driver_to ?? none}\n`).join('');
   if (dryRun) {
     if (plan.steps.length === 0) return `Nothing to do: ${already}\n`;
-    return plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`).join('');
+    const steps = plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`);
+    return `${steps.join('')}${devices(unknown)}`;
   }
   if (!changed) return `Nothing to do: ${already}\n`;
-  return plan.devices
-    .map((d) => `${d.address}  ${d.driver_from ?? 'no driver'} -> ${d.driver_to ?? 'no driver'}\n`)
-    .join('');
+  return devices(NONE);
 }

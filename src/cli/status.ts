@@ -45,8 +45,12 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
           'Use the hostdev that wrote such a file, or look at it and remove it; a device whose book is gone goes back with --to-host\n',
         ]),
   ];
-  const drifted =
-    s.bindings.some((b) => b.drift !== null) || s.journal.length + s.stuck.length + s.bad_files.length > 0;
+  // Of a dry run what counts is what the real run would leave.
+  const left =
+    own.fix === true && options.dryRun
+      ? mended.some((m) => !m.would)
+      : s.bindings.some((b) => b.drift !== null) || s.journal.length > 0;
+  const drifted = left || s.stuck.length + s.bad_files.length > 0;
   const exit = mended.some((m) => m.by === 'guard') ? EXIT.refused : drifted ? EXIT.no : EXIT.done;
   return { json: own.fix === true ? { ...s, mended } : s, text: lines.join(''), exit };
 }

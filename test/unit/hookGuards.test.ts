@@ -173,20 +173,18 @@ describe('bind and unbind', () => {
     expect(await bindDevices(sim.host, [NVME], null, admin('disk'))).toMatchObject({ changed: true });
   });
 
-  test('unbind --to-host of what the host uses passes the guards of bind', async () => {
+  test('unbind --to-host of what is on its host driver takes the override off, whatever the host uses it for', async () => {
     const d = sim.kernel.devices.get(NVME);
     if (d) d.override = 'nvme';
     mounted('/');
-    await expect(unbindDevices(sim.host, [NVME], true, admin('network'))).rejects.toMatchObject({
-      exit: 5,
-      data: { plan: { refusals: [{ guard: 'disk', address: NVME }] } },
-    });
+    const { plan } = await unbindDevices(sim.host, [NVME], true, { ...admin(), dryRun: true });
+    expect(plan.steps).toMatchObject([{ path: expect.stringMatching(/driver_override$/), value: '\n' }]);
+    expect(plan.devices).toMatchObject([{ driver_from: 'nvme', driver_to: 'nvme' }]);
     expect(sim.kernel.writes).toEqual([]);
-    await expect(unbindDevices(sim.host, [NVME], true, { ...admin('disk'), dryRun: true })).resolves.toMatchObject({
-      changed: false,
-    });
-    // With nothing to change there is nothing to guard.
-    if (d) d.override = null;
+    const done = await unbindDevices(sim.host, [NVME], true, admin());
+    expect(done).toMatchObject({ changed: true, plan: { devices: plan.devices } });
+    expect(sim.kernel.writes).toHaveLength(1);
+    expect(d).toMatchObject({ driver: 'nvme', override: null });
     await expect(unbindDevices(sim.host, [NVME], true, admin())).resolves.toMatchObject({ changed: false });
   });
 
