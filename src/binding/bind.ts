@@ -98,11 +98,11 @@ export async function planBind(
     };
     plan.devices.push({ device: { ...device, driver: seen.driver }, target, move, binding });
   }
-  const usages = await readUsages(
-    work,
-    // What it is used for is of now, whatever an unfinished change makes of it first.
-    plan.devices.map((d) => ({ ...d.device, driver: host.linkName(host.device(d.device.address, 'driver')) })),
+  // What it is used for is of now, whatever an unfinished change makes of it first.
+  const now = new Map(
+    plan.devices.map(({ device: d }) => [d.address, { ...d, driver: host.linkName(host.device(d.address, 'driver')) }]),
   );
+  const usages = await readUsages(work, [...now.values()]);
   const look = await witness(
     host,
     plan.devices.flatMap((d) => d.binding ?? []),
@@ -112,7 +112,7 @@ export async function planBind(
     const { device, target, binding } = planned;
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
     const foreign = othersHold(look, binding, owner);
-    usage.uses.unshift(...vendorVfioUses(host, device, true));
+    usage.uses.unshift(...vendorVfioUses(host, now.get(device.address) ?? device, true));
     if (foreign !== null) usage.uses.unshift({ guard: 'other-owner', reason: foreign });
     const lifted = allowedFor.get(device.address) ?? new Set();
     const verdict = judge({ device, usage, target, denylistOff, real: host.isReal, layer }, byName(lifted));

@@ -15,11 +15,11 @@ type State = { host?: HostDescription; set?: (sim: SimHost) => Promise<unknown> 
 
 const did = (sim: SimHost, ...words: string[]): void => expect(sim.run(...words)).toMatchObject({ exit: 0 });
 
-/** A command killed at its write to `file`. */
+/** A command killed when its write to `file`, or the one after `skip` others, was done. */
 const killed =
-  (file: string, ...words: string[]) =>
+  (file: string, skip: number, ...words: string[]) =>
   async (sim: SimHost): Promise<void> => {
-    sim.ctl(`fault write ${file} kill after count=1`);
+    sim.ctl(`fault write ${file} kill after count=1 skip=${skip}`);
     expect((await sim.spawn(words).ended).signal).toBe('SIGKILL');
     sim.ctl('clear');
     await until(() => sim.hung().length === 0, 'nothing hangs');
@@ -43,7 +43,7 @@ const abandoned = async (sim: SimHost): Promise<void> => {
   markStarted(sim.host(), UUID_A);
 };
 
-const KILLED_BIND = killed('sys/bus/pci/drivers_probe', 'bind', A, D);
+const KILLED_BIND = killed('sys/bus/pci/drivers_probe', 1, 'bind', A, D);
 const held = (sim: SimHost, node: number): void => sim.ctl(`hold 4711 qemu-system-x86 /dev/vfio/${node}`);
 
 const STATES: [what: string, exit: number, words: string[], state?: State][] = [
@@ -89,7 +89,7 @@ const STATES: [what: string, exit: number, words: string[], state?: State][] = [
     {
       set: async (s) => {
         did(s, 'bind', D);
-        await killed('sys/bus/pci/drivers/vfio-pci/unbind', 'unbind', D)(s);
+        await killed('sys/bus/pci/drivers/vfio-pci/unbind', 0, 'unbind', D)(s);
       },
     },
   ],
@@ -127,7 +127,7 @@ const STATES: [what: string, exit: number, words: string[], state?: State][] = [
     'vf create after an unfinished one',
     0,
     ['vf', 'create', PF, '--count', '2'],
-    { set: killed(`sys/bus/pci/devices/${PF}/sriov_numvfs`, 'vf', 'create', PF, '--count', '4') },
+    { set: killed(`sys/bus/pci/devices/${PF}/sriov_numvfs`, 0, 'vf', 'create', PF, '--count', '4') },
   ],
   ['vf remove', 0, ['vf', 'remove', PF], { set: (s) => did(s, 'vf', 'create', PF, '--count', '2') }],
   [
