@@ -15,10 +15,12 @@ namespace hostdev {
 namespace {
 
 // native/writer.cc, enum Call.
-constexpr std::array<const char*, 6> kCalls = {"", "openat2", "write", "read", "ftruncate", "close"};
+constexpr std::array<const char*, 7> kCalls = {"",          "openat2", "write",      "read",
+                                               "ftruncate", "close",   "RTM_GETLINK"};
 constexpr size_t kHead = 4;
 constexpr size_t kFixed = 4 + 4 + 1;
-constexpr size_t kLargestAnswer = 65536;
+// A link with all the VFs that it can have (native/netlink.cc, kLargest) and what is around it.
+constexpr size_t kLargestAnswer = size_t{256} * 1024;
 // native/writer.cc, kLargestRequest: a helper that is sent more ends.
 constexpr size_t kLargestRequest = 8192;
 

@@ -11,11 +11,14 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <system_error>
 
+#include "netlink.h"
 #include "root_fs.h"
 
 namespace hostdev {
@@ -26,7 +29,7 @@ constexpr int kRootFd = 3;
 constexpr size_t kPage = 4096;
 constexpr size_t kLargestRequest = 8192;
 
-enum class Call : uint8_t { kNone, kOpen, kWrite, kRead, kTruncate, kClose };
+enum class Call : uint8_t { kNone, kOpen, kWrite, kRead, kTruncate, kClose, kNetlink };
 
 struct Answer {
   int error = 0;
@@ -124,6 +127,18 @@ Answer ask_claimed(const Root& root, const std::string& path) {
   return {0, Call::kNone, "0"};
 }
 
+// `path` is the interface's index: the helper knows nothing else of it, and the root has no say.
+Answer ask_link(const std::string& path) {
+  uint32_t index = 0;
+  const auto [end, error] = std::from_chars(path.data(), path.data() + path.size(), index);
+  if (error != std::errc{} || end != path.data() + path.size() || index == 0 || index > INT32_MAX)
+    return {EINVAL, Call::kNetlink, {}};
+  Answer answer;
+  answer.error = read_link(index, answer.bytes);
+  answer.call = Call::kNetlink;
+  return answer;
+}
+
 Answer serve(const Root& root, char operation, const std::string& path, const std::string& value) {
   switch (operation) {
     case 'W':
@@ -134,6 +149,8 @@ Answer serve(const Root& root, char operation, const std::string& path, const st
       return restore_file(root, path, value);
     case 'X':
       return ask_claimed(root, path);
+    case 'L':
+      return ask_link(path);
     default:
       return {ENOSYS, Call::kNone, {}};
   }

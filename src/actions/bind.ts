@@ -5,6 +5,7 @@ import { asTheyAre, changing, foreseeing } from '../binding/session.ts';
 import { checkIommu } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState, isNoIommuMode } from '../host/iommu.ts';
+import { lostSettings, readVfSettings } from '../network/vfSettings.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { makersOf } from '../pci/path.ts';
 import { resolveDevice } from '../pci/resolve.ts';
@@ -34,13 +35,17 @@ export async function bindDevices(
     const plan = await planBind(work, requests, 'admin', options.allowed);
     const printed = printedPlan(work, plan);
     refuseWithPlan(printed);
+    const settings: string[] = [];
+    for (const { device, move } of plan.devices)
+      if (move.sriov !== undefined)
+        settings.push(...lostSettings(device.address, await readVfSettings(work, device, move.sriov.from.numvfs)));
     if (options.dryRun) await checkModules(work, plan);
     const changed = options.dryRun ? false : await executeBind(work, plan, ADMIN);
     return {
       changed,
       // A module that was loaded has told its driver's name.
       plan: changed ? printedPlan(work, plan) : printed,
-      warnings: [...recovered, ...plan.warnings, ...groupWarnings(host, fresh, devices)],
+      warnings: [...recovered, ...plan.warnings, ...settings, ...groupWarnings(host, fresh, devices)],
     };
   });
 }

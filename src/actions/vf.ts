@@ -1,5 +1,6 @@
 /** `vf create`, `vf list`, `vf remove`: the VFs of a PF, made for guests or for the host, as one transaction. */
 
+import { bindingNow } from '../binding/access.ts';
 import { ownerText, readBinding } from '../binding/books.ts';
 import { goingText, switchedRepresentors } from '../binding/guards/network.ts';
 import type { Refusal } from '../binding/guards.ts';
@@ -13,6 +14,7 @@ import { booksOfGoing, type ForetoldVf, foretellVfs, planVfs, refillSteps } from
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
+import { lostSettings, readVfSettings, type VfReading, type VfSettings } from '../network/vfSettings.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
@@ -23,7 +25,16 @@ import { type PrintedPlan, refuseWithPlan } from './plan.ts';
 /** A VF as `vf list` shows it: `owner` as in the books, null when nobody's; `for` its claims in words. */
 export type ListedVf = PciDevice & { owner: string | null; for: string[] };
 
-export type VfResult = Warned & { changed: boolean; plan: PrintedPlan; vfs: ListedVf[] };
+/** What goes with the VFs that are there now. `settings` null: not measured. */
+export type LostVfs = { bindings: { address: string; for: string[] }[]; settings: VfSettings[] | null };
+
+/** `lost` null: no VF goes. */
+export type VfPlan = PrintedPlan & { lost: LostVfs | null };
+
+export type VfResult = Warned & { changed: boolean; plan: VfPlan; vfs: ListedVf[] };
+
+/** `recreate`: a PF that has another number of VFs may lose them all for the new ones. */
+export type CreateOptions = ActionOptions & { recreate?: boolean };
 
 /** The VFs of one PF, or of all. Raises HOSTDEV_NO_SRIOV for a device that is no PF, HOSTDEV_STORE_CORRUPT. */
 export function listVfs(host: Host, word: string | null): Warned & { vfs: ListedVf[] } {
@@ -44,7 +55,7 @@ function listed(host: Host, inventory: Inventory, pf: string | null): ListedVf[]
 
 /**
  * Gives a PF `count` VFs, on VFIO drivers and in the books for the admin, or for the host's own drivers. That many already: nothing is changed, whatever they are
- * on. Raises HOSTDEV_NO_SRIOV, HOSTDEV_VF_COUNT, HOSTDEV_VFS (the kernel's errno explained), HOSTDEV_IN_USE naming the VF that is in the way, and what
+ * on. Another number goes through 0 and takes all VFs, bindings and settings away: only with `recreate`, else HOSTDEV_GUARD. Raises HOSTDEV_NO_SRIOV, HOSTDEV_VF_COUNT, HOSTDEV_VFS (the kernel's errno explained), HOSTDEV_IN_USE naming the VF that is in the way, and what
  * a transaction raises; then everything is as it was.
  */
 export async function createVfs(
@@ -52,7 +63,7 @@ export async function createVfs(
   word: string,
   count: number,
   use: 'vfio' | 'netdev',
-  options: ActionOptions,
+  options: CreateOptions,
 ): Promise<VfResult> {
   const first = scanInventory(host);
   const { address } = resolvePf(host, first, word);
@@ -61,8 +72,14 @@ export async function createVfs(
     const move = await planVfs(work, pf, count, use);
     const foretold = move === null || use !== 'vfio' ? [] : foretellVfs(host, pf, count);
     const refusals = move === null ? [] : await vfRefusals({ ...work, inventory }, address, 'admin');
-    const plan = planOf(host, inventory, move, foretold, refusals);
+    const had = move?.sriov?.from.numvfs ?? 0;
+    const reading = await readVfSettings(work, pf, had);
+    const lost = had === 0 || move === null ? null : lostVfs(work, move, reading);
+    const plan = { ...planOf(host, inventory, move, foretold, refusals), lost };
     refuseWithPlan(plan);
+    const losses =
+      had === 0 ? [] : [...(count > 0 ? lostBindings(address, lost) : []), ...lostSettings(address, reading)];
+    if (had > 0 && count > 0 && options.recreate !== true) throw refuseRecreate(address, had, count, plan, losses);
     const going =
       move === null
         ? []
@@ -70,6 +87,7 @@ export async function createVfs(
     const warnings = [
       ...recovered,
       ...going,
+      ...losses,
       ...(move === null && count > 0 ? strayWarnings(host, inventory, pf, use) : []),
     ];
     if (options.dryRun || move === null) {
@@ -87,6 +105,32 @@ export async function createVfs(
   const session = options.dryRun ? foreseeing : changing;
   return session(host, first, { addresses: [address] }, options, ({ work, inventory, recovered }) =>
     run(work, inventory, recovered),
+  );
+}
+
+/** Whose the VFs are that go. */
+function lostVfs(work: Work, move: Move, reading: VfReading): LostVfs {
+  const bindings = recordedVfs(move.sriov?.from).flatMap(({ address }) => {
+    const holds = bindingNow(work, address)?.holds ?? [];
+    return holds.length === 0 ? [] : [{ address, for: holds.map(ownerText) }];
+  });
+  return { bindings, settings: 'unmeasured' in reading ? null : reading.settings };
+}
+
+const lostBindings = (pf: string, lost: LostVfs | null): string[] =>
+  lost === null || lost.bindings.length === 0
+    ? []
+    : [
+        `${pf}: these bindings go with its VFs: ${lost.bindings.map((b) => `${b.address} (${b.for.join(', ')})`).join(', ')}`,
+      ];
+
+/** drivers/pci/iov.c sriov_numvfs_store: the number changes through 0 only, and every VF is a new device then. */
+function refuseRecreate(pf: string, had: number, count: number, plan: VfPlan, losses: readonly string[]): HostdevError {
+  const also = losses.length === 0 ? '' : `; ${losses.join('; ')}`;
+  return new HostdevError(
+    'HOSTDEV_GUARD',
+    `${pf} has ${had} VFs, and ${count} are to be had only by taking all of them away${also}`,
+    { hint: `'hostdev vf create ${pf} --count ${count} --recreate' does that.`, data: { plan } },
   );
 }
 

@@ -128,6 +128,7 @@ export class FsReader implements NativeBinding {
       restoreFile: refuse,
       // Opening a disk is no plain reading: it may hang, and there is no helper to hang in its place.
       claimed: refuse,
+      link: refuse,
       close: () => {},
     };
   }

@@ -22,7 +22,7 @@ export type HelperAddon = {
 };
 
 type Request = {
-  operation: 'W' | 'R' | 'F' | 'X';
+  operation: 'W' | 'R' | 'F' | 'X' | 'L';
   path: string;
   value: string;
   until: number;
@@ -64,6 +64,10 @@ export class HelperWriter implements KernelWriter {
 
   async claimed(path: string, deadlineMs: number): Promise<boolean> {
     return (await this.#ask('X', path, '', deadlineMs)) === '1';
+  }
+
+  link(index: number, deadlineMs: number): Promise<string> {
+    return this.#ask('L', `${index}`, '', deadlineMs);
   }
 
   close(): void {
@@ -148,7 +152,7 @@ export class HelperWriter implements KernelWriter {
 
 /** `helper` is the process that may still do it, null when nothing was begun. */
 function timedOut({ operation, path }: Request, helper: string | null): Error {
-  const syscall = operation === 'R' ? 'read' : 'write';
+  const syscall = operation === 'R' ? 'read' : operation === 'L' ? 'RTM_GETLINK' : 'write';
   return Object.assign(new Error(`ETIMEDOUT: ${syscall} '${path}'`), {
     code: 'ETIMEDOUT',
     errno: -110,

@@ -85,5 +85,10 @@ export interface KernelWriter {
    * zfs and careful processes do for as long as they use it. False for what is no block device or has no medium.
    */
   claimed(path: string, deadlineMs: number): Promise<boolean>;
+  /**
+   * The kernel's RTM_NEWLINK of a network interface of this machine, with the settings of its VFs, as latin1 text of its bytes. The kernel answers under the lock of all
+   * interfaces, so that this hangs where a driver does. Raises the kernel's errno with syscall 'RTM_GETLINK' (ENODEV, EMSGSIZE).
+   */
+  link(index: number, deadlineMs: number): Promise<string>;
   close(): void;
 }

@@ -91,6 +91,10 @@ export const COMMANDS: readonly Command[] = [
     own: {
       count: { type: 'string', value: 'N', text: 'how many (at most its sriov_totalvfs)' },
       for: { type: 'string', value: 'vfio|netdev', text: 'what drives them: VFIO (default), or the host' },
+      recreate: {
+        type: 'boolean',
+        text: 'take away those that it has in another number, with their bindings and settings',
+      },
     },
     load: async () => (await import('./vf.ts')).vfCreate,
   },

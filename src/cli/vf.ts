@@ -9,13 +9,16 @@ export function vfList({ host, words }: Invocation): Answer {
   return { json: { vfs }, text: vfs.length === 0 ? 'No VFs\n' : vfTable(vfs), warnings };
 }
 
-/** `hostdev vf create PF --count N [--for vfio|netdev]` */
+/** `hostdev vf create PF --count N [--for vfio|netdev] [--recreate]` */
 export async function vfCreate({ host, words, own, options }: Invocation): Promise<Answer> {
   const count = wholeNumber(own.count);
   const use = own.for ?? 'vfio';
   if (use !== 'vfio' && use !== 'netdev')
     throw new HostdevError('HOSTDEV_USAGE', `--for ${JSON.stringify(use)}: VFs are for vfio or for netdev`);
-  const { warnings, ...json } = await createVfs(host, words[0] ?? '', count, use, options);
+  const { warnings, ...json } = await createVfs(host, words[0] ?? '', count, use, {
+    ...options,
+    recreate: own.recreate === true,
+  });
   return { json, text: changeText(json, options.dryRun, `${json.vfs.length} VFs already`), warnings };
 }
 

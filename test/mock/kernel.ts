@@ -76,6 +76,8 @@ export class KernelModel implements NativeBinding {
   openBy: Holder[] = [];
   /** Nodes that somebody has for himself alone ("dev/nvme0n1"). */
   claimed: string[] = [];
+  /** What netlink answers of an interface, by its index. */
+  linkMessages = new Map<number, string>();
   /** What was removed and a rescan finds again. */
   readonly removed: ModelDevice[] = [];
   /** VFs that the kernel has promised but that are not all there yet; a look at the PF's folder brings the next step of one. */
@@ -234,6 +236,8 @@ export class KernelModel implements NativeBinding {
         throw this.#error('EPERM', 'ftruncate', path);
       },
       claimed: async (path) => this.claimed.includes(path),
+      link: async (index) =>
+        this.linkMessages.get(index) ?? Promise.reject(this.#error('ENODEV', 'RTM_GETLINK', `${index}`)),
       close: () => {},
     };
   }

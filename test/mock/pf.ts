@@ -15,6 +15,7 @@ export const [VF = ''] = VFS;
 export const VARIANT = 'tb_igbvf_vfio_pci';
 export const ADMIN = { allowed: new Set<Guard>(), deadlineMs: 30_000, dryRun: false };
 export const ALLOW = { ...ADMIN, allowed: new Set<Guard>(['vfs']) };
+export const RECREATE = { ...ADMIN, recreate: true };
 export const DRY = { ...ADMIN, dryRun: true };
 
 export let sim: SimulatedHost;

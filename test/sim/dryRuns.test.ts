@@ -129,6 +129,18 @@ const STATES: [what: string, exit: number, words: string[], state?: State][] = [
     ['vf', 'create', PF, '--count', '2'],
     { set: killed(`sys/bus/pci/devices/${PF}/sriov_numvfs`, 0, 'vf', 'create', PF, '--count', '4') },
   ],
+  [
+    'vf create of another number',
+    5,
+    ['vf', 'create', PF, '--count', '3'],
+    { set: (s) => did(s, 'vf', 'create', PF, '--count', '2') },
+  ],
+  [
+    'vf create of another number, really',
+    0,
+    ['vf', 'create', PF, '--count', '3', '--recreate'],
+    { set: (s) => did(s, 'vf', 'create', PF, '--count', '2') },
+  ],
   ['vf remove', 0, ['vf', 'remove', PF], { set: (s) => did(s, 'vf', 'create', PF, '--count', '2') }],
   [
     'vf remove of one that is in use',

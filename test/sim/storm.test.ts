@@ -151,7 +151,16 @@ describeSim('mixed verbs on one host, killed by chance, with two rename loops be
       case 5:
         return hook('release', both);
       case 6:
-        return plain('vf', 'create', PF, '--count', `${1 + chance.below(3)}`, '--for', chance.of(['vfio', 'netdev']));
+        return plain(
+          'vf',
+          'create',
+          PF,
+          '--count',
+          `${1 + chance.below(3)}`,
+          '--for',
+          chance.of(['vfio', 'netdev']),
+          '--recreate',
+        );
       case 7:
         return plain('vf', 'remove', PF);
       case 8:

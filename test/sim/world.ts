@@ -129,7 +129,7 @@ const nothing = async (): Promise<void> => {};
 const create =
   (count: number, use: 'vfio' | 'netdev') =>
   (host: Host, ms = 10_000) =>
-    createVfs(host, PF, count, use, options(ms));
+    createVfs(host, PF, count, use, { ...options(ms), recreate: true });
 
 const setAutoprobe = (host: Host, text: '0' | '1'): void =>
   writeFileSync(`${host.root}/sys/bus/pci/devices/${PF}/sriov_drivers_autoprobe`, text);
@@ -234,7 +234,7 @@ export const KINDS: Kind[] = [
     name: 'vf create through 0',
     setup: mixedVfs,
     run: create(1, 'vfio'),
-    command: ['vf', 'create', PF, '--count', '1', '--for', 'vfio'],
+    command: ['vf', 'create', PF, '--count', '1', '--for', 'vfio', '--recreate'],
     devices: [PF],
     many: true,
     atomic: true,

@@ -16,6 +16,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   pool: ['spec', 'pci'],
   placement: ['spec', 'pool'],
   binding: ['addon', 'host', 'store', 'pci'],
+  network: ['addon', 'host', 'pci', 'binding'],
   // Addresses only: a domain knows no sysfs.
   domain: ['pci'],
   hook: ['addon', 'host', 'store', 'config', 'pci', 'binding', 'domain'],
@@ -31,6 +32,7 @@ const MAY_IMPORT: Record<string, string[]> = {
     'pool',
     'placement',
     'binding',
+    'network',
     'domain',
     'hook',
     'doctor',

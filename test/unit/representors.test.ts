@@ -19,6 +19,7 @@ const net = (name: string): string => `sys/class/net/${name}`;
 /** Two VFs with an interface each; the representors `a0` and `a1` of the PF are ports of a switch, whose br-ex has the default route. */
 function switchdev(names: Record<string, string> = { a0: 'pf0vf0', a1: 'pf0vf1', up0: 'p0' }): StaticHost {
   const h = new StaticHost({
+    drivers: { 'vfio-pci': 'vfio_pci' },
     devices: [
       { address: PF, ids: '15b3:1015', group: 30, driver: 'mlx5_core', totalVfs: 8 },
       ...VFS.map((address, n) => ({ address, ids: '15b3:1016', group: 31 + n, driver: 'mlx5_core', physfn: PF })),
@@ -93,10 +94,10 @@ test('vf remove, and vf create through 0, say which ports of a switch go', () =>
   const h = switchdev();
   for (const args of [
     ['vf', 'remove', PF],
-    ['vf', 'create', PF, '--count', '4', '--for', 'netdev'],
+    ['vf', 'create', PF, '--count', '4', '--for', 'netdev', '--recreate'],
   ]) {
     const { exit, json } = h.run('-j', '-n', ...args);
-    expect([args[1], exit, json.warnings]).toEqual([
+    expect([args[1], exit, json.warnings?.slice(0, 2)]).toEqual([
       args[1],
       0,
       [0, 1].map(

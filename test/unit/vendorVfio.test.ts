@@ -34,6 +34,7 @@ const vgpu = (address: string, group: number, type: string, vfio = true): TreeDe
 /** A vGPU host: a type is set of one VF, none of the next, and VFIO has not got the third yet. Beside it another vendor's provider, and a variant driver. */
 function root(): StaticHost {
   const h = new StaticHost({
+    drivers: { 'vfio-pci': 'vfio_pci' },
     devices: [
       { address: PF, ids: '10de:2236', class: '030200', group: 20, driver: 'nvidia', totalVfs: 32 },
       vgpu(SET, 21, '592\n'),

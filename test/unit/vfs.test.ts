@@ -14,6 +14,7 @@ import { vfsOf } from '../mock/attributes.ts';
 import { book, holdOf } from '../mock/booked.ts';
 import { UUID_A } from '../mock/hosts.ts';
 import { leaveJournal } from '../mock/leftJournal.ts';
+import { linkMessage, type MadeVf, vfInfo } from '../mock/netlink.ts';
 import {
   ADMIN,
   ALLOW,
@@ -25,6 +26,7 @@ import {
   failed,
   PF,
   pf,
+  RECREATE,
   sim,
   start,
   VARIANT,
@@ -95,13 +97,50 @@ describe('create', () => {
   test('another number goes through 0, and the books of those that went are closed', async () => {
     await create(2);
     sim.kernel.writes.length = 0;
-    await create(3, 'netdev');
+    const before = all();
+    for (const options of [ADMIN, DRY]) {
+      const e = await failed(create(3, 'netdev', options));
+      expect(e).toMatchObject({ code: 'HOSTDEV_GUARD', exit: 5, hint: expect.stringContaining('--recreate') });
+      expect(e.message).toContain(`these bindings go with its VFs: ${VF} (admin), ${VFS[1]} (admin)`);
+      expect(e.data.plan).toMatchObject({ lost: { bindings: [{ address: VF, for: ['admin'] }, { address: VFS[1] }] } });
+    }
+    expect([all(), sim.kernel.writes]).toEqual([before, []]);
+    const { warnings } = await create(3, 'netdev', RECREATE);
+    expect(warnings).toContainEqual(expect.stringContaining(`${VF} (admin), ${VFS[1]} (admin)`));
     expect(sim.kernel.writes.filter((w) => w.includes('numvfs'))).toEqual([
       `${AT}/sriov_numvfs=0`,
       `${AT}/sriov_numvfs=3`,
     ]);
     expect(readBooks(sim.host).books).toEqual([]);
     expect(driversOf()).toEqual(['igbvf', 'igbvf', 'igbvf']);
+  });
+
+  test('what is set on the VFs is named by whatever takes them away', async () => {
+    await start('four');
+    sim.kernel.files.set('sys/class/net/eth7/ifindex', '7\n');
+    sim.kernel.files.set(`${AT}/net/eth7/ifindex`, '7\n');
+    const says = (vf: string) => expect.stringContaining(`goes with them and is not put back: ${vf}`);
+    const reading = (...vfs: MadeVf[]) =>
+      sim.kernel.linkMessages.set(7, linkMessage(vfs.map((v, n) => vfInfo(n, v))).toString('latin1'));
+    reading({}, { mac: '525400000001', vlan: [7, 0] }, {}, {});
+    for (const attempt of [
+      () => removeVfs(sim.host, PF, DRY),
+      () => createVfs(sim.host, PF, 2, 'netdev', { ...DRY, ...RECREATE, dryRun: true }),
+      () => bindDevices(sim.host, [PF], null, { ...ALLOW, dryRun: true }),
+    ])
+      expect((await attempt()).warnings).toContainEqual(says('VF 1: MAC 52:54:00:00:00:01, VLAN 7'));
+    reading({}, {}, {}, {});
+    expect((await removeVfs(sim.host, PF, DRY)).warnings).toEqual([]);
+    reading({}, {});
+    expect((await removeVfs(sim.host, PF, DRY)).warnings).toEqual([
+      expect.stringContaining('is not known (eth7 tells of 2 VFs, not 4)'),
+    ]);
+    sim.kernel.linkMessages.clear();
+    const { warnings, plan } = await removeVfs(sim.host, PF, ADMIN);
+    expect([warnings, plan.lost?.settings]).toEqual([
+      [expect.stringContaining('is not known (eth7: RTM_GETLINK: ENODEV)')],
+      null,
+    ]);
   });
 
   test('what the kernel would refuse for sure is refused before a write, in a dry run too', async () => {
@@ -197,7 +236,7 @@ describe('a VF in use keeps them all', () => {
       const before = all();
       for (const options of [ALLOW, { ...ALLOW, dryRun: true }])
         for (const attempt of [
-          () => createVfs(sim.host, PF, 6, 'vfio', options),
+          () => createVfs(sim.host, PF, 6, 'vfio', { ...options, recreate: true }),
           () => removeVfs(sim.host, PF, options),
           () => bindDevices(sim.host, [PF], null, options),
         ]) {

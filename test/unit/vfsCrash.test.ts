@@ -8,7 +8,22 @@ import { readBooks, removeBinding, writeBinding } from '../../src/binding/books.
 import { type JournalEntry, readJournal, writeJournal } from '../../src/binding/journal.ts';
 import { changing } from '../../src/binding/session.ts';
 import { scanInventory } from '../../src/pci/inventory.ts';
-import { ADMIN, ALLOW, AT, all, create, driversOf, failed, PF, pf, sim, start, VARIANT, VFS } from '../mock/pf.ts';
+import {
+  ADMIN,
+  ALLOW,
+  AT,
+  all,
+  create,
+  driversOf,
+  failed,
+  PF,
+  pf,
+  RECREATE,
+  sim,
+  start,
+  VARIANT,
+  VFS,
+} from '../mock/pf.ts';
 
 /** What the next command that concerns the PF finds and puts right. */
 const recover = () =>
@@ -27,7 +42,7 @@ const KINDS: Record<
 > = {
   'create for VFIO': { from: 'none', run: () => create(3) },
   'create for the host': { from: 'none', run: () => create(3, 'netdev') },
-  'create through 0': { from: 'mixed', run: () => create(2) },
+  'create through 0': { from: 'mixed', run: () => create(2, 'vfio', RECREATE) },
   remove: { from: 'mixed', run: () => removeVfs(sim.host, PF, ADMIN) },
   'bind the PF': { from: 'mixed', run: () => bindDevices(sim.host, [PF], null, ALLOW) },
   'unbind the PF': {

@@ -85,7 +85,9 @@ describe('vf create, list, remove', () => {
   });
 
   test('another number goes through 0; remove takes all and their books', async () => {
-    await ok(`vf create ${IGB} --count 2`);
+    const kept = await hostdev(`vf create ${IGB} --count 2`);
+    expect([kept.code, kept.stderr]).toEqual([5, expect.stringContaining('--recreate')]);
+    await ok(`vf create ${IGB} --count 2 --recreate`);
     expect((await list()).map((v) => [v.address, v.driver])).toEqual([
       [vf(0), VARIANT],
       [vf(1), VARIANT],
