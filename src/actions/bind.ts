@@ -1,6 +1,6 @@
 /** `bind DEV…`: the devices onto VFIO drivers for the admin, all of them or none. */
 import { checkModules, executeBind, planBind } from '../binding/bind.ts';
-import type { Hold } from '../binding/books.ts';
+import { type Hold, ownerText } from '../binding/books.ts';
 import { asTheyAre, changing, foreseeing } from '../binding/session.ts';
 import { checkIommu } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
@@ -13,7 +13,10 @@ import { groupBlockers, groupMembers } from '../pci/vfio.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, printedPlan, refuseWithPlan } from './plan.ts';
 
-export type BindResult = Warned & { changed: boolean; plan: PrintedPlan };
+/** `held`: on their driver already, for others, and now for the admin too: they stay when the others let go. */
+export type BindResult = Warned & { changed: boolean; plan: PrintedPlan; held: HeldToo[] };
+
+type HeldToo = { address: string; driver: string | null; for: string[] };
 
 /** `driver` null is the kernel's best; `wholeGroups` adds the endpoints of the devices' IOMMU groups. Raises as planBind, refuse and executeBind do; in a dry run the same errors, and nothing changes. */
 export async function bindDevices(
@@ -39,12 +42,20 @@ export async function bindDevices(
     for (const { device, move } of plan.devices)
       if (move.sriov !== undefined)
         settings.push(...lostSettings(device.address, await readVfSettings(work, device, move.sriov.from.numvfs)));
+    const held = plan.adopted
+      .filter((b) => b.holds.length > 0 && b.holds.every((h) => h.owner !== ADMIN.owner))
+      .map((b) => ({
+        address: b.address,
+        driver: host.linkName(host.device(b.address, 'driver')),
+        for: b.holds.map(ownerText),
+      }));
     if (options.dryRun) await checkModules(work, plan);
     const changed = options.dryRun ? false : await executeBind(work, plan, ADMIN);
     return {
       changed,
       // A module that was loaded has told its driver's name.
       plan: changed ? printedPlan(work, plan) : printed,
+      held,
       warnings: [...recovered, ...plan.warnings, ...settings, ...groupWarnings(host, fresh, devices)],
     };
   });

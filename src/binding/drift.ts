@@ -39,7 +39,7 @@ const serves = (host: Host, b: Binding, now: DeviceState): boolean =>
   asLeft(host, b, now) && (b.after === null || b.holds.some((h) => h.managed) || now.driver === b.after.driver);
 
 /** A guest that had it by libvirt (managed) has ended, and who else holds it was promised VFIO. */
-const libvirtLeftIt = (host: Host, b: Binding, now: DeviceState): boolean =>
+export const libvirtLeftIt = (host: Host, b: Binding, now: DeviceState): boolean =>
   b.after === null && !b.holds.some((h) => h.managed) && !isVfioDriver(host, b.address, now.driver);
 
 /** What is wrong with a binding whose device is observed as `now` (null: gone); null when all is well. */

@@ -12,7 +12,13 @@ export async function bind({ host, words, own, options }: Invocation): Promise<A
     throw new HostdevError('HOSTDEV_USAGE', `--group=${own.group}: there is only 'endpoints'`);
   const whole = own.group === 'endpoints';
   const { warnings, ...json } = await bindDevices(host, words, driver, options, whole);
-  return { json, text: plain(changeText(json, options.dryRun, 'on a VFIO driver already')), warnings };
+  const held = json.held.map(
+    (d) =>
+      `${d.address}  on ${d.driver} already, for ${d.for.join(', ')}; for the admin too: it stays when they let go\n`,
+  );
+  const rest = held.length > 0 && json.plan.devices.length === 0;
+  const text = rest ? '' : changeText(json, options.dryRun, 'on a VFIO driver already');
+  return { json, text: plain(`${text}${held.join('')}`), warnings };
 }
 
 /** `hostdev unbind DEV… [--to-host]` */

@@ -3,10 +3,15 @@
  * while the guest ran is missing from it, and may be another guest's by now. libvirt has re-attached managed devices before this; what it leaves
  * (an override it cleared, a device its own list kept on VFIO) is put right here. Release may come without prepare, and twice.
  */
+import { executeBind, planBind } from '../binding/bind.ts';
 import { type Binding, isGuest, readBook, readBooks } from '../binding/books.ts';
+import { libvirtLeftIt } from '../binding/drift.ts';
 import { type Returned, releaseHolds } from '../binding/giveBack.ts';
+import { refuse } from '../binding/guards.ts';
 import { forgetStarted, markStarted, witness } from '../binding/guests.ts';
 import { namedBy, readJournal } from '../binding/journal.ts';
+import { observe } from '../binding/observe.ts';
+import type { Work } from '../binding/perform.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import type { Owner } from '../binding/state.ts';
 import type { Host } from '../host/host.ts';
@@ -48,12 +53,33 @@ export async function releaseDomain(
     const list = mine.map((binding) => ({ binding, device: inventory.byAddress.get(binding.address) }));
     const { devices, failures } = await releaseHolds(work, owner, list);
     released.devices.push(...devices);
-    released.failures.push(...failures);
+    released.failures.push(...failures, ...(await bindForOthers(work, mine)));
     // What it could not end now is no start's any more: the next hostdev ends it.
     const rest = readBooks(host).books.some((b) => b.holds.some((h) => h.owner === owner));
     (rest ? markStarted : forgetStarted)(host, owner.slice('domain:'.length));
   });
   return released;
+}
+
+/** What libvirt has put on its host driver although the admin is to have it on VFIO: it goes there again, past the guards. What does not is drift that `status` tells. */
+async function bindForOthers(work: Work, bindings: readonly Binding[]): Promise<Released['failures']> {
+  const { host, inventory } = work;
+  const failures: Released['failures'] = [];
+  for (const { address } of bindings) {
+    try {
+      const book = readBook(host, address);
+      const hold = book?.holds.find((h) => !isGuest(h));
+      const device = inventory.byAddress.get(address);
+      const now = hold === undefined ? null : await observe(work, address);
+      if (!book || !hold || !device || now === null || !libvirtLeftIt(host, book, now)) continue;
+      const plan = await planBind(work, [{ device, wanted: null }], hold.owner, new Set());
+      refuse(plan.refusals);
+      await executeBind(work, plan, hold);
+    } catch (error) {
+      failures.push({ address, error });
+    }
+  }
+  return failures;
 }
 
 /** The guests that hold devices under a name, and of which nothing is to be seen: for a release whose XML could not be read. */

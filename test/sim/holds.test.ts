@@ -277,3 +277,55 @@ describeSim('what could not be read is not absent', () => {
     expect(sim.run('show', V).exit).toBe(0);
   });
 });
+
+describeSim('bind of a device that a guest has', () => {
+  const owners = (sim: SimHost, address: string) => readBinding(sim.host(), address)?.holds.map((h) => h.owner);
+
+  test.each([
+    ['that the hook bound', D, 'e1000e (null)'],
+    ['that was on VFIO before', V, 'vfio-pci vfio-pci'],
+  ])("%s adds the admin's hold, which outlives the guest", async (_what, address, before) => {
+    const sim = await sims.start(WORLD);
+    expect((await hook(sim, 'prepare', 'one', UUID_A, address)).exit).toBe(0);
+    await hook(sim, 'started', 'one', UUID_A, address);
+    sim.ctl(`hold 4711 qemu-system-x86 /dev/vfio/${address === D ? 22 : 23}`, 'file run/libvirt/qemu/one.pid 4711');
+    const dry = sim.run('bind', address, '-n');
+    const bound = sim.run('bind', address);
+    expect([dry.exit, bound.exit, dry.out]).toEqual([0, 0, bound.out]);
+    expect(bound.out).toMatch(new RegExp(`^${address}  on vfio-pci already, for domain one .*admin.*\\n$`));
+    expect(owners(sim, address)).toEqual([`domain:${UUID_A}`, 'admin']);
+    expect(sim.run('bind', address)).toMatchObject({ exit: 0, out: expect.stringContaining('Nothing to do') });
+    sim.ctl('drop 4711 /dev/vfio/22', 'drop 4711 /dev/vfio/23');
+    rmSync(sim.path('run/libvirt/qemu/one.pid'));
+    expect((await hook(sim, 'release', 'one', UUID_A, address)).exit).toBe(0);
+    expect(snapshot(sim)[address]).toBe('vfio-pci vfio-pci');
+    expect([owners(sim, address), sim.run('status').exit]).toEqual([['admin'], 0]);
+    expect(sim.run('unbind', address).exit).toBe(0);
+    expect([snapshot(sim)[address], booked(sim.host())]).toEqual([before, []]);
+  });
+
+  test('that libvirt manages: it is on VFIO again when libvirt has given it back', async () => {
+    const sim = await sims.start(WORLD);
+    const xml = domainXml('one', UUID_A, [{ address: D, managed: 'yes' }]).toString();
+    const run = (operation: string) => sim.spawn(['hook', 'run', 'one', operation, 'begin', '-'], xml).ended;
+    const libvirt = (override: string, from: string): void => {
+      writeFileSync(sim.path(`sys/bus/pci/devices/${D}/driver_override`), `${override}\n`);
+      writeFileSync(sim.path(`sys/bus/pci/drivers/${from}/unbind`), D);
+      writeFileSync(sim.path('sys/bus/pci/drivers_probe'), D);
+    };
+    expect((await run('prepare')).exit).toBe(0);
+    libvirt('vfio-pci', 'e1000e');
+    await run('started');
+    sim.ctl('hold 4711 qemu-system-x86 /dev/vfio/22', 'file run/libvirt/qemu/one.pid 4711');
+    expect(sim.run('bind', D).exit).toBe(0);
+    sim.ctl('drop 4711 /dev/vfio/22');
+    rmSync(sim.path('run/libvirt/qemu/one.pid'));
+    libvirt('', 'vfio-pci');
+    expect(snapshot(sim)[D]).toBe('e1000e (null)');
+    expect((await run('release')).exit).toBe(0);
+    expect(snapshot(sim)[D]).toBe('vfio-pci vfio-pci');
+    expect([owners(sim, D), sim.run('status').exit]).toEqual([['admin'], 0]);
+    expect(sim.run('unbind', D).exit).toBe(0);
+    expect(snapshot(sim)[D]).toBe('e1000e (null)');
+  });
+});
