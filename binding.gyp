@@ -16,6 +16,7 @@
         'native/helper.cc',
         'native/holders.cc',
         'native/lock.cc',
+        'native/system_log.cc',
       ],
       'include_dirs': ["<!(node -p \"require('node-addon-api').include_dir\")"],
       'defines': ['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS_ALL', 'NODE_ADDON_API_DISABLE_DEPRECATED'],

@@ -19,6 +19,7 @@
 #include "lock.h"
 #include "root_fs.h"
 #include "scan.h"
+#include "system_log.h"
 
 namespace hostdev {
 
@@ -259,6 +260,10 @@ Napi::Value Unlock(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value SystemLog(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), system_log(text_argument(info, 0), text_argument(info, 1)));
+}
+
 Napi::Value OpenHelper(const Napi::CallbackInfo& info) {
   auto helper = std::make_unique<Helper>(text_argument(info, 0), text_argument(info, 1));
   // The finalizer is the owner from here on: it runs when JavaScript has dropped the handle.
@@ -341,6 +346,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("takeHelper", Napi::Function::New<TakeHelper>(env));
   exports.Set("abandonHelper", Napi::Function::New<AbandonHelper>(env));
   exports.Set("closeHelper", Napi::Function::New<CloseHelper>(env));
+  exports.Set("systemLog", Napi::Function::New<SystemLog>(env));
   exports.Set("unlock", Napi::Function::New<Unlock>(env));
   return exports;
 }

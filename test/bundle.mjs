@@ -14,8 +14,8 @@ const LAYERS = [
   [
     'engine',
     [
-      ...['bind', 'group', 'help', 'journal', 'show', 'status', 'vf'].map((n) => `src/cli/${n}.ts`),
-      ...['guards', 'quarantine'].map((n) => `src/binding/${n}.ts`),
+      ...['bind', 'group', 'help', 'journal', 'log', 'show', 'status', 'vf'].map((n) => `src/cli/${n}.ts`),
+      ...['guards', 'quarantine', 'session'].map((n) => `src/binding/${n}.ts`),
     ],
   ],
   ['simulate', ['src/cli/simulate.ts']],

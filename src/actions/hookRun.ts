@@ -21,11 +21,14 @@ import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import { appendLine } from '../store/files.ts';
 import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
+import { refuseUnsafe } from '../store/ours.ts';
 
 export type HookCall = { name: string; operation: string; xml: Uint8Array };
 
 export type HookOptions = {
   deadlineMs: number;
+  /** For the record. */
+  verb?: string;
   signal?: Stop;
   allowed: ReadonlySet<Guard>;
   /** UUID whose lock the hook client holds for us already. */
@@ -54,6 +57,7 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
     const domain = readDomainDevices(decodeXml(call.xml, `domain ${call.name}`), `domain ${call.name}`);
     who = { domain: domain.name, uuid: domain.uuid };
     if (MAY_FAIL.includes(operation) && domain.devices.length === 0) return {};
+    refuseUnsafe(host);
     if (operation === 'started') {
       if (domain.devices.length > 0) markStarted(host, domainOwner(domain).slice('domain:'.length));
       return {};

@@ -3,7 +3,7 @@ import { nothingForeseen } from '../binding/access.ts';
 import { type JournalEntry, namedBy, readJournal } from '../binding/journal.ts';
 import type { Direction, Kept } from '../binding/recover.ts';
 import { foresee, recover } from '../binding/recover.ts';
-import { lockDevices, observing, working } from '../binding/session.ts';
+import { lockDevices, mayChange, observing, working } from '../binding/session.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
@@ -26,6 +26,7 @@ export async function finishJournal(
   direction: Direction,
   options: ActionOptions,
 ): Promise<Finished> {
+  if (!options.dryRun) mayChange(host);
   const { entries: all, bad } = readJournal(host);
   const absent = ids.find((id) => !all.some((e) => e.id === id));
   const unclear = bad.find((b) => b.file === host.absolute(`${host.journal}/${absent}.json`));

@@ -1,10 +1,9 @@
 /** `list`, and the names that it and `show` print. Apart from the rest, because `list` is judged by its start: nothing of binding/ is loaded for it. */
-import { HostdevError } from '../errors.ts';
+import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { PciNames } from '../pci/names.ts';
-import { listJson } from '../store/files.ts';
 import type { Warned } from './options.ts';
 
 /** pci.ids is about 1.5 MB. */
@@ -39,13 +38,13 @@ export async function listDevices(host: Host): Promise<Listed> {
 /** The devices that hang; where that may not be read, the list is not whole and says so. */
 async function stuckNow(host: Host, warnings: string[]): Promise<Address[]> {
   try {
-    if (listJson(host, host.quarantine).length === 0) return [];
+    if (fileFacts(host, host.quarantine) === null) return [];
     const { readQuarantines } = await import('../binding/quarantine.ts');
     return readQuarantines(host).stuck.map((q) => q.address);
   } catch (e) {
-    if (!(e instanceof HostdevError)) throw e;
-    host.unread.push({ code: e.code, errno: 0, syscall: 'open', path: host.quarantine });
-    warnings.push(`which devices hang is not known: ${e.message}`);
+    const { code, message } = e as Error & { code?: string };
+    host.unread.push({ code: code ?? 'EUNKNOWN', errno: 0, syscall: 'open', path: host.quarantine });
+    warnings.push(`which devices hang is not known: ${message}`);
     return [];
   }
 }

@@ -9,6 +9,7 @@ import { observe } from '../binding/observe.ts';
 import { type Quarantine, readQuarantines } from '../binding/quarantine.ts';
 import { observing } from '../binding/session.ts';
 import type { DeviceState, Owner } from '../binding/state.ts';
+import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type IommuState, iommuState } from '../host/iommu.ts';
 import type { BadFile } from '../store/files.ts';
@@ -34,7 +35,8 @@ export type BindingStatus = {
 export type Status = {
   iommu: IommuState;
   bindings: BindingStatus[];
-  journal: Pick<JournalEntry, 'id' | 'kind' | 'owner' | 'state' | 'left'>[];
+  /** Null where it may not be read: it is root's. */
+  journal: Pick<JournalEntry, 'id' | 'kind' | 'owner' | 'state' | 'left'>[] | null;
   /** Devices that hang in the kernel and are left alone until that has ended. */
   stuck: Quarantine[];
   /** Files of ours that cannot be understood: the devices that they name are left alone. */
@@ -46,8 +48,8 @@ const READ_MS = 2000;
 /** Reads books, journal and devices; changes nothing. */
 export async function readStatus(host: Host): Promise<Status> {
   const { books, bad } = readBooks(host);
-  const { entries, bad: badEntries } = readJournal(host);
-  const journal = entries.map(({ id, kind, owner, state, left }) => ({ id, kind, owner, state, left }));
+  const { entries, bad: badEntries } = journalNow(host);
+  const journal = entries?.map(({ id, kind, owner, state, left }) => ({ id, kind, owner, state, left })) ?? null;
   const quarantines = readQuarantines(host);
   const bindings =
     books.length === 0
@@ -63,6 +65,16 @@ export async function readStatus(host: Host): Promise<Status> {
     stuck: quarantines.stuck,
     bad_files: [...bad, ...badEntries, ...quarantines.bad],
   };
+}
+
+/** Anybody may ask for the rest; without the journal the answer is not whole, and says so. */
+function journalNow(host: Host): { entries: JournalEntry[] | null; bad: BadFile[] } {
+  try {
+    return readJournal(host);
+  } catch (e) {
+    if (!(e instanceof HostdevError) || e.code !== 'HOSTDEV_NOT_PERMITTED') throw e;
+    return { entries: null, bad: [] };
+  }
 }
 
 async function bindingStatus(work: Access, look: Witness, b: Binding): Promise<BindingStatus> {

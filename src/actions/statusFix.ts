@@ -12,7 +12,15 @@ import { devicesNow, observe } from '../binding/observe.ts';
 import type { Work } from '../binding/perform.ts';
 import { readQuarantine } from '../binding/quarantine.ts';
 import type { Recovery } from '../binding/recover.ts';
-import { foreseeRelease, foreseeRight, lockDevices, observing, putRight, working } from '../binding/session.ts';
+import {
+  foreseeRelease,
+  foreseeRight,
+  lockDevices,
+  mayChange,
+  observing,
+  putRight,
+  working,
+} from '../binding/session.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
@@ -39,6 +47,7 @@ type Part = { addresses: Address[]; entries: JournalEntry[] };
 
 /** Finishes what the journal holds and mends the drift of every device; in a dry run only says what it would do. Raises what concerns all of it. */
 export async function fixStatus(host: Host, options: ActionOptions): Promise<Mended[]> {
+  if (!options.dryRun) mayChange(host);
   const inventory = scanInventory(host);
   const { entries, bad } = readJournal(host);
   const { books, bad: badBooks } = readBooks(host);

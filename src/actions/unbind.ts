@@ -164,6 +164,7 @@ async function judgeWays(
     const verdict = judge({ ...judged, real: host.isReal, layer: 'unbind' }, byName(allowed));
     all.refusals.push(...verdict.refusals);
     all.warnings.push(...verdict.warnings);
+    work.lifted?.push(...verdict.lifted);
   }
   return all;
 }

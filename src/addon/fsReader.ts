@@ -111,6 +111,10 @@ export class FsReader implements NativeBinding {
     throw missing();
   }
 
+  systemLog(): boolean {
+    return false;
+  }
+
   unlock(): void {
     throw missing();
   }

@@ -61,6 +61,8 @@ export interface NativeBinding {
   tryLock(file: string, shared: boolean): number | null;
   /** Gives up a lock of {@link tryLock}. */
   unlock(fd: number): void;
+  /** One line for the log daemon at a socket (/dev/log), never waiting; false when nobody took it. Asked for on the machine itself only. */
+  systemLog(socket: string, text: string): boolean;
   /** Only a model has it: its modprobe. A real host's modules are loaded by modprobe itself, and only on the real root. */
   loadModule?(module: string): void;
   /** True while the helper of that name (KernelWriter) is still at its access. */

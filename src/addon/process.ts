@@ -72,3 +72,22 @@ export function processRuns(name: string): boolean {
   const [pid = '', started] = name.split(':');
   return /^\d{1,10}$/.test(pid) && started !== undefined && startTime(Number(pid)) === started;
 }
+
+/** Of a process that nobody has logged in for (include/uapi/linux/audit.h AUDIT_UID_UNSET). */
+const UNSET = 4294967295;
+
+/** Who asks: our user, the user who had logged in (proc(5), loginuid; null for a daemon's child), and who became root by sudo. */
+export function whoAsks(): { uid: number | null; loginuid: number | null; sudo_uid: number | null } {
+  const number = (text: string | undefined): number | null =>
+    text !== undefined && /^\d{1,10}$/.test(text) && Number(text) !== UNSET ? Number(text) : null;
+  return { uid: process.getuid?.() ?? null, loginuid: number(loginuid()), sudo_uid: number(process.env.SUDO_UID) };
+}
+
+function loginuid(): string | undefined {
+  try {
+    return readFileSync('/proc/self/loginuid', 'latin1').trim();
+  } catch {
+    // A kernel without audit.
+    return undefined;
+  }
+}

@@ -31,6 +31,7 @@ import {
 } from './journal.ts';
 import { observe } from './observe.ts';
 import type { Work } from './perform.ts';
+import { recordEnd } from './record.ts';
 import { settle } from './settle.ts';
 import {
   type DeviceState,
@@ -161,6 +162,15 @@ export async function finishRelease(
     const e = failures.get(b.address);
     return e === undefined ? [] : [{ ...b, after: notReturned(b, entry.owner, (e as Error).message) }];
   });
+  recordEnd(
+    work,
+    entry,
+    going.map((move) => {
+      const e = failures.get(move.address);
+      const reason = e === undefined ? null : (e as Error).message;
+      return { move, outcome: e === undefined ? 'done' : stuck.has(move.address) ? 'left' : 'undone', reason };
+    }),
+  );
   const left = new Map([...stuck, ...tryBooks(host, kept, 'after'), ...waiting]);
   if (left.size === 0) {
     removeJournal(host, entry.id);
@@ -222,12 +232,18 @@ export async function planBack(
   const vfs = sriov?.from.numvfs ?? 0;
   if (sameState(now, before) && (sriov === undefined || vfs > 0)) return way('already', null);
   const [holder] = (await heldBy(host, vfioNodes(host, device), work.deadline.left)).holders;
-  if (holder !== undefined && !lifted.has('in-use')) return way('kept', holderText(holder));
+  if (holder !== undefined) {
+    if (!lifted.has('in-use')) return way('kept', holderText(holder));
+    work.lifted?.push({ address, guard: 'in-use', reason: holderText(holder) });
+  }
   if (!asLeft(host, binding, now)) {
     const left = describeState(binding.after ?? before);
     return way('kept', `somebody else put it on ${describeState(now)}; hostdev had left it on ${left}`);
   }
-  if (vfs > 0 && !lifted.has('vfs')) return way('kept', `it has ${vfs} VFs now; 'hostdev vf remove ${address}' first`);
+  if (vfs > 0) {
+    if (!lifted.has('vfs')) return way('kept', `it has ${vfs} VFs now; 'hostdev vf remove ${address}' first`);
+    work.lifted?.push({ address, guard: 'vfs', reason: `it has ${vfs} VFs` });
+  }
   return way('given-back', null, {
     address,
     group: device.iommu_group,

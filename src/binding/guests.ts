@@ -51,10 +51,11 @@ export async function witness(
     holders,
     presence: (b, hold) => {
       if (holders(b).length > 0) return 'holds';
-      if (isAtWork(host, hold) || isStarting(host, b, hold)) return 'starts';
+      const atWork = isAtWork(host, hold);
+      if (atWork === true || isStarting(host, b, hold)) return 'starts';
       if (libvirtHas(host, hold)) return 'runs';
-      // Who may not see every process cannot say that nobody has it.
-      return found.unreadable > 0 && host.isReal ? 'unknown' : 'gone';
+      // Who may not see every process, or whether a hook is at work, cannot say that nobody has it.
+      return atWork === null || (found.unreadable > 0 && host.isReal) ? 'unknown' : 'gone';
     },
   };
 }
@@ -90,14 +91,16 @@ const uuidOf = (hold: Pick<Hold, 'owner'>): string => hold.owner.slice('domain:'
  * The guest's lock is held from the beginning of each of its hook calls to its end, a slow release's too. A guest that has been started once and is prepared anew
  * has ended in between: its holds of before are nobody's.
  */
-const isAtWork = (host: Host, hold: Hold): boolean =>
-  isLocked(host, `domain-${uuidOf(hold)}`) && !(wasStarted(host, hold) && isPreparing(host, hold));
+function isAtWork(host: Host, hold: Hold): boolean | null {
+  const locked = isLocked(host, `domain-${uuidOf(hold)}`);
+  return locked === true ? !(wasStarted(host, hold) && isPreparing(host, hold)) : locked;
+}
 
 const wasStarted = (host: Host, hold: Pick<Hold, 'owner'>): boolean => hasFile(host, `${host.started}/${uuidOf(hold)}`);
 
 const preparing = (hold: Pick<Hold, 'owner'>): string => `preparing-${uuidOf(hold)}`;
 
-const isPreparing = (host: Host, hold: Pick<Hold, 'owner'>): boolean => isLocked(host, preparing(hold));
+const isPreparing = (host: Host, hold: Pick<Hold, 'owner'>): boolean => isLocked(host, preparing(hold)) === true;
 
 /** Says that a guest's prepare is at work, until the returned function is called or the process ends. */
 export const markPreparing = (host: Host, owner: Owner, deadline: Deadline): Promise<() => void> =>
@@ -106,7 +109,7 @@ export const markPreparing = (host: Host, owner: Owner, deadline: Deadline): Pro
 /** Waits for the end of a release of a guest, if one is at work. Raises HOSTDEV_TIMEOUT. */
 export async function releaseOver(host: Host, owner: Owner, deadline: Deadline): Promise<void> {
   const lock = `domain-${uuidOf({ owner })}`;
-  while (isLocked(host, lock) && !isPreparing(host, { owner })) {
+  while (isLocked(host, lock) === true && !isPreparing(host, { owner })) {
     if (deadline.left === 0)
       throw new HostdevError(
         'HOSTDEV_TIMEOUT',

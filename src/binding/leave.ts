@@ -11,6 +11,7 @@ import type { Access } from './access.ts';
 import { isGuest, ownerText, readBinding } from './books.ts';
 import { askedBy, firm, judge, type Layer, type Lifts, type Refusal, refuse, type Usage } from './guards.ts';
 import { witness } from './guests.ts';
+import type { Lifted } from './journal.ts';
 import { devicesNow } from './observe.ts';
 import { readUsages } from './usage.ts';
 
@@ -20,7 +21,12 @@ export type Permit = { layer: Layer; lifts: (address: Address) => Lifts };
 /** Nothing is lifted. */
 export const NO_ALLOWANCE: Permit = { layer: 'bind', lifts: () => () => false };
 
-export type Leaving = Access & { inventory: Inventory; permit: Permit };
+export type Leaving = Access & {
+  inventory: Inventory;
+  permit: Permit;
+  /** What was lifted so far, for the record. */
+  lifted?: Lifted[];
+};
 
 /** The devices that may not leave, each with the error that says why: HOSTDEV_GUARD or HOSTDEV_IN_USE. */
 export async function mayLeave(work: Leaving, addresses: readonly Address[]): Promise<Map<Address, HostdevError>> {
@@ -33,7 +39,8 @@ export async function mayLeave(work: Leaving, addresses: readonly Address[]): Pr
     const usage = usages.get(address) ?? { uses: [], unmeasured: [] };
     const layer = isVfioDriver(host, address, device.driver) ? 'unbind' : permit.layer;
     const judged = { device, usage, target: null, denylistOff: true, real: host.isReal, layer };
-    const { refusals } = judge(judged, permit.lifts(address));
+    const { refusals, lifted } = judge(judged, permit.lifts(address));
+    work.lifted?.push(...lifted);
     const error = caught(refusals.map((r) => askedBy(permit.layer, r)));
     if (error !== null) refused.set(address, error);
   }

@@ -24,6 +24,8 @@ import { ANY_HOST, type Step } from './steps.ts';
 export type Work = Leaving & {
   /** Time an undo gets even when the deadline has passed, in ms. */
   undoMs: number;
+  /** Which command or hook call it is, for the record. */
+  verb?: string;
   /** Told of each write that was made and verified. */
   onStep?: (step: Step) => void;
 };

@@ -25,6 +25,7 @@ import { mayLeave, type Permit, vfRefusals } from './leave.ts';
 import { observe } from './observe.ts';
 import type { Work } from './perform.ts';
 import { endQuarantine, readQuarantine, stuckError } from './quarantine.ts';
+import { recordEnd } from './record.ts';
 import { type End, goalOf, isThere, settle } from './settle.ts';
 import { type DeviceState, describeState, type Move } from './state.ts';
 import { emptySteps } from './steps.ts';
@@ -148,6 +149,11 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
   }
   if (decision.act === 'books') {
     applyBooks(host, found.books, 'after');
+    recordEnd(
+      work,
+      found,
+      found.devices.map((move) => ({ move, outcome: 'done' as const })),
+    );
     removeJournal(host, found.id);
     return { done: found.devices.map((m) => tell.there(m, m.to)), kept: [] };
   }
@@ -271,6 +277,17 @@ async function finish(
   const { host } = work;
   const moves = entry.devices.filter((m) => !there.has(m.address) && !waiting.has(m.address));
   const failures = await settle(work, end === 'from' ? moves.reverse() : moves, end);
+  recordEnd(
+    work,
+    entry,
+    entry.devices
+      .filter((m) => !waiting.has(m.address))
+      .map((move) => {
+        const e = failures.get(move.address);
+        if (e !== undefined) return { move, outcome: 'left', reason: (e as Error).message };
+        return { move, outcome: end === 'to' ? 'done' : 'undone', reason: end === 'to' ? null : 'it was interrupted' };
+      }),
+  );
   const notYet = new Map([...failures, ...waiting]);
   const rest = remainder(entry, new Set(notYet.keys()));
   const open = namedBy(rest);

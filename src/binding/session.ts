@@ -9,6 +9,7 @@ import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
 import { type BadFile, sweepLitter } from '../store/files.ts';
 import { Deadline, type LockName, type Stop, takeLocks } from '../store/locks.ts';
+import { refuseUnsafe, setModes } from '../store/ours.ts';
 import { bindingNow, bookNow, type Foreseen, nothingForeseen } from './access.ts';
 import { type Binding, type Hold, ownerText, readBook, readBooks } from './books.ts';
 import { planRelease, type ReleasePlan, type Returned, type Returning, releaseHolds } from './giveBack.ts';
@@ -23,6 +24,8 @@ export type SessionOptions = {
   deadlineMs: number;
   signal?: Stop;
   onStep?: NonNullable<Work['onStep']>;
+  /** Which command or hook call asks, for the record. */
+  verb?: string;
 };
 
 /** What a change is of. */
@@ -48,6 +51,7 @@ function openWork(host: Host, options: SessionOptions, inventory: Inventory): Wo
     host,
     inventory,
     permit: NO_ALLOWANCE,
+    lifted: [],
     writer: host.native.openWriter(host.root),
     deadline: new Deadline(deadlineMs - undoMs),
     undoMs,
@@ -64,13 +68,11 @@ export async function observing<T>(host: Host, options: SessionOptions, body: (w
   }
 }
 
-/** Work that changes, before any lock. Raises HOSTDEV_NOT_PERMITTED without root on the machine itself, HOSTDEV_NATIVE_MISSING without the addon. */
-export async function working<T>(
-  host: Host,
-  options: SessionOptions,
-  inventory: Inventory,
-  body: (work: Work) => Promise<T>,
-): Promise<T> {
+/**
+ * Raises HOSTDEV_NATIVE_MISSING without the addon, HOSTDEV_NOT_PERMITTED without root on the machine itself, HOSTDEV_STORE_UNSAFE where somebody else can write to our
+ * state.
+ */
+export function mayChange(host: Host): void {
   if (host.native.kind === 'fs')
     throw new HostdevError(
       'HOSTDEV_NATIVE_MISSING',
@@ -78,6 +80,29 @@ export async function working<T>(
     );
   if (host.isReal && process.geteuid?.() !== 0)
     throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
+  refuseUnsafe(host);
+}
+
+/** What {@link mayChange} would raise, for a dry run; null where it would not. */
+export function refusal(host: Host): HostdevError | null {
+  try {
+    mayChange(host);
+    return null;
+  } catch (e) {
+    if (e instanceof HostdevError) return e;
+    throw e;
+  }
+}
+
+/** Work that changes, before any lock. Raises as {@link mayChange}. */
+export async function working<T>(
+  host: Host,
+  options: SessionOptions,
+  inventory: Inventory,
+  body: (work: Work) => Promise<T>,
+): Promise<T> {
+  mayChange(host);
+  setModes(host);
   for (const folder of [host.journal, host.bindings, host.quarantine]) sweepLitter(host, folder);
   const work = openWork(host, options, inventory);
   try {

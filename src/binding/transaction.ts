@@ -21,6 +21,7 @@ import {
   writeJournal,
 } from './journal.ts';
 import { batchesOf, performBatch, refuseStopped, type Work } from './perform.ts';
+import { recordEnd } from './record.ts';
 import { settle, settlePf } from './settle.ts';
 import { describeState, type Move, recordedVfs } from './state.ts';
 import { stepsOf } from './steps.ts';
@@ -46,6 +47,11 @@ export async function runChange(work: Work, change: Change): Promise<void> {
   } catch (e) {
     await undo(work, entry, e);
   }
+  recordEnd(
+    work,
+    entry,
+    entry.devices.map((move) => ({ move, outcome: 'done' as const })),
+  );
   try {
     removeJournal(host, entry.id);
   } catch {
@@ -127,6 +133,14 @@ async function undo(work: Work, entry: JournalEntry, first: unknown): Promise<ne
   const waits = namedBy(remainder(entry, new Set(failures.keys())));
   const books = booksAt(host, entry, 'from').filter((b) => !waits.has(b.address));
   for (const [address, e] of tryBooks(host, books, 'before')) failures.set(address, e);
+  recordEnd(
+    work,
+    entry,
+    entry.devices.map((move) => {
+      const e = failures.get(move.address);
+      return e === undefined ? { move, outcome: 'undone', reason: why } : { move, outcome: 'left', reason: textOf(e) };
+    }),
+  );
   const { left, pending } = leftOver(entry, failures);
   const rest = remainder(entry, new Set(failures.keys()));
   const unwritten = failureOf(() =>

@@ -123,6 +123,13 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./status.ts')).status,
   },
   {
+    name: 'log',
+    args: '[DEV]',
+    words: [0, 1],
+    text: 'every change of a device and every lifted guard: who, what, before, after',
+    load: async () => (await import('./log.ts')).log,
+  },
+  {
     name: 'journal list',
     args: '',
     words: [0, 0],

@@ -28,6 +28,7 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
         ...options,
         signal: untilCallerEnds(operation, options.signal),
         deadlineMs,
+        verb: `hook ${operation}`,
         lockedUuid: process.env.HOSTDEV_HOOK_UUID ?? null,
         libvirt: callingLibvirt(),
       },

@@ -94,6 +94,7 @@ async function run(argv: string[], { command, words }: Named): Promise<Answer> {
   const interrupt = command.changes || command.name === 'hook run' ? interruptible() : null;
   const options = {
     deadlineMs: COMMAND_MS,
+    verb: command.name,
     dryRun: values['dry-run'] === true,
     allowed,
     ...(interrupt ? { signal: interrupt } : {}),
@@ -116,15 +117,15 @@ async function run(argv: string[], { command, words }: Named): Promise<Answer> {
     inventory: (values.inventory as string | undefined) ?? null,
     host,
   });
-  if (command.changes) return options.dryRun ? dryRunAnswer(answer, host) : answer;
+  if (command.changes) return options.dryRun ? dryRunAnswer(command, answer, host) : answer;
   return host.unread.length > 0 && command.name !== 'hook run' ? notWhole(answer) : answer;
 }
 
 /** What could not be read is in the warnings already; a program that reads only the list must not take it for all there is. */
 const notWhole = (answer: Answer): Answer => ({ ...answer, exit: answer.exit || EXIT.failed });
 
-/** A dry run shows the plan to anybody, but its exit code is the real run's, which needs the addon, and on the machine itself root. */
-function dryRunAnswer(answer: Answer, host: Host): Answer {
+/** A dry run shows the plan to anybody, but its exit code is the real run's, which needs the addon, on the machine itself root, and a state that is ours. */
+async function dryRunAnswer(command: Command, answer: Answer, host: Host): Promise<Answer> {
   if (host.native.kind === 'fs') {
     return {
       ...answer,
@@ -132,8 +133,16 @@ function dryRunAnswer(answer: Answer, host: Host): Answer {
       warnings: [...(answer.warnings ?? []), 'the real run would refuse: hostdev.node is missing'],
     };
   }
-  if (!host.isReal || process.geteuid?.() === 0) return answer;
-  return { ...answer, exit: EXIT.notPermitted, warnings: [...(answer.warnings ?? []), 'the real run needs root'] };
+  if (host.isReal && process.geteuid?.() !== 0)
+    return { ...answer, exit: EXIT.notPermitted, warnings: [...(answer.warnings ?? []), 'the real run needs root'] };
+  if (command.name.startsWith('hook ')) return answer;
+  const why = (await import('../binding/session.ts')).refusal(host);
+  if (why === null) return answer;
+  return {
+    ...answer,
+    exit: why.exit,
+    warnings: [...(answer.warnings ?? []), `the real run would refuse: ${why.message}`],
+  };
 }
 
 /** Looked at here, because below a root that is not there everything would merely be absent. */

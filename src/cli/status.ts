@@ -6,10 +6,13 @@ import { EXIT } from '../errors.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours, plain, table } from './table.ts';
 
+const NO_JOURNAL = 'what is unfinished is not known: the journal is for root to read';
+
 /** `hostdev status [--fix]`: exit 3 when something is not as the books say. */
 export async function status({ host, own, options }: Invocation): Promise<Answer> {
   const mended = own.fix === true ? await fixStatus(host, options) : [];
   const s = await readStatus(host);
+  const journal = s.journal ?? [];
   const { bad, warn } = colours(process.stdout);
   const rows = s.bindings.map((b) => [
     b.address,
@@ -31,12 +34,12 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
       ),
     ),
     ...s.bad_files.map((f) => bad(`${plain(badFileText(f))}\n`)),
-    ...s.journal.map((j) =>
+    ...journal.map((j) =>
       bad(
         `unfinished ${j.kind} ${j.id} for ${j.owner} (${j.state})${j.left.length > 0 ? `: ${j.left.join('; ')}` : ''}\n`,
       ),
     ),
-    ...(s.journal.length === 0
+    ...(journal.length === 0
       ? []
       : ["'hostdev status --fix' finishes what can be finished, 'hostdev journal undo' or resume says which way\n"]),
     ...(s.bad_files.length === 0
@@ -49,10 +52,21 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
   const left =
     own.fix === true && options.dryRun
       ? mended.some((m) => !m.would)
-      : s.bindings.some((b) => b.drift !== null) || s.journal.length > 0;
+      : s.bindings.some((b) => b.drift !== null) || journal.length > 0;
   const drifted = left || s.stuck.length + s.bad_files.length > 0;
-  const exit = mended.some((m) => m.by === 'guard') ? EXIT.refused : drifted ? EXIT.no : EXIT.done;
-  return { json: own.fix === true ? { ...s, mended } : s, text: lines.join(''), exit };
+  const exit = mended.some((m) => m.by === 'guard')
+    ? EXIT.refused
+    : drifted
+      ? EXIT.no
+      : s.journal === null
+        ? EXIT.failed
+        : EXIT.done;
+  return {
+    json: own.fix === true ? { ...s, mended } : s,
+    text: lines.join(''),
+    exit,
+    warnings: s.journal === null ? [NO_JOURNAL] : [],
+  };
 }
 
 /** The holds' names; a process that has the device and is none of them is named too. */

@@ -5,6 +5,7 @@ import { isErrno } from '../errors.ts';
 import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import type { Address } from '../pci/address.ts';
 import { type PciDevice, printable } from '../pci/inventory.ts';
+import { type Unsafe, unsafeState } from '../store/ours.ts';
 import { commandFix, removeLine } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, finding } from './table.ts';
@@ -93,6 +94,17 @@ async function overrides(look: Look): Promise<Map<Address, string | null>> {
   return read;
 }
 
+/** Our state where somebody else can write to it: every changing command refuses. */
+function notOurs(look: Look): Finding[] {
+  const found: Unsafe[] = [];
+  look.quiet(look.host.absolute(look.host.state), () => unsafeState(look.host, found));
+  return found.map(({ path, why, fix }) =>
+    finding('run-not-ours', path, `it ${why}`, [
+      commandFix(fix, 'after a look at who made it and what it says; or remove it'),
+    ]),
+  );
+}
+
 export async function checkOverrides(look: Look): Promise<Finding[]> {
   const { host } = look;
   const { books, bad } = readBooks(host);
@@ -104,7 +116,7 @@ export async function checkOverrides(look: Look): Promise<Finding[]> {
   const ours = new Set([...books.map((b) => b.address), ...bad.flatMap((b) => b.addresses)]);
   const driverctl = new Set(look.names(DRIVERCTL).flatMap((n) => /^pci-(.+)$/.exec(n)?.[1] ?? []));
   const rules = look.names(UDEV_RULES).flatMap((n) => linesWith(look, `${UDEV_RULES}/${n}`, /driver_override/));
-  const found: Finding[] = unreadable;
+  const found: Finding[] = [...notOurs(look), ...unreadable];
   const all = await overrides(look);
   for (const d of look.inventory.devices) {
     const override = all.get(d.address);

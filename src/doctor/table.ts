@@ -150,6 +150,10 @@ export const FINDINGS = {
     text: "The firmware's framebuffer lies on a GPU; this kernel takes it away when VFIO binds, and the console goes dark.",
   },
   'console-on-gpu': { severity: 'note', text: 'The console is drawn on the boot display.' },
+  'run-not-ours': {
+    severity: 'error',
+    text: "A folder or file of hostdev's state belongs to somebody else or can be written to by others: no command changes anything.",
+  },
   'books-unreadable': { severity: 'error', text: "hostdev's own books cannot be read." },
 } as const satisfies Record<string, { severity: Severity; text: string }>;
 

@@ -21,8 +21,10 @@ import { releaseHolds } from '../binding/giveBack.ts';
 import { vendorVfioUses } from '../binding/guards/vendorVfio.ts';
 import { type Allowance, byName, firm, type Guard, judge, type Refusal, refuse } from '../binding/guards.ts';
 import { forgetStarted, keptBy, markPreparing, releaseOver, type Witness, witness } from '../binding/guests.ts';
+import type { Lifted } from '../binding/journal.ts';
 import { observe } from '../binding/observe.ts';
 import { onVfio, type Work } from '../binding/perform.ts';
+import { recordLifted } from '../binding/record.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import type { Owner } from '../binding/state.ts';
 import { readUsages } from '../binding/usage.ts';
@@ -96,6 +98,7 @@ async function prepareDevices(
     checkViability(host, fresh, domain);
     forgetStarted(host, owner.slice('domain:'.length));
     await executeBind(work, plan.bind, hold, plan.books);
+    recordLifted(work, owner, domain.name, plan.lifted);
     return {
       bound: plan.bind.devices.map((d) => d.device.address),
       managed: plan.managed,
@@ -113,6 +116,8 @@ type PreparePlan = {
   warnings: string[];
   managed: string[];
   leftAlone: string[];
+  /** What was lifted for devices that libvirt moves, or nobody. */
+  lifted: Lifted[];
 };
 
 /**
@@ -130,7 +135,14 @@ export async function planPrepare(
   const { owner } = hold;
   const requests: BindRequest[] = [];
   const unmoved: Unmoved[] = [];
-  const plan: Omit<PreparePlan, 'bind'> = { books: [], refusals: [], warnings: [], managed: [], leftAlone: [] };
+  const plan: Omit<PreparePlan, 'bind'> = {
+    books: [],
+    refusals: [],
+    warnings: [],
+    managed: [],
+    leftAlone: [],
+    lifted: [],
+  };
   const bindings = new Map(devices.map(({ device: { address } }) => [address, readBinding(host, address)] as const));
   const look = await witness(
     host,
@@ -201,7 +213,7 @@ type Unmoved = { device: PciDevice; layer: 'managed' | 'hook'; lifted: ReadonlyS
 async function judgeUnmoved(
   work: Work,
   unmoved: readonly Unmoved[],
-  plan: Pick<PreparePlan, 'refusals' | 'warnings'>,
+  plan: Pick<PreparePlan, 'refusals' | 'warnings' | 'lifted'>,
 ): Promise<void> {
   const { host } = work;
   const denylistOff = true; // libvirt's own choice of driver is not known here; the kernel's refusal is libvirt's to report
@@ -215,6 +227,7 @@ async function judgeUnmoved(
     const verdict = judge({ device, usage, target: null, denylistOff, real: host.isReal, layer }, byName(lifted));
     plan.refusals.push(...verdict.refusals);
     plan.warnings.push(...verdict.warnings);
+    plan.lifted.push(...verdict.lifted);
   }
 }
 

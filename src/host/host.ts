@@ -150,6 +150,11 @@ export class Host {
   /** Where the hook writes what nobody reads at once: a release goes on after libvirt has been answered. */
   readonly hookLog = 'run/hostdev/hook.log';
 
+  /** A line for each change and each lifted guard; it outlives the boot (docs/decisions/0022-record.md). */
+  readonly record = 'var/log/hostdev/record.log';
+  /** Where the log daemon listens, absolute: it is asked for on the machine itself only. */
+  readonly systemLog = '/dev/log';
+
   /** What an absolute path is below the root; null where that is the machine's own, or the path leads elsewhere. */
   below(path: string): string | null {
     const at = resolve(path);

@@ -23,6 +23,7 @@ import { ownName, processRuns } from '../addon/process.ts';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { inFolder, isLink, makeFolder, storeError } from './folder.ts';
+import { whyUnsafe } from './ours.ts';
 
 /** Canonical text of a PCI address (pci/address.ts, which lies above this floor). */
 type Address = string;
@@ -260,7 +261,8 @@ export function appendLine(host: Host, file: string, line: string, { max, mode }
         const fd = openSync(at(name), flags, mode);
         try {
           const status = fstatSync(fd);
-          if (!status.isFile()) throw corrupt(host.absolute(file), 'is no regular file');
+          const unsafe = status.isFile() && status.nlink === 1 ? whyUnsafe(status) : 'is no file of its own';
+          if (unsafe !== null) throw new HostdevError('HOSTDEV_STORE_UNSAFE', `${host.absolute(file)} ${unsafe}`);
           if (status.size === 0) fchmodSync(fd, mode);
           ino = status.ino;
           if (status.size === 0 || status.size + bytes.length <= max) {

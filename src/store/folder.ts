@@ -69,7 +69,7 @@ const OPEN = 0o755;
 const CLOSED = 0o700;
 
 /** The mode of a folder of ours; whatever else we make is as its neighbours are. */
-const modeOf = (host: Host, folder: string): number =>
+export const modeOf = (host: Host, folder: string): number =>
   folder === host.journal || folder === host.locks ? CLOSED : OPEN;
 
 /** Makes a folder of ours, with its parents. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED. */

@@ -4,9 +4,9 @@
  * libvirt call: virsh start holds the domain's job while its hook waits.
  */
 
-import { existsSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import { now, sleep } from '../clock.ts';
-import { HostdevError, isSysError } from '../errors.ts';
+import { HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { inFolder, makeFolder, storeError } from './folder.ts';
 
@@ -69,17 +69,17 @@ export function tryLock(host: Host, name: string, shared: boolean): number | nul
   }
 }
 
-/** True when somebody has the lock of that name. One that never was taken has no file. */
-export function isLocked(host: Host, name: string): boolean {
+/** True when somebody has the lock of that name, null where it may not be looked at. One that never was taken has no file. */
+export function isLocked(host: Host, name: string): boolean | null {
   try {
-    if (!inFolder(host, host.locks, (at) => existsSync(at(name)))) return false;
+    inFolder(host, host.locks, (at) => lstatSync(at(name)));
     const fd = tryLock(host, name, true);
     if (fd === null) return true;
     host.native.unlock(fd);
-  } catch {
-    // Not ours to lock: whoever asks has other witnesses.
+    return false;
+  } catch (e) {
+    return isErrno(e, 'ENOENT', 'ENOTDIR') ? false : null;
   }
-  return false;
 }
 
 async function takeLock(host: Host, name: string, shared: boolean, deadline: Deadline, signal?: Stop): Promise<number> {

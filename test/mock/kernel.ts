@@ -73,6 +73,8 @@ export class KernelModel implements NativeBinding {
   readonly links = new Map<string, string>();
   /** Every write that reached the kernel, in order: "path=value". */
   readonly writes: string[] = [];
+  /** What the system log was sent. */
+  readonly logged: string[] = [];
   openBy: Holder[] = [];
   /** Nodes that somebody has for himself alone ("dev/nvme0n1"). */
   claimed: string[] = [];
@@ -186,6 +188,11 @@ export class KernelModel implements NativeBinding {
     this.#nextLock += 1;
     this.#locks.set(this.#nextLock, { file, shared });
     return this.#nextLock;
+  }
+
+  systemLog(_socket: string, text: string): boolean {
+    this.logged.push(text);
+    return true;
   }
 
   unlock(fd: number): void {

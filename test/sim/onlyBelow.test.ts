@@ -127,6 +127,8 @@ const RUNS: [name: string, args: string[], input?: string][] = (() => {
     ['hook run', ['g', 'started', 'begin', '-'], guest],
     ['hook run', ['g', 'release', 'end', '-'], guest],
     ['hook remove', []],
+    ['log', []],
+    ['log', [D]],
     ['journal list', []],
     ['journal undo', ['x-1-1']],
     ['journal resume', ['x-1-1']],

@@ -492,6 +492,10 @@ describe('leftovers', () => {
     expect(ids(await ill(h))).toEqual([]);
     h.file(`run/hostdev/bindings/${NIC.address}.json`, '{');
     expect(only(await ill(h), 'books-unreadable').cause).toContain(NIC.address);
+    h.remove(`run/hostdev/bindings/${NIC.address}.json`);
+    chmodSync(h.path('run/hostdev/bindings'), 0o775);
+    const ours = only(await ill(h), 'run-not-ours');
+    expect(ours).toMatchObject({ object: h.path('run/hostdev/bindings'), cause: expect.stringContaining('775') });
   });
 
   test('a running guest owns what its process has open', async () => {

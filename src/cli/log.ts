@@ -1,0 +1,43 @@
+import { readRecord } from '../actions/log.ts';
+import type { RecordLine } from '../binding/record.ts';
+import { describeState } from '../binding/state.ts';
+import type { Answer, Invocation } from './command.ts';
+import { plain, table } from './table.ts';
+
+const HEADER = ['TIME', 'DEVICE', 'BY', 'WHO', 'BEFORE', 'AFTER', 'RESULT'];
+
+/** `hostdev log [DEV]` */
+export function log({ host, words }: Invocation): Answer {
+  const { records, warnings } = readRecord(host, words[0] ?? null);
+  const text = records.length === 0 ? 'Nothing is on record\n' : plain(table(HEADER, records.map(row)));
+  return { json: { records }, text, warnings };
+}
+
+const row = (r: RecordLine): string[] => [
+  r.time,
+  r.device,
+  oneLine(r.verb ?? '-'),
+  oneLine(whoText(r)),
+  r.before === null ? '-' : oneLine(describeState(r.before)),
+  r.after === null ? '-' : oneLine(describeState(r.after)),
+  oneLine(resultText(r)),
+];
+
+const oneLine = (text: string): string => text.replace(/\n/g, '?');
+
+/** A guest by its name; a person by the user that he logged in as, or was before sudo. */
+function whoText(r: RecordLine): string {
+  if (r.guest !== null || r.owner.startsWith('domain:')) return `domain ${r.guest ?? r.owner.slice('domain:'.length)}`;
+  const user = r.loginuid ?? r.sudo_uid ?? r.uid;
+  return user === null ? r.owner : `${r.owner} (uid ${user})`;
+}
+
+function resultText(r: RecordLine): string {
+  const vfs = r.vfs === null || r.vfs.before === r.vfs.after ? [] : [`${r.vfs.before} -> ${r.vfs.after} VFs`];
+  const why = r.reason === null ? '' : `: ${r.reason}`;
+  return [
+    `${r.outcome}${r.recovered ? ' (recovery)' : ''}${why}`,
+    ...vfs,
+    ...r.lifted.map((l) => `allowed ${l.guard}: ${l.reason}`),
+  ].join('; ');
+}
