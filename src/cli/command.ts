@@ -36,6 +36,8 @@ export type Command = {
   own?: Record<string, OwnOption>;
   /** True for what changes something: it takes --dry-run and --allow, and Ctrl-C undoes. */
   changes?: boolean;
+  /** The own option without which it only looks. */
+  changesWith?: string;
   /** True for what changes nothing yet but can be asked what it would. */
   dryRun?: boolean;
   /** The global options beside -j and --root that it takes. */

@@ -119,6 +119,7 @@ export const COMMANDS: readonly Command[] = [
     words: [0, 0],
     text: 'what hostdev bound, for whom, and what drifted (exit 3)',
     changes: true,
+    changesWith: 'fix',
     own: { fix: { type: 'boolean', text: 'put right what drifted, where it is known what right is' } },
     load: async () => (await import('./status.ts')).status,
   },

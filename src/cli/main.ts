@@ -117,7 +117,8 @@ async function run(argv: string[], { command, words }: Named): Promise<Answer> {
     inventory: (values.inventory as string | undefined) ?? null,
     host,
   });
-  if (command.changes) return options.dryRun ? dryRunAnswer(command, answer, host) : answer;
+  const looks = command.changesWith !== undefined && ownValues[command.changesWith] !== true;
+  if (command.changes && !looks) return options.dryRun ? dryRunAnswer(command, answer, host) : answer;
   return host.unread.length > 0 && command.name !== 'hook run' ? notWhole(answer) : answer;
 }
 

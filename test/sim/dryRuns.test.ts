@@ -1,5 +1,5 @@
 /** A dry run is the real run's preview: for each verb and each state the same exit code, error, devices and drivers, and nothing changed by it. */
-import { writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { markStarted } from '../../src/binding/guests.ts';
 import { domainXml, UUID_A } from '../mock/hosts.ts';
@@ -181,6 +181,17 @@ const STATES: [what: string, exit: number, words: string[], state?: State][] = [
       },
     },
   ],
+  [
+    'status --fix beside what a killed writer left half written',
+    0,
+    ['status', '--fix'],
+    {
+      set: async (s) => {
+        await KILLED_BIND(s);
+        writeFileSync(s.path(`run/hostdev/journal/x.json.1:1.new`), '{');
+      },
+    },
+  ],
   ['journal undo', 0, ['journal', 'undo'], { set: KILLED_BIND }],
   ['journal resume', 0, ['journal', 'resume'], { set: KILLED_BIND }],
 ];
@@ -203,9 +214,15 @@ describeSim('-n, then the real run', () => {
   test.each(STATES)('%s', { timeout: 60_000 }, async (_what, exit, words, { host = HOST, set } = {}) => {
     const sim = await sims.start(host);
     await set?.(sim);
-    const before = [snapshot(sim), bookText(sim.host()), sim.changes().length];
+    const now = () => [
+      snapshot(sim),
+      bookText(sim.host()),
+      sim.changes().length,
+      existsSync(sim.path('run/hostdev')) ? readdirSync(sim.path('run/hostdev'), { recursive: true }) : [],
+    ];
+    const before = now();
     const dry = sim.run(...words, '-n', '-j');
-    expect([snapshot(sim), bookText(sim.host()), sim.changes().length]).toEqual(before);
+    expect(now()).toEqual(before);
     const real = sim.run(...words, '-j');
     expect([dry.exit, real.exit], `${dry.err}\n${real.err}`).toEqual([exit, exit]);
     expect(named(dry.out)).toEqual(named(real.out));

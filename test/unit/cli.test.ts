@@ -143,7 +143,7 @@ describe('JSON', () => {
   test('bind -n: the plan with its inverse', () => {
     const ran = run('bind', '-jn', VF);
     expect(ran.exit).toBe(0);
-    expect(Object.keys(document(ran))).toEqual(['schema', 'changed', 'plan']);
+    expect(Object.keys(document(ran))).toEqual(['schema', 'changed', 'plan', 'held']);
     expect(ran.json.changed).toBe(false);
     expect(Object.keys(ran.json.plan)).toEqual(['devices', 'steps', 'refusals']);
     expect(ran.json.plan.devices).toEqual([
@@ -501,3 +501,15 @@ describe('without the addon', () => {
     expect(host.hash()).toBe(before);
   });
 });
+
+test.runIf(process.getuid?.() === 0)(
+  'status -n only looks, for anybody; with --fix the real run needs root, and the dry one says so',
+  () => {
+    const nobody = { uid: 65534, gid: 65534 };
+    const looks = hostdev(['status', '-j'], nobody);
+    expect(hostdev(['status', '-n', '-j'], nobody)).toMatchObject({ exit: looks.exit, out: looks.out });
+    const fix = hostdev(['status', '--fix', '-n', '-j'], nobody);
+    expect(fix).toMatchObject({ exit: 6, json: { mended: expect.any(Array) } });
+    expect(fix.err).toContain('the real run needs root');
+  },
+);

@@ -12,7 +12,7 @@ afterEach(() => {
 const REMAPPED = { 'proc/interrupts': ' 24:  0  IR-PCI-MSI-0000:00:01.0  0-edge  x\n' };
 
 function root(tree: Tree): StaticHost {
-  const h = new StaticHost({ ...tree, files: { ...REMAPPED, ...tree.files } });
+  const h = new StaticHost({ drivers: { 'vfio-pci': 'vfio_pci' }, ...tree, files: { ...REMAPPED, ...tree.files } });
   hosts.push(h);
   return h;
 }
