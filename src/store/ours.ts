@@ -35,8 +35,12 @@ const foldersOf = (host: Host): string[] => [
   host.locks,
 ];
 
-/** Calls `visit` for each folder of our state, and each file in it, that is there. What is in the state's own folder beside these is not ours alone (sockets). */
-function visitAll(host: Host, visit: (path: string, is: Stats, at: string) => void): void {
+/** Calls `visit` for each folder of our state that is there, and for each file in it where `files` says so by then. What is in the state's own folder beside these is not ours alone (sockets). */
+function visitAll(
+  host: Host,
+  visit: (path: string, is: Stats, at: string) => void,
+  files: (folder: string) => boolean = () => true,
+): void {
   for (const folder of foldersOf(host)) {
     const [parent, own] = split(folder);
     const isFolder = quietly(host, folder, () =>
@@ -46,7 +50,7 @@ function visitAll(host: Host, visit: (path: string, is: Stats, at: string) => vo
         return is.isDirectory();
       }),
     );
-    if (isFolder !== true) continue;
+    if (isFolder !== true || !files(folder)) continue;
     quietly(host, folder, () =>
       inFolder(host, folder, (at) => {
         const names = folder === host.state ? [split(host.hookLog)[1]] : readdirSync(at());
@@ -97,11 +101,16 @@ export function refuseUnsafe(host: Host): void {
 /** Sets right the modes of what an earlier version made for root alone. Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
 export function setModes(host: Host): void {
   const mine = process.geteuid?.() ?? 0;
-  visitAll(host, (path, is, at) => {
+  // Thousands of files need no look where their folder is as it is to be: then it was made by this version.
+  const wrong = new Set<string>();
+  const visit = (path: string, is: Stats, at: string): void => {
     if (is.uid !== mine) return;
     const [folder] = split(path);
     const open = [host.bindings, host.quarantine, host.started].includes(folder);
     const mode = is.isDirectory() ? modeOf(host, path) : is.isFile() && open ? 0o644 : null;
-    if (mode !== null && (is.mode & 0o777) !== mode) chmodSync(at, mode);
-  });
+    if (mode === null || (is.mode & 0o777) === mode) return;
+    chmodSync(at, mode);
+    wrong.add(path);
+  };
+  visitAll(host, visit, (folder) => wrong.has(folder));
 }
