@@ -1,7 +1,7 @@
 /** The rest of the host: memory that may be locked, what secure boot locks, who draws on a GPU. */
+import { bootFrameBuffers } from '../host/display.ts';
+import { Look as Seen, Tables } from '../host/look.ts';
 import type { ProcessFacts } from '../host/processes.ts';
-import type { Address } from '../pci/address.ts';
-import { lastAddress } from '../pci/resolve.ts';
 import { cmdlineFix, commandFix, firmwareFix } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, finding } from './table.ts';
@@ -50,37 +50,16 @@ export function checkLockdown(look: Look): Finding[] {
   return found;
 }
 
-/** Names that firmware framebuffers reserve memory under: sysfb (BOOTFB), efifb, simplefb, simpledrm, vesafb. */
-const FRAMEBUFFER = /^(?:BOOTFB|efifb|vesafb|simplefb|simple-framebuffer(?:\.\d+)?|simpledrm)$/;
-
-/** Memory regions are indented by what they lie in (kernel/resource.c r_show): the framebuffers and the PCI function that each lies in. */
-export function framebuffers(iomem: string): { name: string; address: Address }[] {
-  const found: { name: string; address: Address }[] = [];
-  const stack: { depth: number; name: string }[] = [];
-  for (const line of iomem.split('\n', 65536)) {
-    const [, indent = '', name = ''] = /^( *)[0-9a-f]+-[0-9a-f]+ : (.{1,128})$/.exec(line) ?? [];
-    if (name === '') continue;
-    while (stack.length > 0 && (stack.at(-1)?.depth ?? 0) >= indent.length) stack.pop();
-    if (FRAMEBUFFER.test(name)) {
-      const address = stack.map((s) => lastAddress(s.name)).findLast((a) => a !== null);
-      if (address != null) found.push({ name, address });
-    }
-    stack.push({ depth: indent.length, name });
-  }
-  return found;
-}
-
 /** vfio-pci takes the firmware's framebuffer off a VGA device before it claims it since 6.0 (drivers/vfio/pci/vfio_pci_core.c, aperture helpers). */
 const EVICTS_SINCE = 6;
-
-const MAX_IOMEM = 4 * 1024 * 1024;
 
 export function checkDisplay(look: Look): Finding[] {
   const { host } = look;
   const found: Finding[] = [];
-  const iomem = look.must(host.iomem, MAX_IOMEM);
+  const seen = new Seen(new Tables(host));
+  if (seen.mustLines(host.iomem).length === 0) look.missed(`/${host.iomem}`, seen.unmeasured[0] ?? 'it is empty');
   const major = Number(/^(\d+)\./.exec(host.release ?? '')?.[1] ?? 0);
-  for (const { name, address } of framebuffers(iomem ?? '')) {
+  for (const { name, address } of bootFrameBuffers(seen)) {
     const cause = `${name} lies in the memory of ${address} (/${host.iomem})`;
     found.push(
       major >= EVICTS_SINCE

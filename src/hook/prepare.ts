@@ -18,6 +18,7 @@ import {
   readBooks,
 } from '../binding/books.ts';
 import { releaseHolds } from '../binding/giveBack.ts';
+import { reservedBar } from '../binding/guards/display.ts';
 import { vendorVfioUses } from '../binding/guards/vendorVfio.ts';
 import { type Allowance, byName, firm, type Guard, judge, type Refusal, refuse } from '../binding/guards.ts';
 import { forgetStarted, keptBy, markPreparing, releaseOver, type Witness, witness } from '../binding/guests.ts';
@@ -31,6 +32,7 @@ import { readUsages } from '../binding/usage.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { Look, Tables } from '../host/look.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { Deadline } from '../store/locks.ts';
 import { checkFunctions, checkIommu, checkViability, domainOwner, findDevices } from './check.ts';
@@ -221,9 +223,12 @@ async function judgeUnmoved(
     work,
     unmoved.map((u) => u.device),
   );
+  const look = new Look(new Tables(host));
   for (const { device, layer, lifted } of unmoved) {
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
     usage.uses.unshift(...vendorVfioUses(host, device, layer === 'managed'));
+    const reserved = onVfio(host, device.address) ? reservedBar(look, device.address) : null;
+    if (reserved !== null) plan.warnings.push(`${device.address}: ${reserved}`);
     const verdict = judge({ device, usage, target: null, denylistOff, real: host.isReal, layer }, byName(lifted));
     plan.refusals.push(...verdict.refusals);
     plan.warnings.push(...verdict.warnings);
