@@ -21,6 +21,7 @@ import {
 import { asLeft } from './drift.ts';
 import { byName, type Guard } from './guards.ts';
 import {
+  announce,
   type Change,
   type JournalEntry,
   namedBy,
@@ -126,7 +127,7 @@ export async function releaseHolds(
     return outcome;
   }
   const entry = newEntry(host, { kind: 'give-back', owner, devices, books, mark: 'forward' });
-  writeJournal(host, entry);
+  announce(host, work.inventory, entry);
   for (const [address, error] of await finishRelease(work, entry)) {
     outcome.failures.push({ address, error });
     outcome.devices = outcome.devices.filter((d) => d.address !== address);

@@ -4,8 +4,11 @@
  * journalled: a move's inverse starts from what is observed, so a crash between any two writes is put right by the same code, whichever were done. What decides
  * the way is one mark for the whole entry.
  */
+import { ownName, processRuns } from '../addon/process.ts';
+import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import type { Inventory } from '../pci/inventory.ts';
 import { type BadFile, badFile, corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
 import { type BookChange, type Hold, isBinding, newBinding, readBook } from './books.ts';
 import type { Guard } from './guards.ts';
@@ -41,7 +44,8 @@ export type JournalEntry = {
   /** For whom. */
   owner: Owner;
   boot: string | null;
-  pid: number;
+  /** Who works at it, by name (addon/process.ts); null for an entry of an older hostdev. */
+  writer: string | null;
   started: string;
   mark: Mark;
   /** `intent` while it runs; afterwards what went wrong. */
@@ -63,7 +67,7 @@ export const newEntry = (host: Host, change: Change): JournalEntry => ({
   schema: 2,
   id: journalId(),
   boot: host.boot,
-  pid: process.pid,
+  writer: ownName(),
   started: new Date().toISOString(),
   mark: null,
   state: 'intent',
@@ -98,6 +102,57 @@ export function remainder(entry: JournalEntry, left: ReadonlySet<Address>): Jour
 export const writeJournal = (host: Host, entry: JournalEntry): void =>
   writeJson(host, `${host.journal}/${entry.id}.json`, entry);
 
+/**
+ * True while a living process that is not this one works at an entry. Under the locks of its devices there is no such entry: one says that somebody took the files of
+ * the locks away, and that the transaction goes on all the same.
+ */
+export const isInHand = (e: JournalEntry): boolean =>
+  e.state === 'intent' && e.writer !== null && e.writer !== ownName() && processRuns(e.writer);
+
+export const inHandError = (host: Host, e: JournalEntry): HostdevError =>
+  new HostdevError(
+    'HOSTDEV_TIMEOUT',
+    `Process ${e.writer?.split(':', 1)[0]} is changing ${[...namedBy(e)].join(', ')}, and the file of its lock is gone`,
+    { hint: `Leave the files in ${host.absolute(host.locks)} alone, and try again when it has ended.` },
+  );
+
+/**
+ * Writes a new entry, then looks whether another process has done so for the same devices at the same moment: of two that both write before they look, at least one sees
+ * the other and withdraws. Raises HOSTDEV_TIMEOUT for that, and as {@link writeJournal}; nothing has been changed then.
+ */
+export function announce(host: Host, inventory: Inventory, entry: JournalEntry): void {
+  writeJournal(host, entry);
+  const others = readJournal(host).entries.filter((e) => e.id !== entry.id && isInHand(e));
+  const rival = others.length === 0 ? undefined : joined(inventory, namedBy(entry), others).entries[0];
+  if (rival === undefined) return;
+  removeJournal(host, entry.id);
+  throw inHandError(host, rival);
+}
+
+/** The devices and entries that hang together with `addresses`: an entry with every device that it names, and a PF's with that of its VFs. */
+export function joined(
+  { byAddress }: Inventory,
+  addresses: Iterable<Address>,
+  entries: readonly JournalEntry[],
+): { addresses: Set<Address>; entries: JournalEntry[] } {
+  const all = new Set(addresses);
+  const mine = new Set<JournalEntry>();
+  for (let before = -1; before !== mine.size; ) {
+    before = mine.size;
+    for (const entry of entries) {
+      if (mine.has(entry)) continue;
+      const named = namedBy(entry);
+      const touches =
+        [...all].some((a) => named.has(a) || named.has(byAddress.get(a)?.parent_addr ?? '')) ||
+        [...named].some((n) => all.has(byAddress.get(n)?.parent_addr ?? ''));
+      if (!touches) continue;
+      mine.add(entry);
+      for (const a of named) all.add(a);
+    }
+  }
+  return { addresses: all, entries: entries.filter((e) => mine.has(e)) };
+}
+
 export const removeJournal = (host: Host, id: string): void => removeJson(host, host.journal, id);
 
 let sequence = 0;
@@ -129,7 +184,7 @@ export function readEntry(host: Host, id: string): JournalEntry | null {
   const value = readJson(host, file);
   if (value === null) return null;
   const entry = upgraded(host, value);
-  if (isEntry(entry, id)) return entry;
+  if (isEntry(entry, id)) return { ...entry, writer: entry.writer ?? null };
   const schema = isObject(value) ? value.schema : undefined;
   const newer = typeof schema === 'number' && schema > 2;
   throw corrupt(
@@ -157,6 +212,7 @@ function isEntry(v: unknown, id: string): v is JournalEntry {
     (v.kind === 'bind' || v.kind === 'give-back') &&
     isOwner(v.owner) &&
     isTextOrNull(v.boot) &&
+    (v.writer === undefined || isTextOrNull(v.writer)) &&
     isText(v.started) &&
     (v.mark === null || v.mark === 'done' || v.mark === 'forward' || v.mark === 'back') &&
     (v.state === 'intent' || v.state === 'undo-incomplete' || v.state === 'pending') &&

@@ -3,6 +3,7 @@
  * one without goes back if it was a bind and on if it was a give-back, unless a person chooses. The guards are asked as for any move; what they keep back stays
  * in the journal, named, and nothing of its entry has moved.
  */
+import { ownName } from '../addon/process.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
@@ -167,9 +168,9 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
   };
   // Where nothing moves there is no half way either.
   const moving = stuck.length > 0 || moves.some((m) => !there.has(m.address));
-  const whole = { ...entry, devices: [...moves, ...stuck] };
+  const whole: JournalEntry = { ...entry, devices: [...moves, ...stuck], state: 'intent', writer: ownName() };
   const waiting = new Map(stuck.map((m) => [m.address, stuckNow(work, m.address)] as const));
-  if (found.mark === null && moving) writeJournal(host, whole);
+  if (moving) writeJournal(host, whole);
   const isRelease = entry.kind === 'give-back' && isGuest(entry) && end === 'to';
   const failures = isRelease
     ? await finishRelease(permitted(work, found), whole, waiting)

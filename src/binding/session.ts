@@ -3,6 +3,7 @@
  * Which locks are needed is known before the first is taken: the devices' IOMMU groups, whole for whoever moves them; of a VF also its PF's, shared, because
  * whoever changes a PF's VFs has that one whole; and those of every device that an unfinished transaction joins with these.
  */
+import { sleep } from '../clock.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
@@ -14,7 +15,7 @@ import { bindingNow, bookNow, type Foreseen, nothingForeseen } from './access.ts
 import { type Binding, type Hold, ownerText, readBook, readBooks } from './books.ts';
 import { planRelease, type ReleasePlan, type Returned, type Returning, releaseHolds } from './giveBack.ts';
 import { deadHolds, witness } from './guests.ts';
-import { type JournalEntry, namedBy, readEntry, readJournal } from './journal.ts';
+import { inHandError, isInHand, type JournalEntry, joined, namedBy, readEntry, readJournal } from './journal.ts';
 import { NO_ALLOWANCE } from './leave.ts';
 import type { Work } from './perform.ts';
 import { type Done, foresee, type Kept, type Recovery, recover } from './recover.ts';
@@ -335,6 +336,9 @@ export async function foreseeRelease(
 
 // Locks.
 
+/** How long to wait for a transaction whose lock was taken away, before looking again. */
+const IN_HAND_MS = 20;
+
 export type Locked = {
   inventory: Inventory;
   /** The unfinished transactions that touch these devices: their writers are dead. */
@@ -358,6 +362,7 @@ export async function lockDevices(
   for (let inventory = work.inventory, before = known ?? readJournal(host).entries; ; ) {
     const wanted = locksOf(host, inventory, joined(inventory, addresses, before).addresses);
     const unlock = await takeLocks(host, wanted, work.deadline, work.signal);
+    let inHand: boolean;
     try {
       inventory = scan();
       const { entries, bad } = readSome(host, ids);
@@ -367,12 +372,16 @@ export async function lockDevices(
         (l) => !held.has(l.name) || (held.get(l.name) === true && !l.shared),
       );
       before = entries;
-      if (!lacks) return { inventory, entries: now.entries, bad: [...bad, ...badBooks(host, bad)], unlock };
+      const writer = now.entries.find(isInHand);
+      if (writer !== undefined && work.deadline.left === 0) throw inHandError(host, writer);
+      inHand = writer !== undefined;
+      if (!lacks && !inHand) return { inventory, entries: now.entries, bad: [...bad, ...badBooks(host, bad)], unlock };
     } catch (e) {
       unlock();
       throw e;
     }
     unlock();
+    if (inHand) await sleep(Math.min(IN_HAND_MS, work.deadline.left));
   }
 }
 
@@ -385,30 +394,6 @@ function readSome(host: Host, ids: readonly string[] | undefined): { entries: Jo
 /** Looked for only where something is wrong already, or never: a book that cannot be read raises for its own device. */
 function badBooks(host: Host, bad: readonly BadFile[]): BadFile[] {
   return bad.length === 0 ? [] : readBooks(host).bad;
-}
-
-/** The devices and entries that hang together with `addresses`: an entry with every device that it names, and a PF's with that of its VFs. */
-function joined(
-  { byAddress }: Inventory,
-  addresses: readonly Address[],
-  entries: readonly JournalEntry[],
-): { addresses: Set<Address>; entries: JournalEntry[] } {
-  const all = new Set(addresses);
-  const mine = new Set<JournalEntry>();
-  for (let before = -1; before !== mine.size; ) {
-    before = mine.size;
-    for (const entry of entries) {
-      if (mine.has(entry)) continue;
-      const named = namedBy(entry);
-      const touches =
-        [...all].some((a) => named.has(a) || named.has(byAddress.get(a)?.parent_addr ?? '')) ||
-        [...named].some((n) => all.has(byAddress.get(n)?.parent_addr ?? ''));
-      if (!touches) continue;
-      mine.add(entry);
-      for (const a of named) all.add(a);
-    }
-  }
-  return { addresses: all, entries: entries.filter((e) => mine.has(e)) };
 }
 
 /**

@@ -12,6 +12,7 @@ import { groupNow, vfLinks } from '../pci/vfLinks.ts';
 import { Deadline } from '../store/locks.ts';
 import { applyBooks, type Binding, type BookChange, newBinding, readBook, tryBooks } from './books.ts';
 import {
+  announce,
   type Change,
   type JournalEntry,
   namedBy,
@@ -34,7 +35,7 @@ import { stepsOf } from './steps.ts';
 export async function runChange(work: Work, change: Change): Promise<void> {
   const { host } = work;
   const entry = newEntry(host, change);
-  writeJournal(host, entry);
+  announce(host, work.inventory, entry);
   try {
     for (const batch of batchesOf(stepsOf(host, entry.devices))) {
       refuseStopped(work, batch[0]?.path ?? '');
