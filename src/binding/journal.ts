@@ -44,6 +44,8 @@ export type JournalEntry = {
   /** For whom. */
   owner: Owner;
   boot: string | null;
+  /** Who began it. */
+  pid: number;
   /** Who works at it, by name (addon/process.ts); null for an entry of an older hostdev. */
   writer: string | null;
   started: string;
@@ -67,6 +69,7 @@ export const newEntry = (host: Host, change: Change): JournalEntry => ({
   schema: 2,
   id: journalId(),
   boot: host.boot,
+  pid: process.pid,
   writer: ownName(),
   started: new Date().toISOString(),
   mark: null,

@@ -37,7 +37,7 @@ describeSim('locks that are taken away', () => {
     try {
       for (let round = 0; round < 3; round += 1) {
         const running = Array.from({ length: 4 }, () => VERBS.map((verb) => sim.spawn(verb))).flat();
-        for (const r of await Promise.all(running.map((one) => one.ended))) codes.add(r.code);
+        for (const r of await Promise.all(running.map((one) => one.ended))) codes.add(r.exit);
       }
     } finally {
       clearInterval(deleter);
