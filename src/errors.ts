@@ -93,7 +93,7 @@ export const ERRORS = {
   HOSTDEV_MODULES_ALIAS: {
     exit: EXIT.failed,
     text: "The running kernel's modules.alias cannot be read, so the variant driver is not known.",
-    hint: "Install the kernel's modules or run depmod.",
+    hint: "Install the kernel's modules or run depmod; 'hostdev bind DEV --driver vfio-pci' asks no table.",
   },
   HOSTDEV_NO_SRIOV: {
     exit: EXIT.no,
