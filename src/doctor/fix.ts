@@ -16,8 +16,22 @@ const INITRAMFS_TOOLS = 'etc/initramfs-tools/modules';
 const DRACUT = 'etc/dracut.conf.d';
 const CLOUD = 'etc/cloud/cloud.cfg';
 
-/** What the initramfs must be made anew with after a change to modules or their options. */
-const REBUILD = 'update-initramfs -u, or dracut -f';
+/** What makes an initramfs, and by what it is known to be here. */
+const INITRAMFS: readonly { command: string; files: readonly string[] }[] = [
+  { command: 'update-initramfs -u', files: ['etc/initramfs-tools', 'usr/sbin/update-initramfs'] },
+  { command: 'dracut -f', files: ['etc/dracut.conf.d', 'etc/dracut.conf', 'usr/bin/dracut', 'usr/sbin/dracut'] },
+  { command: 'mkinitcpio -P', files: ['etc/mkinitcpio.conf', 'etc/mkinitcpio.d', 'usr/bin/mkinitcpio'] },
+];
+
+/** What the initramfs must be made anew with after a change to modules or their options; all ways where none is known to be here. */
+export function rebuild(look: Look): string {
+  const here = INITRAMFS.filter((i) => i.files.some((f) => look.has(f)));
+  return (here.length > 0 ? here : INITRAMFS).map((i) => i.command).join(', or ');
+}
+
+/** A word that a shell reads as it is. */
+export const shellWord = (word: string): string =>
+  /^[\w.,:=@/+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
 /** What is to be on the kernel command line: words to add (one that has the same key is replaced) and words to take out. */
 export type CmdlineChange = { add?: readonly string[]; remove?: readonly string[] };
@@ -242,7 +256,7 @@ export function modprobeFix(look: Look, line: string, file = 'hostdev.conf'): Fi
       where: `/${MODPROBE}/${file}`,
       line,
       present: look.has(MODPROBE),
-      after: `${REBUILD}; then reload the module or reboot`,
+      after: `${rebuild(look)}; then reload the module or reboot`,
     },
     cloud(
       look,
@@ -285,7 +299,7 @@ export function loadFix(look: Look, modules: readonly string[]): Fix[] {
 }
 
 /** A line that is to go: given as a comment, so that the file keeps what it said. */
-export function removeLine(where: { file: string; line: number; text: string }): Fix {
+export function removeLine(look: Look, where: { file: string; line: number; text: string }): Fix {
   const tool = where.file.startsWith('etc/initramfs-tools')
     ? 'initramfs-tools'
     : where.file.includes('modprobe.d')
@@ -296,13 +310,13 @@ export function removeLine(where: { file: string; line: number; text: string }):
     where: `/${where.file}:${where.line}`,
     line: `# ${where.text}`,
     present: true,
-    after: tool === 'file' ? 'reboot' : `${REBUILD}; then reboot`,
+    after: tool === 'file' ? 'reboot' : `${rebuild(look)}; then reboot`,
   };
 }
 
 /** Takes a directive out, from wherever it stands; of a list on the command line only what it is about. */
 export function removeDirective(look: Look, d: Directive): Fix[] {
-  if (d.file !== look.host.cmdline) return [removeLine(d)];
+  if (d.file !== look.host.cmdline) return [removeLine(look, d)];
   const [, head = '', list = ''] = d.kind === 'blacklist' ? (/^([^=]*=)(.*)$/.exec(d.text) ?? []) : [];
   const others = list.split(',').filter((m) => m !== '' && m.replaceAll('-', '_') !== d.module);
   return cmdlineFix(look, { remove: [d.text], add: others.length > 0 ? [head + others.join(',')] : [] });

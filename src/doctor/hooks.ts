@@ -1,5 +1,5 @@
 /** Whether libvirt finds hostdev's hook and can start it, and what else it would start. What libvirt does: src/util/virhook.c, since 6.5 with qemu.d. */
-import { ELF, fileFacts, fileHead } from '../host/files.ts';
+import { ELF, fileFacts, fileHead, isBackupName } from '../host/files.ts';
 import type { ProcessFacts } from '../host/processes.ts';
 import { commandFix } from './fix.ts';
 import { linesWith } from './leftovers.ts';
@@ -10,10 +10,6 @@ import { type Finding, finding } from './table.ts';
 export type OwnHook = { installed: boolean; path: string; problems: string[] };
 
 const LIBVIRT = 'etc/libvirt';
-
-/** Names that editors, packages and people leave: libvirt goes by the mode alone. */
-const STRAY =
-  /^\.|^#.*#$|~$|\.(?:bak|old|orig|rej|save|swp|swo|tmp|disabled|off)\d*$|\.(?:dpkg|rpm|ucf)[-\w]*$|\.rpm(?:new|save|orig)$/;
 
 const HEAD = 256;
 const PATH = ['usr/local/sbin', 'usr/local/bin', 'usr/sbin', 'usr/bin', 'sbin', 'bin'];
@@ -72,7 +68,7 @@ function checkFile(look: Look, f: HookFile, own: OwnHook): Finding[] {
   if (own.installed && at === own.path) return [];
   const inFolder = f.path.includes('/qemu.d/');
   if (!f.executable) {
-    return STRAY.test(f.name)
+    return isBackupName(f.name)
       ? []
       : [
           finding(
@@ -84,7 +80,7 @@ function checkFile(look: Look, f: HookFile, own: OwnHook): Finding[] {
         ];
   }
   const found: Finding[] = [];
-  if (inFolder && STRAY.test(f.name))
+  if (inFolder && isBackupName(f.name))
     found.push(
       finding('hook-stray', at, `${at} looks like a backup, and libvirt runs it beside the others`, [
         commandFix(`chmod a-x '${at}'`, 'or remove it'),

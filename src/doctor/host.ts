@@ -2,6 +2,7 @@
 import { bootFrameBuffers } from '../host/display.ts';
 import { Look as Seen, Tables } from '../host/look.ts';
 import type { ProcessFacts } from '../host/processes.ts';
+import { bootDisplays } from './bootDisplay.ts';
 import { cmdlineFix, commandFix, firmwareFix } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, finding } from './table.ts';
@@ -72,10 +73,7 @@ export function checkDisplay(look: Look): Finding[] {
           ),
     );
   }
-  const boot = look.inventory.devices.filter(
-    (d) =>
-      d.class?.startsWith('03') && look.quiet(d.address, () => host.read(host.device(d.address, 'boot_vga'))) === '1',
-  );
+  const boot = bootDisplays(look);
   for (const c of boot.length > 0 ? look.names(host.classLink('vtconsole')) : []) {
     const read = (file: string): string => look.text(host.classLink('vtconsole', `${c}/${file}`), 256) ?? '';
     if (read('bind') !== '1' || !read('name').includes('frame buffer')) continue;

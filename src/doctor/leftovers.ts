@@ -6,6 +6,7 @@ import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import type { Address } from '../pci/address.ts';
 import { type PciDevice, printable } from '../pci/inventory.ts';
 import { type Unsafe, unsafeState } from '../store/ours.ts';
+import { ofBootDisplay } from './bootDisplay.ts';
 import { commandFix, removeLine } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, finding } from './table.ts';
@@ -60,7 +61,7 @@ export function checkScripts(look: Look): Finding[] {
       'new-id-script',
       `/${l.file}:${l.line}`,
       `"${l.text.slice(0, 200)}"${idle ? ' (the file is not executable, so it is not run now)' : ''}; ids cannot tell two identical devices apart. Bind by address instead, and take the file out of cloud-init's write_files where that makes it`,
-      [removeLine(l), commandFix('hostdev bind ADDRESS…', 'for the devices that the script meant')],
+      [removeLine(look, l), commandFix('hostdev bind ADDRESS…', 'for the devices that the script meant')],
     );
   });
 }
@@ -147,17 +148,20 @@ export async function checkOverrides(look: Look): Promise<Finding[]> {
 function boundById(look: Look, d: PciDevice): Finding[] {
   if (d.driver !== 'vfio-pci' && d.driver !== 'pci-stub') return [];
   const id = `${d.vendor_id} ${d.product_id}`;
+  const boot = ofBootDisplay(look, [d]).length > 0;
   return [
     finding(
       'bound-by-id',
       d.address,
-      `on ${d.driver} without driver_override: new_id or ids= has ${d.vendor_id}:${d.product_id}; the next unbound device of these ids goes there too`,
+      `on ${d.driver} without driver_override: new_id or ids= has ${d.vendor_id}:${d.product_id}; the next unbound device of these ids goes there too${boot ? '; it is the boot display, or goes with it' : ''}`,
       [
         commandFix(
           `echo ${id} > ${look.host.absolute(look.host.driver(d.driver, 'remove_id'))}`,
           'ENODEV says that it came from ids= or is gone already',
         ),
-        commandFix(`hostdev bind ${d.address}`, 'makes it one by address'),
+        boot
+          ? commandFix(`hostdev unbind --to-host ${d.address}`, 'gives it back to the host')
+          : commandFix(`hostdev bind ${d.address}`, 'makes it one by address'),
       ],
     ),
   ];

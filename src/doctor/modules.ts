@@ -5,10 +5,13 @@ import { chooseVariant, type Modalias, parseModalias } from '../binding/variant.
 import { architecture } from '../host/architecture.ts';
 import { type Directive, optionIds, readDirectives } from '../host/modprobe.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
-import { isVfioDriver } from '../pci/vfio.ts';
-import { commandFix, loadFix, modprobeFix, removeDirective } from './fix.ts';
+import { commandFix, loadFix, modprobeFix, rebuild, removeDirective, shellWord } from './fix.ts';
+import { checkIds, STUBS } from './ids.ts';
+import { kernelHas } from './kernelModules.ts';
 import type { Look } from './look.ts';
+import { checkModuleLists } from './moduleLists.ts';
 import { type Finding, finding } from './table.ts';
+import { addresses, place } from './words.ts';
 
 /** What a guest with a device needs; vfio_virqfd is part of vfio_pci_core since 6.2. POWER maps by spapr_tce (drivers/vfio/vfio_iommu_spapr_tce.c). */
 const needed = (look: Look): string[] => {
@@ -16,19 +19,8 @@ const needed = (look: Look): string[] => {
   return ['vfio', power ? 'vfio_iommu_spapr_tce' : 'vfio_iommu_type1', 'vfio_pci'];
 };
 
-const MAX_LIST = 16 * 1024 * 1024;
-
-/** How many addresses a line names. */
-const SHOWN = 8;
-
-export const addresses = (devices: readonly PciDevice[]): string =>
-  devices
-    .slice(0, SHOWN)
-    .map((d) => d.address)
-    .join(', ') + (devices.length > SHOWN ? `, … (${devices.length})` : '');
-
 export function checkModules(look: Look): Finding[] {
-  const { directives, unmeasured } = readDirectives(look.host);
+  const { directives, ignored, unmeasured } = readDirectives(look.host);
   for (const reason of unmeasured) look.missed('modprobe.d', reason);
   const lists = look.quiet('modules.alias', () => readModuleLists(look.host));
   return [
@@ -37,6 +29,8 @@ export function checkModules(look: Look): Finding[] {
     ...(lists === null ? [] : checkVariants(look, lists, directives)),
     ...checkDenylist(look),
     ...checkIds(look, directives),
+    ...checkIgnored(look, ignored),
+    ...checkModuleLists(look),
     ...(lists === null ? [] : checkBlacklists(look, lists, directives)),
     ...checkSoftdeps(look, directives),
   ];
@@ -50,19 +44,12 @@ function checkPresent(look: Look): Finding[] {
   const all = needed(look);
   const missing = all.filter((m) => !isLoaded(look, m));
   if (missing.length === 0) return [];
-  const { release } = host;
-  const read = (file: string): string | null =>
-    release === null
-      ? null
-      : host.moduleFiles(release, file).reduce<string | null>((text, path) => text ?? look.text(path, MAX_LIST), null);
-  const dep = read('modules.dep');
-  if (dep === null) {
+  const there = kernelHas(look);
+  if (there === null) {
     look.missed('VFIO modules', `${missing.join(', ')} not loaded, and modules.dep of the running kernel is not there`);
     return [];
   }
-  const list = `${dep}\n${read('modules.builtin') ?? ''}`;
-  const there = (m: string): boolean =>
-    new RegExp(`(?:^|/)${m.replaceAll('_', '[-_]')}\\.ko(?:\\.\\w+)?(?::|$)`, 'm').test(list);
+  const { release } = host;
   const absent = missing.filter((m) => !there(m));
   const found: Finding[] = [];
   if (absent.length > 0)
@@ -107,8 +94,6 @@ function checkVfioBlacklists(look: Look, directives: readonly Directive[]): Find
       ),
     );
 }
-
-export const place = (d: Directive): string => (d.line === 0 ? `/${d.file}` : `/${d.file}:${d.line}`);
 
 function checkVariants(look: Look, lists: ModuleLists, directives: readonly Directive[]): Finding[] {
   const { host } = look;
@@ -172,44 +157,6 @@ function checkDenylist(look: Look): Finding[] {
   );
 }
 
-const STUBS: Readonly<Record<string, string>> = { vfio_pci: 'vfio-pci', pci_stub: 'pci-stub' };
-
-function checkIds(look: Look, directives: readonly Directive[]): Finding[] {
-  return directives.flatMap((d): Finding[] => {
-    const stub = d.kind === 'options' ? STUBS[d.module] : undefined;
-    const ids = stub === undefined ? [] : optionIds(d.rest);
-    if (stub === undefined || ids.length === 0) return [];
-    const devices = look.inventory.devices.filter((p) => ids.includes(`${p.vendor_id}:${p.product_id}`));
-    const fix = removeDirective(look, d);
-    if (devices.length === 0) return [finding('ids-stale', place(d), `"${d.text}" names no device of this host`, fix)];
-    const twice = ids.filter((id) => devices.filter((p) => `${p.vendor_id}:${p.product_id}` === id).length > 1);
-    const why = twice.length > 0 ? `; of ${twice.join(', ')} there are several, which ids cannot tell apart` : '';
-    const found = [
-      finding('ids-option', place(d), `"${d.text}" takes ${addresses(devices)}${why}. Name them by address instead`, [
-        ...fix,
-        commandFix(
-          `hostdev bind ${devices
-            .slice(0, SHOWN)
-            .map((p) => p.address)
-            .join(' ')}`,
-          'once the line is gone',
-        ),
-      ]),
-    ];
-    const elsewhere = devices.filter((p) => p.driver !== stub && !isVfioDriver(look.host, p.address, p.driver));
-    if (elsewhere.length > 0)
-      found.push(
-        finding(
-          'ids-not-followed',
-          addresses(elsewhere),
-          `"${d.text}" in ${place(d)} wants ${stub}, and it is ${elsewhere.map((p) => (p.driver === null ? 'without a driver' : `on ${p.driver}`))[0]}`,
-          fix,
-        ),
-      );
-    return found;
-  });
-}
-
 /** The devices here that a module's own aliases name. */
 function devicesOf(look: Look, lists: ModuleLists, module: string): PciDevice[] {
   const patterns: Modalias[] = [];
@@ -268,9 +215,28 @@ function hasPciAlias(lists: ModuleLists, module: string): boolean {
   return false;
 }
 
+/** Files that modprobe passes over for their names, though an admin wrote configuration into them. */
+const checkIgnored = (look: Look, ignored: readonly Directive[]): Finding[] =>
+  ignored.map((d) =>
+    finding(
+      'modprobe-ignored',
+      `/${d.file}`,
+      `modprobe reads *.conf only, and so not "${d.text.slice(0, 200)}" in line ${d.line}`,
+      [
+        commandFix(
+          `mv ${shellWord(look.host.absolute(d.file))} ${shellWord(`${look.host.absolute(d.file)}.conf`)}`,
+          `then ${rebuild(look)}`,
+        ),
+      ],
+    ),
+  );
+
 function checkSoftdeps(look: Look, directives: readonly Directive[]): Finding[] {
-  const withIds = directives.some((d) => d.kind === 'options' && d.module in STUBS && optionIds(d.rest).length > 0);
-  if (withIds) return [];
+  // Loaded first it takes the devices of ids=, or runs the script of an install line, which binds them.
+  const used = directives.some(
+    (d) => d.module in STUBS && (d.kind === 'install' || (d.kind === 'options' && optionIds(d.rest).length > 0)),
+  );
+  if (used) return [];
   return directives
     .filter((d) => d.kind === 'softdep' && byAdmin(d) && /\bpre:.*\b(?:vfio[-_]pci|pci[-_]stub)\b/.test(d.rest))
     .map((d) =>

@@ -3,8 +3,8 @@ import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
 import { cmdlineFix, commandFix } from './fix.ts';
 import type { Look } from './look.ts';
-import { addresses } from './modules.ts';
 import { type Finding, type Fix, finding } from './table.ts';
+import { addresses } from './words.ts';
 
 /** How many members of other buses a line names, and in how many groups they are looked for. */
 const SHOWN = 4;

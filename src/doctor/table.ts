@@ -69,6 +69,18 @@ export const FINDINGS = {
     severity: 'warning',
     text: 'An ids= option names a device that is on another driver: the option came too late or is without effect.',
   },
+  'ids-cut-off': {
+    severity: 'warning',
+    text: 'An ids= option has a blank in it: what stands behind the blank is ignored.',
+  },
+  'modprobe-ignored': {
+    severity: 'warning',
+    text: 'A file in modprobe.d has a name that modprobe does not read.',
+  },
+  'module-gone': {
+    severity: 'note',
+    text: 'A list of modules to load names one that this kernel no longer has: loading it fails, and some initramfs tools stop there.',
+  },
   'blacklist-unneeded': {
     severity: 'note',
     text: 'A host driver is blacklisted that no device of this host asks for.',

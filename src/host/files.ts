@@ -18,6 +18,13 @@ export type FileFacts = {
 /** How a compiled program begins. */
 export const ELF = '\x7fELF';
 
+/** Names that editors, packages and people leave behind. */
+const BACKUP =
+  /^\.|^#.*#$|~$|\.(?:bak|old|orig|rej|save|swp|swo|tmp|disabled|off)\d*$|\.(?:dpkg|rpm|ucf)[-\w]*$|\.rpm(?:new|save|orig)$/;
+
+/** True for the name of a backup or of a file that was put aside. */
+export const isBackupName = (name: string): boolean => BACKUP.test(name);
+
 const ABSENT = ['ENOENT', 'ENOTDIR', 'ELOOP'];
 
 /** Calls `read` with the descriptor of a file, its links resolved inside the root; null when it is absent. Raises the errno of anything else. */

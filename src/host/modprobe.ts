@@ -2,6 +2,7 @@
  * What the admin and the distribution told modprobe, the initramfs and the kernel command line about modules: blacklists, options, soft dependencies. Read as kmod reads
  * them (libkmod/libkmod-config.c): *.conf of five folders by name, a name in an earlier folder hides the same in later ones.
  */
+import { isBackupName } from './files.ts';
 import type { Host } from './host.ts';
 
 export type Directive = {
@@ -18,7 +19,12 @@ export type Directive = {
   text: string;
 };
 
-export type Directives = { directives: Directive[]; unmeasured: string[] };
+export type Directives = {
+  directives: Directive[];
+  /** The first line of each file that would count, had it a name that ends in .conf. */
+  ignored: Directive[];
+  unmeasured: string[];
+};
 
 const FOLDERS = [
   'etc/modprobe.d',
@@ -31,7 +37,11 @@ const FOLDERS = [
 /** Files whose lines are `module [options]`: what Debian loads at boot and in the initramfs. */
 export const MODULE_LISTS = ['etc/modules', 'etc/initramfs-tools/modules'];
 
+/** The folder that admins write to. */
+const ADMINS = 'etc/modprobe.d';
+
 const MAX_FILES = 512;
+const MAX_OTHERS = 64;
 const MAX_FILE = 256 * 1024;
 const MAX_DIRECTIVES = 4096;
 
@@ -51,9 +61,13 @@ export function readDirectives(host: Host): Directives {
     }
   };
   const files = new Map<string, string>();
+  const others: string[] = [];
   for (const folder of FOLDERS) {
-    for (const name of (read(() => host.list(folder)) ?? []).filter((n) => n.endsWith('.conf')))
-      if (!files.has(name)) files.set(name, `${folder}/${name}`);
+    for (const name of read(() => host.list(folder)) ?? []) {
+      if (!name.endsWith('.conf')) {
+        if (folder === ADMINS && !isBackupName(name)) others.push(`${folder}/${name}`);
+      } else if (!files.has(name)) files.set(name, `${folder}/${name}`);
+    }
   }
   const all: Directive[] = [];
   const sorted = [...files.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, file]) => file);
@@ -63,7 +77,20 @@ export function readDirectives(host: Host): Directives {
     all.push(...confLines(file, read(() => host.read(file, MAX_FILE)) ?? ''));
   for (const file of MODULE_LISTS) all.push(...listLines(file, read(() => host.read(file, MAX_FILE)) ?? ''));
   all.push(...cmdlineWords(host.cmdline, read(() => host.read(host.cmdline, MAX_FILE)) ?? ''));
-  return { directives: all.slice(0, MAX_DIRECTIVES), unmeasured };
+  const ignored = others
+    .slice(0, MAX_OTHERS)
+    .flatMap((file) => confLines(file, looked(host, file)).slice(0, 1))
+    .map((d) => ({ ...d, text: d.text.replace(/[^\x20-\x7e]/g, '?') }));
+  return { directives: all.slice(0, MAX_DIRECTIVES), ignored, unmeasured };
+}
+
+/** The text of a file that counts for nothing: what cannot be read, a folder too, is no loss. */
+function looked(host: Host, file: string): string {
+  try {
+    return host.read(file, MAX_FILE) ?? '';
+  } catch {
+    return '';
+  }
 }
 
 /** Lines of a modprobe.d file; a backslash at the end joins the next. */
@@ -112,10 +139,29 @@ function cmdlineWords(file: string, text: string): Directive[] {
   });
 }
 
-/** The ids of an `ids=` option (vfio-pci, pci-stub): "vvvv:dddd" in lower case; further fields (subsystem, class) are left out. */
+/** The words of module options as the kernel parts them: by blanks outside of double quotes, which it takes off (kernel/params.c next_arg). */
+const optionWords = (rest: string): string[] =>
+  (rest.match(/(?:"[^"]*"?|[^\s"])+/g) ?? []).map((w) => w.replaceAll('"', ''));
+
+/** "vvvv:dddd" of one id, in lower case; further fields (subsystem, class) are left out. Null for what is no id. */
+export const idOf = (word: string): string | null =>
+  /^([0-9a-f]{4}):([0-9a-f]{4})(?::|$)/i.exec(word.trim())?.slice(1, 3).join(':').toLowerCase() ?? null;
+
+/** The ids of an `ids=` option (vfio-pci, pci-stub), by commas; a blank ends them, but for one in quotes. */
 export function optionIds(rest: string): string[] {
-  return [...rest.matchAll(/(?:^|\s)ids="?([^\s"]*)/g)]
-    .flatMap(([, list = '']) => list.split(','))
-    .flatMap((id) => /^([0-9a-f]{4}):([0-9a-f]{4})(?::|$)/i.exec(id)?.slice(1, 3).join(':').toLowerCase() ?? [])
+  return optionWords(rest)
+    .flatMap((w) => (w.startsWith('ids=') ? w.slice('ids='.length).split(',') : []))
+    .flatMap((id) => idOf(id) ?? [])
     .slice(0, 256);
 }
+
+/** Words among the options that are ids and belong to no option: the kernel ignores them as unknown parameters. */
+export const strayIds = (rest: string): string[] =>
+  optionWords(rest)
+    .filter(
+      (w) =>
+        !w.includes('=') &&
+        w.split(',').some((id) => id !== '') &&
+        w.split(',').every((id) => id === '' || idOf(id) !== null),
+    )
+    .slice(0, 256);

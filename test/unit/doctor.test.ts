@@ -398,6 +398,94 @@ describe('modules', () => {
     });
   });
 
+  test.each([
+    [
+      'etc/modprobe.d/v.conf',
+      'options vfio-pci ids=10de:1bb0, 8086:1521 disable_vga=1',
+      'options vfio-pci ids=10de:1bb0,8086:1521 disable_vga=1',
+    ],
+    ['etc/initramfs-tools/modules', 'vfio_pci ids=10de:1bb0 8086:1521', 'vfio_pci ids=10de:1bb0,8086:1521'],
+    ['etc/modprobe.d/v.conf', 'options vfio-pci ids= 10de:1bb0,8086:1521', 'options vfio-pci ids=10de:1bb0,8086:1521'],
+  ])('ids= with a blank in it: %s: %s', async (file, text, fixed) => {
+    const h = healthy({ files: { [file]: `# x\n${text}\n` } });
+    const f = only(await ill(h), 'ids-cut-off');
+    expect(f.object).toBe(`/${file}:2`);
+    expect(f.cause).toMatch(/8086:1521 stands behind a blank, .*ignored/);
+    expect(f.cause).toContain('0000:03:00.0 is on igb');
+    expect(f.fix).toEqual([expect.objectContaining({ where: `/${file}:2`, line: fixed })]);
+    h.file(file, `${fixed}\n`);
+    expect(ids(await ill(h))).not.toContain('ids-cut-off');
+  });
+
+  test('ids= with a blank on the command line; in quotes it is whole', async () => {
+    const h = healthy({ files: { 'etc/modprobe.d/q.conf': 'options vfio-pci ids="10de:1bb0, 8086:1521"\n' } });
+    const quoted = await ill(h);
+    expect(ids(quoted)).not.toContain('ids-cut-off');
+    expect(only(quoted, 'ids-option').cause).toContain(NIC.address);
+    h.remove('etc/modprobe.d/q.conf');
+    h.file('proc/cmdline', 'iommu=pt vfio-pci.ids=10de:1bb0, 8086:1521 quiet\n');
+    const line = only(await ill(h), 'ids-cut-off').fix.find((x) => x.tool === 'systemd-boot')?.line;
+    expect(line).toBe('iommu=pt quiet vfio-pci.ids=10de:1bb0,8086:1521');
+  });
+
+  test('the boot display among two alike: named, and never bound by the advice', async () => {
+    const boot = { ...GPU, driver: 'vfio-pci', vfio: true, attributes: { boot_vga: '1\n' } };
+    const sound = { ...boot, address: '0000:01:00.1', ids: '10de:10f0', class: '040300', attributes: {} };
+    const h = healthy({
+      devices: [boot, sound, { ...boot, address: GPU2.address, group: 2, attributes: { boot_vga: '0\n' } }, NIC],
+      files: { 'etc/modprobe.d/v.conf': 'options vfio-pci ids=10de:1bb0,10de:10f0\n' },
+    });
+    const d = await ill(h);
+    const f = only(d, 'ids-option');
+    expect(f.cause).toContain(`${boot.address} is the boot display`);
+    expect(lines(f)).toContain(`hostdev bind ${GPU2.address}`);
+    for (const one of d.findings) expect(lines(one)).not.toMatch(/hostdev bind [^\n]*0000:01:00/);
+    const byId = d.findings.find((o) => o.id === 'bound-by-id' && o.object === boot.address);
+    expect(lines(byId as Finding)).toContain(`hostdev unbind --to-host ${boot.address}`);
+  });
+
+  test('ids that came too late: each device with its driver, and the way on', async () => {
+    const h = healthy({ files: { 'etc/modprobe.d/v.conf': 'options vfio-pci ids=10de:1bb0,8086:1521\n' } });
+    const f = only(await ill(h), 'ids-not-followed');
+    expect(f.cause).toMatch(/0000:01:00\.0 is on nouveau, 0000:03:00\.0 is on igb/);
+    expect(lines(f)).toContain('hostdev bind 0000:01:00.0 0000:03:00.0');
+  });
+
+  test('files in modprobe.d without .conf, where they are configuration and no backup', async () => {
+    const h = healthy({
+      files: {
+        'etc/modprobe.d/vfio': '# mine\noptions vfio-pci ids=10de:1bb0\n',
+        'etc/modprobe.d/README': 'See modprobe.d(5).\n',
+        'etc/modprobe.d/old.conf.bak': 'blacklist igb\n',
+        'etc/dracut.conf.d/x.conf': '',
+        'usr/lib/modprobe.d/other': 'blacklist igb\n',
+      },
+    });
+    h.folder('etc/modprobe.d/folder');
+    const d = await ill(h);
+    expect(ids(d)).toEqual(['modprobe-ignored']);
+    expect(only(d, 'modprobe-ignored')).toMatchObject({
+      object: '/etc/modprobe.d/vfio',
+      cause: expect.stringContaining('"options vfio-pci ids=10de:1bb0" in line 2'),
+      fix: [{ line: expect.stringMatching(/^mv .*vfio .*vfio\.conf$/), after: 'then dracut -f' }],
+    });
+  });
+
+  test.each([
+    ['etc/modules-load.d/v.conf', 'vfio_virqfd', '# vfio_virqfd'],
+    ['etc/initramfs-tools/modules', 'vfio-virqfd', '# vfio-virqfd'],
+    ['etc/dracut.conf.d/v.conf', 'force_drivers+=" vfio vfio_virqfd vfio_pci "', 'force_drivers+=" vfio vfio_pci "'],
+    ['etc/mkinitcpio.conf', 'MODULES=(vfio_pci vfio_virqfd)', 'MODULES=(vfio_pci )'],
+  ])('a module that this kernel has no more: %s', async (file, text, fixed) => {
+    const h = healthy({ files: { [file]: `${text}\nvfio\n` } });
+    const f = only(await ill(h), 'module-gone');
+    expect(f.object).toBe(`/${file}:1`);
+    expect(f.fix[0]?.line).toBe(fixed);
+    h.file('proc/sys/kernel/osrelease', '6.1.0-13-amd64\n');
+    h.file('lib/modules/6.1.0-13-amd64/modules.alias', '');
+    expect(ids(await ill(h))).not.toContain('module-gone');
+  });
+
   test('blacklists: of no use, of a GPU, of a host driver; what drives no PCI device is passed over', async () => {
     const h = healthy({
       files: {
@@ -427,6 +515,9 @@ describe('modules', () => {
     expect(only(await ill(h), 'softdep-unneeded').object).toBe('/etc/modprobe.d/s.conf:1');
     h.file('etc/modprobe.d/i.conf', 'options vfio-pci ids=dead:beef\n');
     expect(ids(await ill(h))).toEqual(['ids-stale']);
+    // The script of an install line binds what it wants, and must come before the host driver.
+    h.file('etc/modprobe.d/i.conf', 'install vfio-pci /usr/local/bin/override.sh\n');
+    expect(ids(await ill(h))).toEqual([]);
   });
 });
 
