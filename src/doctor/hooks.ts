@@ -2,7 +2,7 @@
 import { ELF, fileFacts, fileHead, isBackupName } from '../host/files.ts';
 import type { ProcessFacts } from '../host/processes.ts';
 import { commandFix } from './fix.ts';
-import { linesWith } from './leftovers.ts';
+import { checkMoves } from './hookScripts.ts';
 import type { Look } from './look.ts';
 import { type Finding, finding } from './table.ts';
 
@@ -30,6 +30,11 @@ export function checkHooks(look: Look, own: OwnHook, libvirts: readonly ProcessF
   return [
     ...ownHook(look, own, files),
     ...files.flatMap((f) => checkFile(look, f, own)),
+    ...checkMoves(
+      look,
+      folder,
+      files.filter((f) => f.executable && !(own.installed && host.absolute(f.path) === own.path)).map((f) => f.path),
+    ),
     ...notSeen(look, files, libvirts, folderBorn(look, folder)),
   ];
 }
@@ -92,20 +97,6 @@ function checkFile(look: Look, f: HookFile, own: OwnHook): Finding[] {
       finding('hook-no-interpreter', at, `${at}: ${fault}`, [
         { tool: 'file', where: `${at}:1`, line: '#!/bin/sh', present: true, after: null },
       ]),
-    );
-  const [moves] = linesWith(
-    look,
-    f.path,
-    /driver_override|drivers_probe|\bnew_id\b|\/unbind\b|nodedev-(?:detach|dettach|reattach)/,
-  );
-  if (moves !== undefined)
-    found.push(
-      finding(
-        'hook-writes-driver',
-        `${at}:${moves.line}`,
-        `"${moves.text.slice(0, 200)}"${/nodedev-/.test(moves.text) ? ' calls libvirt from its own hook, which may wait for ever' : ''}; hostdev's hook binds what the domain lists`,
-        [{ tool: 'file', where: `${at}:${moves.line}`, line: `# ${moves.text}`, present: true, after: null }],
-      ),
     );
   return found;
 }

@@ -712,6 +712,54 @@ describe('hooks', () => {
       cause: expect.stringContaining('wait for ever'),
     });
   });
+
+  const MOVES = '#!/bin/sh\necho 0000:01:00.0 > /sys/bus/pci/drivers/nvidia/unbind\n';
+
+  test.each([
+    [
+      'by the name of the guest',
+      'etc/libvirt/hooks/qemu.d/win11/prepare/begin/bind.sh',
+      'for f in "$0.d/$1/$2/$3"/*; do "$f"; done',
+    ],
+    [
+      'by an absolute path',
+      'usr/local/bin/vfio-startup.sh',
+      '[ "$2" = prepare ] && /usr/local/bin/vfio-startup.sh "$1"',
+    ],
+    ['by an interpreter, in quotes', 'opt/vm/start.sh', 'bash "/opt/vm/start.sh"'],
+    ['by a variable', 'etc/libvirt/scripts/a.sh', 'DIR=/etc/libvirt/scripts\n"$DIR/a.sh"'],
+    ['beside it', 'etc/libvirt/hooks/stop.sh', 'exec "$(dirname "$0")/stop.sh"'],
+    ['through another', 'opt/b.sh', '/opt/a.sh'],
+  ])('a script that another hook starts %s', async (_how, path, text) => {
+    const h = healthy();
+    sh(h);
+    script(h, path, MOVES);
+    script(h, 'opt/a.sh', '#!/bin/sh\n/opt/b.sh\n/opt/a.sh\n');
+    expect(ids(await ill(h))).toEqual([]);
+    script(h, 'etc/libvirt/hooks/qemu', `#!/bin/sh\n${text}\n`);
+    const f = only(await ill(h), 'hook-writes-driver');
+    expect(f.object).toContain(`/${path}:2`);
+    expect(f.cause).toContain('started by ');
+  });
+
+  test('what moves no PCI device, what is a comment, a program, or leads out of the root, is none', async () => {
+    const h = healthy();
+    sh(h);
+    script(
+      h,
+      'usr/local/bin/fb.sh',
+      '#!/bin/sh\necho efi-framebuffer.0 > /sys/bus/platform/drivers/efi-framebuffer/unbind\n',
+    );
+    script(h, 'usr/local/bin/program', '\x7fELF nodedev-detach');
+    h.link('usr/local/bin/out.sh', '../../../../../../../../etc/passwd');
+    script(
+      h,
+      'etc/libvirt/hooks/qemu',
+      '#!/bin/sh\n/usr/local/bin/fb.sh; /usr/local/bin/program; /usr/local/bin/out.sh; /no/such.sh\n# /opt/moves.sh\n/../../etc/x\n',
+    );
+    script(h, 'opt/moves.sh', MOVES);
+    expect(ids(await ill(h))).toEqual([]);
+  });
 });
 
 describe('the rest of the host', () => {
