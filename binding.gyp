@@ -14,6 +14,7 @@
         'native/root_fs.cc',
         'native/scan.cc',
         'native/helper.cc',
+        'native/frame.cc',
         'native/holders.cc',
         'native/lock.cc',
         'native/system_log.cc',
@@ -25,7 +26,7 @@
     {
       'target_name': 'hostdev-native',
       'type': 'executable',
-      'sources': ['native/main.cc', 'native/writer.cc', 'native/netlink.cc', 'native/hook.cc', 'native/hook_child.cc', 'native/hook_stdin.cc', 'native/hook_xml.cc', 'native/hook_conf.cc', 'native/state_dir.cc', 'native/root_fs.cc'],
+      'sources': ['native/main.cc', 'native/writer.cc', 'native/frame.cc', 'native/netlink.cc', 'native/hook.cc', 'native/hook_child.cc', 'native/hook_stdin.cc', 'native/hook_xml.cc', 'native/hook_conf.cc', 'native/state_dir.cc', 'native/root_fs.cc'],
       'cflags_cc': ['-fno-rtti'],
       'ldflags': ['-static', '-s'],
       # node-gyp links -lnode into executables where it finds one.

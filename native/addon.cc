@@ -294,7 +294,9 @@ Napi::Value WaitHelpers(const Napi::CallbackInfo& info) {
   std::vector<pollfd> outputs;
   for (uint32_t i = 0; i < helpers.Length(); ++i)
     outputs.push_back({helper_argument(helpers.Get(i))->output(), POLLIN, 0});
-  const double ms = std::clamp(info[1].As<Napi::Number>().DoubleValue(), 0.0, 1e9);
+  const double given = info[1].As<Napi::Number>().DoubleValue();
+  // What is no number is no wait: clamp lets it through, and no int has its value.
+  const double ms = std::isnan(given) ? 0 : std::clamp(given, 0.0, 1e9);
   const int n = poll(outputs.data(), outputs.size(), static_cast<int>(std::ceil(ms)));
   auto ready = Napi::Array::New(info.Env());
   for (uint32_t i = 0, at = 0; n > 0 && i < outputs.size(); ++i) {

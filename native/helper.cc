@@ -7,44 +7,18 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
+#include <string_view>
 #include <vector>
+
+#include "frame.h"
 
 namespace hostdev {
 
 namespace {
 
-// native/writer.cc, enum Call.
+// The names of enum Call.
 constexpr std::array<const char*, 7> kCalls = {"",          "openat2", "write",      "read",
                                                "ftruncate", "close",   "RTM_GETLINK"};
-constexpr size_t kHead = 4;
-constexpr size_t kFixed = 4 + 4 + 1;
-// A link with all the VFs that it can have (native/netlink.cc, kLargest) and what is around it.
-constexpr size_t kLargestAnswer = size_t{256} * 1024;
-// native/writer.cc, kLargestRequest: a helper that is sent more ends.
-constexpr size_t kLargestRequest = 8192;
-
-void append_u32(std::string& to, uint32_t v) {
-  v = htole32(v);
-  to.append(reinterpret_cast<const char*>(&v), sizeof v);
-}
-
-uint32_t u32_at(const std::string& from, size_t at) {
-  uint32_t v = 0;
-  memcpy(&v, from.data() + at, sizeof v);
-  return le32toh(v);
-}
-
-std::string frame(uint32_t id, char operation, const std::string& path, const std::string& value) {
-  std::string out;
-  append_u32(out, static_cast<uint32_t>(4 + 1 + 2 + path.size() + value.size()));
-  append_u32(out, id);
-  out.push_back(operation);
-  out.push_back(static_cast<char>(path.size() & 0xffU));
-  out.push_back(static_cast<char>(path.size() >> 8U));
-  return out + path + value;
-}
-
 struct SpawnActions {
   posix_spawn_file_actions_t actions{};
   posix_spawnattr_t attributes{};
@@ -78,6 +52,8 @@ void reap() {
 
 Failure Helper::start() {
   reap();
+  if (is_cut(root_)) return {EINVAL, "open", root_};
+  if (is_cut(executable_)) return {EINVAL, "posix_spawn", executable_};
   const Fd folder(open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder.ok()) return {errno, "open", root_};
   std::array<int, 2> in = {-1, -1};
@@ -136,8 +112,8 @@ Failure Helper::send(char operation, const std::string& path, const std::string&
   operation_ = operation;
   path_ = path;
   got_.clear();
-  const std::string question = frame(++last_id_, operation, path, value);
-  if (question.size() > kHead + kLargestRequest) return {E2BIG, operation == 'R' ? "read" : "write", path};
+  const std::string question = encode(Request{++last_id_, operation, path, value});
+  if (question.empty()) return {E2BIG, operation == 'R' ? "read" : "write", path};
   // Two tries: one that was killed while it had nothing to do costs no request.
   for (int tries = 2; tries > 0; --tries) {
     if (!input_.ok()) {
@@ -163,15 +139,14 @@ Helper::Taken Helper::take(std::string& answer, Failure& failure) {
   if (n < 0 && errno == EINTR) return Taken::kPart;
   if (n <= 0) return fail(lost());
   got_.append(chunk.data(), static_cast<size_t>(n));
-  if (got_.size() < kHead) return Taken::kPart;
-  const size_t size = u32_at(got_, 0);
-  if (size < kFixed || size > kLargestAnswer) return fail(lost());
-  if (got_.size() < kHead + size) return Taken::kPart;
-  if (u32_at(got_, kHead) != last_id_) return fail(lost());
-  const auto error = static_cast<int>(u32_at(got_, kHead + 4));
-  const auto call = static_cast<size_t>(static_cast<unsigned char>(got_[kHead + 8]));
-  if (error != 0) return fail({error, call < kCalls.size() ? kCalls[call] : "", path_});
-  answer = got_.substr(kHead + kFixed);
+  if (got_.size() < kFrameHead) return Taken::kPart;
+  const size_t size = frame_size(got_);
+  if (size > kLargestAnswer) return fail(lost());
+  if (got_.size() < kFrameHead + size) return Taken::kPart;
+  const auto got = decode_answer(std::string_view(got_).substr(kFrameHead));
+  if (!got || got->id != last_id_) return fail(lost());
+  if (got->error != 0) return fail({got->error, kCalls[static_cast<size_t>(got->call)], path_});
+  answer = got->bytes;
   return Taken::kAnswer;
 }
 

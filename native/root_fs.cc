@@ -39,6 +39,8 @@ void push_parts(const std::string& path, std::vector<std::string>& todo) {
     if (end > at) parts.push_back(path.substr(at, end - at));
     at = end + 1;
   }
+  // What ends in a slash is a folder, links followed whatever was asked for: as "." behind it would have it.
+  if (path.ends_with('/')) parts.emplace_back(".");
   todo.insert(todo.end(), parts.rbegin(), parts.rend());
 }
 
@@ -91,6 +93,7 @@ struct CloseDir {
 }  // namespace
 
 Failure open_root(const std::string& root, Root& out) {
+  if (is_cut(root)) return {EINVAL, "open", root};
   Fd fd(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!fd.ok()) return {errno, "open", root};
   out = {std::move(fd), root == "/"};
@@ -106,8 +109,7 @@ Root root_of(Fd fd) {
 }
 
 Failure open_in_root(const Root& root, const std::string& path, int flags, Fd& out) {
-  // The kernel would take what is before the NUL for the whole of it: another file.
-  if (path.find('\0') != std::string::npos) return {EINVAL, "openat2", path};
+  if (is_cut(path)) return {EINVAL, "openat2", path};
   const int at = root.fd.get();
   if (root.is_real) {
     out = Fd(openat(at, path.c_str(), flags | O_CLOEXEC));

@@ -24,6 +24,12 @@ struct Root {
   bool is_real = false;
 };
 
+// Whether a call of the kernel would take only the part before a NUL: another file than the one that was
+// named.
+[[nodiscard]] inline bool is_cut(const std::string& path) {
+  return path.find('\0') != std::string::npos;
+}
+
 // Opens the root itself: O_PATH, a folder.
 Failure open_root(const std::string& root, Root& out);
 

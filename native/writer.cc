@@ -14,10 +14,10 @@
 #include <charconv>
 #include <csignal>
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <system_error>
 
+#include "frame.h"
 #include "netlink.h"
 #include "root_fs.h"
 
@@ -27,15 +27,6 @@ namespace {
 
 constexpr int kRootFd = 3;
 constexpr size_t kPage = 4096;
-constexpr size_t kLargestRequest = 8192;
-
-enum class Call : uint8_t { kNone, kOpen, kWrite, kRead, kTruncate, kClose, kNetlink };
-
-struct Answer {
-  int error = 0;
-  Call call = Call::kNone;
-  std::string bytes;
-};
 
 bool read_fully(char* to, size_t size) {
   while (size > 0) {
@@ -59,27 +50,24 @@ bool write_fully(const std::string& bytes) {
   return true;
 }
 
-uint32_t u32_at(const char* p) {
-  uint32_t v = 0;
-  memcpy(&v, p, sizeof v);
-  return le32toh(v);
+Answer failed(int error, Call call) {
+  return {0, error, call, {}};
 }
 
-void append_u32(std::string& to, uint32_t v) {
-  v = htole32(v);
-  to.append(reinterpret_cast<const char*>(&v), sizeof v);
+Answer told(const char* bytes) {
+  return {0, 0, Call::kNone, bytes};
 }
 
 // Exactly one write(2): sysfs acts on each call, and a second one with the rest would be a second order.
 Answer write_once(const Root& root, const std::string& path, const std::string& value) {
   Fd fd;
   if (const auto failure = open_in_root(root, path, O_WRONLY | O_NOCTTY, fd))
-    return {failure.error, Call::kOpen, {}};
+    return failed(failure.error, Call::kOpen);
   const ssize_t n = write(fd.get(), value.data(), value.size());
-  if (n < 0) return {errno, Call::kWrite, {}};
-  if (static_cast<size_t>(n) != value.size()) return {EIO, Call::kWrite, {}};
+  if (n < 0) return failed(errno, Call::kWrite);
+  if (static_cast<size_t>(n) != value.size()) return failed(EIO, Call::kWrite);
   // FUSE and network file systems report a failed write here.
-  if (close(fd.release()) != 0) return {errno, Call::kClose, {}};
+  if (close(fd.release()) != 0) return failed(errno, Call::kClose);
   return {};
 }
 
@@ -87,11 +75,11 @@ Answer read_page(const Root& root, const std::string& path) {
   Fd fd;
   Answer answer;
   if (const auto failure = open_in_root(root, path, O_RDONLY | O_NOCTTY, fd))
-    return {failure.error, Call::kOpen, {}};
+    return failed(failure.error, Call::kOpen);
   // One byte more than a page: what is cut off would be put back cut off.
   if (const auto failure = read_all(fd.get(), path, kPage + 1, true, answer.bytes))
-    return {failure.error, Call::kRead, {}};
-  if (answer.bytes.size() > kPage) return {EFBIG, Call::kRead, {}};
+    return failed(failure.error, Call::kRead);
+  if (answer.bytes.size() > kPage) return failed(EFBIG, Call::kRead);
   return answer;
 }
 
@@ -99,15 +87,15 @@ Answer read_page(const Root& root, const std::string& path) {
 Answer restore_file(const Root& root, const std::string& path, const std::string& value) {
   Fd fd;
   if (const auto failure = open_in_root(root, path, O_WRONLY | O_NOCTTY, fd))
-    return {failure.error, Call::kOpen, {}};
+    return failed(failure.error, Call::kOpen);
   struct statfs fs {};
-  if (fstatfs(fd.get(), &fs) != 0) return {errno, Call::kTruncate, {}};
-  if (fs.f_type == SYSFS_MAGIC) return {EPERM, Call::kTruncate, {}};
-  if (ftruncate(fd.get(), 0) != 0) return {errno, Call::kTruncate, {}};
+  if (fstatfs(fd.get(), &fs) != 0) return failed(errno, Call::kTruncate);
+  if (fs.f_type == SYSFS_MAGIC) return failed(EPERM, Call::kTruncate);
+  if (ftruncate(fd.get(), 0) != 0) return failed(errno, Call::kTruncate);
   const ssize_t n = pwrite(fd.get(), value.data(), value.size(), 0);
-  if (n < 0) return {errno, Call::kWrite, {}};
-  if (static_cast<size_t>(n) != value.size()) return {EIO, Call::kWrite, {}};
-  if (close(fd.release()) != 0) return {errno, Call::kClose, {}};
+  if (n < 0) return failed(errno, Call::kWrite);
+  if (static_cast<size_t>(n) != value.size()) return failed(EIO, Call::kWrite);
+  if (close(fd.release()) != 0) return failed(errno, Call::kClose);
   return {};
 }
 
@@ -115,16 +103,16 @@ Answer restore_file(const Root& root, const std::string& path, const std::string
 // a descriptor that opens nothing: opening a FIFO or a tape has effects.
 Answer ask_claimed(const Root& root, const std::string& path) {
   Fd fd;
-  if (const auto failure = open_in_root(root, path, O_PATH, fd)) return {failure.error, Call::kOpen, {}};
+  if (const auto failure = open_in_root(root, path, O_PATH, fd)) return failed(failure.error, Call::kOpen);
   struct stat is {};
-  if (fstat(fd.get(), &is) != 0) return {errno, Call::kOpen, {}};
-  if (!S_ISBLK(is.st_mode)) return {0, Call::kNone, "0"};
+  if (fstat(fd.get(), &is) != 0) return failed(errno, Call::kOpen);
+  if (!S_ISBLK(is.st_mode)) return told("0");
   // O_NONBLOCK: a drive without a medium answers at once, and its tray stays open.
   Fd disk;
   const auto failure = open_in_root(root, path, O_RDONLY | O_EXCL | O_NONBLOCK | O_NOCTTY, disk);
-  if (failure.error == EBUSY) return {0, Call::kNone, "1"};
-  if (failure && failure.error != ENOMEDIUM) return {failure.error, Call::kOpen, {}};
-  return {0, Call::kNone, "0"};
+  if (failure.error == EBUSY) return told("1");
+  if (failure && failure.error != ENOMEDIUM) return failed(failure.error, Call::kOpen);
+  return told("0");
 }
 
 // `path` is the interface's index: the helper knows nothing else of it, and the root has no say.
@@ -132,27 +120,27 @@ Answer ask_link(const std::string& path) {
   uint32_t index = 0;
   const auto [end, error] = std::from_chars(path.data(), path.data() + path.size(), index);
   if (error != std::errc{} || end != path.data() + path.size() || index == 0 || index > INT32_MAX)
-    return {EINVAL, Call::kNetlink, {}};
+    return failed(EINVAL, Call::kNetlink);
   Answer answer;
   answer.error = read_link(index, answer.bytes);
   answer.call = Call::kNetlink;
   return answer;
 }
 
-Answer serve(const Root& root, char operation, const std::string& path, const std::string& value) {
-  switch (operation) {
+Answer serve(const Root& root, const Request& request) {
+  switch (request.operation) {
     case 'W':
-      return write_once(root, path, value);
+      return write_once(root, request.path, request.value);
     case 'R':
-      return read_page(root, path);
+      return read_page(root, request.path);
     case 'F':
-      return restore_file(root, path, value);
+      return restore_file(root, request.path, request.value);
     case 'X':
-      return ask_claimed(root, path);
+      return ask_claimed(root, request.path);
     case 'L':
-      return ask_link(path);
+      return ask_link(request.path);
     default:
-      return {ENOSYS, Call::kNone, {}};
+      return failed(ENOSYS, Call::kNone);
   }
 }
 
@@ -183,27 +171,18 @@ int run_writer() {
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (null >= 0) dup2(null, STDERR_FILENO);
   const Root root = root_of(Fd(kRootFd));
-  std::array<char, kLargestRequest> request;
+  std::array<char, kLargestRequest> body;
   for (;;) {
-    std::array<char, 4> head;
+    std::array<char, kFrameHead> head;
     if (!read_fully(head.data(), head.size())) return 0;
-    const size_t size = u32_at(head.data());
-    constexpr size_t kFixed = 4 + 1 + 2;
-    if (size < kFixed || size > request.size()) return 2;
-    if (!read_fully(request.data(), size)) return 0;
-    const size_t path_size = static_cast<unsigned char>(request[5]) |
-                             static_cast<size_t>(static_cast<unsigned char>(request[6])) << 8U;
-    if (kFixed + path_size > size) return 2;
-    const std::string path(request.data() + kFixed, path_size);
-    const std::string value(request.data() + kFixed + path_size, size - kFixed - path_size);
-    const auto answer = serve(root, request[4], path, value);
-    std::string reply;
-    append_u32(reply, static_cast<uint32_t>(4 + 4 + 1 + answer.bytes.size()));
-    reply.append(request.data(), 4);
-    append_u32(reply, static_cast<uint32_t>(answer.error));
-    reply.push_back(static_cast<char>(answer.call));
-    reply += answer.bytes;
-    if (!write_fully(reply)) return 0;
+    const size_t size = frame_size({head.data(), head.size()});
+    if (size > body.size()) return 2;
+    if (!read_fully(body.data(), size)) return 0;
+    const auto request = decode_request({body.data(), size});
+    if (!request) return 2;
+    auto answer = serve(root, *request);
+    answer.id = request->id;
+    if (!write_fully(encode(answer))) return 0;
   }
 }
 

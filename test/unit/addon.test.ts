@@ -1,8 +1,9 @@
 /** The addon against ordinary trees, and against its stand-in on plain fs. */
 import { execFileSync, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { FsReader } from '../../src/addon/fsReader.ts';
@@ -266,5 +267,28 @@ test('an empty HOSTDEV_NATIVE_DIR is no folder, the current one least of all', (
   } finally {
     delete process.env.HOSTDEV_NATIVE_DIR;
     process.chdir(before);
+  }
+});
+
+test('a NUL in a root, a lock or a helper names no other file; a wait of no number is none', () => {
+  const bare = createRequire(import.meta.url)(resolve('build/Release/hostdev.node'));
+  const folder = mkdtempSync(join(tmpdir(), 'hostdev-nul-'));
+  try {
+    const invalid = expect.objectContaining({ code: 'EINVAL' });
+    const raised = (call: () => unknown): unknown => {
+      try {
+        return call();
+      } catch (e) {
+        return e;
+      }
+    };
+    expect(raised(() => bare.tryLock(`${folder}/a\0b`, false))).toEqual(invalid);
+    expect(readdirSync(folder)).toEqual([]);
+    expect(raised(() => bare.readDir(`${folder}\0x`, '.'))).toEqual(invalid);
+    const helper = bare.openHelper(nativeExecutable(), `${folder}\0x`);
+    expect(raised(() => bare.sendHelper(helper, 'R', 'a', ''))).toEqual(invalid);
+    expect(bare.waitHelpers([], Number.NaN)).toEqual([]);
+  } finally {
+    rmSync(folder, { recursive: true });
   }
 });
