@@ -166,7 +166,9 @@ int judge(const Call& call, const HookConf& conf, const ChildOutcome& out) {
                     conf.node + " could not be started (" + error_text(out.code) +
                         "); install nodejs again, or run 'hostdev hook remove'");
     case ChildOutcome::End::kNoProcess:
-      return refuse(call, conf, "no process, memory or descriptors for node (" + error_text(out.code) + ")");
+      return refuse(call, conf,
+                    "no process, memory or descriptors for node (" + error_text(out.code) +
+                        "); see the limits of libvirt's service, then start it again");
     case ChildOutcome::End::kOverdue:
       // A slow release goes on, and logs by itself.
       if (!call.may_fail()) return 0;
@@ -189,7 +191,7 @@ int judge(const Call& call, const HookConf& conf, const ChildOutcome& out) {
   // What node says of a release is in its own log, unless it did not get that far.
   if (!call.may_fail()) return refuse(call, conf, ended);
   const std::string text = last_words(out.errors);
-  if (text.empty()) return refuse(call, conf, ended + " and said nothing");
+  if (text.empty()) return refuse(call, conf, ended + " and said nothing; run 'hostdev doctor'");
   say(text + "\n");
   // A fault of node's ends in its version, which tells nobody anything.
   const size_t last = text.rfind('\n') + 1;
@@ -226,8 +228,11 @@ int answer_hook(int argc, char** argv) {
   }
   if (!has_work(call, conf, input)) return 0;
   // A release is carried out all the same: node knows the guest by its name too.
-  if (call.may_fail() && input.too_large) return refuse(call, conf, "its XML is larger than 16 MiB");
-  if (call.may_fail() && !input.whole) return refuse(call, conf, "its XML did not come to an end on stdin");
+  if (call.may_fail() && input.too_large)
+    return refuse(call, conf, "its XML is larger than 16 MiB; 'virsh edit' it, its metadata above all");
+  if (call.may_fail() && !input.whole)
+    return refuse(call, conf,
+                  "its XML did not come to an end on stdin; start it again, and see libvirt's log");
   if (!conf.found || conf.node.empty() || conf.cli.empty()) {
     return refuse(call, conf,
                   conf.file + (conf.found ? " names no node= and cli=" : " is not there") +
@@ -264,7 +269,8 @@ int run_hook(int argc, char** argv) {
     return answer_hook(argc, argv);
   } catch (const std::bad_alloc&) {
     // Nothing that needs memory: the operation is the word before the last two, whatever is before it.
-    constexpr std::string_view kText = "hostdev: the guest was stopped: no memory for its XML\n";
+    constexpr std::string_view kText =
+        "hostdev: the guest was stopped: no memory for its XML; start it again when there is\n";
     const std::string_view operation = argc < 3 ? std::string_view() : std::string_view(argv[argc - 3]);
     if (operation != "prepare" && operation != "start") return 0;
     (void)!write(STDERR_FILENO, kText.data(), kText.size());
