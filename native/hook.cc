@@ -228,11 +228,13 @@ int answer_hook(int argc, char** argv) {
   }
   if (!has_work(call, conf, input)) return 0;
   // A release is carried out all the same: node knows the guest by its name too.
-  if (call.may_fail() && input.too_large)
+  if (call.may_fail() && input.too_large) {
     return refuse(call, conf, "its XML is larger than 16 MiB; 'virsh edit' it, its metadata above all");
-  if (call.may_fail() && !input.whole)
+  }
+  if (call.may_fail() && !input.whole) {
     return refuse(call, conf,
                   "its XML did not come to an end on stdin; start it again, and see libvirt's log");
+  }
   if (!conf.found || conf.node.empty() || conf.cli.empty()) {
     return refuse(call, conf,
                   conf.file + (conf.found ? " names no node= and cli=" : " is not there") +
