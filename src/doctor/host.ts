@@ -3,7 +3,8 @@ import { bootFrameBuffers } from '../host/display.ts';
 import { Look as Seen, Tables } from '../host/look.ts';
 import type { ProcessFacts } from '../host/processes.ts';
 import { bootDisplays } from './bootDisplay.ts';
-import { cmdlineFix, commandFix, firmwareFix } from './fix.ts';
+import { cmdlineFix } from './cmdline.ts';
+import { commandFix, firmwareFix } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, finding } from './table.ts';
 

@@ -5,7 +5,8 @@ import { interruptRemapping, NO_REMAPPING, unsafeInterrupts } from '../host/inte
 import { firmwareIommu, IOMMU_TABLES, iommuState, wordsOff } from '../host/iommu.ts';
 import { isVirtioIommu } from '../pci/noGroup.ts';
 import { groupMembers, reservedRegions } from '../pci/vfio.ts';
-import { cmdlineFix, commandFix, firmwareFix, modprobeFix, removeDirective } from './fix.ts';
+import { cmdlineFix, removeDirective } from './cmdline.ts';
+import { commandFix, firmwareFix, modprobeFix } from './fix.ts';
 import type { Look } from './look.ts';
 import { checkNoGroup } from './noGroup.ts';
 import { type Finding, type Fix, finding } from './table.ts';

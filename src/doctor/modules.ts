@@ -5,7 +5,8 @@ import { chooseVariant, type Modalias, parseModalias } from '../binding/variant.
 import { architecture } from '../host/architecture.ts';
 import { type Directive, optionIds, readDirectives } from '../host/modprobe.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
-import { commandFix, loadFix, modprobeFix, rebuild, removeDirective, shellWord } from './fix.ts';
+import { removeDirective } from './cmdline.ts';
+import { commandFix, loadFix, modprobeFix, rebuild, shellWord } from './fix.ts';
 import { checkIds, STUBS } from './ids.ts';
 import { kernelHas } from './kernelModules.ts';
 import type { Look } from './look.ts';

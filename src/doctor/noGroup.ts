@@ -1,7 +1,8 @@
 /** PCI devices that are in no IOMMU group on a host that has groups: no IOMMU translates for them, and VFIO does not take them (vfio_group_find_or_alloc: EINVAL). */
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
-import { cmdlineFix, commandFix } from './fix.ts';
+import { cmdlineFix } from './cmdline.ts';
+import { commandFix } from './fix.ts';
 import type { Look } from './look.ts';
 import { type Finding, type Fix, finding } from './table.ts';
 import { addresses } from './words.ts';

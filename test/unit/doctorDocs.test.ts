@@ -23,6 +23,10 @@ const page = (): string =>
     '"not_measured":[{"object","reason"}]}`. `where` is `file:line` for a line that is to be replaced by `line`, and only the file for\n',
     'a line that is to be added; `present` says whether this host has the tool; `after` is what makes it take effect. What is\n',
     'missing or may not be read is in `not_measured`: it is neither well nor ill. Run it as root.\n\n',
+    'The kernel command line is changed where this host has it. The first of these that is there gives the only fix: ostree\n',
+    '(`rpm-ostree kargs`; with bootc alone `kargs.d` of the image), NixOS (`boot.kernelParams`), Proxmox (`/etc/kernel/cmdline`\n',
+    'or GRUB, then `proxmox-boot-tool refresh`), kernelstub (Pop!_OS), limine, syslinux (Unraid). Else GRUB, with the command of the\n',
+    'distribution (`update-grub`, `grubby`, `grub2-mkconfig`, `grub-mkconfig`), or systemd-boot with kernel-install; and cloud-init.\n\n',
     table(
       ['Finding', 'Severity', 'What it means'],
       Object.entries(FINDINGS).map(([id, f]) => [`\`${id}\``, f.severity, f.text]),

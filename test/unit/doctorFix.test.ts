@@ -1,7 +1,9 @@
 /** The line to change, made from the files as they are. */
 import { afterEach, describe, expect, test } from 'vitest';
 import { loadNative } from '../../src/addon/load.ts';
-import { type CmdlineChange, cmdlineFix, loadFix, modprobeFix, removeDirective } from '../../src/doctor/fix.ts';
+import { cmdlineFix, removeDirective } from '../../src/doctor/cmdline.ts';
+import type { CmdlineChange } from '../../src/doctor/cmdlineWords.ts';
+import { loadFix, modprobeFix, rebuild } from '../../src/doctor/fix.ts';
 import { Look } from '../../src/doctor/look.ts';
 import type { Fix } from '../../src/doctor/table.ts';
 import { Host } from '../../src/host/host.ts';
@@ -127,7 +129,252 @@ describe('GRUB', () => {
       add: ['iommu=pt'],
       remove: ['a'],
     });
-    expect(fix?.after).toBe('grubby --update-kernel=ALL --args="iommu=pt" --remove-args="a"');
+    expect(fix?.after).toBe('grubby --update-kernel=ALL --remove-args=a --args=iommu=pt; then reboot');
+  });
+});
+
+const NIX = '/etc/nixos/configuration.nix';
+const CMD = 'etc/kernel/cmdline';
+const OFF: CmdlineChange = { add: ['intel_iommu=on'], remove: ['intel_iommu=off'] };
+
+/** Who is in charge, what is there, the change, and the fixes: tool, place, line, what makes it take effect. */
+const ROWS: [string, Record<string, string>, CmdlineChange, [Fix['tool'], string, string, string][]][] = [
+  [
+    'ostree: neither GRUB nor its entries',
+    {
+      'run/ostree-booted': '',
+      [GRUB]: 'GRUB_CMDLINE_LINUX="x"\nGRUB_ENABLE_BLSCFG=true\n',
+      'proc/cmdline': 'BOOT_IMAGE=(hd0)/v ostree=/o intel_iommu=off,sm_on',
+    },
+    { add: ['intel_iommu=on', 'iommu=pt'] },
+    [
+      [
+        'ostree',
+        'as root',
+        'rpm-ostree kargs --delete=intel_iommu=off,sm_on --append=intel_iommu=on,sm_on --append=iommu=pt',
+        'reboot',
+      ],
+    ],
+  ],
+  [
+    'bootc without rpm-ostree: the image and the entries',
+    {
+      'run/ostree-booted': '',
+      'usr/bin/bootc': '',
+      'usr/lib/bootc/kargs.d/10.toml': 'match-architectures = ["x86_64"]\nkargs = ["a", "intel_iommu=off", "b"]\n',
+      'boot/loader/entries/ostree-1.conf': 'title x\noptions a intel_iommu=off b\n',
+    },
+    OFF,
+    [
+      [
+        'bootc',
+        '/usr/lib/bootc/kargs.d/10.toml:2',
+        'kargs = ["a", "b"]',
+        'build the image, bootc upgrade; then reboot',
+      ],
+      [
+        'bootc',
+        '/usr/lib/bootc/kargs.d/90-hostdev.toml',
+        'kargs = ["intel_iommu=on"]',
+        'build the image, bootc upgrade; then reboot',
+      ],
+      ['systemd-boot', '/boot/loader/entries/ostree-1.conf:2', 'options a b', 'reboot'],
+    ],
+  ],
+  [
+    'NixOS: a list over several lines, with a name in it',
+    {
+      'etc/NIXOS': '',
+      'etc/nixos/configuration.nix': '{\n  boot.kernelParams = [\n    "quiet" "intel_iommu=off"\n    mine\n  ];\n}\n',
+    },
+    OFF,
+    [
+      [
+        'nixos',
+        `${NIX}:2`,
+        '  boot.kernelParams = [ "quiet" "intel_iommu=on" mine ];',
+        'nixos-rebuild boot; then reboot',
+      ],
+    ],
+  ],
+  [
+    'NixOS: no list yet',
+    { 'etc/NIXOS': '' },
+    ON,
+    [['nixos', NIX, 'boot.kernelParams = [ "intel_iommu=on" "iommu=pt" ];', 'nixos-rebuild boot; then reboot']],
+  ],
+  [
+    'NixOS: the word comes from elsewhere',
+    { 'etc/NIXOS': '' },
+    { remove: ['intremap=off'] },
+    [
+      [
+        'nixos',
+        'as root',
+        'grep -rnF -e intremap=off /etc/nixos',
+        `${NIX} needs no other line: see what else says so; then nixos-rebuild boot; then reboot`,
+      ],
+    ],
+  ],
+  [
+    'Unraid: every label of Linux',
+    {
+      'boot/syslinux/syslinux.cfg':
+        'label Unraid OS\n  kernel /bzimage\n  append initrd=/bzroot\nlabel Memtest\n  append x\n',
+    },
+    ON,
+    [['syslinux', '/boot/syslinux/syslinux.cfg:3', '  append initrd=/bzroot intel_iommu=on iommu=pt', 'reboot']],
+  ],
+  [
+    'Proxmox by systemd-boot',
+    {
+      'etc/kernel/proxmox-boot-uuids': 'A\n',
+      [GRUB]: 'GRUB_CMDLINE_LINUX="x"\n',
+      [CMD]: 'root=ZFS=r boot=zfs\n',
+      'proc/cmdline': 'initrd=\\EFI\\proxmox\\6.8\\initrd.img root=ZFS=r boot=zfs',
+    },
+    ON,
+    [
+      [
+        'systemd-boot',
+        '/etc/kernel/cmdline:1',
+        'root=ZFS=r boot=zfs intel_iommu=on iommu=pt',
+        'proxmox-boot-tool refresh; then reboot',
+      ],
+    ],
+  ],
+  [
+    'Proxmox by GRUB',
+    {
+      'etc/pve/.version': '{}',
+      [GRUB]: 'GRUB_CMDLINE_LINUX="x"\n',
+      [CMD]: 'left over\n',
+      'proc/cmdline': 'BOOT_IMAGE=/v root=/dev/mapper/pve-root',
+    },
+    { add: ['iommu=pt'] },
+    [
+      [
+        'grub',
+        '/etc/default/grub:1',
+        'GRUB_CMDLINE_LINUX="x iommu=pt"',
+        'update-grub && proxmox-boot-tool refresh; then reboot',
+      ],
+    ],
+  ],
+  [
+    'Proxmox on ZFS by GRUB: both, either may be next',
+    {
+      'etc/kernel/proxmox-boot-uuids': 'A\n',
+      [GRUB]: 'GRUB_CMDLINE_LINUX="x"\n',
+      [CMD]: 'root=ZFS=r\n',
+      'proc/cmdline': 'BOOT_IMAGE=/v root=ZFS=r',
+    },
+    { add: ['iommu=pt'] },
+    [
+      ['systemd-boot', '/etc/kernel/cmdline:1', 'root=ZFS=r iommu=pt', 'proxmox-boot-tool refresh; then reboot'],
+      [
+        'grub',
+        '/etc/default/grub:1',
+        'GRUB_CMDLINE_LINUX="x iommu=pt"',
+        'update-grub && proxmox-boot-tool refresh; then reboot',
+      ],
+    ],
+  ],
+  [
+    'kernelstub',
+    {
+      'etc/kernelstub/configuration': '{}',
+      'boot/efi/loader/entries/Pop.conf': 'options x\n',
+      'proc/cmdline': 'initrd=\\EFI\\Pop\\initrd.img quiet intel_iommu=off',
+    },
+    { ...OFF, add: ['intel_iommu=on', 'iommu=pt'] },
+    [
+      [
+        'kernelstub',
+        'as root',
+        "kernelstub --delete-options=intel_iommu=off --add-options='intel_iommu=on iommu=pt'",
+        'reboot',
+      ],
+    ],
+  ],
+  [
+    'limine: each entry',
+    { 'boot/limine.conf': 'timeout: 3\n/Arch\n    protocol: linux\n    cmdline: root=/x intel_iommu=off\n' },
+    OFF,
+    [['limine', '/boot/limine.conf:4', '    cmdline: root=/x intel_iommu=on', 'reboot']],
+  ],
+  [
+    'limine by limine-entry-tool',
+    {
+      'boot/limine.conf': '    cmdline: root=/x\n',
+      'etc/default/limine': 'ESP_PATH=/boot\nKERNEL_CMDLINE[default]+="quiet root=/x"\n',
+    },
+    ON,
+    [
+      [
+        'limine',
+        '/etc/default/limine:2',
+        'KERNEL_CMDLINE[default]+="quiet root=/x intel_iommu=on iommu=pt"',
+        'limine-update; then reboot',
+      ],
+    ],
+  ],
+  [
+    'limine by limine-entry-tool, no line yet',
+    { 'etc/default/limine': 'ESP_PATH=/boot\n' },
+    ON,
+    [
+      [
+        'limine',
+        '/etc/default/limine',
+        'KERNEL_CMDLINE[default]+=" intel_iommu=on iommu=pt"',
+        'limine-update; then reboot',
+      ],
+    ],
+  ],
+];
+
+describe('the one in charge gives the only fix', () => {
+  test.each(ROWS)('%s', (_name, files, change, wanted) => {
+    const fixes = cmdlineFix(look(files), change);
+    expect(fixes.map((f) => [f.tool, f.where, f.line, f.after])).toEqual(wanted);
+    expect(fixes.every((f) => f.present)).toBe(true);
+  });
+
+  test.each<[string, Record<string, string>, string]>([
+    ['Debian', { 'etc/debian_version': '13', 'boot/loader/entries/a.conf': 'options x\n' }, 'update-grub'],
+    ['by os-release', { 'etc/os-release': 'NAME=x\nID=linuxmint\nID_LIKE="ubuntu debian"\n' }, 'update-grub'],
+    ['Fedora', { 'etc/os-release': 'ID=fedora\n', 'boot/loader/entries/a.conf': 'options x\n' }, 'grubby'],
+    ['CentOS 7', { 'etc/redhat-release': '7' }, 'grub2-mkconfig -o /boot/grub2/grub.cfg'],
+    ['openSUSE', { 'usr/lib/os-release': 'ID_LIKE="suse opensuse"\n' }, 'grub2-mkconfig -o /boot/grub2/grub.cfg'],
+    ['Arch', { 'etc/arch-release': '' }, 'grub-mkconfig -o /boot/grub/grub.cfg'],
+    ['unknown', {}, 'update-grub || grub2-mkconfig -o /boot/grub2/grub.cfg || grub-mkconfig -o /boot/grub/grub.cfg'],
+  ])('GRUB of %s', (_name, files, command) => {
+    const proc = 'BOOT_IMAGE=/v console=tty0 quiet';
+    const fixes = cmdlineFix(look({ [GRUB]: 'GRUB_CMDLINE_LINUX="quiet"\n', 'proc/cmdline': proc, ...files }), {
+      add: ['console=ttyS0'],
+      remove: ['quiet'],
+    });
+    // grubby replaces all arguments of a key: those that stay are said again.
+    const grubby = "grubby --update-kernel=ALL --remove-args=quiet --args='console=tty0 console=ttyS0'";
+    expect(fixes.filter((f) => f.present).map((f) => [f.where, f.line, f.after])).toEqual([
+      [
+        '/etc/default/grub:1',
+        'GRUB_CMDLINE_LINUX="console=ttyS0"',
+        `${command === 'grubby' ? grubby : command}; then reboot`,
+      ],
+    ]);
+    expect(fixes.map((f) => f.tool)).not.toContain('systemd-boot');
+  });
+
+  test('a kernel that the firmware was told the initrd of was not started by GRUB', () => {
+    const files = { [GRUB]: 'A=1\n', [CMD]: 'root=/x\n', 'proc/cmdline': 'initrd=\\abc\\initrd root=/x' };
+    expect(cmdlineFix(look(files), ON).map((f) => f.tool)).toEqual(['systemd-boot', 'cloud-init']);
+  });
+
+  test('a shell reads hostile words of the command line as words', () => {
+    const [fix] = cmdlineFix(look({ 'run/ostree-booted': '', 'proc/cmdline': 'intel_iommu=$(reboot)' }), OFF);
+    expect(fix?.line).toBe("rpm-ostree kargs '--delete=intel_iommu=$(reboot)' '--append=intel_iommu=on,$(reboot)'");
   });
 });
 
@@ -217,8 +464,29 @@ test('what is there is told from what is not', () => {
     ['modules-load.d', true],
     ['initramfs-tools', true],
     ['dracut', false],
+    ['mkinitcpio', false],
     ['cloud-init', false],
   ]);
+  const arch = loadFix(look({ 'etc/mkinitcpio.conf': '' }), ['vfio', 'vfio_pci']);
+  expect(arch.find((f) => f.tool === 'mkinitcpio')).toMatchObject({
+    where: '/etc/mkinitcpio.conf.d/hostdev.conf',
+    line: 'MODULES+=(vfio vfio_pci)',
+    present: true,
+    after: 'mkinitcpio -P',
+  });
+});
+
+test('modules on NixOS and ostree: what makes their initramfs', () => {
+  const nixos = look({ 'etc/NIXOS': '', 'usr/bin/dracut': '' });
+  expect(loadFix(nixos, ['vfio', 'vfio_pci']).map((f) => [f.where, f.line, f.after])).toEqual([
+    [NIX, 'boot.initrd.kernelModules = [ "vfio" "vfio_pci" ];', 'nixos-rebuild boot; then reboot'],
+  ]);
+  expect(of('nixos', modprobeFix(nixos, 'options a b=1'))).toEqual([
+    { where: NIX, line: 'boot.extraModprobeConfig = "options a b=1";' },
+  ]);
+  expect(rebuild(nixos)).toBe('nixos-rebuild boot');
+  expect(rebuild(look({ 'run/ostree-booted': '', 'usr/bin/dracut': '' }))).toBe('rpm-ostree initramfs --enable');
+  expect(rebuild(look({}))).toBe('update-initramfs -u, or dracut -f, or mkinitcpio -P');
 });
 
 describe('directives of modprobe.d', () => {
