@@ -6,6 +6,7 @@ import { checkIommu } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState, isNoIommuMode } from '../host/iommu.ts';
 import { lostSettings, readVfSettings } from '../network/vfSettings.ts';
+import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { makersOf } from '../pci/path.ts';
 import { resolveDevice } from '../pci/resolve.ts';
@@ -91,7 +92,8 @@ function groupWarnings(host: Host, inventory: Inventory, devices: readonly PciDe
   if (!state.on) warnings.push(`no guest can have it yet: ${state.reason}`);
   const bound = new Set(devices.map((d) => d.address));
   for (const id of new Set(devices.flatMap((d) => d.iommu_group ?? []))) {
-    const peers = groupMembers(inventory, id).filter((d) => !bound.has(d.address));
+    const stays = (a: Address): boolean => !bound.has(a) && !makersOf(host, inventory, a).some((m) => bound.has(m));
+    const peers = groupMembers(inventory, id).filter((d) => stays(d.address));
     for (const b of groupBlockers(host, id, peers)) {
       warnings.push(`IOMMU group ${id} is not viable for a guest yet: ${b.address} ${b.reason}`);
     }

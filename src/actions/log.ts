@@ -24,7 +24,7 @@ export function readRecord(host: Host, word: string | null): Recorded {
     const read = lines.map(parsed);
     const bad = read.filter((l) => l === null).length;
     if (bad > 0) warnings.push(`${host.absolute(file)}: ${bad} lines are no records of this version`);
-    records.push(...read.flatMap((l) => (l === null || (address !== null && l.device !== address) ? [] : [l])));
+    for (const l of read) if (l !== null && (address === null || l.device === address)) records.push(l);
   }
   return { records, warnings };
 }
@@ -33,22 +33,46 @@ export function readRecord(host: Host, word: string | null): Recorded {
 function parsed(line: string): RecordLine | null {
   try {
     const v: unknown = JSON.parse(line);
-    return isRecord(v) ? v : null;
+    return isRecord(v) ? known(v) : null;
   } catch {
     return null;
   }
 }
 
-const isStateOrNull = (v: unknown): boolean => v === null || (isObject(v) && 'driver' in v && 'override' in v);
+/** Its keys in their order, and none that somebody else put there. */
+const known = (r: RecordLine): RecordLine => ({
+  schema: 1,
+  time: r.time,
+  device: r.device,
+  verb: r.verb,
+  outcome: r.outcome,
+  before: r.before && { driver: r.before.driver, override: r.before.override },
+  after: r.after && { driver: r.after.driver, override: r.after.override },
+  vfs: r.vfs && { before: r.vfs.before, after: r.vfs.after },
+  reason: r.reason,
+  owner: r.owner,
+  guest: r.guest,
+  uid: r.uid,
+  loginuid: r.loginuid,
+  sudo_uid: r.sudo_uid,
+  entry: r.entry,
+  recovered: r.recovered === true,
+  lifted: r.lifted.map(({ guard, reason }) => ({ guard, reason })),
+});
+
+const isTextOrNull = (v: unknown): boolean => v === null || typeof v === 'string';
+
+const isStateOrNull = (v: unknown): boolean =>
+  v === null || (isObject(v) && isTextOrNull(v.driver) && isTextOrNull(v.override));
 
 const isRecord = (v: unknown): v is RecordLine =>
   isObject(v) &&
   v.schema === 1 &&
   [v.time, v.device, v.outcome, v.owner].every((t) => typeof t === 'string') &&
-  [v.verb, v.reason, v.guest, v.entry].every((t) => t === null || typeof t === 'string') &&
+  [v.verb, v.reason, v.guest, v.entry].every(isTextOrNull) &&
   [v.uid, v.loginuid, v.sudo_uid].every((n) => n === null || typeof n === 'number') &&
   isStateOrNull(v.before) &&
   isStateOrNull(v.after) &&
-  (v.vfs === null || isObject(v.vfs)) &&
+  (v.vfs === null || (isObject(v.vfs) && typeof v.vfs.before === 'number' && typeof v.vfs.after === 'number')) &&
   Array.isArray(v.lifted) &&
   v.lifted.every((l) => isObject(l) && typeof l.guard === 'string' && typeof l.reason === 'string');

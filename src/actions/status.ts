@@ -4,7 +4,7 @@ import type { Access } from '../binding/access.ts';
 import { type Binding, type Hold, readBooks } from '../binding/books.ts';
 import { driftOf } from '../binding/drift.ts';
 import { guestOf, type Witness, witness } from '../binding/guests.ts';
-import { type JournalEntry, readJournal } from '../binding/journal.ts';
+import { type JournalEntry, readJournal, writerOf } from '../binding/journal.ts';
 import { observe } from '../binding/observe.ts';
 import { type Quarantine, readQuarantines } from '../binding/quarantine.ts';
 import { observing } from '../binding/session.ts';
@@ -36,7 +36,7 @@ export type Status = {
   iommu: IommuState;
   bindings: BindingStatus[];
   /** Null where it may not be read: it is root's. */
-  journal: Pick<JournalEntry, 'id' | 'kind' | 'owner' | 'state' | 'left'>[] | null;
+  journal: (Pick<JournalEntry, 'id' | 'kind' | 'owner' | 'state' | 'left'> & { in_hand: number | null })[] | null;
   /** Devices that hang in the kernel and are left alone until that has ended. */
   stuck: Quarantine[];
   /** Files of ours that cannot be understood: the devices that they name are left alone. */
@@ -49,7 +49,11 @@ const READ_MS = 2000;
 export async function readStatus(host: Host): Promise<Status> {
   const { books, bad } = readBooks(host);
   const { entries, bad: badEntries } = journalNow(host);
-  const journal = entries?.map(({ id, kind, owner, state, left }) => ({ id, kind, owner, state, left })) ?? null;
+  const journal =
+    entries?.map((e) => {
+      const { id, kind, owner, state, left } = e;
+      return { id, kind, owner, state, left, in_hand: writerOf(e) };
+    }) ?? null;
   const quarantines = readQuarantines(host);
   const bindings =
     books.length === 0

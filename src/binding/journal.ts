@@ -112,12 +112,13 @@ export const writeJournal = (host: Host, entry: JournalEntry): void =>
 export const isInHand = (e: JournalEntry): boolean =>
   e.state === 'intent' && e.writer !== null && e.writer !== ownName() && processRuns(e.writer);
 
+/** The id of the process that works at an entry; null where none does. */
+export const writerOf = (e: JournalEntry): number | null => (isInHand(e) ? Number(e.writer?.split(':', 1)[0]) : null);
+
 export const inHandError = (host: Host, e: JournalEntry): HostdevError =>
-  new HostdevError(
-    'HOSTDEV_TIMEOUT',
-    `Process ${e.writer?.split(':', 1)[0]} is changing ${[...namedBy(e)].join(', ')}, and the file of its lock is gone`,
-    { hint: `Leave the files in ${host.absolute(host.locks)} alone, and try again when it has ended.` },
-  );
+  new HostdevError('HOSTDEV_TIMEOUT', `Process ${writerOf(e)} is changing ${[...namedBy(e)].join(', ')}`, {
+    hint: `Try again when it has ended, and leave the files in ${host.absolute(host.locks)} alone.`,
+  });
 
 /**
  * Writes a new entry, then looks whether another process has done so for the same devices at the same moment: of two that both write before they look, at least one sees

@@ -42,6 +42,9 @@ export type Asked = {
 /** A fifth of the time is kept for the undo: a hook that is killed while it undoes leaves more behind than one that gives up early. */
 const UNDO_SHARE = 0.2;
 
+/** How long to wait for a transaction that no lock keeps us from, before looking again. */
+const IN_HAND_MS = 20;
+
 const NO_DEVICES: Inventory = { devices: [], byAddress: new Map(), warnings: [], failures: [] };
 
 function openWork(host: Host, options: SessionOptions, inventory: Inventory): Work {
@@ -158,13 +161,16 @@ export async function changing<T>(
  */
 export async function foreseeing<T>(
   host: Host,
-  inventory: Inventory,
+  before: Inventory,
   asked: Asked,
   options: SessionOptions,
   body: (session: Session) => Promise<T>,
 ): Promise<T> {
   return observing(host, options, async (looking) => {
     const foreseen = nothingForeseen();
+    // What another process is at just now is waited for, as the real run does.
+    const waited = await awaitWriters(looking, before, asked.addresses);
+    const inventory = waited ? scanInventory(host) : before;
     const work: Work = { ...looking, inventory, foreseen };
     const journal = readJournal(host);
     const { entries } = joined(inventory, asked.addresses, journal.entries);
@@ -172,6 +178,20 @@ export async function foreseeing<T>(
     const right = (known: Asked) => foreseeRight(work, foreseen, entries, bad, known);
     return body(await sessionOf(work, { inventory, entries, bad }, asked, right));
   });
+}
+
+/** True when a living process was at work on the devices, which has ended now. Raises HOSTDEV_TIMEOUT when it has not by the deadline. */
+async function awaitWriters(
+  { host, deadline }: Work,
+  inventory: Inventory,
+  addresses: readonly Address[],
+): Promise<boolean> {
+  for (let waited = false; ; waited = true) {
+    const writer = joined(inventory, addresses, readJournal(host).entries).entries.find(isInHand);
+    if (writer === undefined) return waited;
+    if (deadline.left === 0) throw inHandError(host, writer);
+    await sleep(Math.min(IN_HAND_MS, deadline.left));
+  }
 }
 
 /** Puts what is unfinished of the devices right, by `right`, and says what has come of it. Raises as {@link changing}. */
@@ -335,9 +355,6 @@ export async function foreseeRelease(
 }
 
 // Locks.
-
-/** How long to wait for a transaction whose lock was taken away, before looking again. */
-const IN_HAND_MS = 20;
 
 export type Locked = {
   inventory: Inventory;

@@ -14,8 +14,8 @@ export function log({ host, words }: Invocation): Answer {
 }
 
 const row = (r: RecordLine): string[] => [
-  r.time,
-  r.device,
+  oneLine(r.time),
+  oneLine(r.device),
   oneLine(r.verb ?? '-'),
   oneLine(whoText(r)),
   r.before === null ? '-' : oneLine(describeState(r.before)),

@@ -13,6 +13,7 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
   const mended = own.fix === true ? await fixStatus(host, options) : [];
   const s = await readStatus(host);
   const journal = s.journal ?? [];
+  const unfinished = journal.filter((j) => j.in_hand === null);
   const { bad, warn } = colours(process.stdout);
   const rows = s.bindings.map((b) => [
     b.address,
@@ -34,12 +35,15 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
       ),
     ),
     ...s.bad_files.map((f) => bad(`${plain(badFileText(f))}\n`)),
-    ...journal.map((j) =>
+    ...journal.flatMap((j) =>
+      j.in_hand === null ? [] : `process ${j.in_hand} is at work: ${j.kind} for ${j.owner}\n`,
+    ),
+    ...unfinished.map((j) =>
       bad(
         `unfinished ${j.kind} ${j.id} for ${j.owner} (${j.state})${j.left.length > 0 ? `: ${j.left.join('; ')}` : ''}\n`,
       ),
     ),
-    ...(journal.length === 0
+    ...(unfinished.length === 0
       ? []
       : ["'hostdev status --fix' finishes what can be finished, 'hostdev journal undo' or resume says which way\n"]),
     ...(s.bad_files.length === 0
@@ -52,7 +56,7 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
   const left =
     own.fix === true && options.dryRun
       ? mended.some((m) => !m.would)
-      : s.bindings.some((b) => b.drift !== null) || journal.length > 0;
+      : s.bindings.some((b) => b.drift !== null) || unfinished.length > 0;
   const drifted = left || s.stuck.length + s.bad_files.length > 0;
   const exit = mended.some((m) => m.by === 'guard')
     ? EXIT.refused

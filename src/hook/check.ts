@@ -115,7 +115,9 @@ export function viability(
   const blockers: Blocker[] = [];
   const blocked: number[] = [];
   for (const id of groups) {
-    const peers = groupMembers(inventory, id).filter((d) => !listed.has(d.address));
+    // What the driver of a listed one makes is gone by then.
+    const goes = (a: Address): boolean => host !== null && makersOf(host, inventory, a).some((m) => listed.has(m));
+    const peers = groupMembers(inventory, id).filter((d) => !listed.has(d.address) && !goes(d.address));
     const found = groupBlockers(host, id, peers);
     if (found.length > 0) blocked.push(id);
     blockers.push(...found);

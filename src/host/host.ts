@@ -9,6 +9,9 @@ import { isErrno } from '../errors.ts';
 /** Largest attribute of sysfs: one page. */
 const PAGE = 4096;
 
+/** As the kernel's own walk (include/linux/namei.h MAXSYMLINKS). */
+const MAX_LINKS = 40;
+
 /** Absence of a file or device, however the kernel words it: a removed device's open attribute answers ENODEV or ENXIO. */
 const ABSENT = ['ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO'];
 
@@ -196,6 +199,40 @@ export class Host {
   linkName(path: string): string | null {
     const target = this.link(path);
     return target === null ? null : target.slice(target.lastIndexOf('/') + 1);
+  }
+
+  /**
+   * An absolute path below the root with every link of it resolved, and without "//", "." and "..". What is absent or cannot be read stays as it is written; so does the
+   * rest of a path with too many links.
+   */
+  resolved(path: string): string {
+    const todo = path.split('/').reverse();
+    let done: string[] = [];
+    for (let links = 0; todo.length > 0; ) {
+      const part = todo.pop() ?? '';
+      if (part === '' || part === '.') continue;
+      if (part === '..') {
+        done.pop();
+        continue;
+      }
+      const target = links < MAX_LINKS ? this.#quietLink([...done, part].join('/')) : null;
+      if (target === null) {
+        done.push(part);
+        continue;
+      }
+      links += 1;
+      if (target.startsWith('/')) done = [];
+      todo.push(...target.split('/').reverse());
+    }
+    return `/${done.join('/')}`;
+  }
+
+  #quietLink(path: string): string | null {
+    try {
+      return this.link(path);
+    } catch {
+      return null;
+    }
   }
 
   /** Names in a folder, sorted; null when it is absent. */

@@ -73,6 +73,10 @@ export function isCarriedUnseen(look: Look, name: string): boolean {
 export const isPpp = (look: Look, name: string): boolean =>
   look.attribute(look.host.classLink('net', `${name}/type`))?.trim() === '512';
 
+/** drivers/net/vrf.c: the kind of device that its uevent tells. */
+export const isVrf = (look: Look, name: string): boolean =>
+  (look.attribute(look.host.classLink('net', `${name}/uevent`)) ?? '').split('\n').includes('DEVTYPE=vrf');
+
 /** IFF_UP (include/uapi/linux/if.h), and a carrier as far as the driver tells. */
 export function isUp(look: Look, name: string): boolean {
   const { host } = look;
@@ -83,11 +87,11 @@ export function isUp(look: Look, name: string): boolean {
 
 /** The interfaces that have a default route. */
 export function defaultInterfaces(look: Look): string[] {
-  const v4 = routes4(look).filter((r) => r.destination === 0 && r.mask === 0);
+  const v4 = routes4(look).filter(isDefault4);
   const v6 = look
     .mayLines(look.host.routes6)
     .map((l) => l.trim().split(/\s+/))
-    .filter((f) => f[1] === '00' && /^0{32}$/.test(f[0] ?? '') && f[9] !== 'lo');
+    .filter((f) => isDefault6(f) && f[9] !== 'lo');
   return [...new Set([...v4.map((r) => r.name), ...v6.flatMap((f) => f[9] ?? [])])];
 }
 
@@ -128,6 +132,15 @@ function bits6(address: string): string | null {
 }
 
 type Route = { name: string; destination: number; mask: number };
+
+/** The default route, or half of it: a VPN lays 0.0.0.0/1 and 128.0.0.0/1 over it. */
+const isDefault4 = ({ mask }: Route): boolean => mask === 0 || mask >>> 0 === 0x80000000;
+
+/** Fields of proc/net/ipv6_route: ::/0, its halves, or 2000::/3, which is all that is routed anywhere. */
+const isDefault6 = ([net = '', length = '']: readonly string[]): boolean =>
+  (length === '00' && /^0{32}$/.test(net)) ||
+  (length === '01' && /^[08]0{31}$/.test(net)) ||
+  (length === '03' && /^20{31}$/.test(net));
 
 /** proc/net/route (net/ipv4/fib_trie.c fib_route_seq_show): numbers are hex of the bytes as they lie in memory, read as little-endian here. */
 function routes4(look: Look): Route[] {
@@ -174,9 +187,7 @@ export function trafficOf(look: Look, name: string): Traffic {
   const mine = routes4(look).filter((r) => r.name === name);
   const routes6 = look.mayLines(host.routes6).map((l) => l.trim().split(/\s+/));
   // The kernel's own ::/0 that refuses is on lo, in every table dump.
-  const isDefault =
-    mine.some((r) => r.destination === 0 && r.mask === 0) ||
-    routes6.some((r) => r[9] === name && r[1] === '00' && /^0{32}$/.test(r[0] ?? ''));
+  const isDefault = mine.some(isDefault4) || routes6.some((r) => r[9] === name && isDefault6(r));
   return { isDefault, address: address4(look, mine) ?? address6(look, name) ?? askedAddress(host, name) };
 }
 

@@ -102,12 +102,7 @@ const SHAPES: [string, (file: string) => void][] = [
 ];
 
 function tryAll(sim: SimHost, what: string): void {
-  for (const words of [
-    ['status'],
-    ['journal', 'list'],
-    ['bind', '-n', A],
-    ['status', '--fix'],
-  ]) {
+  for (const words of [['status'], ['journal', 'list'], ['bind', '-n', A], ['status', '--fix']]) {
     const r = sim.run(...words);
     const said = `${what}: ${words.join(' ')}: ${r.exit} ${r.out}${r.err}`.slice(0, 2000);
     expect(r.exit, said).not.toBeNull();

@@ -94,6 +94,16 @@ describe('a function whose driver makes the device', () => {
     expect([group.exit, group.json.plan.devices.map((d) => d.address)]).toEqual([0, [NVME]]);
   });
 
+  test('alone in a domain it is taken with what it makes, which is gone by then and hinders nobody', () => {
+    const h = vmd();
+    expect(hook(h, VMD)).toMatchObject({ exit: 0 });
+    const bind = h.run('-j', 'bind', '-n', VMD);
+    expect([
+      bind.exit,
+      bind.json.warnings.filter((w: { text?: string } | string) => JSON.stringify(w).includes('not viable')),
+    ]).toEqual([0, []]);
+  });
+
   test('for a device that it does not make it is a peer, and takes what it makes with it', () => {
     const h = vmd('vmd', [{ address: BESIDE, ids: '8086:1521', group: 9, driver: 'vfio-pci', vfio: true }]);
     h.remove(`sys/bus/pci/devices/${NVME}/driver`);

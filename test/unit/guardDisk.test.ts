@@ -156,6 +156,29 @@ const ROWS: Row[] = [
     /(nvmet \(t\)|the iSCSI target \(lun\)) serves nvme0n1 to others$/,
     true,
   ],
+  ...['/dev//nvme0n1', '/dev/disk/../nvme0n1', '/dev/mine', '/srv/l', '/dev/dir/nvme-x', '/mnt/lun.img'].map(
+    (path): Row => [
+      'disk',
+      `served to others as ${path}`,
+      {
+        device: NVME,
+        block: { nvme0n1: DEV },
+        files: {
+          'sys/class/block/nvme0n1/dev': '259:0\n',
+          'proc/self/mountinfo': mount('8:0', '/', '/dev/sda') + mount('259:0', '/mnt', '/dev/nvme0n1'),
+          'sys/kernel/config/target/core/fileio_0/lun/udev_path': `${path}\n`,
+        },
+        links: {
+          'dev/disk/by-id/nvme-x': '../../nvme0n1',
+          'dev/mine': 'disk/by-id/nvme-x',
+          'dev/dir': 'disk/by-id',
+          'srv/l': '/dev/nvme0n1',
+        },
+      },
+      /^the iSCSI target \(lun\) serves nvme0n1 to others$/m,
+      true,
+    ],
+  ),
   [
     'disk',
     "served to others by a name of udev's",

@@ -32,6 +32,34 @@ const ROWS: Row[] = [
     /^eth0 has the default route$/,
     true,
   ],
+  ...(['00000000', '00000080'] as const).map(
+    (half): Row => [
+      'network',
+      `half of the default route, ${half}`,
+      nic({ 'proc/net/route': ROUTE + route('eth0', half, '00000080') }),
+      /^eth0 has the default route$/,
+      true,
+    ],
+  ),
+  [
+    'network',
+    'all that is routed anywhere, IPv6',
+    nic({
+      'proc/net/ipv6_route': `2${'0'.repeat(31)} 03 ${'0'.repeat(32)} 00 fe80000000000000000000000000000a 00000400 00000001 00000000 00000003     eth0\n`,
+    }),
+    /^eth0 has the default route$/,
+    true,
+  ],
+  [
+    'network',
+    'part of a VRF',
+    nic(
+      { 'sys/devices/virtual/net/vrf0/uevent': 'DEVTYPE=vrf\nINTERFACE=vrf0\n' },
+      { net: { vrf0: null }, links: { [`${AT}/net/eth0/master`]: '../../../../virtual/net/vrf0' } },
+    ),
+    /^eth0 is part of vrf0, a VRF whose routes are not to be seen$/,
+    true,
+  ],
   ['network', 'an IPv4 address', nic({ 'proc/net/route': ROUTE + route('eth0', ...NET) }), /^eth0 has an address$/],
   [
     'network',

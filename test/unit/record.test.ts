@@ -177,6 +177,19 @@ describe('the file', () => {
     const { records, warnings } = readRecord(sim.host, null);
     expect(records).toHaveLength(1);
     expect(warnings).toEqual([expect.stringContaining('3 lines')]);
+    const [good] = records;
+    const forged = [
+      { ...good, before: { driver: { toString: 1 }, override: null } },
+      { ...good, vfs: { before: {}, after: 1 } },
+      { ...good, lifted: [{ guard: 'disk', reason: 7 }] },
+    ].map((l) => JSON.stringify(l));
+    const deep = `${JSON.stringify(good).slice(0, -1)},"x":${'['.repeat(50_000)}${']'.repeat(50_000)}}`;
+    const many = `${JSON.stringify(good)}\n`.repeat(5000);
+    writeFileSync(file(), `${forged.join('\n')}\n${deep}\n${many}`);
+    const read = readRecord(sim.host, null);
+    expect(read.records).toHaveLength(5001);
+    expect(JSON.parse(JSON.stringify(read.records[0]))).toEqual(good);
+    expect(read.warnings).toEqual([expect.stringContaining('3 lines')]);
   });
 });
 

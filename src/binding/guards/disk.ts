@@ -39,7 +39,7 @@ export function stackUses(look: Look, layer: BlockLayer, own: readonly BlockDevi
     ...mounted(layer, stack, mounts),
     ...inFilesystems(look, layer, stack, mounts),
     ...swaps(look, layer, stack, mounts),
-    ...exported(look, layer, stack),
+    ...exported(look, layer, stack, mounts),
   ];
   const uses = [...found.map((f) => f.use), ...built(layer, stack)];
   return { uses, unexplained: unexplained(layer, stack, new Set(found.map((f) => f.disk))) };
@@ -117,7 +117,10 @@ const diskOf = (
   m: Mount,
   numbers: ReadonlyMap<string, string>,
   nodes: ReadonlyMap<string, string>,
-): string | undefined => numbers.get(m.number) ?? nodes.get(m.source);
+): string | undefined =>
+  numbers.get(m.number) ??
+  nodes.get(m.source) ??
+  (m.type === 'bcachefs' ? m.source.split(':').flatMap((part) => nodes.get(part) ?? [])[0] : undefined);
 
 function mounted(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>, mounts: readonly Mount[]): DiskUse[] {
   const [numbers, nodes] = [numbersOf(layer, stack), nodesOf(layer, stack)];
@@ -207,17 +210,25 @@ function btrfsDisks(host: Host): { id: string; disks: string[] }[] {
     .map((id) => ({ id, disks: quiet(`${host.btrfs}/${id}/devices`) }));
 }
 
-/** What the kernel serves to others from here: it opens a disk without a trace in sysfs. Other machines may stand on it, so it is vital. */
-function exported(look: Look, layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>): DiskUse[] {
-  const nodes = nodesOf(layer, stack);
+/**
+ * What the kernel serves to others from here, a disk or a file on one: it opens a disk without a trace in sysfs. Other machines may stand on it, so it is vital.
+ */
+function exported(
+  look: Look,
+  layer: BlockLayer,
+  stack: ReadonlyMap<string, BlockDevice>,
+  mounts: readonly Mount[],
+): DiskUse[] {
+  const [numbers, nodes] = [numbersOf(layer, stack), nodesOf(layer, stack)];
   return look.tables.once(kernelExports).flatMap(({ what, path }) => {
-    const disk = nodes.get(path);
+    const under = path.startsWith('/dev/') ? null : mountOf(mounts, path);
+    const disk = nodes.get(path) ?? (under === null ? undefined : diskOf(under, numbers, nodes));
     if (disk === undefined) return [];
     return [{ disk, use: { guard: 'disk', reason: `${what} serves ${label(layer, disk)} to others`, vital: true } }];
   });
 }
 
-/** drivers/nvme/target/configfs.c, drivers/target/target_core_configfs.c. A path may be one of udev's links (/dev/disk/by-id/…). */
+/** drivers/nvme/target/configfs.c, drivers/target/target_core_configfs.c. A path is whatever somebody wrote: /dev/disk/by-id/…, a link to that, /dev//sda. */
 function kernelExports(host: Host): { what: string; path: string }[] {
   const list = (path: string): string[] => {
     try {
@@ -233,27 +244,21 @@ function kernelExports(host: Host): { what: string; path: string }[] {
       return null;
     }
   };
-  const node = (path: string): string => {
-    try {
-      const name = path.startsWith('/dev/') ? host.linkName(path.slice(1)) : null;
-      return name === null ? path : `/dev/${name}`;
-    } catch {
-      return path;
-    }
-  };
   const nvmet = list(host.nvmet).flatMap((subsystem) =>
     list(`${host.nvmet}/${subsystem}/namespaces`).flatMap((n) => {
       const at = `${host.nvmet}/${subsystem}/namespaces/${n}`;
       const path = text(`${at}/enable`) === '1' ? text(`${at}/device_path`) : null;
-      return path === null ? [] : [{ what: `nvmet (${plain(subsystem)})`, path: node(path) }];
+      return path === null ? [] : [{ what: `nvmet (${plain(subsystem)})`, path: host.resolved(path) }];
     }),
   );
   const lio = list(host.lio)
-    .filter((n) => n.startsWith('iblock_') || n.startsWith('pscsi_'))
+    .filter((n) => /^(iblock|pscsi|fileio)_/.test(n))
     .flatMap((core) =>
       list(`${host.lio}/${core}`).flatMap((name) => {
         const path = text(`${host.lio}/${core}/${name}/udev_path`);
-        return path === null || path === '' ? [] : [{ what: `the iSCSI target (${plain(name)})`, path: node(path) }];
+        return path === null || path === ''
+          ? []
+          : [{ what: `the iSCSI target (${plain(name)})`, path: host.resolved(path) }];
       }),
     );
   return [...nvmet, ...lio];

@@ -10,6 +10,7 @@ import {
   isCarriedUnseen,
   isPpp,
   isUp,
+  isVrf,
   trafficOf,
   uppersOf,
   wayTo,
@@ -102,6 +103,11 @@ function interfaceUses(look: Look, name: string, below: Address): Use[] {
       queue.push(upper.name);
       const on = `${plain(lower)} ${upper.isPart ? 'is part of' : 'is below'} ${plain(upper.name)}`;
       const traffic = trafficOf(look, upper.name);
+      // Its table is in no list of proc: what leaves by it, the default route too, is not to be seen.
+      if (isVrf(look, upper.name)) {
+        say(`${on}, a VRF whose routes are not to be seen`, true);
+        continue;
+      }
       const and = traffic.isDefault
         ? ', which has the default route'
         : traffic.address !== null
