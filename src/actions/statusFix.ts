@@ -5,6 +5,7 @@ import { checkModules, executeBind, planBind } from '../binding/bind.ts';
 import { type Binding, readBook, readBooks, removeBinding } from '../binding/books.ts';
 import { driftOf } from '../binding/drift.ts';
 import { releaseHolds } from '../binding/giveBack.ts';
+import { lockDevices } from '../binding/groupLocks.ts';
 import { refuse } from '../binding/guards.ts';
 import { deadHolds, witness } from '../binding/guests.ts';
 import { type JournalEntry, namedBy, readJournal } from '../binding/journal.ts';
@@ -12,15 +13,7 @@ import { devicesNow, observe } from '../binding/observe.ts';
 import type { Work } from '../binding/perform.ts';
 import { readQuarantine } from '../binding/quarantine.ts';
 import type { Recovery } from '../binding/recover.ts';
-import {
-  foreseeRelease,
-  foreseeRight,
-  lockDevices,
-  mayChange,
-  observing,
-  putRight,
-  working,
-} from '../binding/session.ts';
+import { foreseeRelease, foreseeRight, mayChange, observing, putRight, working } from '../binding/session.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
