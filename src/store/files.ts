@@ -245,6 +245,13 @@ export function hasFile(host: Host, file: string): boolean {
   }
 }
 
+const NEWLINE = Buffer.from('\n');
+
+function endsLine(fd: number, size: number): boolean {
+  const last = Buffer.alloc(1);
+  return size === 0 || readSync(fd, last, 0, 1, size - 1) !== 1 || last.equals(NEWLINE);
+}
+
 /**
  * Adds a line to a file that is never larger than `max` bytes: what was there becomes `<file>.1`, in place of an older one. Raises HOSTDEV_STORE,
  * HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED.
@@ -252,8 +259,7 @@ export function hasFile(host: Host, file: string): boolean {
 export function appendLine(host: Host, file: string, line: string, { max, mode }: { max: number; mode: number }): void {
   const [folder, name] = split(file);
   const bytes = Buffer.from(`${line}\n`);
-  const flags =
-    constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+  const flags = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
   try {
     makeFolder(host, folder);
     inFolder(host, folder, (at) => {
@@ -266,7 +272,8 @@ export function appendLine(host: Host, file: string, line: string, { max, mode }
           if (status.size === 0) fchmodSync(fd, mode);
           ino = status.ino;
           if (status.size === 0 || status.size + bytes.length <= max) {
-            writeSync(fd, bytes);
+            // A full disk may have cut the line before off.
+            writeSync(fd, endsLine(fd, status.size) ? bytes : Buffer.concat([NEWLINE, bytes]));
             return;
           }
         } finally {

@@ -177,6 +177,11 @@ describe('the file', () => {
     const { records, warnings } = readRecord(sim.host, null);
     expect(records).toHaveLength(1);
     expect(warnings).toEqual([expect.stringContaining('3 lines')]);
+    await unbind();
+    expect(readRecord(sim.host, null)).toMatchObject({
+      records: { length: 2 },
+      warnings: [expect.stringContaining('3 lines')],
+    });
     const [good] = records;
     const forged = [
       { ...good, before: { driver: { toString: 1 }, override: null } },
