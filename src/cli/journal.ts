@@ -1,5 +1,5 @@
 import { type Finished, finishJournal, listJournal } from '../actions/journal.ts';
-import type { JournalEntry } from '../binding/journal.ts';
+import { type JournalEntry, writerOf } from '../binding/journal.ts';
 import type { Kept } from '../binding/recover.ts';
 import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
@@ -8,13 +8,18 @@ import { plain, table } from './table.ts';
 
 const state = (d: { driver: string | null }): string => d.driver ?? 'no driver';
 
+function stateOf(e: JournalEntry): string {
+  const writer = writerOf(e);
+  return writer === null ? e.state : `process ${writer} is at work`;
+}
+
 function rows(entries: readonly JournalEntry[]): string {
   const lines = entries.flatMap((e) =>
     e.devices.map((d, i) => [
       i === 0 ? e.id : '',
       i === 0 ? e.kind : '',
       i === 0 ? e.owner : '',
-      i === 0 ? e.state : '',
+      i === 0 ? stateOf(e) : '',
       d.address,
       `${state(d.from)} -> ${state(d.to)}`,
     ]),

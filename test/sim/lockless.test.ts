@@ -4,7 +4,7 @@
  */
 import { readdirSync, rmSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { describeSim, useSimHosts } from './simhost.ts';
+import { describeSim, until, useSimHosts } from './simhost.ts';
 import { A, B, booksAgainst, C, journalled, PF, WORLD } from './world.ts';
 
 const sims = useSimHosts();
@@ -47,5 +47,20 @@ describeSim('locks that are taken away', () => {
     const host = sim.host();
     expect(journalled(host).addresses).toEqual([]);
     expect(booksAgainst(sim, host)).toEqual([]);
+  });
+
+  test('a process that is at work is named as that, and nobody is told to undo it', { timeout: 120_000 }, async () => {
+    const sim = await sims.start(WORLD);
+    sim.ctl('fault write sys/bus/pci/drivers/e1000e/unbind delay=12000 count=1');
+    const binding = sim.spawn(['bind', A]);
+    await until(() => sim.journal().some((line) => line.includes('e1000e/unbind')), 'it writes', 20_000);
+    const status = sim.run('status');
+    expect([status.exit, status.out]).toEqual([0, expect.stringMatching(/process \d+ is at work: bind for admin/)]);
+    expect(status.out).not.toContain('journal undo');
+    expect(sim.run('journal', 'list').out).toMatch(/process \d+ is at work/);
+    // A dry run waits for it, as the real run does.
+    const dry = await sim.spawn(['unbind', '-n', A]).ended;
+    expect([dry.exit, dry.out]).toEqual([0, expect.stringContaining(A)]);
+    expect((await binding.ended).exit).toBe(0);
   });
 });
