@@ -195,7 +195,8 @@ async function hangOnce(kind: Kind, facts: Facts, nth: number): Promise<void> {
   const where = `${kind.name}, write ${nth + 1} hung: ${failure?.message ?? 'went through'}\n${sim.journal().slice(from).join('\n')}`;
   try {
     expect(failure, 'it cannot have gone through').not.toBeNull();
-    expect(ms, 'it comes back by its deadline').toBeLessThan(3500);
+    // A deadline of 1.2 s, on a machine that may be busy: without one it never comes back.
+    expect(ms, 'it comes back by its deadline').toBeLessThan(15_000);
     const stuck = sim.hung();
     expect(stuck).toHaveLength(1);
     const { entries } = journalled(host);
