@@ -10,7 +10,7 @@ import type { BadFile } from '../store/files.ts';
 import { type LockName, takeLocks } from '../store/locks.ts';
 import { readBook, readBooks } from './books.ts';
 import { inHandError, isInHand, type JournalEntry, joined, readEntry, readJournal } from './journal.ts';
-import type { Work } from './perform.ts';
+import { refuseStopped, type Work } from './perform.ts';
 
 /** How long to wait for a transaction that no lock keeps us from, before looking again. */
 const IN_HAND_MS = 20;
@@ -57,7 +57,9 @@ export async function lockDevices(
       throw e;
     }
     unlock();
-    if (inHand) await sleep(Math.min(IN_HAND_MS, work.deadline.left));
+    if (!inHand) continue;
+    refuseStopped(work, 'anything was changed');
+    await sleep(Math.min(IN_HAND_MS, work.deadline.left));
   }
 }
 
