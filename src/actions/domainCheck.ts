@@ -1,11 +1,11 @@
 /** `domain check`: whether libvirt will define a domain and whether it can start, from its XML alone or on this host. */
 import { checkDomain, verdict } from '../domain/checkDomain.ts';
+import { type Memlock, memlockNeeded } from '../domain/device/memlock.ts';
 import { type DomainFacts, effectiveArch, readDomainFacts } from '../domain/domainFacts.ts';
 import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
-import { type Memlock, memlockNeeded } from '../domain/memlock.ts';
-import type { Finding } from '../domain/rules.ts';
+import type { Finding } from '../domain/rules/rules.ts';
 import { formatVersion, parseVersion, type Versions } from '../domain/version.ts';
-import { decodeXml } from '../domain/xml.ts';
+import { decodeXml } from '../domain/xml/parse.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { checkOnHost, type HostCheck } from './domainOnHost.ts';

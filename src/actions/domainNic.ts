@@ -1,8 +1,8 @@
 /** A network interface for a domain: what was asked for, joined with what this host knows of the function. */
-import { unfit } from '../domain/devices.ts';
+import { unfit } from '../domain/device/devices.ts';
+import { type Nic, type NicShape, VNICS } from '../domain/device/nic.ts';
 import type { DomainFacts } from '../domain/domainFacts.ts';
-import { child } from '../domain/hostDevices.ts';
-import { type Nic, type NicShape, VNICS } from '../domain/nic.ts';
+import { child } from '../domain/xml/dom.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';

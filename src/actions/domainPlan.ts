@@ -1,15 +1,15 @@
 /** `domain plan`: a domain's XML with devices of this host in it, or without them again. Reads the host and changes nothing on it. */
 import { checkDomain } from '../domain/checkDomain.ts';
-import { addDevices, domainType, readBootOrders, removeDevices, unfit } from '../domain/devices.ts';
+import { addDevices, domainType, readBootOrders, removeDevices, unfit } from '../domain/device/devices.ts';
+import { SINCE } from '../domain/device/fragments.ts';
 import { readDomainFacts } from '../domain/domainFacts.ts';
-import { SINCE } from '../domain/fragments.ts';
 import { type DomainDevice, type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
-import type { Finding } from '../domain/rules.ts';
+import type { Finding } from '../domain/rules/rules.ts';
 import { formatVersion, type Version, type Versions } from '../domain/version.ts';
-import { removeViommu, setViommu } from '../domain/viommuEdit.ts';
-import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../domain/viommuSuggest.ts';
-import { formatXml, LIBVIRT_LAYOUT } from '../domain/write.ts';
-import { decodeXml } from '../domain/xml.ts';
+import { removeViommu, setViommu } from '../domain/viommu/edit.ts';
+import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../domain/viommu/suggest.ts';
+import { decodeXml } from '../domain/xml/parse.ts';
+import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
 import { sentence } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';

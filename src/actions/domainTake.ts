@@ -2,11 +2,11 @@
 import type { Refusal } from '../binding/guards.ts';
 import { type PeerWay, peerWay } from '../binding/peerWay.ts';
 import { observing } from '../binding/session.ts';
-import { unfit } from '../domain/devices.ts';
-import { type Hostdev, hostdevElement, type Rom } from '../domain/fragments.ts';
+import { unfit } from '../domain/device/devices.ts';
+import { type Hostdev, hostdevElement, type Rom } from '../domain/device/fragments.ts';
+import { type Nic, nicElement } from '../domain/device/nic.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
-import { type Nic, nicElement } from '../domain/nic.ts';
-import type { XmlElement } from '../domain/write.ts';
+import type { XmlElement } from '../domain/xml/write.ts';
 import { HostdevError, isSysError } from '../errors.ts';
 import { sentence, viability } from '../hook/check.ts';
 import { planPrepare } from '../hook/prepare.ts';

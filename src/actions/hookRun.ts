@@ -11,7 +11,7 @@ import { now } from '../clock.ts';
 import { readHookConfig } from '../config/hookSettings.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
-import { decodeXml } from '../domain/xml.ts';
+import { decodeXml } from '../domain/xml/parse.ts';
 import { HostdevError } from '../errors.ts';
 import { domainOwner } from '../hook/check.ts';
 import { concerned, type HookPolicy, prepareDomain } from '../hook/prepare.ts';

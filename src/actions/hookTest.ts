@@ -2,7 +2,7 @@
 import { refuse } from '../binding/guards.ts';
 import { observing } from '../binding/session.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
-import { decodeXml } from '../domain/xml.ts';
+import { decodeXml } from '../domain/xml/parse.ts';
 import { HostdevError } from '../errors.ts';
 import { checkFunctions, checkIommu, checkViability, domainOwner, findDevices } from '../hook/check.ts';
 import { concerned, planPrepare } from '../hook/prepare.ts';

@@ -6,10 +6,10 @@ import {
   isViommuWish,
   suggestViommu,
   VIOMMU_WISHES,
-} from '../domain/viommuSuggest.ts';
-import { formatXml, LIBVIRT_LAYOUT } from '../domain/write.ts';
-import { decodeXml } from '../domain/xml.ts';
-import { printable } from '../domain/xmlScan.ts';
+} from '../domain/viommu/suggest.ts';
+import { decodeXml } from '../domain/xml/parse.ts';
+import { printable } from '../domain/xml/scan.ts';
+import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuAddressBits } from '../host/iommu.ts';

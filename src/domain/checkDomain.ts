@@ -1,14 +1,14 @@
 /** All rules over one domain, and what comes out: whether libvirt will define it, and whether it can start with what it takes. */
 
-import { DEVICE_RULES } from './deviceRules.ts';
 import type { DomainFacts } from './domainFacts.ts';
-import { GUEST_ADDRESS_RULE } from './guestAddressRule.ts';
-import { ROOM_RULES } from './roomRules.ts';
-import { type Finding, judgeDomain, type Rule } from './rules.ts';
-import { SHAPE_RULES } from './shapeRules.ts';
+import { DEVICE_RULES } from './rules/deviceRules.ts';
+import { GUEST_ADDRESS_RULE } from './rules/guestAddressRule.ts';
+import { ROOM_RULES } from './rules/roomRules.ts';
+import { type Finding, judgeDomain, type Rule } from './rules/rules.ts';
+import { SHAPE_RULES } from './rules/shapeRules.ts';
+import { VIRTIO_OPTIONS_RULE } from './rules/virtioOptionsRule.ts';
 import type { Versions } from './version.ts';
-import { VIOMMU_RULES } from './viommuRules.ts';
-import { VIRTIO_OPTIONS_RULE } from './virtioOptionsRule.ts';
+import { VIOMMU_RULES } from './viommu/rules.ts';
 
 /** Every rule of a domain, in the order in which findings are told. */
 export const DOMAIN_RULES: readonly Rule[] = [

@@ -3,10 +3,10 @@
  * explain. Only what is no XML at all, or no domain, is an error.
  */
 import type { Document, Element } from '@xmldom/xmldom';
-import { child, children } from './hostDevices.ts';
 import { type Version, version } from './version.ts';
-import { parseXml, type XmlPlace, xmlError } from './xml.ts';
-import { printable } from './xmlScan.ts';
+import { child, children } from './xml/dom.ts';
+import { parseXml, type XmlPlace, xmlError } from './xml/parse.ts';
+import { printable } from './xml/scan.ts';
 
 /** An element of the domain with what a message needs to name it. */
 export type Part = {

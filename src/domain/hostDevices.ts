@@ -5,8 +5,9 @@
 
 import type { Attr, Element } from '@xmldom/xmldom';
 import { type Address, formatAddress } from '../pci/address.ts';
-import { parseXml, xmlError } from './xml.ts';
-import { printable } from './xmlScan.ts';
+import { child, children } from './xml/dom.ts';
+import { parseXml, xmlError } from './xml/parse.ts';
+import { printable } from './xml/scan.ts';
 
 /** One PCI function that the domain takes. */
 export type DomainDevice = {
@@ -53,18 +54,6 @@ const NUMBER = /^(?:0x[0-9a-f]{1,16}|0[0-7]{0,21}|[1-9][0-9]{0,19})$/i;
 const MODULE = /^[A-Za-z0-9_-]{1,55}$/;
 
 const UUID = /^([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})$/;
-
-/** The elements of that name directly below `parent`, in no namespace: libvirt's own look at a domain. */
-export function children(parent: Element, name: string): Element[] {
-  const found: Element[] = [];
-  for (let n = parent.firstChild; n; n = n.nextSibling) {
-    if (n.nodeType === n.ELEMENT_NODE && n.namespaceURI === null && n.nodeName === name) found.push(n as Element);
-  }
-  return found;
-}
-
-/** The first one, as libvirt's XPath takes it. */
-export const child = (parent: Element, name: string): Element | undefined => children(parent, name)[0];
 
 const fail = (what: string, node: Element | Attr, reason: string): never => {
   throw xmlError(what, { line: node.lineNumber ?? 1, column: node.columnNumber ?? 1 }, reason);

@@ -1,7 +1,7 @@
 /** Domains with the vIOMMU that hostdev suggests for them: what a libvirt of that version must take. */
 import { readDomainFacts } from '../../src/domain/domainFacts.ts';
 import { parseVersion } from '../../src/domain/version.ts';
-import { type ElementData, suggestViommu, VIOMMU_WISHES } from '../../src/domain/viommuSuggest.ts';
+import { type ElementData, suggestViommu, VIOMMU_WISHES } from '../../src/domain/viommu/suggest.ts';
 import type { MatrixDomain } from './viommuDomains.ts';
 
 /** The pairs that judges are there for. */

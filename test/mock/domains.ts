@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Document, Element, Node } from '@xmldom/xmldom';
-import { decodeXml, parseXml } from '../../src/domain/xml.ts';
+import { decodeXml, parseXml } from '../../src/domain/xml/parse.ts';
 
 const FOLDER = fileURLToPath(new URL('../data/domains/edit', import.meta.url));
 

@@ -6,7 +6,7 @@ import { readNic } from '../../src/actions/domainNic.ts';
 import { planDomain } from '../../src/actions/domainPlan.ts';
 import { loadNative } from '../../src/addon/load.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
-import { decodeXml } from '../../src/domain/xml.ts';
+import { decodeXml } from '../../src/domain/xml/parse.ts';
 import { HostdevError } from '../../src/errors.ts';
 import { Host } from '../../src/host/host.ts';
 import { allDomains } from './domains.ts';

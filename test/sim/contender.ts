@@ -10,7 +10,7 @@ import { unbindDevices } from '../../src/actions/unbind.ts';
 import { loadNative } from '../../src/addon/load.ts';
 import { readBinding } from '../../src/binding/books.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
-import { decodeXml } from '../../src/domain/xml.ts';
+import { decodeXml } from '../../src/domain/xml/parse.ts';
 import { HostdevError, isErrno } from '../../src/errors.ts';
 import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';

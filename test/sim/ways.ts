@@ -4,7 +4,7 @@ import { finishJournal } from '../../src/actions/journal.ts';
 import { fixStatus } from '../../src/actions/statusFix.ts';
 import { readBooks } from '../../src/binding/books.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
-import { decodeXml } from '../../src/domain/xml.ts';
+import { decodeXml } from '../../src/domain/xml/parse.ts';
 import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import type { Host } from '../../src/host/host.ts';

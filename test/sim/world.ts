@@ -7,7 +7,7 @@ import { isGuest, readBooks } from '../../src/binding/books.ts';
 import type { Guard } from '../../src/binding/guards.ts';
 import { type JournalEntry, readJournal } from '../../src/binding/journal.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
-import { decodeXml } from '../../src/domain/xml.ts';
+import { decodeXml } from '../../src/domain/xml/parse.ts';
 import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import type { Host } from '../../src/host/host.ts';

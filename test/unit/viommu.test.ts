@@ -1,11 +1,11 @@
 /** The suggestion, and the rules that the matrix cannot break: those of the devices that a domain takes, and of the host. */
 import { describe, expect, test } from 'vitest';
 import { checkDomain } from '../../src/domain/checkDomain.ts';
+import { freePorts } from '../../src/domain/device/hotplug.ts';
+import { memlockNeeded } from '../../src/domain/device/memlock.ts';
 import { nodeSet, readDomainFacts } from '../../src/domain/domainFacts.ts';
-import { freePorts } from '../../src/domain/hotplug.ts';
-import { memlockNeeded } from '../../src/domain/memlock.ts';
 import { formatVersion, parseVersion, type Versions } from '../../src/domain/version.ts';
-import { suggestViommu, type ViommuWish } from '../../src/domain/viommuSuggest.ts';
+import { suggestViommu, type ViommuWish } from '../../src/domain/viommu/suggest.ts';
 import { elementXml } from '../matrix/suggestedDomains.ts';
 
 const VF =

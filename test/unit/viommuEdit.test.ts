@@ -2,9 +2,9 @@
 import { describe, expect, test } from 'vitest';
 import { readDomainFacts } from '../../src/domain/domainFacts.ts';
 import { version } from '../../src/domain/version.ts';
-import { removeViommu, setViommu } from '../../src/domain/viommuEdit.ts';
-import { suggestViommu, type ViommuWish } from '../../src/domain/viommuSuggest.ts';
-import { decodeXml } from '../../src/domain/xml.ts';
+import { removeViommu, setViommu } from '../../src/domain/viommu/edit.ts';
+import { suggestViommu, type ViommuWish } from '../../src/domain/viommu/suggest.ts';
+import { decodeXml } from '../../src/domain/xml/parse.ts';
 import { allDomains, canonical } from '../mock/domains.ts';
 
 const VERSIONS = { libvirt: version('9.0.0'), qemu: version('7.2.0') };

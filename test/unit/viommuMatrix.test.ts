@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { checkDomain } from '../../src/domain/checkDomain.ts';
 import { readDomainFacts } from '../../src/domain/domainFacts.ts';
 import { parseVersion, type Versions } from '../../src/domain/version.ts';
-import { VIOMMU_RULES } from '../../src/domain/viommuRules.ts';
+import { VIOMMU_RULES } from '../../src/domain/viommu/rules.ts';
 import { allDomains, fingerprint } from '../matrix/allDomains.ts';
 import { suggestedDomains, TARGETS } from '../matrix/suggestedDomains.ts';
 import { recordedVerdicts } from '../matrix/verdicts.ts';

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { DOMAIN_RULES } from '../../src/domain/checkDomain.ts';
 import { formatVersion } from '../../src/domain/version.ts';
-import { ATTRIBUTES, GRANULE, MODELS, VIOMMU_MODELS } from '../../src/domain/viommuModels.ts';
+import { ATTRIBUTES, GRANULE, MODELS, VIOMMU_MODELS } from '../../src/domain/viommu/models.ts';
 import { recordedVerdicts } from '../matrix/verdicts.ts';
 
 const PAGE = 'docs/reference/viommu.md';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { decodeXml, parseXml } from '../../src/domain/xml.ts';
+import { decodeXml, parseXml } from '../../src/domain/xml/parse.ts';
 import { HostdevError } from '../../src/errors.ts';
 
 /** What HOSTDEV_XML says, after the name of the input; anything else that is raised fails the test. */
