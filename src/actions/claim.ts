@@ -1,15 +1,15 @@
 /** `claim -n`: which devices a request would get now. Nothing is kept yet. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { mostOf, wayOf } from '../nova/allocation.ts';
+import { NovaError } from '../nova/grammar/novaError.ts';
+import { type PciRequest, resolveRequest } from '../nova/grammar/request.ts';
+import { strictBool } from '../nova/grammar/values.ts';
+import { type Held, type HostPools, hostPools } from '../nova/hostPools.ts';
+import { type PciSetup, type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { ANYWHERE, type GuestPlace } from '../pool/filters.ts';
 import type { PciTracker } from '../pool/tracker.ts';
-import { NovaError } from '../spec/novaError.ts';
-import { type PciRequest, resolveRequest } from '../spec/request.ts';
-import { strictBool } from '../spec/values.ts';
-import { mostOf, wayOf } from './claimWay.ts';
-import { type Held, type HostPools, hostPools } from './hostPools.ts';
 import type { Warned } from './options.ts';
-import { type PciSetup, type SetupOptions, usableSetup } from './pciSetup.ts';
 
 export type ClaimWish = {
   /** "gpu:1, qat-c62x-vf:2" */

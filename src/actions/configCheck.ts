@@ -1,15 +1,15 @@
 /** `config check`: every mistake of a configuration with its place, and what its specs take on this host or in a saved inventory. */
 import { type Finding, remark, sortFindings } from '../config/place.ts';
 import type { Host } from '../host/host.ts';
+import { mostOf, wayOf } from '../nova/allocation.ts';
+import { NovaError } from '../nova/grammar/novaError.ts';
+import { starlingxNotes } from '../nova/grammar/starlingx.ts';
+import { matchAll, matchFindings, nowhere } from '../nova/matches.ts';
+import { type PciSetup, readSetup, type SetupOptions } from '../nova/setup.ts';
 import { isBridge } from '../pci/inventory.ts';
 import { fromInventory } from '../pool/device.ts';
 import { PciTracker } from '../pool/tracker.ts';
-import { NovaError } from '../spec/novaError.ts';
-import { starlingxNotes } from '../spec/starlingx.ts';
-import { mostOf, wayOf } from './claimWay.ts';
 import type { Warned } from './options.ts';
-import { type PciSetup, readSetup, type SetupOptions } from './pciSetup.ts';
-import { matchAll, matchFindings, nowhere } from './specMatches.ts';
 
 /** What one spec takes: `devices` come to it, `hidden` would, but for a spec before it. */
 export type SpecReport = {

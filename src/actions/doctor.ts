@@ -12,11 +12,11 @@ import { checkModules } from '../doctor/modules.ts';
 import { checkResets } from '../doctor/reset.ts';
 import { type Finding, type Fix, finding, type Severity, type Unmeasured } from '../doctor/table.ts';
 import { HostdevError } from '../errors.ts';
+import { type HookProgram, hookStatus } from '../hook/install.ts';
 import type { Host } from '../host/host.ts';
 import { processesNamed } from '../host/processes.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import { checkConfig } from './configCheck.ts';
-import { type HookProgram, hookStatus } from './hookInstall.ts';
 import type { Warned } from './options.ts';
 
 export type Diagnosis = Warned & {

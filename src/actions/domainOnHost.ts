@@ -10,12 +10,12 @@ import { usesVfio } from '../domain/viommu/suggest.ts';
 import { HostdevError } from '../errors.ts';
 import { checkFunctions, checkIommu, checkViability, domainOwner } from '../hook/check.ts';
 import { planPrepare } from '../hook/prepare.ts';
+import { hookPolicy } from '../hook/run.ts';
 import type { Host } from '../host/host.ts';
 import { iommuAddressBits } from '../host/iommu.ts';
 import { numaDistance } from '../host/numa.ts';
 import { type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
 import { groupMembers } from '../pci/vfio.ts';
-import { hookPolicy } from './hookRun.ts';
 import type { ActionOptions } from './options.ts';
 
 export type HostDevice = {

@@ -2,11 +2,11 @@
 import type { DomainFacts } from '../domain/domainFacts.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import type { Held } from '../nova/hostPools.ts';
+import type { PciSetup } from '../nova/setup.ts';
 import type { ClaimAnswer, ClaimWish } from './claim.ts';
 import type { Taken } from './domainTake.ts';
-import type { Held } from './hostPools.ts';
 import type { Warned } from './options.ts';
-import type { PciSetup } from './pciSetup.ts';
 
 /** What each alias got, in the order of the request, and the host's NUMA nodes that the guest is on, as far as they were asked for. */
 export type Picked = Pick<ClaimAnswer, 'requests'> & { numa_nodes: number[]; taken: Taken[] };

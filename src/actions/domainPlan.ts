@@ -13,6 +13,7 @@ import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
 import { sentence } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
+import type { PciSetup, SetupOptions } from '../nova/setup.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
 import { type Inventory, printable, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
@@ -30,7 +31,6 @@ import {
   type TakeRequest,
 } from './domainTake.ts';
 import type { ActionOptions, Warned } from './options.ts';
-import type { PciSetup, SetupOptions } from './pciSetup.ts';
 import { hostIommu } from './viommuSuggest.ts';
 
 export type DomainPlanRequest = TakeRequest & {
@@ -146,7 +146,7 @@ async function readDevices(
   { pick, setup }: DomainPlanRequest,
 ): Promise<{ setup: (PciSetup & Warned) | null; inventory: Inventory }> {
   if (pick !== null) {
-    const { usableSetup } = await import('./pciSetup.ts');
+    const { usableSetup } = await import('../nova/setup.ts');
     const read = await usableSetup(host, setup);
     return { setup: read, inventory: read.inventory };
   }

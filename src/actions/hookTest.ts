@@ -6,9 +6,9 @@ import { decodeXml } from '../domain/xml/parse.ts';
 import { HostdevError } from '../errors.ts';
 import { checkFunctions, checkIommu, checkViability, domainOwner, findDevices } from '../hook/check.ts';
 import { concerned, planPrepare } from '../hook/prepare.ts';
+import { hookPolicy } from '../hook/run.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
-import { hookPolicy } from './hookRun.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, printedPlan } from './plan.ts';
 

@@ -1,6 +1,6 @@
 /** `show`, `group list`, `group show`: what the kernel says, typed. */
 
-import { readModuleLists, variantDriver } from '../binding/driverChoice.ts';
+import { readModuleLists, variantDriver } from '../binding/drivers/driverChoice.ts';
 import { observing } from '../binding/session.ts';
 import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';

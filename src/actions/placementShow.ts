@@ -1,9 +1,9 @@
 /** `placement show`: what Placement would be told of this host, without a server. */
 import type { Host } from '../host/host.ts';
+import { hostPools, viewOptions } from '../nova/hostPools.ts';
+import { type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { Ledger, type PlacementView } from '../placement/ledger.ts';
-import { hostPools, viewOptions } from './hostPools.ts';
 import type { Warned } from './options.ts';
-import { type SetupOptions, usableSetup } from './pciSetup.ts';
 
 export type ShownPlacement = Warned & {
   hypervisor_hostname: string;

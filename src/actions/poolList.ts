@@ -1,11 +1,11 @@
 /** `pool list`: each pool with its devices, free or why not. */
 import type { Host } from '../host/host.ts';
+import type { JsonObject } from '../nova/grammar/json.ts';
+import { hostPools } from '../nova/hostPools.ts';
+import { type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { resourceClass } from '../placement/names.ts';
 import type { DeviceState } from '../pool/tracker.ts';
-import type { JsonObject } from '../spec/json.ts';
-import { hostPools } from './hostPools.ts';
 import type { Warned } from './options.ts';
-import { type SetupOptions, usableSetup } from './pciSetup.ts';
 
 export type PoolDeviceReport = {
   address: string;

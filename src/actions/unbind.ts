@@ -2,7 +2,7 @@
 
 import { bindingNow } from '../binding/access.ts';
 import { type Binding, type BookChange, isGuest, isHoldOnly, ownerText, readBook } from '../binding/books.ts';
-import { hostDrivers } from '../binding/driverChoice.ts';
+import { hostDrivers } from '../binding/drivers/driverChoice.ts';
 import { giveBackTogether, planBack, vfsBack, type WayBack } from '../binding/giveBack.ts';
 import { byName, judge, type Refusal } from '../binding/guards.ts';
 import { keptBy, witness } from '../binding/guests.ts';

@@ -18,12 +18,12 @@ import {
   withHold,
   withoutHolds,
 } from './books.ts';
-import { chooseDriver, type ModuleLists, readModuleLists } from './driverChoice.ts';
+import { chooseDriver, type ModuleLists, readModuleLists } from './drivers/driverChoice.ts';
+import { type DriverModule, loadedDriver, refuseUnloadable } from './drivers/modules.ts';
 import { vendorVfioUses } from './guards/vendorVfio.ts';
 import { byName, firm, type Guard, judge, type Layer, type Refusal } from './guards.ts';
 import { deadHolds, type Witness, witness } from './guests.ts';
 import type { Lifted } from './journal.ts';
-import { type DriverModule, loadedDriver, refuseUnloadable } from './modules.ts';
 import { observe } from './observe.ts';
 import type { Work } from './perform.ts';
 import { type DeviceState, type Move, recordedVfs } from './state.ts';

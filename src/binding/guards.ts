@@ -5,8 +5,8 @@
 import { HostdevError } from '../errors.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isBridge } from '../pci/inventory.ts';
-import { denylistAdvice, denylisted } from './denylist.ts';
-import type { DriverModule } from './modules.ts';
+import { denylistAdvice, denylisted } from './drivers/denylist.ts';
+import type { DriverModule } from './drivers/modules.ts';
 
 /**
  * Who asks: `bind` and `unbind` by hand, the hook for a device it moves itself (managed='no'), the hook for one that libvirt moves (managed='yes'). There, what

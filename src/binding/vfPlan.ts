@@ -5,12 +5,12 @@ import { type Address, formatAddress, parseAddress } from '../pci/address.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import type { Access } from './access.ts';
 import { type BookChange, readBook } from './books.ts';
-import { readModuleLists } from './driverChoice.ts';
-import { type DriverModule, namedDriver } from './modules.ts';
+import { readModuleLists } from './drivers/driverChoice.ts';
+import { type DriverModule, namedDriver } from './drivers/modules.ts';
+import { chooseVariant } from './drivers/variant.ts';
 import { observe, observeSriov } from './observe.ts';
 import { type Move, recordedVfs, type SriovChange, type SriovState } from './state.ts';
 import { fillSteps, type Step, stepsOf, type Way } from './steps.ts';
-import { chooseVariant } from './variant.ts';
 
 /** The change that takes a PF's VFs away; autoprobe stays. Raises as {@link observeSriov}. */
 export async function withoutVfs(work: Access, pf: Address): Promise<SriovChange> {

@@ -1,7 +1,7 @@
-import { hookStatus, installHook, removeHook } from '../actions/hookInstall.ts';
 import { testHook } from '../actions/hookTest.ts';
 import { readHookConfig } from '../config/hookSettings.ts';
 import { EXIT } from '../errors.ts';
+import { hookStatus, installHook, removeHook } from '../hook/install.ts';
 import type { Answer, Invocation } from './command.ts';
 import { hookProgram } from './hookProgram.ts';
 import { readInput } from './input.ts';

@@ -1,6 +1,6 @@
 import { realpathSync } from 'node:fs';
-import type { HookProgram } from '../actions/hookInstall.ts';
 import { nativeExecutable } from '../addon/load.ts';
+import type { HookProgram } from '../hook/install.ts';
 
 /** What the installed hook starts: this node and this hostdev. */
 export const hookProgram = (): HookProgram => ({

@@ -1,6 +1,6 @@
-import { HOOK_OPERATIONS, runHook } from '../actions/hookRun.ts';
 import { callingLibvirt, processRuns } from '../addon/process.ts';
 import { EXIT, HostdevError } from '../errors.ts';
+import { HOOK_OPERATIONS, runHook } from '../hook/run.ts';
 import type { Answer, Invocation } from './command.ts';
 import { asHostdevError } from './fault.ts';
 import { readInput } from './input.ts';

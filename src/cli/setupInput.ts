@@ -1,6 +1,7 @@
 /** The two files that the commands over pools are given. */
-import type { SetupOptions } from '../actions/pciSetup.ts';
+
 import { HostdevError } from '../errors.ts';
+import type { SetupOptions } from '../nova/setup.ts';
 import type { Invocation } from './command.ts';
 import { MAX_INPUT, readInput } from './input.ts';
 

@@ -1,5 +1,5 @@
-import { MAX_SCENARIO_BYTES, parseScenario } from '../actions/scenario.ts';
-import { type PoolView, type Report, type StepVerdict, simulate, type Verdict } from '../actions/simulate.ts';
+import { MAX_SCENARIO_BYTES, parseScenario } from '../simulate/scenario.ts';
+import { type PoolView, type Report, type StepVerdict, simulate, type Verdict } from '../simulate/simulate.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
 import { table } from './table.ts';

@@ -1,7 +1,7 @@
 /** VFIO's modules, the variant drivers for the devices here, and what modprobe was told about them. */
-import { denylistAdvice, denylisted } from '../binding/denylist.ts';
-import { type ModuleLists, readModuleLists } from '../binding/driverChoice.ts';
-import { chooseVariant, type Modalias, parseModalias } from '../binding/variant.ts';
+import { denylistAdvice, denylisted } from '../binding/drivers/denylist.ts';
+import { type ModuleLists, readModuleLists } from '../binding/drivers/driverChoice.ts';
+import { chooseVariant, type Modalias, parseModalias } from '../binding/drivers/variant.ts';
 import { architecture } from '../host/architecture.ts';
 import { type Directive, optionIds, readDirectives } from '../host/modprobe.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';

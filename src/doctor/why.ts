@@ -1,6 +1,6 @@
 /** What keeps a device from a guest, the rest of its group aside: the host as a whole, the device itself, what the firmware keeps. */
-import { denylistAdvice, denylisted } from '../binding/denylist.ts';
-import { readModuleLists, variantDriver } from '../binding/driverChoice.ts';
+import { denylistAdvice, denylisted } from '../binding/drivers/denylist.ts';
+import { readModuleLists, variantDriver } from '../binding/drivers/driverChoice.ts';
 import type { Guard, Usage } from '../binding/guards.ts';
 import { interruptRemapping, unsafeInterrupts } from '../host/interrupts.ts';
 import { iommuState } from '../host/iommu.ts';

@@ -5,7 +5,6 @@
  * what was there before is noted, because libvirt does not restore an override and forgets the host driver.
  */
 
-import { liftedFor } from '../binding/allowances.ts';
 import { type BindRequest, executeBind, held, planBind } from '../binding/bind.ts';
 import {
   type Binding,
@@ -18,6 +17,7 @@ import {
   readBooks,
 } from '../binding/books.ts';
 import { releaseHolds } from '../binding/giveBack.ts';
+import { liftedFor } from '../binding/guards/allowances.ts';
 import { reservedBar } from '../binding/guards/display.ts';
 import { vendorVfioUses } from '../binding/guards/vendorVfio.ts';
 import { type Allowance, byName, firm, type Guard, judge, type Refusal, refuse } from '../binding/guards.ts';

@@ -2,11 +2,12 @@
  * Placement's own books for the providers of one host, as far as Nova's view of PCI devices depends on them: inventories, traits, allocations, and the answers 409 and 400.
  * Its order of candidates is a guess of the real server's: by provider name.
  */
+
+import type { DeviceSpec } from '../nova/grammar/deviceSpec.ts';
+import { NovaError } from '../nova/grammar/novaError.ts';
+import type { PciRequest } from '../nova/grammar/request.ts';
 import type { ProviderUnits } from '../pool/filters.ts';
 import type { DeviceState } from '../pool/tracker.ts';
-import type { DeviceSpec } from '../spec/deviceSpec.ts';
-import { NovaError } from '../spec/novaError.ts';
-import type { PciRequest } from '../spec/request.ts';
 import { resourceClass, traitNames } from './names.ts';
 import { computeProviders, isReported, type Provider, providerName, type ViewOptions } from './view.ts';
 

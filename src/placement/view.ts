@@ -2,11 +2,12 @@
  * What Placement is told of a host's devices, computed without a server: providers, inventories, traits, and every refusal
  * (nova/compute/pci_placement_translator.py of 33.0.0, nova.md 8).
  */
+
+import type { DeviceSpec } from '../nova/grammar/deviceSpec.ts';
+import { type JsonObject, quote } from '../nova/grammar/json.ts';
+import { NovaError } from '../nova/grammar/novaError.ts';
 import type { PoolDevice } from '../pool/device.ts';
 import type { DeviceState } from '../pool/tracker.ts';
-import type { DeviceSpec } from '../spec/deviceSpec.ts';
-import { type JsonObject, quote } from '../spec/json.ts';
-import { NovaError } from '../spec/novaError.ts';
 import { resourceClass, type TraitBlanks, traitNames } from './names.ts';
 
 /** One resource provider as configured: a PCI device or a PF, or the PF whose VFs it stands for. */

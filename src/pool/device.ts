@@ -1,6 +1,7 @@
 /** Devices as pools take them: what a hypervisor reports to Nova, made of `list -j` or of a scenario. */
+
+import type { SpecDevice } from '../nova/grammar/deviceSpec.ts';
 import type { DevType, PciDevice } from '../pci/inventory.ts';
-import type { SpecDevice } from '../spec/deviceSpec.ts';
 
 /** One reported device. Ids are 4 lower-case hex digits; unknown is null. */
 export type PoolDevice = SpecDevice & {

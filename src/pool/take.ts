@@ -2,7 +2,7 @@
  * Which devices a claim takes, and in which order (nova/pci/stats.py, consume_requests of 33.0.0). Everything is noted in an undo log, so that a request of which a part
  * cannot be had leaves nothing behind (Nova's BUG A: it forgets what PFs and VFs take from each other).
  */
-import type { PciRequest } from '../spec/request.ts';
+import type { PciRequest } from '../nova/grammar/request.ts';
 import type { PoolDevice } from './device.ts';
 import { ANYWHERE, type Choices, filterPools, type GuestPlace, type ProviderUnits } from './filters.ts';
 import type { Pool, Pools, Tracked, UndoLog } from './pools.ts';

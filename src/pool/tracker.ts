@@ -3,10 +3,10 @@
  * objects/pci_device.py of 33.0.0). Pure: no kernel, no files. Where Nova leaks or claims half (nova.md 6.2, BUG A to D), this does not:
  * a request is checked with the PFs and VFs that it takes from each other, and changes either everything or nothing.
  */
-import { type DeviceSpec, type HostFacts, NO_FACTS, SpecMatcher } from '../spec/deviceSpec.ts';
-import type { JsonObject } from '../spec/json.ts';
-import { type Note, NovaError, note } from '../spec/novaError.ts';
-import type { PciRequest } from '../spec/request.ts';
+import { type DeviceSpec, type HostFacts, NO_FACTS, SpecMatcher } from '../nova/grammar/deviceSpec.ts';
+import type { JsonObject } from '../nova/grammar/json.ts';
+import { type Note, NovaError, note } from '../nova/grammar/novaError.ts';
+import type { PciRequest } from '../nova/grammar/request.ts';
 import type { PoolDevice } from './device.ts';
 import { type DeviceStatus, Pools, type PoolView, poolIdentity, type Tracked, type UndoLog } from './pools.ts';
 import { type ClaimOptions, takeAll, takeOne, undo } from './take.ts';

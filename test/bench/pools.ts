@@ -2,10 +2,10 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseDeviceSpecs } from '../../src/nova/grammar/deviceSpec.ts';
+import type { PciRequest } from '../../src/nova/grammar/request.ts';
 import type { PoolDevice } from '../../src/pool/device.ts';
 import { PciTracker } from '../../src/pool/tracker.ts';
-import { parseDeviceSpecs } from '../../src/spec/deviceSpec.ts';
-import type { PciRequest } from '../../src/spec/request.ts';
 import { type Figure, markdown, median, timeCommands } from './measure.ts';
 
 const RUNS = 41;

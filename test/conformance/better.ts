@@ -1,6 +1,6 @@
 /** The rows in which Nova crashed or was wrong, and what hostdev answers instead. */
 import { expect } from 'vitest';
-import type { Report, StepVerdict, Verdict } from '../../src/actions/simulate.ts';
+import type { Report, StepVerdict, Verdict } from '../../src/simulate/simulate.ts';
 
 type Better = { why: string; check: (ours: Verdict, novas: Verdict) => void };
 

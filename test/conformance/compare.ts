@@ -1,8 +1,8 @@
 /** Verdicts compared in full: as printed, and errors as their class. */
 import { expect } from 'vitest';
-import { parseScenario } from '../../src/actions/scenario.ts';
-import { simulate, type Verdict } from '../../src/actions/simulate.ts';
-import { NOVA_CODES } from '../../src/spec/novaError.ts';
+import { NOVA_CODES } from '../../src/nova/grammar/novaError.ts';
+import { parseScenario } from '../../src/simulate/scenario.ts';
+import { simulate, type Verdict } from '../../src/simulate/simulate.ts';
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 export type Row = { case: { [key: string]: Json; id: string }; expected: { [key: string]: Json } };

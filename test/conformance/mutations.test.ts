@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { parseScenario } from '../../src/actions/scenario.ts';
-import { simulate } from '../../src/actions/simulate.ts';
 import { HostdevError } from '../../src/errors.ts';
+import { parseScenario } from '../../src/simulate/scenario.ts';
+import { simulate } from '../../src/simulate/simulate.ts';
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import type { Verdict } from '../../src/actions/simulate.ts';
+import type { Verdict } from '../../src/simulate/simulate.ts';
 import { BETTER, LEAKING } from './better.ts';
 import { answerTo, type Row as BaseRow, comparable } from './compare.ts';
 

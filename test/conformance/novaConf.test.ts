@@ -9,11 +9,11 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { tryClaim } from '../../src/actions/claim.ts';
 import { checkConfig } from '../../src/actions/configCheck.ts';
 import { listPools } from '../../src/actions/poolList.ts';
-import { parseScenario } from '../../src/actions/scenario.ts';
-import { simulate, type Verdict } from '../../src/actions/simulate.ts';
 import { FsReader } from '../../src/addon/fsReader.ts';
 import { Host } from '../../src/host/host.ts';
 import { compareAddresses, isAddress } from '../../src/pci/address.ts';
+import { parseScenario } from '../../src/simulate/scenario.ts';
+import { simulate, type Verdict } from '../../src/simulate/simulate.ts';
 
 type Device = { address: string; dev_type?: string; totalvfs?: number; capabilities?: object; parent_ifname?: string };
 type Case = {

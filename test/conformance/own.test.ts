@@ -4,7 +4,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { unreadKeys } from '../../src/actions/scenarioKeys.ts';
+import { unreadKeys } from '../../src/simulate/keys.ts';
 import { answerTo, comparable, type Json, type Row } from './compare.ts';
 
 const folder = join(import.meta.dirname, '..', 'data', 'nova');

@@ -3,8 +3,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parseScenario } from '../../src/actions/scenario.ts';
-import { simulate, type Verdict } from '../../src/actions/simulate.ts';
+import { parseScenario } from '../../src/simulate/scenario.ts';
+import { simulate, type Verdict } from '../../src/simulate/simulate.ts';
 import { answerTo, comparable, type Json, type Row } from './compare.ts';
 
 type Scenario = { [key: string]: Json };

@@ -1,9 +1,10 @@
 /** `npm start`: this host, then the whole path of a guest's device on a simulated one: hook, bind, guest, release, and two refusals. */
-import { runHook } from '../../src/actions/hookRun.ts';
+
 import { listGroups } from '../../src/actions/inspect.ts';
 import { readStatus } from '../../src/actions/status.ts';
 import { readJournal } from '../../src/binding/journal.ts';
 import { HostdevError } from '../../src/errors.ts';
+import { runHook } from '../../src/hook/run.ts';
 import { domainXml, simulatedHost, UUID_A, type XmlDevice } from '../mock/hosts.ts';
 import { printReadiness } from './readiness.ts';
 

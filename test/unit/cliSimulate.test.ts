@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import type { Verdict } from '../../src/actions/simulate.ts';
+import type { Verdict } from '../../src/simulate/simulate.ts';
 import { hostdev, type Ran } from '../mock/tree.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hostdev-simulate-'));

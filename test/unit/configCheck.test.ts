@@ -7,8 +7,8 @@ import { checkConfig } from '../../src/actions/configCheck.ts';
 import { listPools } from '../../src/actions/poolList.ts';
 import { GUARDS } from '../../src/binding/guards.ts';
 import { ALLOWABLE_GUARDS, SCHEMA } from '../../src/config/schema.ts';
-import { ALIAS_KEYS } from '../../src/spec/alias.ts';
-import { SPEC_KEYS } from '../../src/spec/deviceSpec.ts';
+import { ALIAS_KEYS } from '../../src/nova/grammar/alias.ts';
+import { SPEC_KEYS } from '../../src/nova/grammar/deviceSpec.ts';
 import { type SimulatedHost, simulatedHost } from '../mock/hosts.ts';
 
 const PF = '0000:21:00.0';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { liftedFor } from '../../src/binding/allowances.ts';
+import { liftedFor } from '../../src/binding/guards/allowances.ts';
 import { readHookConfig } from '../../src/config/hookSettings.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { HostdevError } from '../../src/errors.ts';

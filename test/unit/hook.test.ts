@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../src/actions/bind.ts';
-import { runHook } from '../../src/actions/hookRun.ts';
 import { readStatus } from '../../src/actions/status.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import { readBinding } from '../../src/binding/books.ts';
 import { readJournal } from '../../src/binding/journal.ts';
+import { runHook } from '../../src/hook/run.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B, type XmlDevice } from '../mock/hosts.ts';
 
 const VF = '0000:21:10.0';

@@ -2,10 +2,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../src/actions/bind.ts';
-import { runHook } from '../../src/actions/hookRun.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import type { Allowance, Guard } from '../../src/binding/guards.ts';
 import { usesNow } from '../../src/binding/usage.ts';
+import { runHook } from '../../src/hook/run.ts';
 import { holdersOf } from '../../src/pci/holders.ts';
 import type { PciDevice } from '../../src/pci/inventory.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B } from '../mock/hosts.ts';

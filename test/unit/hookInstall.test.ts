@@ -12,7 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { hookStatus, installHook, removeHook } from '../../src/actions/hookInstall.ts';
+import { hookStatus, installHook, removeHook } from '../../src/hook/install.ts';
 import { Host } from '../../src/host/host.ts';
 import { book, holdOf } from '../mock/booked.ts';
 import { UUID_A } from '../mock/hosts.ts';

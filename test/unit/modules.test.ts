@@ -1,7 +1,7 @@
 /** A dry run finds out whether a module is to be had without loading it, and says what the real run would. */
 import { expect, test } from 'vitest';
 import { loadNative } from '../../src/addon/load.ts';
-import { loadedDriver, namedDriver, refuseUnloadable } from '../../src/binding/modules.ts';
+import { loadedDriver, namedDriver, refuseUnloadable } from '../../src/binding/drivers/modules.ts';
 import { Host } from '../../src/host/host.ts';
 import { Deadline } from '../../src/store/locks.ts';
 import { StaticHost } from '../mock/tree.ts';

@@ -1,11 +1,11 @@
 /** Pools and claims beyond Nova's verdicts (test/conformance): atomic requests, spreading, refreshes, and Placement's own refusals. */
 import { describe, expect, test } from 'vitest';
-import { parseScenario } from '../../src/actions/scenario.ts';
-import { type Report, type StepVerdict, simulate, type Verdict } from '../../src/actions/simulate.ts';
+import { parseDeviceSpecs } from '../../src/nova/grammar/deviceSpec.ts';
+import { NovaError } from '../../src/nova/grammar/novaError.ts';
 import type { PoolDevice } from '../../src/pool/device.ts';
 import { PciTracker } from '../../src/pool/tracker.ts';
-import { parseDeviceSpecs } from '../../src/spec/deviceSpec.ts';
-import { NovaError } from '../../src/spec/novaError.ts';
+import { parseScenario } from '../../src/simulate/scenario.ts';
+import { type Report, type StepVerdict, simulate, type Verdict } from '../../src/simulate/simulate.ts';
 
 const pci = (address: string, numa: number | null = 0): object => ({
   address,

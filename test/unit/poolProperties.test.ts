@@ -1,8 +1,6 @@
 /** What must hold for every host, specs and requests: 10,000 random ones each. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { PoolDevice } from '../../src/pool/device.ts';
-import { type ClaimOptions, PciTracker } from '../../src/pool/tracker.ts';
 import {
   type DeviceSpec,
   type HostFacts,
@@ -11,11 +9,13 @@ import {
   parseDeviceSpec,
   printSpec,
   SPEC_CONTEXT,
-} from '../../src/spec/deviceSpec.ts';
-import type { JsonObject } from '../../src/spec/json.ts';
-import { NovaError } from '../../src/spec/novaError.ts';
-import { compileField } from '../../src/spec/regex.ts';
-import type { PciRequest } from '../../src/spec/request.ts';
+} from '../../src/nova/grammar/deviceSpec.ts';
+import type { JsonObject } from '../../src/nova/grammar/json.ts';
+import { NovaError } from '../../src/nova/grammar/novaError.ts';
+import { compileField } from '../../src/nova/grammar/regex.ts';
+import type { PciRequest } from '../../src/nova/grammar/request.ts';
+import type { PoolDevice } from '../../src/pool/device.ts';
+import { type ClaimOptions, PciTracker } from '../../src/pool/tracker.ts';
 
 const RUNS = { numRuns: 10_000 };
 const TIMEOUT = 60_000;

@@ -1,7 +1,7 @@
 /** Nova's grammar beyond what its verdicts in test/conformance cover: printing, notes, patterns, the older keys. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { parseAlias, parseAliases } from '../../src/spec/alias.ts';
+import { parseAlias, parseAliases } from '../../src/nova/grammar/alias.ts';
 import {
   type DeviceSpec,
   type HostFacts,
@@ -11,12 +11,12 @@ import {
   parseDeviceSpecs,
   printSpec,
   SPEC_CONTEXT,
-} from '../../src/spec/deviceSpec.ts';
-import { NovaError } from '../../src/spec/novaError.ts';
-import { compileField, PatternError } from '../../src/spec/regex.ts';
-import { parseRequest, resolveRequest } from '../../src/spec/request.ts';
-import { starlingxAliases, starlingxNotes } from '../../src/spec/starlingx.ts';
-import { hexField } from '../../src/spec/values.ts';
+} from '../../src/nova/grammar/deviceSpec.ts';
+import { NovaError } from '../../src/nova/grammar/novaError.ts';
+import { compileField, PatternError } from '../../src/nova/grammar/regex.ts';
+import { parseRequest, resolveRequest } from '../../src/nova/grammar/request.ts';
+import { starlingxAliases, starlingxNotes } from '../../src/nova/grammar/starlingx.ts';
+import { hexField } from '../../src/nova/grammar/values.ts';
 
 const facts: HostFacts = {
   ...NO_FACTS,

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { denylistAdvice, denylisted } from '../../src/binding/denylist.ts';
-import { chooseVariant, parseModalias } from '../../src/binding/variant.ts';
+import { denylistAdvice, denylisted } from '../../src/binding/drivers/denylist.ts';
+import { chooseVariant, parseModalias } from '../../src/binding/drivers/variant.ts';
 
 /** As depmod writes them for mainline's variants, the generic one in the middle, and neighbours that mustn't match. */
 const ALIASES = [

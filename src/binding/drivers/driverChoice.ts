@@ -1,8 +1,8 @@
 /** Which VFIO driver a device gets: the one named by hand, else the kernel's best variant driver for it, else vfio-pci. */
-import { HostdevError } from '../errors.ts';
-import type { Host } from '../host/host.ts';
-import type { Address } from '../pci/address.ts';
-import type { PciDevice } from '../pci/inventory.ts';
+import { HostdevError } from '../../errors.ts';
+import type { Host } from '../../host/host.ts';
+import type { Address } from '../../pci/address.ts';
+import type { PciDevice } from '../../pci/inventory.ts';
 import { type DriverModule, namedDriver } from './modules.ts';
 import { chooseVariant, hostModules } from './variant.ts';
 

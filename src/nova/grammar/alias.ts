@@ -3,7 +3,7 @@
  * One name given several times means: any of these.
  */
 
-import { nearestWord } from '../suggest.ts';
+import { nearestWord } from '../../suggest.ts';
 import { isObject, type JsonObject, type JsonValue, parseJson, quote } from './json.ts';
 import { NovaError } from './novaError.ts';
 import { BOOL_WORDS, strictBool } from './values.ts';

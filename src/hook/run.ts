@@ -13,15 +13,15 @@ import type { DomainDevices } from '../domain/hostDevices.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { decodeXml } from '../domain/xml/parse.ts';
 import { HostdevError } from '../errors.ts';
-import { domainOwner } from '../hook/check.ts';
-import { concerned, type HookPolicy, prepareDomain } from '../hook/prepare.ts';
-import { endedGuests, releaseDomain } from '../hook/release.ts';
-import { checkStart } from '../hook/start.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import { appendLine } from '../store/files.ts';
 import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
 import { refuseUnsafe } from '../store/ours.ts';
+import { domainOwner } from './check.ts';
+import { concerned, type HookPolicy, prepareDomain } from './prepare.ts';
+import { endedGuests, releaseDomain } from './release.ts';
+import { checkStart } from './start.ts';
 
 export type HookCall = { name: string; operation: string; xml: Uint8Array };
 

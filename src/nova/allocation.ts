@@ -1,10 +1,10 @@
 /** The two ways in which requests get devices: from the pools alone, or as Placement allocates them first ([filter_scheduler]pci_in_placement). */
 import { type Candidate, Ledger } from '../placement/ledger.ts';
 import type { ClaimOptions, PciTracker } from '../pool/tracker.ts';
-import { NovaError } from '../spec/novaError.ts';
-import type { PciRequest } from '../spec/request.ts';
+import { NovaError } from './grammar/novaError.ts';
+import type { PciRequest } from './grammar/request.ts';
 import { viewOptions } from './hostPools.ts';
-import type { PciSetup } from './pciSetup.ts';
+import type { PciSetup } from './setup.ts';
 
 /** The name of a claim that is only tried. */
 const NOBODY = 'claim -n';

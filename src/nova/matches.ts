@@ -1,5 +1,5 @@
 /** What the specs of a configuration take on a host, and what is wrong with that: hidden specs, PFs beside their VFs, what Placement and VFIO refuse. */
-import { denylisted } from '../binding/denylist.ts';
+import { denylisted } from '../binding/drivers/denylist.ts';
 import { type Finding, fatal, mistake, type Place, remark } from '../config/place.ts';
 import type { Host } from '../host/host.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
@@ -9,12 +9,12 @@ import { computeProviders, isReported, type ViewOptions } from '../placement/vie
 import { fromInventory } from '../pool/device.ts';
 import { poolKeys } from '../pool/pools.ts';
 import { type DeviceState, PciTracker } from '../pool/tracker.ts';
-import { type SpecDevice, SpecMatcher } from '../spec/deviceSpec.ts';
-import { canonicalJson } from '../spec/json.ts';
-import { NovaError } from '../spec/novaError.ts';
-import { strictBool } from '../spec/values.ts';
+import { type SpecDevice, SpecMatcher } from './grammar/deviceSpec.ts';
+import { canonicalJson } from './grammar/json.ts';
+import { NovaError } from './grammar/novaError.ts';
+import { strictBool } from './grammar/values.ts';
 import { viewOptions } from './hostPools.ts';
-import type { PciSetup } from './pciSetup.ts';
+import type { PciSetup } from './setup.ts';
 
 /** For what stands in no file. */
 export const nowhere = (key: string): Place => ({ file: '', line: 0, column: 0, key });

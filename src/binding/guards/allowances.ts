@@ -1,6 +1,6 @@
 /** `[[allow]]` of hostdev.toml: which guards an admin has lifted beforehand, for a device and a domain. */
-import type { Hold } from './books.ts';
-import { type Allowance, type Guard, isGuard } from './guards.ts';
+import type { Hold } from '../books.ts';
+import { type Allowance, type Guard, isGuard } from '../guards.ts';
 
 /**
  * The guards that the allowances lift for the device at `address` when `hold` (owner "domain:<uuid>" in lower case, the domain's name) takes it. A guard that does

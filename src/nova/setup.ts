@@ -8,12 +8,12 @@ import type { Host } from '../host/host.ts';
 import { type PciFacts, pciFacts } from '../pci/facts.ts';
 import { type Inventory, scanInventory } from '../pci/inventory.ts';
 import { readSavedInventory } from '../pci/savedInventory.ts';
-import { type Aliases, parseAliases } from '../spec/alias.ts';
-import { type DeviceSpec, duplicateSpecs, parseDeviceSpec, type SpecContext } from '../spec/deviceSpec.ts';
-import type { JsonObject } from '../spec/json.ts';
-import { type Note, NovaError } from '../spec/novaError.ts';
-import { starlingxAliases } from '../spec/starlingx.ts';
 import { nearestWord } from '../suggest.ts';
+import { type Aliases, parseAliases } from './grammar/alias.ts';
+import { type DeviceSpec, duplicateSpecs, parseDeviceSpec, type SpecContext } from './grammar/deviceSpec.ts';
+import type { JsonObject } from './grammar/json.ts';
+import { type Note, NovaError } from './grammar/novaError.ts';
+import { starlingxAliases } from './grammar/starlingx.ts';
 
 /** The bytes of `--inventory`, and the name of the file for messages. */
 export type SavedInventory = { bytes: Uint8Array; file: string; maxBytes: number };

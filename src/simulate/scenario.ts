@@ -1,15 +1,15 @@
 /** A scenario of `simulate` (contract 7) read from JSON: every value of the wrong type is an error that names its place. */
 
 import { HostdevError } from '../errors.ts';
+import type { HostFacts } from '../nova/grammar/deviceSpec.ts';
+import { isObject, type JsonObject, type JsonValue, quote } from '../nova/grammar/json.ts';
 import type { DevType } from '../pci/inventory.ts';
 import type { TraitBlanks } from '../placement/names.ts';
 import type { PoolDevice } from '../pool/device.ts';
 import type { HostCell } from '../pool/filters.ts';
-import type { HostFacts } from '../spec/deviceSpec.ts';
-import { isObject, type JsonObject, type JsonValue, quote } from '../spec/json.ts';
-import { unreadKeys } from './scenarioKeys.ts';
-import { checkPrintable } from './scenarioSize.ts';
-import { decodeScenario } from './scenarioText.ts';
+import { unreadKeys } from './keys.ts';
+import { checkPrintable } from './size.ts';
+import { decodeScenario } from './text.ts';
 
 /** Device facts that only scenarios have beside what a pool wants. */
 export type ScenarioDevice = PoolDevice & { totalvfs: number | null; sriov_vf_device: string | null };

@@ -3,7 +3,7 @@
  * There is no schema: every key that does not match devices is a tag and becomes part of the pool; slips are only noted.
  */
 
-import { nearestWord } from '../suggest.ts';
+import { nearestWord } from '../../suggest.ts';
 import {
   type AddressFields,
   type AddressMatcher,

@@ -1,7 +1,7 @@
 /** Kernel modules and the PCI drivers they register: names, and loading without a shell. */
-import { HostdevError } from '../errors.ts';
-import type { Host } from '../host/host.ts';
-import type { Deadline } from '../store/locks.ts';
+import { HostdevError } from '../../errors.ts';
+import type { Host } from '../../host/host.ts';
+import type { Deadline } from '../../store/locks.ts';
 
 /** What may be handed to modprobe and put into a path: the kernel's own names, never an option. */
 const NAME = /^[A-Za-z0-9_][\w+-]{0,63}$/;

@@ -1,7 +1,7 @@
 /** The text of a scenario as JSON, or an error that tells line and column. */
 import { readJson } from '../config/jsonText.ts';
 import { HostdevError } from '../errors.ts';
-import { type JsonValue, parseJson } from '../spec/json.ts';
+import { type JsonValue, parseJson } from '../nova/grammar/json.ts';
 
 /** Beyond this a text that JSON.parse refuses is not read a second time for the place of the mistake. */
 const MAX_SEARCHED = 1024 * 1024;

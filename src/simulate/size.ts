@@ -1,6 +1,6 @@
 /** How much a verdict would print: every step lists every device with the tags of its spec, so a small scenario can ask for gigabytes. */
 import { HostdevError } from '../errors.ts';
-import type { JsonValue } from '../spec/json.ts';
+import type { JsonValue } from '../nova/grammar/json.ts';
 import type { ScenarioDevice, Step } from './scenario.ts';
 
 /** JavaScript's texts end at 512 MiB. */

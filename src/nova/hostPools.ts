@@ -6,7 +6,7 @@ import { computeProviders } from '../placement/view.ts';
 import { fromInventory, type PoolDevice } from '../pool/device.ts';
 import { PciTracker } from '../pool/tracker.ts';
 import { listJson } from '../store/files.ts';
-import type { PciSetup } from './pciSetup.ts';
+import type { PciSetup } from './setup.ts';
 
 /** Why a device that a spec offers cannot be had now. `claimed`: somebody has it; `consumer` says who. */
 export type NotFree = { state: 'claimed' | 'unavailable'; reason: string; consumer: string | null };

@@ -2,16 +2,17 @@
  * `simulate`: Nova's answers for one host that is described in a file (contract 7). It joins spec, pool and placement as nova-compute and its
  * scheduler do; what Nova gets wrong is answered rightly or with a clear error (docs/reference/simulate.md).
  */
+
+import type { AddressSpec } from '../nova/grammar/addressSpec.ts';
+import { type Alias, type Aliases, parseAliases, viewAliases } from '../nova/grammar/alias.ts';
+import { type DeviceSpec, parseDeviceSpecs, type SpecContext, SpecMatcher } from '../nova/grammar/deviceSpec.ts';
+import type { JsonObject, JsonValue } from '../nova/grammar/json.ts';
+import { type ErrorView, type Note, NovaError } from '../nova/grammar/novaError.ts';
+import { findAlias, type PciRequest, parsePolicy, parseRequest, resolveRequest } from '../nova/grammar/request.ts';
 import { Ledger, type PlacementView } from '../placement/ledger.ts';
 import type { GuestPlace, ProviderUnits } from '../pool/filters.ts';
 import type { PoolView } from '../pool/pools.ts';
 import { type DeviceState, PciTracker } from '../pool/tracker.ts';
-import type { AddressSpec } from '../spec/addressSpec.ts';
-import { type Alias, type Aliases, parseAliases, viewAliases } from '../spec/alias.ts';
-import { type DeviceSpec, parseDeviceSpecs, type SpecContext, SpecMatcher } from '../spec/deviceSpec.ts';
-import type { JsonObject, JsonValue } from '../spec/json.ts';
-import { type ErrorView, type Note, NovaError } from '../spec/novaError.ts';
-import { findAlias, type PciRequest, parsePolicy, parseRequest, resolveRequest } from '../spec/request.ts';
 import { type ClaimStep, type Scenario, type Step, scenarioFacts } from './scenario.ts';
 
 /** nova-compute's host name in the verdicts. */
