@@ -10,7 +10,7 @@ const LAYERS = [
   ['list', ['src/cli/main.ts']],
   ['input', ['src/cli/input.ts']],
   // What the commands over pools need too, which have no use for the rest of `engine`.
-  ['common', ['src/binding/denylist.ts', 'src/pci/resolve.ts', 'src/store/files.ts']],
+  ['common', ['src/binding/drivers/denylist.ts', 'src/pci/resolve.ts', 'src/store/files.ts']],
   [
     'engine',
     [
@@ -67,7 +67,7 @@ for (const [name, files] of LAYERS) {
   const first = await build({ ...options(name), stdin: all(files), metafile: true, write: false });
   const modules = Object.keys(first.metafile.inputs).filter((f) => f.startsWith('src/'));
   const heavy = modules.filter(
-    (f) => name === 'list' && /^src\/(binding|hook|domain|store|config|spec|pool)\//.test(f),
+    (f) => name === 'list' && /^src\/(binding|hook|domain|store|config|nova|pool)\//.test(f),
   );
   if (heavy.length > 0)
     throw new Error(`the layer of list would have ${heavy.join(', ')}: name a layer for it in LAYERS`);

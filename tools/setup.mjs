@@ -48,10 +48,10 @@ const files = (dir) =>
 upToDate('dependencies', 'node_modules/esbuild', ['package-lock.json'], () =>
   run('npm ci', 'npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']),
 );
-run('The native part', process.execPath, ['native/build.mjs']);
+run('The native part', process.execPath, ['tools/native-build.mjs']);
 run('The simulated host', process.execPath, ['test/simhost/build.mjs']);
-upToDate('bundle', 'dist/hostdev.js', [...files('src'), 'package.json', 'test/bundle.mjs'], () =>
-  run('The bundle', process.execPath, ['test/bundle.mjs']),
+upToDate('bundle', 'dist/hostdev.js', [...files('src'), 'package.json', 'tools/bundle.mjs'], () =>
+  run('The bundle', process.execPath, ['tools/bundle.mjs']),
 );
 upToDate(
   'story',

@@ -47,7 +47,7 @@ export function checkKeys(section: SectionName, table: Table, place: Place): Fin
 export const fatalKeys = (findings: readonly Finding[], place: Place): Set<string> =>
   new Set(findings.filter((f) => f.fatal).map((f) => f.key.slice(place.key.length + 1)));
 
-/** Types only: what the values of specs and aliases mean is told by src/spec. */
+/** Types only: what the values of specs and aliases mean is told by src/nova/grammar. */
 export function checkTypes(section: SectionName, table: Table, place: Place): Finding[] {
   const findings: Finding[] = [];
   for (const [name, member] of table.members) {

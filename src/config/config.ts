@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import type { Finding, Place, Table } from './place.ts';
 import type { AllowableGuard, TRAIT_BLANKS, UNMANAGED } from './schema.ts';
 
-/** One device_spec or alias as it was written: its own meaning is src/spec's. */
+/** One device_spec or alias as it was written: its own meaning is src/nova/grammar's. */
 export type Entry = {
   place: Place;
   table: Table;

@@ -245,7 +245,7 @@ export function loadDump(name: string): StaticHost {
 
 const TOP = fileURLToPath(new URL('../..', import.meta.url));
 
-/** The built CLI; `node test/setup.mjs` makes it. */
+/** The built CLI; `node tools/setup.mjs` makes it. */
 export const CLI = join(TOP, 'dist/hostdev.js');
 
 export type Ran = { exit: number | null; out: string; err: string; json: Document };

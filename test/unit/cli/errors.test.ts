@@ -1,0 +1,87 @@
+/** The error and exit code pages say what src/errors.ts says; UPDATE_DOCS=1 writes them anew. */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { ERRORS, type ErrorCode, EXIT, HostdevError } from '../../../src/errors.ts';
+import { pageTable as table } from '../../mock/pages.ts';
+
+/** What each exit code says to who runs hostdev; an exit code without a line here does not compile. */
+const MEANING: Record<keyof typeof EXIT, string> = {
+  done: 'Done; or true; or it was so already.',
+  failed: 'It failed, and nothing was left half done.',
+  usage: 'The command line is not understood.',
+  no: 'The answer is no: false, drifted from the books, not viable, invalid, no capacity.',
+  absent: 'What was named is not there, or the name fits several.',
+  refused: 'A guard refused, or the device is in use.',
+  notPermitted: 'It needs root.',
+  undoIncomplete: 'A change failed and was not undone in full; the journal says what is left.',
+  unreachable: 'libvirt or the daemon does not answer.',
+  timedOut: 'No answer before the deadline.',
+  internal: 'A fault of hostdev itself.',
+  interrupted: 'Interrupted by a signal, and undone.',
+};
+
+const MADE =
+  '<!-- Made from src/errors.ts by test/unit/cli/errors.test.ts; to change it: UPDATE_DOCS=1 npx vitest run errors -->';
+
+function errorsPage(): string {
+  const rows = Object.entries(ERRORS).map(([code, e]) => [`\`${code}\``, e.exit, e.text, e.hint || '–']);
+  return [
+    `# Errors\n\n${MADE}\n\n`,
+    'Every error has one of these codes. With `-j` it is `{"schema":1,"error":{"code","message","hint"}}` on stdout;\n',
+    'the message names the device, the file and the errno, the hint says what to do next and is often more exact than\n',
+    'the one here. The exit codes are explained in [exit-codes.md](exit-codes.md).\n\n',
+    table(['Code', 'Exit', 'What it means', 'What to do'], rows),
+  ].join('');
+}
+
+function exitCodesPage(): string {
+  const rows = (Object.keys(EXIT) as (keyof typeof EXIT)[]).map((name) => {
+    const codes = Object.entries(ERRORS).filter(([, e]) => e.exit === EXIT[name]);
+    return [EXIT[name], MEANING[name], codes.map(([code]) => `\`${code}\``).join(', ') || '–'];
+  });
+  return [
+    `# Exit codes\n\n${MADE}\n\n`,
+    table(['Exit', 'Meaning', 'Errors'], rows),
+    '\nWhen several apply, the first of 2, 4, 6, 5, 3, 1 is given. An empty list is 0. A dry run exits as the real run\n',
+    'would, as far as that can be known without writing. Of the hook only `prepare` and `start` exit with anything but 0.\n',
+    '\n`vf create` of another number of VFs than a PF has is a refusal (5) without `--recreate`: the number changes through 0 only, and\n',
+    'every VF goes with its binding and its settings, which the refusal names. As many as it has is 0, whatever they are on.\n',
+  ].join('');
+}
+
+describe('reference pages', () => {
+  test.each([
+    ['docs/reference/errors.md', errorsPage()],
+    ['docs/reference/exit-codes.md', exitCodesPage()],
+  ])('%s is up to date', (file, text) => {
+    if (process.env.UPDATE_DOCS) {
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileSync(file, text);
+    }
+    expect(readFileSync(file, 'utf8')).toBe(text);
+  });
+});
+
+describe('the table', () => {
+  test.each(Object.entries(ERRORS))('%s is whole sentences and has a way on', (code, { text, hint, exit }) => {
+    expect(code).toMatch(/^HOSTDEV_[A-Z_]+$/);
+    expect(text).toMatch(/^[A-Z].*\.$/);
+    // Only what the user asked for himself needs no hint.
+    if (code !== 'HOSTDEV_INTERRUPTED') expect(hint).toMatch(/^[A-Z].*\.$/);
+    expect(Object.values(EXIT)).toContain(exit);
+    expect(exit).not.toBe(EXIT.done);
+  });
+
+  test('an error takes exit and hint from its row, unless it brings a better hint', () => {
+    for (const code of Object.keys(ERRORS) as ErrorCode[]) {
+      const e = new HostdevError(code, 'it');
+      expect({ exit: e.exit, hint: e.hint, data: e.data }).toEqual({
+        exit: ERRORS[code].exit,
+        hint: ERRORS[code].hint,
+        data: {},
+      });
+    }
+    expect(new HostdevError('HOSTDEV_USAGE', 'it', { hint: 'do that' }).hint).toBe('do that');
+  });
+});

@@ -1,0 +1,108 @@
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { hookStatus, installHook, removeHook } from '../../../src/hook/install.ts';
+import { Host } from '../../../src/host/host.ts';
+import { book, holdOf } from '../../mock/booked.ts';
+import { UUID_A } from '../../mock/hosts.ts';
+import { KernelModel } from '../../mock/kernel.ts';
+
+let root: string;
+let host: Host;
+const program = () => ({ native: join(root, 'native'), node: join(root, 'node'), cli: join(root, 'cli.js') });
+const hooks = (...parts: string[]) => join(root, 'etc/libvirt/hooks', ...parts);
+const HOOK = ['qemu.d', '90-hostdev'];
+
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'hostdev-hooks-'));
+  host = new Host(root, new KernelModel([], []));
+  writeFileSync(join(root, 'native'), 'ELF… usage: hostdev-native hook …');
+  for (const f of ['node', 'cli.js']) writeFileSync(join(root, f), '');
+});
+afterEach(() => rmSync(root, { recursive: true, force: true }));
+
+test('installs a real executable file and its conf; again is no change; remove takes both away', () => {
+  const first = installHook(host, program(), false);
+  expect(first).toMatchObject({ changed: true, path: hooks(...HOOK) });
+  expect(first.notes.join()).toContain('systemctl restart libvirtd');
+  expect(statSync(hooks(...HOOK)).mode & 0o777).toBe(0o755);
+  expect(readFileSync(hooks('hostdev.conf'), 'utf8')).toContain(
+    `node=${join(root, 'node')}\ncli=${join(root, 'cli.js')}\nroot=${root}\n`,
+  );
+  expect(hookStatus(host, program())).toEqual({ installed: true, path: hooks(...HOOK), problems: [] });
+  expect(installHook(host, program(), false).changed).toBe(false);
+  const removed = removeHook(host, false);
+  expect(removed.notes.join()).toContain('until it is restarted');
+  expect(existsSync(hooks(...HOOK)) || existsSync(hooks('hostdev.conf'))).toBe(false);
+  expect(removeHook(host, false).changed).toBe(false);
+  expect(hookStatus(host, program()).installed).toBe(false);
+});
+
+test('the deadlines of hostdev.toml go into its conf', () => {
+  installHook(host, program(), false, { prepare_seconds: 45, start_seconds: 7, other_seconds: 3 });
+  expect(readFileSync(hooks('hostdev.conf'), 'utf8')).toContain(
+    'prepare_deadline=45\nstart_deadline=7\nother_deadline=3\n',
+  );
+});
+
+test('a dry run touches nothing', () => {
+  expect(installHook(host, program(), true).changed).toBe(true);
+  expect(existsSync(hooks())).toBe(false);
+  installHook(host, program(), false);
+  expect(removeHook(host, true).changed).toBe(true);
+  expect(hookStatus(host, program()).installed).toBe(true);
+});
+
+test('no restart is asked for where libvirt has a qemu hook already: it reads qemu.d at each call then', () => {
+  mkdirSync(hooks(), { recursive: true });
+  writeFileSync(hooks('qemu'), '#!/bin/sh\n', { mode: 0o755 });
+  expect(installHook(host, program(), false).notes).toEqual([]);
+  expect(readFileSync(hooks('qemu'), 'utf8')).toBe('#!/bin/sh\n');
+});
+
+describe('what is not ours stays', () => {
+  test('a file of that name', () => {
+    mkdirSync(hooks('qemu.d'), { recursive: true });
+    writeFileSync(hooks(...HOOK), '#!/bin/sh\necho mine\n');
+    expect(() => installHook(host, program(), false)).toThrow(expect.objectContaining({ code: 'HOSTDEV_HOOKS' }));
+    expect(() => removeHook(host, false)).toThrow(expect.objectContaining({ code: 'HOSTDEV_HOOKS' }));
+    expect(readFileSync(hooks(...HOOK), 'utf8')).toContain('mine');
+  });
+
+  test('a link of that name', () => {
+    mkdirSync(hooks('qemu.d'), { recursive: true });
+    symlinkSync(join(root, 'native'), hooks(...HOOK));
+    expect(() => installHook(host, program(), false)).toThrow(/is a symbolic link/);
+  });
+});
+
+test('status names what keeps libvirt from running it', () => {
+  installHook(host, program(), false);
+  chmodSync(hooks(...HOOK), 0o644);
+  rmSync(join(root, 'node'));
+  writeFileSync(join(root, 'native'), 'a newer hostdev-native hook');
+  const { problems } = hookStatus(host, program());
+  expect(problems.join('\n')).toMatch(/not executable[\s\S]*another version[\s\S]*node=.* is not there/);
+});
+
+test('remove says which devices guests still have', () => {
+  installHook(host, program(), false);
+  const [igbvf, vfio] = [
+    { driver: 'igbvf', override: null },
+    { driver: 'vfio-pci', override: 'vfio-pci' },
+  ];
+  const a = holdOf(`domain:${UUID_A}`, 'a');
+  book(host, '0000:21:10.0', 11, a, igbvf, vfio);
+  expect(removeHook(host, false).notes.join()).toContain('0000:21:10.0');
+});
