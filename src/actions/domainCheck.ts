@@ -5,7 +5,7 @@ import { type DomainFacts, effectiveArch, readDomainFacts } from '../domain/doma
 import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
 import type { Finding } from '../domain/rules/rules.ts';
 import { formatVersion, parseVersion, type Versions } from '../domain/version.ts';
-import { decodeXml } from '../domain/xml/parse.ts';
+import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { checkOnHost, type HostCheck } from './domainOnHost.ts';
@@ -70,11 +70,11 @@ export async function checkDomainXml(
   asked: AskedVersions,
   options: ActionOptions,
 ): Promise<DomainCheck> {
-  const text = decodeXml(bytes, what);
-  const facts = readDomainFacts(text, what);
+  const domain = readDomain(bytes, what);
+  const facts = readDomainFacts(domain);
   const { versions, shown, onHost } = await readVersions(host, facts, asked);
   const offline = checkDomain(facts, versions);
-  const { devices, findings } = readDevices(text, what, offline.defines);
+  const { devices, findings } = readDevices(domain, offline.defines);
   const there = onHost && devices !== null ? await checkOnHost(host, facts, devices, versions, options) : null;
   const all = verdict([...offline.findings, ...findings, ...(there?.findings ?? [])]);
   const memlock: Memlock = memlockNeeded(facts);
@@ -97,13 +97,9 @@ export async function checkDomainXml(
 }
 
 /** The devices as the hook reads them; what the hook would refuse and libvirt takes is a finding. */
-function readDevices(
-  text: string,
-  what: string,
-  defines: boolean,
-): { devices: DomainDevices | null; findings: Finding[] } {
+function readDevices(domain: Domain, defines: boolean): { devices: DomainDevices | null; findings: Finding[] } {
   try {
-    return { devices: readDomainDevices(text, what), findings: [] };
+    return { devices: readDomainDevices(domain), findings: [] };
   } catch (e) {
     if (!(e instanceof HostdevError) || e.code !== 'HOSTDEV_XML') throw e;
     // A rule has said it already.

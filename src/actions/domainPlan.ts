@@ -1,14 +1,14 @@
 /** `domain plan`: a domain's XML with devices of this host in it, or without them again. Reads the host and changes nothing on it. */
 import { checkDomain } from '../domain/checkDomain.ts';
-import { addDevices, domainType, readBootOrders, removeDevices, unfit } from '../domain/device/devices.ts';
+import { addDevices, readBootOrders, removeDevices, unfit } from '../domain/device/devices.ts';
 import { SINCE } from '../domain/device/fragments.ts';
-import { readDomainFacts } from '../domain/domainFacts.ts';
+import { type DomainFacts, readDomainFacts } from '../domain/domainFacts.ts';
 import { type DomainDevice, type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
 import type { Finding } from '../domain/rules/rules.ts';
 import { formatVersion, type Version, type Versions } from '../domain/version.ts';
 import { removeViommu, setViommu } from '../domain/viommu/edit.ts';
 import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../domain/viommu/suggest.ts';
-import { decodeXml } from '../domain/xml/parse.ts';
+import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
 import { sentence } from '../hook/check.ts';
@@ -81,20 +81,19 @@ export async function planDomain(
   options: ActionOptions,
 ): Promise<DomainPlan> {
   const wish = readWish(request.viommu);
-  const text = decodeXml(bytes, what);
-  const before = readDomainDevices(text, what);
+  const asked = readDomain(bytes, what);
+  const before = readDomainDevices(asked);
   const host = request.setup.inventory === null ? thisHost : null;
-  const { versions, shown } = await readVersions(host, readDomainFacts(text, what), request);
+  const { versions, shown } = await readVersions(host, readDomainFacts(asked), request);
   const { setup, inventory } = await readDevices(thisHost, request);
   const warnings = [...(setup ?? inventory).warnings];
   const removed = request.remove.map((word) => listedDevice(host, inventory, before, word));
   const rest = removeDevices(
-    text,
-    what,
+    asked,
     removed.map((d) => d.address),
   );
-  const domain = readDomainDevices(rest, what);
-  const facts = readDomainFacts(rest, what);
+  const domain = readDomainDevices(rest);
+  const facts = readDomainFacts(rest);
   const under = host === null ? [] : behindInterfaces(host, inventory, facts);
   const named = namedDevices(host, inventory, domain, under, request);
   const held = [
@@ -107,7 +106,7 @@ export async function planDomain(
       : await pickDevices(setup, host, facts, held, request.pick, warnings);
   const taken: Taken[] = [...named.map((device) => ({ device, managed: null })), ...picked.taken];
   checkSingle(taken, request);
-  if (taken.length > 0) checkFit(rest, what, request);
+  if (taken.length > 0) checkFit(rest, facts, request);
   if (taken.length > 0) checkVersions(request, versions);
   const added = taken.map((t) => addedDevice(host, t, request, warnings));
   added.push(...peersOf(host, inventory, domain, added, request, warnings));
@@ -118,13 +117,12 @@ export async function planDomain(
     warnings.push('the devices are of a saved inventory: whether their host needs them is not known');
   const withDevices = addDevices(
     rest,
-    what,
     added.map((a) => a.element),
   );
-  const { xml, viommu } = withViommu(host, withDevices, what, versions, wish);
+  const { planned, viommu } = withViommu(host, withDevices, versions, wish);
   // What we hand out is read once more as libvirt would read it.
-  readDomainDevices(xml, what);
-  warnings.push(...newFindings(text, xml, what, versions));
+  readDomainDevices(planned);
+  warnings.push(...newFindings(asked, planned, versions));
   return {
     domain: { name: domain.name, uuid: domain.uuid },
     fragments: added.map(fragment).sort((a, b) => Number(b.unassigned) - Number(a.unassigned)),
@@ -133,7 +131,7 @@ export async function planDomain(
     numa_nodes: picked.numa_nodes,
     viommu,
     versions: shown,
-    xml: BOM.every((b, i) => bytes[i] === b) ? `\uFEFF${xml}` : xml,
+    xml: BOM.every((b, i) => bytes[i] === b) ? `\uFEFF${planned.text}` : planned.text,
     warnings,
   };
 }
@@ -193,23 +191,22 @@ function checkVersions({ model, rom, nic }: DomainPlanRequest, versions: Version
 /** Where the devices are of this host, its IOMMU's width counts, whatever libvirt is meant. */
 function withViommu(
   host: Host | null,
-  text: string,
-  what: string,
+  domain: Domain,
   versions: Versions,
   wish: ViommuWish | 'none' | null,
-): Pick<DomainPlan, 'xml' | 'viommu'> {
-  if (wish === null) return { xml: text, viommu: null };
-  if (wish === 'none') return { xml: removeViommu(text, what), viommu: null };
-  const s = suggestViommu(readDomainFacts(text, what), versions, host && hostIommu(host), wish);
+): { planned: Domain } & Pick<DomainPlan, 'viommu'> {
+  if (wish === null) return { planned: domain, viommu: null };
+  if (wish === 'none') return { planned: removeViommu(domain), viommu: null };
+  const s = suggestViommu(readDomainFacts(domain), versions, host && hostIommu(host), wish);
   if (s.kind === 'refusal')
     throw unfit(`No vIOMMU ${wish} for this domain: ${s.reason} (${s.rule})`, sentence(`${s.fix}.`));
-  return { xml: setViommu(text, what, s), viommu: { model: s.model, reasons: s.reasons, notes: s.notes } };
+  return { planned: setViommu(domain, s), viommu: { model: s.model, reasons: s.reasons, notes: s.notes } };
 }
 
 /** Lines change with an edit, so what is new is told by how often each rule is broken. */
-function brokenRules(text: string, what: string, versions: Versions): Map<string, Finding[]> {
+function brokenRules(domain: Domain, versions: Versions): Map<string, Finding[]> {
   const rules = new Map<string, Finding[]>();
-  for (const f of checkDomain(readDomainFacts(text, what), versions).findings)
+  for (const f of checkDomain(readDomainFacts(domain), versions).findings)
     rules.set(f.rule, [...(rules.get(f.rule) ?? []), f]);
   return rules;
 }
@@ -218,9 +215,9 @@ function brokenRules(text: string, what: string, versions: Versions): Map<string
  * What the edit breaks of the rules of `domain check`, as warnings. Raises HOSTDEV_DOMAIN_UNFIT when libvirt would refuse the edited domain for it; what was broken
  * before is none of ours.
  */
-function newFindings(before: string, after: string, what: string, versions: Versions): string[] {
-  const known = brokenRules(before, what, versions);
-  const found = [...brokenRules(after, what, versions)].flatMap(([rule, f]) => f.slice(known.get(rule)?.length ?? 0));
+function newFindings(before: Domain, after: Domain, versions: Versions): string[] {
+  const known = brokenRules(before, versions);
+  const found = [...brokenRules(after, versions)].flatMap(([rule, f]) => f.slice(known.get(rule)?.length ?? 0));
   const refused = found.find((f) => f.stage === 'define');
   if (refused)
     throw unfit(
@@ -253,12 +250,11 @@ const domainTakes = (domain: DomainDevices): string =>
     : `It takes ${domain.devices.map((d) => `${d.address} (${d.where})`).join(', ')}.`;
 
 /** What the domain itself says about devices more. */
-function checkFit(text: string, what: string, { boot }: DomainPlanRequest): void {
-  const type = domainType(text, what);
-  if (type !== null && !['kvm', 'qemu', 'test'].includes(type))
+function checkFit(domain: Domain, { type }: DomainFacts, { boot }: DomainPlanRequest): void {
+  if (type !== '' && !['kvm', 'qemu', 'test'].includes(type))
     throw unfit(`The domain's type is '${type}': PCI devices go to guests of QEMU by VFIO`, 'Use type kvm or qemu.');
   if (boot === null) return;
-  const { byOs, taken } = readBootOrders(text, what);
+  const { byOs, taken } = readBootOrders(domain);
   if (byOs)
     throw unfit(
       "The domain says <boot dev> in <os>: libvirt refuses a device's own <boot order> beside it",

@@ -2,7 +2,7 @@
 import { refuse } from '../binding/guards.ts';
 import { observing } from '../binding/session.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
-import { decodeXml } from '../domain/xml/parse.ts';
+import { readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import { checkFunctions, checkIommu, checkViability, domainOwner, findDevices } from '../hook/check.ts';
 import { concerned, planPrepare } from '../hook/prepare.ts';
@@ -25,7 +25,7 @@ const NOBODY = '00000000-0000-0000-0000-000000000000';
 
 /** Raises what prepare would raise, with the plan in the error's data. */
 export async function testHook(host: Host, xml: Uint8Array, what: string, options: ActionOptions): Promise<HookTest> {
-  const read = readDomainDevices(decodeXml(xml, what), what);
+  const read = readDomainDevices(readDomain(xml, what));
   const policy = await hookPolicy(host);
   const domain = concerned({ ...read, uuid: read.uuid ?? NOBODY }, policy);
   const inventory = scanInventory(host);

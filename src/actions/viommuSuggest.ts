@@ -7,7 +7,7 @@ import {
   suggestViommu,
   VIOMMU_WISHES,
 } from '../domain/viommu/suggest.ts';
-import { decodeXml } from '../domain/xml/parse.ts';
+import { readDomain } from '../domain/xml/domain.ts';
 import { printable } from '../domain/xml/scan.ts';
 import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
@@ -50,7 +50,7 @@ export async function suggestForDomain(
       hint: `Give one of ${VIOMMU_WISHES.join(', ')}.`,
     });
   }
-  const facts = readDomainFacts(decodeXml(bytes, what), what);
+  const facts = readDomainFacts(readDomain(bytes, what));
   const { versions, shown, onHost } = await readVersions(host, facts, asked);
   const s = suggestViommu(facts, versions, onHost ? hostIommu(host) : null, wish);
   if (s.kind === 'refusal') {

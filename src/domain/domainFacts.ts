@@ -1,11 +1,12 @@
 /**
  * What the rules need to know of a domain beyond the devices it takes: read leniently, because a domain that libvirt would refuse is what the rules are there to
- * explain. Only what is no XML at all, or no domain, is an error.
+ * explain.
  */
-import type { Document, Element } from '@xmldom/xmldom';
+import type { Element } from '@xmldom/xmldom';
 import { type Version, version } from './version.ts';
 import { child, children } from './xml/dom.ts';
-import { parseXml, type XmlPlace, xmlError } from './xml/parse.ts';
+import type { Domain } from './xml/domain.ts';
+import { placeOf, type XmlPlace } from './xml/parse.ts';
 import { printable } from './xml/scan.ts';
 
 /** An element of the domain with what a message needs to name it. */
@@ -17,9 +18,8 @@ export type Part = {
 };
 
 export type DomainFacts = {
-  document: Document;
-  /** The name of the input, for messages. */
-  what: string;
+  /** The element `<domain>`. */
+  root: Element;
   name: string | null;
   /** "kvm", "qemu", "xen" …: the attribute `type` of the domain. */
   type: string;
@@ -92,8 +92,6 @@ export function nodeSet(words: string | null): number[] {
   return [...set].sort((a, b) => a - b);
 }
 
-const placeOf = (e: Element): XmlPlace => ({ line: e.lineNumber ?? 1, column: e.columnNumber ?? 1 });
-
 /** An element as a part of the domain; `index` counts from 0 among those of its name, and null says that there is but one. */
 export function partOf(element: Element, index: number | null): Part {
   const place = placeOf(element);
@@ -101,21 +99,8 @@ export function partOf(element: Element, index: number | null): Part {
   return { element, place, where: `${name}${index === null ? '' : ` ${index + 1}`} (line ${place.line})` };
 }
 
-/**
- * Reads the facts of a domain from its XML. `what` names the input in messages. Raises HOSTDEV_XML with line and column for text that is not well-formed, and
- * for a root that is no `<domain>`.
- */
-export function readDomainFacts(xml: string, what: string): DomainFacts {
-  const document = parseXml(xml, what);
-  const root = document.documentElement;
-  if (!root) throw xmlError(what, { line: 1, column: 1 }, 'there is no element');
-  if (root.nodeName !== 'domain' || root.namespaceURI !== null) {
-    throw xmlError(what, placeOf(root), `the root element is <${printable(root.nodeName)}> and not <domain>`);
-  }
-  return factsOf(document, root, what);
-}
-
-function factsOf(document: Document, root: Element, what: string): DomainFacts {
+/** The facts of a domain. */
+export function readDomainFacts({ root }: Domain): DomainFacts {
   const sections = children(root, 'devices');
   const parts = (name: string): Part[] => {
     const found = sections.flatMap((s) => children(s, name));
@@ -133,8 +118,7 @@ function factsOf(document: Document, root: Element, what: string): DomainFacts {
   const typed = (all: Part[], kind: string): number =>
     all.filter((p) => p.element.getAttribute('type') === kind).length;
   return {
-    document,
-    what,
+    root,
     name: text(child(root, 'name')) || null,
     type: root.getAttribute('type') ?? '',
     arch: type?.getAttribute('arch') || null,

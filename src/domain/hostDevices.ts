@@ -6,7 +6,8 @@
 import type { Attr, Element } from '@xmldom/xmldom';
 import { type Address, formatAddress } from '../pci/address.ts';
 import { child, children } from './xml/dom.ts';
-import { parseXml, xmlError } from './xml/parse.ts';
+import type { Domain } from './xml/domain.ts';
+import { placeOf, xmlError } from './xml/parse.ts';
 import { printable } from './xml/scan.ts';
 
 /** One PCI function that the domain takes. */
@@ -56,7 +57,7 @@ const MODULE = /^[A-Za-z0-9_-]{1,55}$/;
 const UUID = /^([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})$/;
 
 const fail = (what: string, node: Element | Attr, reason: string): never => {
-  throw xmlError(what, { line: node.lineNumber ?? 1, column: node.columnNumber ?? 1 }, reason);
+  throw xmlError(what, placeOf(node), reason);
 };
 
 /**
@@ -188,18 +189,11 @@ function readUuid(what: string, domain: Element): string | null {
 }
 
 /**
- * Reads a domain's XML: `text` as libvirt gives it to the hook or `virsh dumpxml` prints it, `what` its name in
- * messages. Only elements directly below `<domain><devices>` count, in no namespace, so metadata can't smuggle a
- * device in. Raises HOSTDEV_XML with line and column when the XML is not well-formed, the root is not `<domain>`, the
- * name or UUID is no such, a host device has no source address or an impossible one, `managed` is neither yes nor no,
- * or an address is listed twice.
+ * What a domain takes. Only elements directly below `<domain><devices>` count, in no namespace, so metadata can't smuggle a
+ * device in. Raises HOSTDEV_XML with line and column when the name or UUID is no such, a host device has no source address
+ * or an impossible one, `managed` is neither yes nor no, or an address is listed twice.
  */
-export function readDomainDevices(text: string, what: string): DomainDevices {
-  const root = parseXml(text, what).documentElement;
-  if (!root) throw xmlError(what, { line: 1, column: 1 }, 'there is no element');
-  if (root.nodeName !== 'domain' || root.namespaceURI !== null) {
-    fail(what, root, `the root element is <${printable(root.nodeName)}> and not <domain> without a namespace`);
-  }
+export function readDomainDevices({ root, what }: Domain): DomainDevices {
   const name = readName(what, root);
   const uuid = readUuid(what, root);
   const reading: Reading = { what, devices: new Map(), networks: new Set(), ignored: [] };

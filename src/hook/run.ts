@@ -11,7 +11,7 @@ import { now } from '../clock.ts';
 import { readHookConfig } from '../config/hookSettings.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
-import { decodeXml } from '../domain/xml/parse.ts';
+import { readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
@@ -54,7 +54,7 @@ export async function runHook(host: Host, call: HookCall, options: HookOptions):
   let who: { domain: string; uuid: string | null } = { domain: call.name, uuid: null };
   let unlock = (): void => {};
   try {
-    const domain = readDomainDevices(decodeXml(call.xml, `domain ${call.name}`), `domain ${call.name}`);
+    const domain = readDomainDevices(readDomain(call.xml, `domain ${call.name}`));
     who = { domain: domain.name, uuid: domain.uuid };
     if (MAY_FAIL.includes(operation) && domain.devices.length === 0) return {};
     refuseUnsafe(host);

@@ -2,6 +2,7 @@
 import { readDomainFacts } from '../../src/domain/domainFacts.ts';
 import { parseVersion } from '../../src/domain/version.ts';
 import { type ElementData, suggestViommu, VIOMMU_WISHES } from '../../src/domain/viommu/suggest.ts';
+import { readDomain } from '../../src/domain/xml/domain.ts';
 import type { MatrixDomain } from './viommuDomains.ts';
 
 /** The pairs that judges are there for. */
@@ -50,7 +51,7 @@ export function suggestedDomains(): MatrixDomain[] {
 </domain>
 `;
             const versions = { libvirt: parseVersion(target.libvirt), qemu: parseVersion(target.qemu) };
-            const s = suggestViommu(readDomainFacts(write('', ''), id), versions, null, wish);
+            const s = suggestViommu(readDomainFacts(readDomain(write('', ''), id)), versions, null, wish);
             if (s.kind === 'refusal') continue;
             domains.push({ id, xml: write(s.needs.map((n) => elementXml(n.element)).join(''), elementXml(s.element)) });
           }

@@ -6,6 +6,7 @@ import { readNic } from '../../src/actions/domainNic.ts';
 import { planDomain } from '../../src/actions/domainPlan.ts';
 import { loadNative } from '../../src/addon/load.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
+import { readDomain } from '../../src/domain/xml/domain.ts';
 import { decodeXml } from '../../src/domain/xml/parse.ts';
 import { HostdevError } from '../../src/errors.ts';
 import { Host } from '../../src/host/host.ts';
@@ -95,7 +96,7 @@ export class Plans {
         const file = `${this.written.length}.xml`;
         writeFileSync(join(this.dir, file), planned.xml);
         const xml = decodeXml(Buffer.from(planned.xml), name);
-        this.written.push({ name, domain: readDomainDevices(xml, name).name, file, xml });
+        this.written.push({ name, domain: readDomainDevices(readDomain(xml, name)).name, file, xml });
       }
     }
     tree.remove();

@@ -10,7 +10,7 @@ import { unbindDevices } from '../../src/actions/unbind.ts';
 import { loadNative } from '../../src/addon/load.ts';
 import { readBinding } from '../../src/binding/books.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
-import { decodeXml } from '../../src/domain/xml/parse.ts';
+import { readDomain } from '../../src/domain/xml/domain.ts';
 import { HostdevError, isErrno } from '../../src/errors.ts';
 import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
@@ -83,7 +83,7 @@ async function guest(round: number): Promise<void> {
     uuid,
     addresses.map((address) => ({ address })),
   );
-  const domain = readDomainDevices(decodeXml(xml, 'contender'), 'contender');
+  const domain = readDomainDevices(readDomain(xml, 'contender'));
   try {
     await prepareDomain(host, domain, new Set(), options);
   } catch (e) {

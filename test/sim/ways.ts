@@ -4,7 +4,7 @@ import { finishJournal } from '../../src/actions/journal.ts';
 import { fixStatus } from '../../src/actions/statusFix.ts';
 import { readBooks } from '../../src/binding/books.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
-import { decodeXml } from '../../src/domain/xml/parse.ts';
+import { readDomain } from '../../src/domain/xml/domain.ts';
 import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import type { Host } from '../../src/host/host.ts';
@@ -46,7 +46,7 @@ export async function come(way: Way, kind: Kind, host: Host): Promise<void> {
       await finishJournal(host, [], way === 'journal undo' ? 'undo' : 'resume', OPTIONS);
       return;
     case 'hook': {
-      const domain = readDomainDevices(decodeXml(guestOf(kind), 'domain other'), 'domain other');
+      const domain = readDomainDevices(readDomain(guestOf(kind), 'domain other'));
       await prepareDomain(host, domain, new Set(), OPTIONS).catch((e: Error & { exit?: number }) => {
         if (e.exit !== 5 && e.exit !== 3) throw e;
       });

@@ -7,7 +7,7 @@ import { isGuest, readBooks } from '../../src/binding/books.ts';
 import type { Guard } from '../../src/binding/guards.ts';
 import { type JournalEntry, readJournal } from '../../src/binding/journal.ts';
 import { readDomainDevices } from '../../src/domain/hostDevices.ts';
-import { decodeXml } from '../../src/domain/xml/parse.ts';
+import { readDomain } from '../../src/domain/xml/domain.ts';
 import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import type { Host } from '../../src/host/host.ts';
@@ -86,7 +86,7 @@ const options = (deadlineMs: number, ...allowed: Guard[]) => ({ allowed: new Set
 
 const xml = domainXml('guest', UUID_A, [{ address: A }, { address: B }]);
 export const DOMAIN_XML = Buffer.from(xml).toString();
-const domain = () => readDomainDevices(decodeXml(xml, 'domain guest'), 'domain guest');
+const domain = () => readDomainDevices(readDomain(xml, 'domain guest'));
 
 async function release(host: Host, ms: number): Promise<void> {
   const { failures, devices } = await releaseDomain(host, `domain:${UUID_A}`, [A, B], options(ms));

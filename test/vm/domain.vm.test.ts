@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { checkDomain } from '../../src/domain/checkDomain.ts';
 import { readDomainFacts } from '../../src/domain/domainFacts.ts';
 import { parseVersion } from '../../src/domain/version.ts';
+import { readDomain } from '../../src/domain/xml/domain.ts';
 import { allDomains } from '../matrix/allDomains.ts';
 import type { MatrixDomain } from '../matrix/viommuDomains.ts';
 import { createVfs, domainXml, installHostdev, virsh } from './guest.ts';
@@ -65,7 +66,7 @@ test('every x86 definition of the matrix: libvirt and we agree, row by row', asy
   const target = { libvirt: parseVersion(versions.libvirt), qemu: parseVersion(versions.qemu) };
   const rows = domains.flatMap((d) => {
     const error = verdicts.get(d.id) ?? null;
-    const ours = checkDomain(readDomainFacts(d.xml, d.id), target);
+    const ours = checkDomain(readDomainFacts(readDomain(d.xml, d.id)), target);
     const why = ours.findings.filter((f) => f.stage === 'define').map((f) => `${f.rule}: ${f.cause}`);
     return ours.defines === (error === null) ? [] : [{ id: d.id, libvirt: error ?? 'ok', ours: why }];
   });

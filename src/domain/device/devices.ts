@@ -4,8 +4,8 @@ import { HostdevError } from '../../errors.ts';
 import type { Address } from '../../pci/address.ts';
 import { readDomainDevices, sourceAddress } from '../hostDevices.ts';
 import { child, children } from '../xml/dom.ts';
-import { edited, insertIntoSection, removeElements } from '../xml/edit.ts';
-import { readXmlSource, type XmlSource } from '../xml/source.ts';
+import { type Domain, edited } from '../xml/domain.ts';
+import { insertIntoSection, removeElements } from '../xml/edit.ts';
 import type { XmlElement } from '../xml/write.ts';
 
 /** The error for a change that a domain or device cannot take; `hint` is the way out. */
@@ -15,18 +15,18 @@ export const unfit = (message: string, hint: string): HostdevError =>
 /** libvirt writes `<devices>` behind these; below them come `<seclabel>` and other tools' namespaces. */
 const BEFORE_DEVICES = ['clock', 'on_poweroff', 'on_reboot', 'on_crash', 'pm', 'features', 'cpu', 'os', 'vcpu', 'name'];
 
-/** Writes devices into a domain, each behind the last of its kind. Returns the new text. Raises HOSTDEV_XML as the reader does. */
-export function addDevices(text: string, what: string, added: readonly XmlElement[]): string {
-  let now = text;
+/** Writes devices into a domain, each behind the last of its kind. */
+export function addDevices(domain: Domain, added: readonly XmlElement[]): Domain {
+  let now = domain;
   for (const name of new Set(added.map((e) => e.name))) {
     const same = added.filter((e) => e.name === name);
-    now = edited(now, what, (source) => insertIntoSection(source, 'devices', same, BEFORE_DEVICES));
+    now = edited(now, (source) => insertIntoSection(source, 'devices', same, BEFORE_DEVICES));
   }
   return now;
 }
 
 /** The element by which a domain takes each of its PCI devices, for the kinds that are removed whole. */
-function deviceElements({ root, what }: XmlSource): Map<Address, Element> {
+function deviceElements({ root, what }: Domain): Map<Address, Element> {
   const found = new Map<Address, Element>();
   for (const section of children(root, 'devices')) {
     for (const e of [...children(section, 'hostdev'), ...children(section, 'interface')]) {
@@ -43,8 +43,8 @@ function deviceElements({ root, what }: XmlSource): Map<Address, Element> {
  * Takes devices out of a domain: `<hostdev>` and `<interface type='hostdev'>`. What hostdev had put in leaves the text as it was before. Raises
  * HOSTDEV_DOMAIN_UNFIT for a device that the domain does not take, or takes by an NVMe disk.
  */
-export function removeDevices(text: string, what: string, addresses: readonly Address[]): string {
-  const taken = readDomainDevices(text, what);
+export function removeDevices(domain: Domain, addresses: readonly Address[]): Domain {
+  const taken = readDomainDevices(domain);
   for (const address of addresses) {
     const device = taken.devices.find((d) => d.address === address);
     if (!device)
@@ -58,10 +58,10 @@ export function removeDevices(text: string, what: string, addresses: readonly Ad
         'Disks are not removed here: take the <disk> out with virsh edit.',
       );
   }
-  let now = text;
+  let now = domain;
   // A section at a time: the places of a second one are others once the first has changed.
   for (const left = new Set(addresses); left.size > 0; ) {
-    now = edited(now, what, (source) => {
+    now = edited(now, (source) => {
       const mine = [...deviceElements(source)].filter(([a]) => left.has(a));
       const section = mine[0]?.[1].parentNode;
       const here = mine.filter(([, e]) => e.parentNode === section);
@@ -84,8 +84,7 @@ export type BootOrders = {
   taken: Map<number, string>;
 };
 
-export function readBootOrders(text: string, what: string): BootOrders {
-  const { root } = readXmlSource(text, what);
+export function readBootOrders({ root }: Domain): BootOrders {
   const taken = new Map<number, string>();
   for (const section of children(root, 'devices')) {
     for (let n = section.firstChild; n; n = n.nextSibling) {
@@ -96,7 +95,3 @@ export function readBootOrders(text: string, what: string): BootOrders {
   }
   return { byOs: children(root, 'os').some((os) => child(os, 'boot') !== undefined), taken };
 }
-
-/** The domain's type, "kvm", "qemu", …; null when it has none. */
-export const domainType = (text: string, what: string): string | null =>
-  readXmlSource(text, what).root.getAttribute('type');

@@ -24,13 +24,10 @@ export function freePorts(d: DomainFacts): number | null {
   if (ports.length === 0) return null;
   const devices = [...d.hostdevs, ...d.interfaces, ...d.disks];
   const used = new Set<number>();
-  const root = d.document.documentElement;
-  for (const section of root ? [root] : []) {
-    for (const address of section.getElementsByTagName('address')) {
-      if (address.getAttribute('type') !== 'pci' || address.parentNode?.nodeName === 'source') continue;
-      const bus = Number(address.getAttribute('bus') ?? 0);
-      if (Number.isInteger(bus)) used.add(bus);
-    }
+  for (const address of d.root.getElementsByTagName('address')) {
+    if (address.getAttribute('type') !== 'pci' || address.parentNode?.nodeName === 'source') continue;
+    const bus = Number(address.getAttribute('bus') ?? 0);
+    if (Number.isInteger(bus)) used.add(bus);
   }
   const taken = ports.filter((p) => used.has(Number(p.element.getAttribute('index') ?? -1))).length;
   return ports.length - taken - devices.filter(wantsPort).length;

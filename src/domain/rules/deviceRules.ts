@@ -281,8 +281,8 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: 'libvirt qemu/qemu_validate.c qemuValidateDomainDeviceDefHostdev (graphics device is needed)',
     fix: 'add a <graphics>, or take display out',
     check: ({ domain, versions }) => {
-      const root = domain.document.documentElement;
-      const graphics = root ? children(root, 'devices').some((d) => child(d, 'graphics') !== undefined) : false;
+      const { root } = domain;
+      const graphics = children(root, 'devices').some((d) => child(d, 'graphics') !== undefined);
       if (!isQemu(domain) || graphics) return [];
       const pci = below(versions.libvirt, DISPLAY_FROM) ? [] : pciHostdevs(domain);
       return [...pci, ...ofType(domain.hostdevs, 'mdev')]
@@ -298,8 +298,8 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: `libvirt NEWS 12.2.0; ${VALIDATE} virDomainDefValidateIommufd`,
     fix: 'take it out',
     check: ({ domain, versions }) => {
-      const root = domain.document.documentElement;
-      const e = root && child(root, 'iommufd');
+      const { root } = domain;
+      const e = child(root, 'iommufd');
       if (!e) return [];
       if (below(versions.libvirt, IOMMUFD_DOMAIN_FROM)) return [{ part: null, cause: 'there is <iommufd>' }];
       return e.getAttribute('enabled') === 'no' && e.getAttribute('fdgroup') !== null

@@ -30,8 +30,8 @@ function slotsOf(d: DomainFacts, bus: number, libvirt: Version | null): 'from 1'
 }
 
 function check({ domain, versions }: Target): Fault[] {
-  const root = domain.document.documentElement;
-  if (!root || !isQemu(domain) || !(isX86(domain) || isArmVirt(domain, versions.libvirt))) return [];
+  const { root } = domain;
+  if (!isQemu(domain) || !(isX86(domain) || isArmVirt(domain, versions.libvirt))) return [];
   const taken = new Map<string, string>();
   return children(root, 'devices')
     .flatMap(elements)

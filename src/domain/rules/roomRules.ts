@@ -11,8 +11,8 @@ const NO_PCI = /^(microvm|isapc)(-|$)/;
 
 /** What of a domain on such a machine wants a PCI bus; null when nothing is known to. */
 function needsPci(d: DomainFacts): string | null {
-  const root = d.document.documentElement;
-  const devices = root ? child(root, 'devices') : undefined;
+  const { root } = d;
+  const devices = child(root, 'devices');
   const [device] = [...d.hostdevs, ...d.interfaces].filter((p) => p.element.getAttribute('type') !== 'usb');
   if (device) return device.where;
   const balloon = devices && child(devices, 'memballoon');

@@ -18,8 +18,7 @@ const VALIDATE = 'libvirt conf/domain_validate.c';
 const SCHEMA = 'libvirt conf/schemas/domaincommon.rng';
 
 function domainFaults({ domain, versions }: Target): Fault[] {
-  const root = domain.document.documentElement;
-  if (!root) return [];
+  const { root } = domain;
   const os = child(root, 'os');
   const type = os && child(os, 'type');
   // Xen's and containers' types have shapes of their own.
@@ -95,8 +94,8 @@ function otherHostdevFaults(part: Part, libvirt: Version | null): Fault[] {
 }
 
 function aliasFaults({ domain }: Target): Fault[] {
-  const root = domain.document.documentElement;
-  const devices = root ? children(root, 'devices').flatMap(elements) : [];
+  const { root } = domain;
+  const devices = children(root, 'devices').flatMap(elements);
   const seen = new Set<string>();
   return devices.flatMap((e) => {
     // libvirt drops every other alias of an inactive domain.
@@ -195,8 +194,8 @@ export const SHAPE_RULES: readonly Rule[] = [
     source: 'libvirt conf/domain_conf.c virDomainVcpuParse (maximum vCPU count must not be less than current)',
     fix: 'lower current, or raise the number',
     check: ({ domain }) => {
-      const root = domain.document.documentElement;
-      const vcpu = root ? child(root, 'vcpu') : undefined;
+      const { root } = domain;
+      const vcpu = child(root, 'vcpu');
       const current = Number(vcpu?.getAttribute('current') ?? 0);
       return vcpu && current > Number(vcpu.textContent)
         ? [{ part: partOf(vcpu, null), cause: `${current} of ${Number(vcpu.textContent)}` }]
@@ -232,8 +231,8 @@ export const SHAPE_RULES: readonly Rule[] = [
     source: `${VALIDATE} virDomainDefOSValidate (no loader path specified and firmware auto selection disabled)`,
     fix: "name the file, take the <loader> out, or say <os firmware='efi'>",
     check: ({ domain }) => {
-      const root = domain.document.documentElement;
-      const os = root ? child(root, 'os') : undefined;
+      const { root } = domain;
+      const os = child(root, 'os');
       const loader = os && child(os, 'loader');
       const isEmpty = loader !== undefined && loader.textContent === '' && !os?.hasAttribute('firmware');
       return isEmpty && os ? [{ part: partOf(os, null), cause: 'its <loader> is empty' }] : [];
@@ -248,8 +247,8 @@ export const SHAPE_RULES: readonly Rule[] = [
       'libvirt conf/domain_postparse.c virDomainDefBootOrderPostParse (per-device boot elements cannot be used together with os/boot elements)',
     fix: 'take the <boot> out of <os>, or those of the devices',
     check: ({ domain }) => {
-      const root = domain.document.documentElement;
-      const byOs = root ? children(root, 'os').some((os) => child(os, 'boot') !== undefined) : false;
+      const { root } = domain;
+      const byOs = children(root, 'os').some((os) => child(os, 'boot') !== undefined);
       if (!byOs) return [];
       const part = [...domain.disks, ...domain.interfaces, ...domain.hostdevs].find((p) => child(p.element, 'boot'));
       return part ? [{ part, cause: 'it has a <boot>, and so has <os>' }] : [];

@@ -1,8 +1,8 @@
 /** A vIOMMU put into a domain's XML, with what it needs elsewhere, or taken out. */
 import type { Element } from '@xmldom/xmldom';
 import { child, children } from '../xml/dom.ts';
-import { edited, insertIntoSection, removeElements, replaceElement } from '../xml/edit.ts';
-import { readXmlSource } from '../xml/source.ts';
+import { type Domain, edited } from '../xml/domain.ts';
+import { insertIntoSection, removeElements, replaceElement } from '../xml/edit.ts';
 import type { XmlElement } from '../xml/write.ts';
 import type { Need, ViommuSuggestion } from './suggest.ts';
 
@@ -23,11 +23,11 @@ function satisfies(element: Element, wanted: XmlElement): boolean {
   );
 }
 
-/** Takes every `<iommu>` out. Returns the new text. */
-export function removeViommu(text: string, what: string): string {
-  let now = text;
+/** Takes every `<iommu>` out. */
+export function removeViommu(domain: Domain): Domain {
+  let now = domain;
   for (let more = true; more; ) {
-    now = edited(now, what, (source) => {
+    now = edited(now, (source) => {
       const [first, ...others] = iommus(source.root);
       more = others.length > 0;
       return first ? removeElements(source, [first]) : source.text;
@@ -38,21 +38,21 @@ export function removeViommu(text: string, what: string): string {
 
 /**
  * Puts a suggested vIOMMU into a domain: one that is like it stays, another is replaced in its place, and several make room for it. What the suggestion needs
- * elsewhere is put there too. Returns the new text.
+ * elsewhere is put there too.
  */
-export function setViommu(text: string, what: string, { element, needs }: ViommuSuggestion): string {
-  const several = iommus(readXmlSource(text, what).root).length > 1;
-  const withElement = edited(several ? removeViommu(text, what) : text, what, (source) => {
+export function setViommu(domain: Domain, { element, needs }: ViommuSuggestion): Domain {
+  const several = iommus(domain.root).length > 1;
+  const withElement = edited(several ? removeViommu(domain) : domain, (source) => {
     const [first] = iommus(source.root);
     if (!first) return insertIntoSection(source, 'devices', [element]);
     return satisfies(first, element) ? source.text : replaceElement(source, first, element);
   });
-  return needs.reduce((t, need) => addNeed(t, what, need), withElement);
+  return needs.reduce(addNeed, withElement);
 }
 
-function addNeed(text: string, what: string, { path, element }: Need): string {
+function addNeed(domain: Domain, { path, element }: Need): Domain {
   const section = path[0] ?? '';
-  return edited(text, what, (source) => {
+  return edited(domain, (source) => {
     const parent = child(source.root, section);
     const old = parent && child(parent, element.name);
     if (!old) return insertIntoSection(source, section, [element], BEFORE_FEATURES);

@@ -4,7 +4,8 @@
  */
 import type { Element } from '@xmldom/xmldom';
 import { children } from './dom.ts';
-import { readXmlSource, type SourceNode, type XmlSource } from './source.ts';
+import type { Domain } from './domain.ts';
+import type { SourceNode } from './source.ts';
 import { formatXml, type Layout, type XmlElement } from './write.ts';
 
 const UNIT = '  ';
@@ -22,7 +23,7 @@ function lineStart(text: string, offset: number): { from: number; eol: string; i
 }
 
 /** The layout of what is written on lines of its own beside `node`; null when `node` has none. */
-function layoutBeside({ text }: XmlSource, node: SourceNode, parent: SourceNode): Layout | null {
+function layoutBeside({ text }: Domain, node: SourceNode, parent: SourceNode): Layout | null {
   const own = lineStart(text, node.start);
   if (!own) return null;
   const outer = lineStart(text, parent.start)?.indent ?? '';
@@ -48,7 +49,7 @@ const lastNamed = (parent: Element, name: string): Element | undefined => childr
  * Writes elements below `parent`: behind the last one of the same name as the first of them, else behind all that is there. On lines of their own
  * where their neighbour is, else without any space. Returns the new text.
  */
-export function insertBelow(source: XmlSource, parent: Element, added: readonly XmlElement[]): string {
+export function insertBelow(source: Domain, parent: Element, added: readonly XmlElement[]): string {
   const { text } = source;
   const into = source.at(parent);
   const like = lastNamed(parent, added[0]?.name ?? '');
@@ -72,7 +73,7 @@ export function insertBelow(source: XmlSource, parent: Element, added: readonly 
  * Writes a section that the domain does not have yet, `<devices>` or `<features>`, with its elements, behind the last of the elements named in `after`, else
  * behind the last in no other tool's namespace. Its elements always have lines of their own: so removeElements knows that the section came with them.
  */
-export function insertSection(source: XmlSource, name: string, added: readonly XmlElement[], after: string[]): string {
+export function insertSection(source: Domain, name: string, added: readonly XmlElement[], after: string[]): string {
   const { text, root } = source;
   const into = source.at(root);
   const before = lastOf(root, (e) => after.includes(e.nodeName)) ?? lastOf(root, (e) => !e.nodeName.includes(':'));
@@ -96,7 +97,7 @@ function lastOf(root: Element, wanted: (e: Element) => boolean): Element | undef
 
 /** Writes elements into the domain's section of that name, which is made when there is none. Returns the new text. */
 export function insertIntoSection(
-  source: XmlSource,
+  source: Domain,
   name: string,
   added: readonly XmlElement[],
   after: string[] = [],
@@ -115,7 +116,7 @@ const whole = (text: string, node: SourceNode): [number, number] => [
  * Takes elements out of one parent. A parent that has nothing but these, each on a line of its own, goes with them when it is a section of
  * the domain: that is what {@link insertSection} made, and for libvirt an empty one is none. Returns the new text.
  */
-export function removeElements(source: XmlSource, removed: readonly Element[]): string {
+export function removeElements(source: Domain, removed: readonly Element[]): string {
   const { text } = source;
   const nodes = removed.map(source.at).sort((a, b) => b.start - a.start);
   const parent = removed[0]?.parentNode;
@@ -138,16 +139,9 @@ function isOnlyThese(text: string, section: SourceNode, nodes: readonly SourceNo
 }
 
 /** Puts an element where another is, in its indentation. Returns the new text. */
-export function replaceElement(source: XmlSource, old: Element, by: XmlElement): string {
+export function replaceElement(source: Domain, old: Element, by: XmlElement): string {
   const node = source.at(old);
   const parent = old.parentNode as Element | null;
   const layout = parent && parent.nodeType === old.nodeType ? layoutBeside(source, node, source.at(parent)) : null;
   return splice(source.text, node.start, node.end, formatXml(by, layout));
-}
-
-/** {@link readXmlSource}, the edit, and the result read again: an edit that broke the document would be a fault of ours, seen here. */
-export function edited(text: string, what: string, edit: (source: XmlSource) => string): string {
-  const result = edit(readXmlSource(text, what));
-  readXmlSource(result, what);
-  return result;
 }

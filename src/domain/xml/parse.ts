@@ -3,7 +3,7 @@
  * comes from libvirt on the hook's stdin, or from a file that anybody may have written.
  */
 
-import { DOMParser, type Document } from '@xmldom/xmldom';
+import { type Attr, DOMParser, type Document, type Element } from '@xmldom/xmldom';
 import { HostdevError } from '../../errors.ts';
 import { findXmlFault, printable } from './scan.ts';
 
@@ -20,6 +20,12 @@ const DECLARED_ENCODING = /^<\?xml[ \t\n][^>]*?[ \t\n]encoding[ \t\n]*=[ \t\n]*[
 
 /** Where something stands in a document; both count from 1, columns in UTF-16 units. */
 export type XmlPlace = { line: number; column: number };
+
+/** Where an element or attribute begins. */
+export const placeOf = (node: Attr | Element): XmlPlace => ({
+  line: node.lineNumber ?? 1,
+  column: node.columnNumber ?? 1,
+});
 
 /** The error for a place in a document, in the one form of ours: `WHAT: line 3, column 7: REASON`. */
 export function xmlError(what: string, place: XmlPlace, reason: string, cause?: unknown): HostdevError {
@@ -81,18 +87,24 @@ function firstBadByte(bytes: Uint8Array): XmlPlace {
 }
 
 /**
+ * A text with `\n` for every line end: XML 1.0 section 2.11; xmldom's own way is that of XML 1.1, which turns U+2028 in
+ * a name into a line end.
+ */
+export const unixLines = (text: string): string => (text.includes('\r') ? text.replace(/\r\n?/g, '\n') : text);
+
+/**
  * Parses a document. `text` is decoded already ({@link decodeXml}); `what` names it in messages, e.g. `domain XML on
  * stdin`. Nodes carry lineNumber and columnNumber. Raises HOSTDEV_XML, with the line and column, for anything not
  * well-formed, for every DOCTYPE (so no entity is ever expanded), above 16 Mi characters, 256 levels or 256 attributes
- * of an element, and for whatever xmldom reports at all, down to its warnings.
+ * of an element, and for whatever xmldom reports at all, down to its warnings. `seen` is told where each piece of markup
+ * begins and ends, in their order, in the text of {@link unixLines}.
  */
-export function parseXml(text: string, what: string): Document {
+export function parseXml(text: string, what: string, seen?: (start: number, end: number) => void): Document {
   if (text.length > MAX_CHARS) throw tooBig(what);
-  // XML 1.0 section 2.11; xmldom's own way is that of XML 1.1, which turns U+2028 in a name into a line end.
-  const source = text.includes('\r') ? text.replace(/\r\n?/g, '\n') : text;
+  const source = unixLines(text);
   refuseEncoding(source, what);
   if (source.startsWith('\uFEFF')) throw xmlError(what, START, 'a byte order mark where the XML should begin');
-  const fault = findXmlFault(source, { depth: MAX_DEPTH, attributes: MAX_ATTRIBUTES });
+  const fault = findXmlFault(source, { depth: MAX_DEPTH, attributes: MAX_ATTRIBUTES }, seen);
   if (fault) throw xmlError(what, place(source, fault.offset), fault.reason);
   return build(source, what);
 }

@@ -1,12 +1,11 @@
 /**
- * A document together with where each of its elements stands in the text, so that an edit changes the bytes it means and no others. The places come
- * from the strict scanner, the meaning (namespaces, entities) from the DOM; both list elements in the same order.
+ * Where each element of a document stands in its text, so that an edit changes the bytes it means and no others. The places come from the strict scanner, the
+ * meaning (namespaces, entities) from the DOM; both list elements in the same order.
  */
 import type { Document, Element } from '@xmldom/xmldom';
 import { HostdevError } from '../../errors.ts';
 import { elements } from './dom.ts';
-import { parseXml } from './parse.ts';
-import { findXmlFault } from './scan.ts';
+import { unixLines } from './parse.ts';
 
 /** A piece of markup; offsets into the text as it was read, line ends untouched. */
 export type SourceNode = {
@@ -20,41 +19,27 @@ export type SourceNode = {
   children: SourceNode[];
 };
 
-export type XmlSource = {
-  text: string;
-  /** The name of the input, for messages. */
-  what: string;
-  root: Element;
-  /** Where an element of the DOM stands. */
-  at: (element: Element) => SourceNode;
-};
-
 const KINDS = { '!-': 'comment', '![': 'cdata', '?': 'instruction' } as const;
 
 const kindOf = (text: string, start: number): SourceNode['kind'] =>
   KINDS[text.slice(start + 1, start + 3) as keyof typeof KINDS] ?? KINDS[text[start + 1] as '?'] ?? 'element';
 
-/** The roots of `text`, which is well-formed and has `\n` for line ends: the one element, and comments and instructions beside it. */
-function scan(text: string): SourceNode[] {
+/** The roots of `text`, whose line ends are `\n`, by the places of its markup: the one element, comments and instructions. */
+function nested(text: string, marks: readonly number[]): SourceNode[] {
   const top: SourceNode[] = [];
   const open: SourceNode[] = [];
-  findXmlFault(text, { depth: Number.MAX_SAFE_INTEGER, attributes: Number.MAX_SAFE_INTEGER }, (start, end) => {
+  for (let i = 0; i < marks.length; i += 2) {
+    const start = marks[i] ?? 0;
+    const end = marks[i + 1] ?? 0;
     if (text[start + 1] === '/') {
       const closed = open.pop();
       if (closed) Object.assign(closed, { closeStart: start, end });
-      return;
+      continue;
     }
-    const node: SourceNode = {
-      kind: kindOf(text, start),
-      start,
-      end,
-      openEnd: end,
-      closeStart: end,
-      children: [],
-    };
+    const node: SourceNode = { kind: kindOf(text, start), start, end, openEnd: end, closeStart: end, children: [] };
     (open.at(-1)?.children ?? top).push(node);
     if (node.kind === 'element' && text[end - 2] !== '/') open.push(node);
-  });
+  }
   return top;
 }
 
@@ -90,19 +75,14 @@ function pair(parent: Document | Element, nodes: readonly SourceNode[], to: Map<
   }
 }
 
-/** Parses `text` (decoded already) as {@link parseXml} does, and raises what it raises; `what` names it in messages. */
-export function readXmlSource(text: string, what: string): XmlSource {
-  const document = parseXml(text, what);
-  const root = document.documentElement;
-  if (!root) throw new HostdevError('HOSTDEV_XML', `${what}: there is no element`);
-  const nodes = scan(text.includes('\r') ? text.replace(/\r\n?/g, '\n') : text);
+/**
+ * Where each element of `document` stands in `text`, as it was read. `marks` are the places at which each piece of markup begins and ends, in their order, in
+ * the text with `\n` for line ends, as {@link parseXml} tells them.
+ */
+export function placesOf(text: string, document: Document, marks: readonly number[]): Map<Element, SourceNode> {
+  const nodes = nested(unixLines(text), marks);
   if (text.includes('\r\n')) move(nodes, rawOffsets(text));
   const places = new Map<Element, SourceNode>();
   pair(document, nodes, places);
-  const at = (element: Element): SourceNode => {
-    const node = places.get(element);
-    if (!node) throw new HostdevError('HOSTDEV_INTERNAL', `The place of <${element.nodeName}> is not known`);
-    return node;
-  };
-  return { text, what, root, at };
+  return places;
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { DomainPlan } from '../../../src/actions/domainPlan.ts';
 import { readDomainDevices } from '../../../src/domain/hostDevices.ts';
+import { readDomain } from '../../../src/domain/xml/domain.ts';
 import { hostdev, type Ran, StaticHost, type Tree } from '../../mock/tree.ts';
 
 const BRIDGE = '0000:00:01.0';
@@ -258,7 +259,7 @@ describe('--unassigned-peers', () => {
       [SOUND, true],
       [GPU, false],
     ]);
-    expect(readDomainDevices(p.plan.xml, 'x').devices).toMatchObject([
+    expect(readDomainDevices(readDomain(p.plan.xml, 'x')).devices).toMatchObject([
       { address: GPU, unassigned: false, model: 'vfio-pci' },
       { address: SOUND, unassigned: true, managed: false, model: null },
     ]);

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type DomainDevices, readDomainDevices } from '../../../src/domain/hostDevices.ts';
+import { readDomain } from '../../../src/domain/xml/domain.ts';
 import { HostdevError } from '../../../src/errors.ts';
 import { formatAddress } from '../../../src/pci/address.ts';
 
@@ -11,11 +12,11 @@ const UUID = '624392bd-9784-4e20-8b29-1e85f123c67d';
 /** A domain on few lines: the device elements begin on line 2. */
 const domain = (devices: string, head = `<name>d</name><uuid>${UUID}</uuid>`): string =>
   `<domain type='kvm'>${head}<devices>\n${devices}\n</devices></domain>`;
-const read = (devices: string): DomainDevices => readDomainDevices(domain(devices), 'in.xml');
+const read = (devices: string): DomainDevices => readDomainDevices(readDomain(domain(devices), 'in.xml'));
 
 function refusal(text: string): string {
   try {
-    readDomainDevices(text, 'in.xml');
+    readDomainDevices(readDomain(text, 'in.xml'));
   } catch (e) {
     if (e instanceof HostdevError && e.code === 'HOSTDEV_XML') return e.message;
     throw e;
@@ -32,7 +33,7 @@ const nvme = (bus: number, namespace: number, managed = ''): string =>
 
 describe('what libvirt gave its hook', () => {
   test.each(['hook-prepare-unmanaged.xml', 'hook-started-unmanaged.xml'])('%s', (name) => {
-    const answer = readDomainDevices(fixture(name), name);
+    const answer = readDomainDevices(readDomain(fixture(name), name));
     expect(answer).toMatchObject({ name: 'h1', uuid: UUID, networks: [], ignored: [] });
     expect(answer.devices.map((d) => d.address)).toEqual(['0000:21:10.0', '0000:26:01.0', '0000:26:02.0']);
     for (const d of answer.devices) {
@@ -43,7 +44,7 @@ describe('what libvirt gave its hook', () => {
   });
 
   test('hook-prepare-managed.xml', () => {
-    const answer = readDomainDevices(fixture('hook-prepare-managed.xml'), 'stdin');
+    const answer = readDomainDevices(readDomain(fixture('hook-prepare-managed.xml'), 'stdin'));
     expect(answer.devices).toHaveLength(1);
     expect(answer.devices[0]?.managed).toBe(true);
   });
@@ -220,11 +221,11 @@ describe('the domain itself', () => {
   });
 
   test.each([UUID, UUID.toUpperCase(), UUID.replaceAll('-', ''), `\n  ${UUID} `])('the UUID %j', (uuid) => {
-    expect(readDomainDevices(domain('', `<name>d</name><uuid>${uuid}</uuid>`), 'in.xml').uuid).toBe(UUID);
+    expect(readDomainDevices(readDomain(domain('', `<name>d</name><uuid>${uuid}</uuid>`), 'in.xml')).uuid).toBe(UUID);
   });
 
   test('no UUID is no fault, and no devices either', () => {
-    const answer = readDomainDevices('<domain><name>d e</name></domain>', 'in.xml');
+    const answer = readDomainDevices(readDomain('<domain><name>d e</name></domain>', 'in.xml'));
     expect(answer).toEqual({ name: 'd e', uuid: null, devices: [], networks: [], ignored: [] });
   });
 
@@ -235,7 +236,7 @@ describe('the domain itself', () => {
       `<devices>${hidden}</devices></metadata>` +
       `<name>d</name>${hidden}<devices><q:hostdev type='pci'/><x>${hidden}</x>` +
       `<hostdev xmlns='urn:z' type='pci'/><!-- ${hidden} --></devices><devices>${hostdev(at(2))}</devices></domain>`;
-    const answer = readDomainDevices(text, 'in.xml');
+    const answer = readDomainDevices(readDomain(text, 'in.xml'));
     expect(answer.name).toBe('d');
     expect(answer.devices.map((d) => d.address)).toEqual(['0000:02:00.0']);
   });
@@ -290,7 +291,7 @@ test('a domain with anything changed in it is read or refused, and what is read 
       let text = base;
       for (const e of edits) text = text.slice(0, e.from) + e.junk + text.slice(e.from + e.length);
       if (refusal(text) !== 'accepted') return;
-      for (const d of readDomainDevices(text, 'in.xml').devices) {
+      for (const d of readDomainDevices(readDomain(text, 'in.xml')).devices) {
         expect(d.address).toMatch(/^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/);
       }
     }),

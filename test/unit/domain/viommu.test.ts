@@ -6,6 +6,7 @@ import { memlockNeeded } from '../../../src/domain/device/memlock.ts';
 import { nodeSet, readDomainFacts } from '../../../src/domain/domainFacts.ts';
 import { formatVersion, parseVersion, type Versions } from '../../../src/domain/version.ts';
 import { suggestViommu, type ViommuWish } from '../../../src/domain/viommu/suggest.ts';
+import { readDomain } from '../../../src/domain/xml/domain.ts';
 import { elementXml } from '../../matrix/suggestedDomains.ts';
 
 const VF =
@@ -31,7 +32,7 @@ const xml = (s: Shape = {}): string =>
     s.arch === '' ? '' : ` arch='${s.arch ?? 'x86_64'}'`
   }${s.machine === '' ? '' : ` machine='${s.machine ?? 'q35'}'`}>hvm</type></os><features>${s.features ?? '<acpi/>'}</features><devices>${s.devices ?? ''}</devices></domain>`;
 
-const facts = (s: Shape = {}) => readDomainFacts(xml(s), 'd.xml');
+const facts = (s: Shape = {}) => readDomainFacts(readDomain(xml(s), 'd.xml'));
 const ARM: Shape = { arch: 'aarch64', machine: 'virt' };
 
 function suggested(s: Shape, v: Versions, wish: ViommuWish = 'auto', bits: number | null = null): string {
@@ -206,11 +207,11 @@ describe('hostile and odd input', () => {
     ['nothing', ''],
     ['depth', '<a>'.repeat(300)],
   ])('%s is an error with line and column', (_, text) => {
-    expect(() => readDomainFacts(text, 'f.xml')).toThrow(/^f\.xml: line \d+, column \d+: /);
+    expect(() => readDomainFacts(readDomain(text, 'f.xml'))).toThrow(/^f\.xml: line \d+, column \d+: /);
   });
 
   test('an empty domain, names of prototypes and endless lists of attributes are judged', () => {
-    expect(() => checkDomain(readDomainFacts('<domain/>', 'd'), target(null, null))).not.toThrow();
+    expect(() => checkDomain(readDomainFacts(readDomain('<domain/>', 'd')), target(null, null))).not.toThrow();
     const odd = "<iommu model='constructor'><driver constructor='on' __proto__='x' toString='y'/></iommu>";
     expect(rules({ devices: odd })).toEqual(expect.arrayContaining(['viommu-schema', 'viommu-model']));
     const many = Array.from({ length: 200 }, (_, i) => `a${i}='1'`).join(' ');

@@ -4,15 +4,16 @@ import { readDomainFacts } from '../../../src/domain/domainFacts.ts';
 import { version } from '../../../src/domain/version.ts';
 import { removeViommu, setViommu } from '../../../src/domain/viommu/edit.ts';
 import { suggestViommu, type ViommuWish } from '../../../src/domain/viommu/suggest.ts';
+import { readDomain } from '../../../src/domain/xml/domain.ts';
 import { decodeXml } from '../../../src/domain/xml/parse.ts';
 import { allDomains, canonical } from '../../mock/domains.ts';
 
 const VERSIONS = { libvirt: version('9.0.0'), qemu: version('7.2.0') };
 
 function put(text: string, wish: ViommuWish): string {
-  const s = suggestViommu(readDomainFacts(text, 'x'), VERSIONS, null, wish);
+  const s = suggestViommu(readDomainFacts(readDomain(text, 'x')), VERSIONS, null, wish);
   if (s.kind === 'refusal') throw new Error(s.reason);
-  return setViommu(text, 'x', s);
+  return setViommu(readDomain(text, 'x'), s).text;
 }
 
 const domain = (features: string, iommu: string): string => `<domain type='kvm'>
@@ -64,18 +65,18 @@ describe('intel', () => {
 
 test('none: every one is taken out, and what is beside stays', () => {
   const two = "    <iommu model='smmuv3'/>\n    <iommu model='smmuv3'/>\n";
-  expect(removeViommu(domain('', two), 'x')).toBe(domain('', ''));
-  expect(removeViommu(domain('', ''), 'x')).toBe(domain('', ''));
+  expect(removeViommu(readDomain(domain('', two), 'x')).text).toBe(domain('', ''));
+  expect(removeViommu(readDomain(domain('', ''), 'x')).text).toBe(domain('', ''));
 });
 
 test('put in and taken out again: canonical XML is what it was, but for the features that it needs', () => {
   let judged = 0;
   for (const sample of allDomains()) {
     const text = decodeXml(sample.bytes, sample.name);
-    const facts = readDomainFacts(text, sample.name);
+    const facts = readDomainFacts(readDomain(text, sample.name));
     const s = suggestViommu(facts, VERSIONS, null, 'auto');
     if (s.kind === 'refusal' || facts.iommus.length > 0) continue;
-    const back = removeViommu(setViommu(text, sample.name, { ...s, needs: [] }), sample.name);
+    const back = removeViommu(setViommu(readDomain(text, sample.name), { ...s, needs: [] })).text;
     expect(canonical(Buffer.from(back)), sample.name).toBe(canonical(Buffer.from(text)));
     judged += 1;
   }

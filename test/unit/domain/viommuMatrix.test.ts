@@ -4,6 +4,7 @@ import { checkDomain } from '../../../src/domain/checkDomain.ts';
 import { readDomainFacts } from '../../../src/domain/domainFacts.ts';
 import { parseVersion, type Versions } from '../../../src/domain/version.ts';
 import { VIOMMU_RULES } from '../../../src/domain/viommu/rules.ts';
+import { readDomain } from '../../../src/domain/xml/domain.ts';
 import { allDomains, fingerprint } from '../../matrix/allDomains.ts';
 import { suggestedDomains, TARGETS } from '../../matrix/suggestedDomains.ts';
 import { recordedVerdicts } from '../../matrix/verdicts.ts';
@@ -11,7 +12,7 @@ import { viommuDomains } from '../../matrix/viommuDomains.ts';
 
 const domains = allDomains();
 const judges = recordedVerdicts();
-const facts = new Map(domains.map((d) => [d.id, readDomainFacts(d.xml, d.id)]));
+const facts = new Map(domains.map((d) => [d.id, readDomainFacts(readDomain(d.xml, d.id))]));
 const factsOf = (id: string) => facts.get(id) ?? expect.fail(`no domain ${id}`);
 const versionsOf = (j: { libvirt: string; qemu: string }): Versions => ({
   libvirt: parseVersion(j.libvirt),
