@@ -6,9 +6,10 @@ import { child } from '../domain/xml/dom.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { type Inventory, type PciDevice, printable } from '../pci/inventory.ts';
+import type { Inventory, PciDevice } from '../pci/inventory.ts';
 import { representorOf } from '../pci/representors.ts';
 import { addressOfClass } from '../pci/resolve.ts';
+import { quote } from '../text/safe.ts';
 
 /** What is asked for, as it was typed; undefined was not given. */
 export type NicWords = {
@@ -34,10 +35,7 @@ export function readNic(words: NicWords): AskedNic {
   const vnic = words.vnic.toLowerCase();
   const type = Object.hasOwn(VNICS, vnic) ? VNICS[vnic] : undefined;
   if (!type)
-    throw usage(
-      `--vnic ${printable(words.vnic)}: there is no such type`,
-      `There are: ${Object.keys(VNICS).join(', ')}.`,
-    );
+    throw usage(`--vnic ${quote(words.vnic)}: there is no such type`, `There are: ${Object.keys(VNICS).join(', ')}.`);
   const { shape } = type;
   const nic = { vnic, shape, mac: readMac(words.mac), vlan: readVlan(words.vlan), profile: readProfile(words.profile) };
   if (type.profile && nic.profile === null) throw usage(`--vnic ${vnic} needs a port profile`, 'Give --profile-id ID.');
@@ -55,7 +53,7 @@ function readMac(word: string | undefined): string | null {
   if (word === undefined) return null;
   const mac = word.toLowerCase();
   if (!/^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/.test(mac))
-    throw usage(`--mac ${printable(word)}: no MAC address`, 'For example 52:54:00:12:34:56.');
+    throw usage(`--mac ${quote(word)}: no MAC address`, 'For example 52:54:00:12:34:56.');
   if (Number.parseInt(mac.slice(0, 2), 16) % 2 === 1)
     throw usage(`--mac ${mac}: a multicast address`, 'The first pair of digits must be even.');
   return mac;
@@ -65,7 +63,7 @@ function readMac(word: string | undefined): string | null {
 function readVlan(word: string | undefined): number | null {
   if (word === undefined) return null;
   if (!/^\d{1,4}$/.test(word) || Number(word) > 4094)
-    throw usage(`--vlan ${printable(word)}: no VLAN id`, 'It is a number from 0 (none) to 4094.');
+    throw usage(`--vlan ${quote(word)}: no VLAN id`, 'It is a number from 0 (none) to 4094.');
   return Number(word) || null;
 }
 

@@ -11,12 +11,13 @@ import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
-import { sentence } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
 import type { PciSetup, SetupOptions } from '../nova/setup.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
-import { type Inventory, printable, scanInventory } from '../pci/inventory.ts';
+import { type Inventory, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
+import { quote } from '../text/safe.ts';
+import { sentence } from '../text/sentence.ts';
 import type { ClaimWish } from './claim.ts';
 import { readVersions, type ShownVersions } from './domainCheck.ts';
 import { behindInterfaces } from './domainNic.ts';
@@ -165,7 +166,7 @@ function checkSingle(taken: readonly Taken[], { boot, nic }: DomainPlanRequest):
 
 function readWish(word: string | null): ViommuWish | 'none' | null {
   if (word === null || word === 'none' || isViommuWish(word)) return word;
-  throw new HostdevError('HOSTDEV_USAGE', `--viommu ${printable(word)}: there is no such model`, {
+  throw new HostdevError('HOSTDEV_USAGE', `--viommu ${quote(word)}: there is no such model`, {
     hint: `There are: ${VIOMMU_WISHES.join(', ')}, none.`,
   });
 }

@@ -8,7 +8,7 @@ import { type Nic, nicElement } from '../domain/device/nic.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import type { XmlElement } from '../domain/xml/write.ts';
 import { HostdevError, isSysError } from '../errors.ts';
-import { sentence, viability } from '../hook/check.ts';
+import { viability } from '../hook/check.ts';
 import { planPrepare } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
@@ -17,6 +17,7 @@ import { type Inventory, isBridge, type PciDevice } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { vendorVfio } from '../pci/vendorVfio.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
+import { sentence } from '../text/sentence.ts';
 import { type AskedNic, type behindInterfaces, bindNic } from './domainNic.ts';
 import type { ActionOptions } from './options.ts';
 

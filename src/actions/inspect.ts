@@ -5,11 +5,12 @@ import { observing } from '../binding/session.ts';
 import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
-import { type PciDevice, printable, scanInventory } from '../pci/inventory.ts';
+import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { representorText } from '../pci/representors.ts';
 import { representorBy, resolveDevice } from '../pci/resolve.ts';
 import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../pci/vendorVfio.ts';
 import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/vfio.ts';
+import { quote } from '../text/safe.ts';
 import { fullName, readNames } from './list.ts';
 import type { Warned } from './options.ts';
 
@@ -75,7 +76,7 @@ async function readLocked(host: Host, device: ShownDevice, warnings: string[]): 
   try {
     const text = await observing(host, { deadlineMs: READ_MS }, (w) => w.writer.read(override, READ_MS));
     const line = text.split('\n', 1)[0] ?? '';
-    if (!/^[\x20-\x7e]*$/.test(line)) warnings.push(`${override}: ignored ${printable(line)}`);
+    if (!/^[\x20-\x7e]*$/.test(line)) warnings.push(`${override}: ignored ${quote(line)}`);
     else device.driver_override = line === '' || line === '(null)' ? null : line;
   } catch (e) {
     if (isErrno(e, 'ETIMEDOUT')) device.stuck = true;

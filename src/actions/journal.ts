@@ -9,6 +9,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import type { BadFile } from '../store/files.ts';
+import { quote } from '../text/safe.ts';
 import type { ActionOptions, Warned } from './options.ts';
 
 /** All entries. One whose process still runs is being worked at, which only its devices' locks tell. */
@@ -33,7 +34,7 @@ export async function finishJournal(
   const unclear = bad.find((b) => b.file === host.absolute(`${host.journal}/${absent}.json`));
   if (unclear !== undefined) throw new HostdevError('HOSTDEV_STORE_CORRUPT', `${unclear.file} ${unclear.why}`);
   if (absent !== undefined)
-    throw new HostdevError('HOSTDEV_JOURNAL_ABSENT', `The journal has no entry ${JSON.stringify(absent.slice(0, 80))}`);
+    throw new HostdevError('HOSTDEV_JOURNAL_ABSENT', `The journal has no entry ${quote(absent)}`);
   const entries = ids.length === 0 ? all : all.filter((e) => ids.includes(e.id));
   const finished: Finished = { changed: false, entries, warnings: [], kept: [], bad: ids.length === 0 ? bad : [] };
   if (entries.length === 0) return finished;

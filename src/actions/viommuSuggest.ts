@@ -8,11 +8,11 @@ import {
   VIOMMU_WISHES,
 } from '../domain/viommu/suggest.ts';
 import { readDomain } from '../domain/xml/domain.ts';
-import { printable } from '../domain/xml/scan.ts';
 import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuAddressBits } from '../host/iommu.ts';
+import { quote } from '../text/safe.ts';
 import { type AskedVersions, readVersions, type ShownVersions } from './domainCheck.ts';
 import type { Warned } from './options.ts';
 
@@ -46,7 +46,7 @@ export async function suggestForDomain(
   asked: AskedVersions,
 ): Promise<ViommuAnswer> {
   if (!isViommuWish(wish)) {
-    throw new HostdevError('HOSTDEV_USAGE', `--model '${printable(wish)}' is no model of a vIOMMU`, {
+    throw new HostdevError('HOSTDEV_USAGE', `--model ${quote(wish)} is no model of a vIOMMU`, {
       hint: `Give one of ${VIOMMU_WISHES.join(', ')}.`,
     });
   }

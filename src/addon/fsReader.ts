@@ -1,6 +1,7 @@
 /** Reading through node's own fs, for a machine without the addon: slower, the same answers. It writes nothing and locks nothing. */
 import { closeSync, constants, lstatSync, openSync, readdirSync, readlinkSync, readSync, statSync } from 'node:fs';
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { safe } from '../text/safe.ts';
 import type { Holder, KernelWriter, NativeBinding, RawFailure, RawGroups, RawScan } from './native.ts';
 import { processRuns } from './process.ts';
 
@@ -104,7 +105,7 @@ export class FsReader implements NativeBinding {
   /** A process names itself: what could move a terminal or break a line does not get through. */
   #command(root: string, pid: string): string {
     const text = this.#quiet(() => this.#text(root, `proc/${pid}/comm`, 64, true), '', []);
-    return text === null ? '?' : text.replace(/\n+$/, '').replace(/[^ -~]/g, '?');
+    return text === null ? '?' : safe(text.replace(/\n+$/, ''));
   }
 
   tryLock(): number | null {

@@ -5,8 +5,9 @@
 import { HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { type Inventory, type PciDevice, printable, scanInventory } from '../pci/inventory.ts';
+import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
+import { quote } from '../text/safe.ts';
 import { type Access, accessError, noAnswer, readAttribute } from './access.ts';
 import { quarantine, readQuarantine, stuckError } from './quarantine.ts';
 import { type DeviceState, MAX_VFS, recordedVfs, type SriovState, type VfState } from './state.ts';
@@ -73,10 +74,7 @@ export async function observeSriov(work: Access, pf: Address): Promise<SeenSriov
   const bytes = await readNumvfs(work, pf);
   const autoprobe = host.read(host.device(pf, 'sriov_drivers_autoprobe'));
   if (autoprobe !== null && autoprobe !== '0' && autoprobe !== '1')
-    throw new HostdevError(
-      'HOSTDEV_SYSFS',
-      `${host.device(pf, 'sriov_drivers_autoprobe')} reads ${printable(autoprobe)}`,
-    );
+    throw new HostdevError('HOSTDEV_SYSFS', `${host.device(pf, 'sriov_drivers_autoprobe')} reads ${quote(autoprobe)}`);
   const found = await Promise.all(
     vfLinks(host, pf).map(async (address) => ({ address, now: await observe(work, address) })),
   );
@@ -112,7 +110,7 @@ async function readNumvfs(work: Access, pf: Address): Promise<string> {
 function count(host: Host, pf: Address, bytes: string): number {
   const text = bytes.split('\n', 1)[0] ?? '';
   if (/^\d{1,5}$/.test(text) && Number(text) <= MAX_VFS) return Number(text);
-  throw new HostdevError('HOSTDEV_SYSFS', `${host.device(pf, 'sriov_numvfs')} reads ${printable(text)}: no count`);
+  throw new HostdevError('HOSTDEV_SYSFS', `${host.device(pf, 'sriov_numvfs')} reads ${quote(text)}: no count`);
 }
 
 /** The devices that are there of `addresses`, with the drivers and VFs that they have now; what else is of them is as `inventory` has it. Takes no lock. */

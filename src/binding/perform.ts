@@ -11,9 +11,9 @@ import { sleep } from '../clock.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { printable } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline } from '../store/locks.ts';
+import { quote } from '../text/safe.ts';
 import { noAnswer, writeAttribute } from './access.ts';
 import { type Leaving, mayLeave } from './leave.ts';
 import { writeNumvfs } from './numvfs.ts';
@@ -160,7 +160,7 @@ async function writeAutoprobe(work: Work, step: Step): Promise<void> {
   if (now !== step.expect)
     throw new HostdevError(
       'HOSTDEV_BIND_FAILED',
-      `${step.path} reads ${printable(now ?? '')} after ${step.value} was written`,
+      `${step.path} reads ${quote(now ?? '')} after ${step.value} was written`,
     );
 }
 

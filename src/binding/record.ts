@@ -7,6 +7,7 @@ import { whoAsks } from '../addon/process.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { appendLine } from '../store/files.ts';
+import { asciiJson } from '../text/safe.ts';
 import type { JournalEntry, Lifted } from './journal.ts';
 import type { Work } from './perform.ts';
 import { type DeviceState, describeState, type Move, type Owner } from './state.ts';
@@ -166,5 +167,5 @@ export function systemText(l: RecordLine): string {
 function quoted(value: string | number): string {
   const text = `${value}`;
   if (/^[\w.:/-]+$/.test(text)) return text;
-  return JSON.stringify(text).replace(/[^ -~]/gu, (c) => `\\u${(c.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`);
+  return asciiJson(text);
 }

@@ -6,13 +6,14 @@ import type { Holder, KernelWriter } from '../addon/native.ts';
 import { sleep } from '../clock.ts';
 import { isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { Look, plain, Tables } from '../host/look.ts';
+import { Look, Tables } from '../host/look.ts';
 import type { Address } from '../pci/address.ts';
 import { heldBy, holdersOf, holderText } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { hostNodes, isRdmaNode, vfioNodes } from '../pci/nodes.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline } from '../store/locks.ts';
+import { safe } from '../text/safe.ts';
 import { claimUse, diskUses, unexplainedPoint } from './guards/disk.ts';
 import { displayUses } from './guards/display.ts';
 import { lacksInterface, networkUses } from './guards/network.ts';
@@ -136,7 +137,7 @@ async function askClaim({ host, writer, deadline }: Reading, seen: Seen, disk: s
     seen.look.miss(isErrno(e, 'ENOENT') ? `${node}: ENOENT` : (e as Error).message);
     const point = unexplainedPoint(seen.look);
     if (point === null) return;
-    const reason = `what ${plain(point)} stands on is not to be seen, nor whether it is ${plain(disk)}`;
+    const reason = `what ${safe(point)} stands on is not to be seen, nor whether it is ${safe(disk)}`;
     seen.uses.push({ guard: 'disk', reason, vital: true });
   }
 }

@@ -2,14 +2,14 @@ import { bindDevices } from '../actions/bind.ts';
 import type { PrintedPlan } from '../actions/plan.ts';
 import { unbindDevices } from '../actions/unbind.ts';
 import { HostdevError } from '../errors.ts';
+import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
-import { plain } from './table.ts';
 
 /** `hostdev bind DEV… [--driver NAME|auto] [--group endpoints]` */
 export async function bind({ host, words, own, options }: Invocation): Promise<Answer> {
   const driver = typeof own.driver === 'string' && own.driver !== 'auto' ? own.driver : null;
   if (own.group !== undefined && own.group !== 'endpoints')
-    throw new HostdevError('HOSTDEV_USAGE', `--group=${own.group}: there is only 'endpoints'`);
+    throw new HostdevError('HOSTDEV_USAGE', `--group ${quote(own.group)}: there is only 'endpoints'`);
   const whole = own.group === 'endpoints';
   const { warnings, ...json } = await bindDevices(host, words, driver, options, whole);
   const held = json.held.map(
@@ -18,7 +18,7 @@ export async function bind({ host, words, own, options }: Invocation): Promise<A
   );
   const rest = held.length > 0 && json.plan.devices.length === 0;
   const text = rest ? '' : changeText(json, options.dryRun, 'on a VFIO driver already');
-  return { json, text: plain(`${text}${held.join('')}`), warnings };
+  return { json, text: safeBlock(`${text}${held.join('')}`), warnings };
 }
 
 /** `hostdev unbind DEV… [--to-host]` */
@@ -27,7 +27,7 @@ export async function unbind({ host, words, own, options }: Invocation): Promise
   const { warnings, ...json } = await unbindDevices(host, words, toHost, options);
   return {
     json,
-    text: plain(
+    text: safeBlock(
       changeText(json, options.dryRun, 'where it was already', toHost ? 'a host driver, if one claims it' : NONE),
     ),
     warnings,

@@ -1,8 +1,9 @@
 import { tryClaim } from '../actions/claim.ts';
 import { HostdevError } from '../errors.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { setupOptions } from './setupInput.ts';
-import { plain, table } from './table.ts';
+import { table } from './table.ts';
 import { readWish } from './wishInput.ts';
 
 /** `hostdev claim REQUEST -n [--numa N,…] [--sockets N:S,…] [--policy P] [--group-policy none|isolate] [--spread]` */
@@ -15,12 +16,12 @@ export async function claim(invocation: Invocation): Promise<Answer> {
   const { warnings, ...json } = await tryClaim(invocation.host, await setupOptions(invocation), wish);
   const rows = json.requests.flatMap((r) =>
     r.devices.map((d) => [
-      plain(r.alias_name ?? '-'),
+      safeBlock(r.alias_name ?? '-'),
       d.address,
       `${d.vendor_id ?? '????'}:${d.product_id ?? '????'}`,
       d.dev_type.replace('type-', ''),
       `${d.numa_node ?? '-'}`,
-      plain(d.provider ?? '-'),
+      safeBlock(d.provider ?? '-'),
     ]),
   );
   const text =

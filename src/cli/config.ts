@@ -1,9 +1,10 @@
 import { checkConfig } from '../actions/configCheck.ts';
 import { type Finding, placeText } from '../config/place.ts';
 import { EXIT } from '../errors.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { setupOptions } from './setupInput.ts';
-import { colours, plain, table } from './table.ts';
+import { colours, table } from './table.ts';
 
 /** `hostdev config check`: exit 3 when there is a mistake; what is only worth knowing is 0. */
 export async function configCheck(invocation: Invocation): Promise<Answer> {
@@ -14,13 +15,13 @@ export async function configCheck(invocation: Invocation): Promise<Answer> {
     findings.map((f) => findingText(f, word)).join('');
   const rows = specs.map((s) => [
     s.key,
-    plain(`${s.file}:${s.line}`),
+    safeBlock(`${s.file}:${s.line}`),
     `${s.devices.length}`,
     `${s.devices.slice(0, LISTED).join(' ')}${s.devices.length > LISTED ? ' …' : ''}`,
   ]);
   const aliases = checked.aliases.map((a) => [
-    plain(a.name),
-    plain(`${a.file}:${a.line}`),
+    safeBlock(a.name),
+    safeBlock(`${a.file}:${a.line}`),
     a.devices === null ? '-' : `${a.devices}`,
   ]);
   const verdict =
@@ -44,5 +45,5 @@ const LISTED = 6;
 function findingText(f: Finding, word: string): string {
   const place = placeText(f);
   const more = [f.hint, f.corrected === null ? null : `Write: ${f.corrected}`].filter((t) => t !== null);
-  return `${plain(place)}${place === '' ? '' : ': '}${word}: ${plain(f.message)}\n${more.map((t) => `    ${plain(t).replace(/\n/g, '\n    ')}\n`).join('')}`;
+  return `${safeBlock(place)}${place === '' ? '' : ': '}${word}: ${safeBlock(f.message)}\n${more.map((t) => `    ${safeBlock(t).replace(/\n/g, '\n    ')}\n`).join('')}`;
 }

@@ -1,18 +1,21 @@
 import { diagnose } from '../actions/doctor.ts';
 import { FINDINGS, type Finding, type Fix } from '../doctor/table.ts';
 import { EXIT } from '../errors.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { hookProgram } from './hookProgram.ts';
-import { colours, plain } from './table.ts';
+import { colours } from './table.ts';
 
 /** `hostdev doctor`: exit 3 with a finding of severity error. */
 export async function doctor({ host }: Invocation): Promise<Answer> {
   const { findings, not_measured, warnings } = await diagnose(host, hookProgram());
   const { bad, warn, good } = colours(process.stdout);
-  const paint = { error: bad, warning: warn, note: plain };
+  const paint = { error: bad, warning: warn, note: safeBlock };
   const errors = findings.filter((f) => f.severity === 'error').length;
-  const blocks = findings.map((f) => `${paint[f.severity](`${f.severity}: ${f.id}: ${plain(f.object)}`)}\n${body(f)}`);
-  const unmeasured = not_measured.map((u) => `not measured: ${plain(u.object)}: ${plain(u.reason)}\n`);
+  const blocks = findings.map(
+    (f) => `${paint[f.severity](`${f.severity}: ${f.id}: ${safeBlock(f.object)}`)}\n${body(f)}`,
+  );
+  const unmeasured = not_measured.map((u) => `not measured: ${safeBlock(u.object)}: ${safeBlock(u.reason)}\n`);
   const sum =
     errors > 0 ? bad(`${errors} of ${findings.length} findings keep guests from devices\n`) : good('no error found\n');
   return {
@@ -27,16 +30,16 @@ export async function doctor({ host }: Invocation): Promise<Answer> {
 function body(f: Finding): string {
   const here = f.fix.filter((x) => x.present);
   const fixes = here.length > 0 ? here : f.fix;
-  return [`  ${FINDINGS[f.id].text}`, `  ${plain(f.cause)}`, ...fixes.map(fixText)].join('\n').concat('\n');
+  return [`  ${FINDINGS[f.id].text}`, `  ${safeBlock(f.cause)}`, ...fixes.map(fixText)].join('\n').concat('\n');
 }
 
 function fixText(x: Fix): string {
-  const lines = plain(x.line)
+  const lines = safeBlock(x.line)
     .split('\n')
     .map((l) => `      ${l}`);
   return [
-    `    ${x.tool}: ${plain(x.where)}`,
+    `    ${x.tool}: ${safeBlock(x.where)}`,
     ...lines,
-    ...(x.after === null ? [] : [`      (then: ${plain(x.after)})`]),
+    ...(x.after === null ? [] : [`      (then: ${safeBlock(x.after)})`]),
   ].join('\n');
 }

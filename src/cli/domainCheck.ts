@@ -1,8 +1,9 @@
 import { checkDomainXml, type DomainCheck } from '../actions/domainCheck.ts';
 import { EXIT } from '../errors.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
-import { colours, pairs, plain, table } from './table.ts';
+import { colours, pairs, table } from './table.ts';
 
 const text = (value: unknown): string | null => (typeof value === 'string' ? value : null);
 
@@ -24,7 +25,7 @@ function printed(c: Omit<DomainCheck, 'warnings'>): string {
   const verdict = c.valid ? good('valid') : bad(c.defines ? 'defined, but does not start' : 'refused by libvirt');
   const version = (v: string | null): string => v ?? 'not known';
   const head = pairs([
-    ['Domain', plain(c.domain.name ?? '(no name)')],
+    ['Domain', safeBlock(c.domain.name ?? '(no name)')],
     ['Judged for', `libvirt ${version(c.versions.libvirt)}, QEMU ${version(c.versions.qemu)} (${c.versions.source})`],
     ['Takes', c.devices.map((d) => d.address).join(' ') || 'no device of the host'],
     ...(c.memlock_kib === null ? [] : [['Locks', `${c.memlock_kib} KiB`] as const]),
@@ -33,7 +34,7 @@ function printed(c: Omit<DomainCheck, 'warnings'>): string {
   const findings = c.findings.map((f) => {
     const since = f.since === null ? '' : ` [${f.since}]`;
     const place = f.line === null ? f.where : `${f.where}, column ${f.column ?? 1}`;
-    return `${paint[f.stage](STAGE[f.stage])}  ${f.rule}  ${plain(place)}: ${plain(f.cause)}${since}\n    fix: ${plain(f.fix)}\n    by: ${f.source}\n`;
+    return `${paint[f.stage](STAGE[f.stage])}  ${f.rule}  ${safeBlock(place)}: ${safeBlock(f.cause)}${since}\n    fix: ${safeBlock(f.fix)}\n    by: ${f.source}\n`;
   });
   const host = (c.host?.devices ?? []).map((d) => [
     d.address,

@@ -1,6 +1,7 @@
 import { type AskedNic, readNic } from '../actions/domainNic.ts';
 import { type DomainPlanRequest, planDomain } from '../actions/domainPlan.ts';
 import { HostdevError } from '../errors.ts';
+import { quote, safe, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
 import { unifiedDiff } from './unifiedDiff.ts';
@@ -19,18 +20,14 @@ export async function domainPlan(invocation: Invocation): Promise<Answer> {
   const { warnings, ...json } = await planDomain(host, bytes, what, request, options);
   const diff =
     own.diff === true
-      ? unifiedDiff(new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes), json.xml, oneLine(what))
+      ? unifiedDiff(new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes), json.xml, safe(what, 4096))
       : null;
   const text = own.fragments === true ? json.fragments.map((f) => f.xml).join('\n') : (diff ?? json.xml);
   return { json: diff === null ? json : { ...json, diff }, text: harmless(text), warnings };
 }
 
-/** A name in the head of a diff: patch(1) ends it at a tab. */
-const oneLine = (name: string): string => name.replace(/[\p{Cc}\p{Cf}]/gu, '?');
-
 /** XML goes byte for byte into a file or pipe; on a terminal nothing in it may command it. */
-const harmless = (text: string): string =>
-  process.stdout.isTTY ? text.replace(/[\x7f-\x9f\r]|\p{Cf}|\u2028|\u2029/gu, '?') : text;
+const harmless = (text: string): string => (process.stdout.isTTY ? safeBlock(text) : text);
 
 async function readRequest(invocation: Invocation, more: readonly string[]): Promise<DomainPlanRequest> {
   const { own, lists, words, inventory } = invocation;
@@ -82,14 +79,14 @@ const text = (value: Value): string | undefined => (typeof value === 'string' ? 
 function readManaged(value: Value): boolean | null {
   if (value === undefined) return null;
   if (value === 'yes' || value === 'no') return value === 'yes';
-  throw usage(`--managed ${value}: neither yes nor no`, "yes: libvirt binds it; no: hostdev's hook or you do.");
+  throw usage(`--managed ${quote(value)}: neither yes nor no`, "yes: libvirt binds it; no: hostdev's hook or you do.");
 }
 
 /** What the kernel takes for a module's name; it is what libvirt puts into driver_override. */
 function readModel(value: Value): string | null {
   if (value === undefined || value === 'auto' || value === 'vfio') return null;
   if (typeof value === 'string' && /^[A-Za-z0-9_-]{1,55}$/.test(value)) return value;
-  throw usage(`--driver ${JSON.stringify(value)}: no name of a driver`, 'For example vfio-pci or mlx5_vfio_pci.');
+  throw usage(`--driver ${quote(value)}: no name of a driver`, 'For example vfio-pci or mlx5_vfio_pci.');
 }
 
 function readRom(value: Value): DomainPlanRequest['rom'] {
@@ -98,14 +95,14 @@ function readRom(value: Value): DomainPlanRequest['rom'] {
   if (value === 'none') return { enabled: 'no' };
   // The schema's absFilePath; QEMU runs elsewhere, so a relative path would mean nothing.
   if (/^\/[^\p{Cc}]{1,4095}$/u.test(value)) return { file: value };
-  throw usage(`--rom ${JSON.stringify(value)}: neither on, off, none nor an absolute path`, 'Give the whole path.');
+  throw usage(`--rom ${quote(value)}: neither on, off, none nor an absolute path`, 'Give the whole path.');
 }
 
 /** libvirt holds it in an unsigned int; QEMU's bootindex is signed. */
 function readBoot(value: Value): number | null {
   if (value === undefined) return null;
   if (typeof value === 'string' && /^[1-9]\d{0,8}$/.test(value)) return Number(value);
-  throw usage(`--boot ${value}: not a place in the boot order`, 'It is a number, and the first is 1.');
+  throw usage(`--boot ${quote(value)}: not a place in the boot order`, 'It is a number, and the first is 1.');
 }
 
 function readNicWords(own: Invocation['own']): AskedNic | null {

@@ -1,11 +1,11 @@
 import { callingLibvirt, processRuns } from '../addon/process.ts';
 import { EXIT, HostdevError } from '../errors.ts';
 import { HOOK_OPERATIONS, runHook } from '../hook/run.ts';
+import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { asHostdevError } from './fault.ts';
 import { readInput } from './input.ts';
 import { err } from './output.ts';
-import { plain } from './table.ts';
 
 const DEADLINE_MS: Record<string, number> = { prepare: 30_000, start: 5_000 };
 const OTHER_MS = 30_000;
@@ -41,7 +41,7 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
         ? `a fault of hostdev: ${(e as Error).stack ?? e}`
         : `${message}${hint ? `. ${hint}` : ''}`;
     // libvirt appends stderr to its own error: one line, with the cause and the way out.
-    err(`hostdev: ${plain(text.replace(/\s*\n\s*/g, ' '))}\n`);
+    err(`hostdev: ${safeBlock(text.replace(/\s*\n\s*/g, ' '))}\n`);
     return { ...silent, exit: operation === 'prepare' || operation === 'start' ? exit : EXIT.done };
   }
 }
@@ -64,6 +64,6 @@ function untilCallerEnds(operation: string, signal: { readonly aborted: boolean 
 function milliseconds(text: string | boolean): number {
   const ms = Number(text);
   if (!Number.isFinite(ms) || ms < 0)
-    throw new HostdevError('HOSTDEV_USAGE', `--deadline-ms ${text} is no number of milliseconds`);
+    throw new HostdevError('HOSTDEV_USAGE', `--deadline-ms ${quote(text)} is no number of milliseconds`);
   return ms;
 }

@@ -3,8 +3,9 @@ import { type JournalEntry, writerOf } from '../binding/journal.ts';
 import type { Kept } from '../binding/recover.ts';
 import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
-import { plain, table } from './table.ts';
+import { table } from './table.ts';
 
 const state = (d: { driver: string | null }): string => d.driver ?? 'no driver';
 
@@ -24,26 +25,26 @@ function rows(entries: readonly JournalEntry[]): string {
       `${state(d.from)} -> ${state(d.to)}`,
     ]),
   );
-  return plain(table(['ID', 'KIND', 'FOR', 'STATE', 'ADDRESS', 'MOVE'], lines));
+  return safeBlock(table(['ID', 'KIND', 'FOR', 'STATE', 'ADDRESS', 'MOVE'], lines));
 }
 
 /** `hostdev journal list` */
 export function journalList({ host }: Invocation): Answer {
   const { entries, bad } = listJournal(host);
-  const left = entries.flatMap((e) => e.left.map((l) => plain(`${e.id}: ${l}\n`)));
+  const left = entries.flatMap((e) => e.left.map((l) => safeBlock(`${e.id}: ${l}\n`)));
   const text = entries.length + bad.length === 0 ? 'The journal is clean\n' : entries.length === 0 ? '' : rows(entries);
   return { json: { journal: entries, bad_files: bad }, text: [text, ...left, ...unreadable(bad)].join('') };
 }
 
-const unreadable = (bad: Finished['bad']): string[] => bad.map((b) => `${plain(badFileText(b))}\n`);
+const unreadable = (bad: Finished['bad']): string[] => bad.map((b) => `${safeBlock(badFileText(b))}\n`);
 
 const finish =
   (direction: 'undo' | 'resume') =>
   async ({ host, words, options }: Invocation): Promise<Answer> => {
     const { changed, entries, warnings, kept, bad } = await finishJournal(host, words, direction, options);
     const text = entries.length + bad.length === 0 ? 'The journal is clean\n' : options.dryRun ? rows(entries) : '';
-    const done = warnings.map((w) => `${plain(w)}\n`);
-    const left = kept.map((k) => `${k.address} stays in the journal (${k.entry}): ${plain(k.reason)}\n`);
+    const done = warnings.map((w) => `${safeBlock(w)}\n`);
+    const left = kept.map((k) => `${k.address} stays in the journal (${k.entry}): ${safeBlock(k.reason)}\n`);
     const by = (why: Kept['by']): boolean => kept.some((k) => k.by === why);
     const failed = by('failure') || bad.length > 0;
     const exit = by('guard') ? EXIT.refused : by('stuck') ? EXIT.timedOut : failed ? EXIT.failed : EXIT.done;

@@ -1,29 +1,28 @@
 import { readRecord } from '../actions/log.ts';
 import type { RecordLine } from '../binding/record.ts';
 import { describeState } from '../binding/state.ts';
+import { safe, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
-import { plain, table } from './table.ts';
+import { table } from './table.ts';
 
 const HEADER = ['TIME', 'DEVICE', 'BY', 'WHO', 'BEFORE', 'AFTER', 'RESULT'];
 
 /** `hostdev log [DEV]` */
 export function log({ host, words }: Invocation): Answer {
   const { records, warnings } = readRecord(host, words[0] ?? null);
-  const text = records.length === 0 ? 'Nothing is on record\n' : plain(table(HEADER, records.map(row)));
+  const text = records.length === 0 ? 'Nothing is on record\n' : safeBlock(table(HEADER, records.map(row)));
   return { json: { records }, text, warnings };
 }
 
 const row = (r: RecordLine): string[] => [
-  oneLine(r.time),
-  oneLine(r.device),
-  oneLine(r.verb ?? '-'),
-  oneLine(whoText(r)),
-  r.before === null ? '-' : oneLine(describeState(r.before)),
-  r.after === null ? '-' : oneLine(describeState(r.after)),
-  oneLine(resultText(r)),
+  safe(r.time),
+  safe(r.device),
+  safe(r.verb ?? '-'),
+  safe(whoText(r)),
+  r.before === null ? '-' : safe(describeState(r.before)),
+  r.after === null ? '-' : safe(describeState(r.after)),
+  safe(resultText(r)),
 ];
-
-const oneLine = (text: string): string => text.replace(/\n/g, '?');
 
 /** A guest by its name; a person by the user that he logged in as, or was before sudo. */
 function whoText(r: RecordLine): string {

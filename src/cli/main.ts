@@ -10,11 +10,11 @@ import type { Guard } from '../binding/guards.ts';
 import { now } from '../clock.ts';
 import { ERRORS, EXIT, HostdevError } from '../errors.ts';
 import { Host } from '../host/host.ts';
+import { quote, safeBlock, safeJson } from '../text/safe.ts';
 import type { Answer, Command } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { asHostdevError } from './fault.ts';
 import { err, out } from './output.ts';
-import { plain } from './table.ts';
 
 const GLOBALS = {
   root: { type: 'string' },
@@ -37,7 +37,7 @@ async function main(argv: string[]): Promise<number> {
   const json = wantsJson(argv) && named.command?.name !== 'hook run';
   try {
     const answer = await run(argv, named);
-    for (const w of answer.warnings ?? []) err(`hostdev: ${plain(w)}\n`);
+    for (const w of answer.warnings ?? []) err(`hostdev: ${safeBlock(w)}\n`);
     if (json) print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
     else out(answer.text);
     return answer.exit ?? EXIT.done;
@@ -46,14 +46,12 @@ async function main(argv: string[]): Promise<number> {
   }
 }
 
-/** JSON itself leaves DEL and the C1 controls as they are, and to some terminals they are commands. */
-const print = (document: object): void =>
-  out(`${JSON.stringify(document).replace(/[\x7f-\x9f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`)}\n`);
+const print = (document: object): void => out(`${safeJson(document)}\n`);
 
 /** Errors too are one JSON document on stdout; people read stderr. */
 function report(e: unknown, json: boolean): number {
   const { code, message, hint, data } = asHostdevError(e);
-  err(`hostdev: ${plain(message)}\n${hint ? `To go on: ${plain(hint)}\n` : ''}`);
+  err(`hostdev: ${safeBlock(message)}\n${hint ? `To go on: ${safeBlock(hint)}\n` : ''}`);
   if (code === 'HOSTDEV_INTERNAL' && e instanceof Error) err(`${e.stack}\n`);
   if (json) print({ schema: 1, error: { code, message, hint }, ...data });
   return ERRORS[code].exit;
@@ -216,7 +214,7 @@ function unknownCommand(words: string[]): HostdevError {
   const hint = below.length > 0 ? `There are: ${below.join(', ')}.` : near && `Did you mean '${near}'?`;
   return new HostdevError(
     'HOSTDEV_USAGE',
-    `There is no command ${JSON.stringify(typed.slice(0, 80))}`,
+    `There is no command ${quote(typed)}`,
     hint ? { hint: `${hint} 'hostdev --help' shows all.` } : {},
   );
 }
@@ -240,7 +238,7 @@ async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
   const { GUARDS, isGuard } = await import('../binding/guards.ts');
   for (const word of [words].flat()) {
     if (typeof word !== 'string' || !isGuard(word)) {
-      throw new HostdevError('HOSTDEV_USAGE', `--allow=${word}: there is no such guard`, {
+      throw new HostdevError('HOSTDEV_USAGE', `--allow=${quote(word)}: there is no such guard`, {
         hint: `There are: ${Object.entries(GUARDS)
           .flatMap(([name, g]) => (g.allowable ? name : []))
           .join(', ')}.`,

@@ -1,8 +1,9 @@
 import { showPlacement } from '../actions/placementShow.ts';
 import { HostdevError } from '../errors.ts';
+import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { setupOptions } from './setupInput.ts';
-import { plain, table } from './table.ts';
+import { table } from './table.ts';
 
 /** Placement takes 200 characters for a provider's name, and 13 are "_dddd:bb:ss.f". */
 const HOSTNAME = /^[\x21-\x7e]{1,187}$/;
@@ -12,14 +13,11 @@ export async function placementShow(invocation: Invocation): Promise<Answer> {
   const given = invocation.own['hypervisor-hostname'];
   const hostname = typeof given === 'string' ? given : null;
   if (hostname !== null && !HOSTNAME.test(hostname))
-    throw new HostdevError(
-      'HOSTDEV_USAGE',
-      `--hypervisor-hostname ${JSON.stringify(hostname.slice(0, 64))} is no name of a host`,
-    );
+    throw new HostdevError('HOSTDEV_USAGE', `--hypervisor-hostname ${quote(hostname)} is no name of a host`);
   const { warnings, ...json } = await showPlacement(invocation.host, await setupOptions(invocation), hostname);
   const rows = Object.entries(json.providers).flatMap(([name, { inventory, traits }]) =>
     Object.entries(inventory).map(([cls, { total, reserved }]) => [
-      plain(name),
+      safeBlock(name),
       cls,
       `${total}`,
       `${reserved ?? 0}`,

@@ -1,7 +1,8 @@
 import { listPools, type PoolReport } from '../actions/poolList.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { setupOptions } from './setupInput.ts';
-import { colours, plain, table } from './table.ts';
+import { colours, table } from './table.ts';
 
 /** Keys that have a column of their own. */
 const SHOWN = new Set(['vendor_id', 'product_id', 'dev_type', 'numa_node', 'address', 'physical_network']);
@@ -12,21 +13,21 @@ const USUAL: Record<string, string> = { remote_managed: 'false' };
 export async function poolList(invocation: Invocation): Promise<Answer> {
   const { warnings, ...json } = await listPools(invocation.host, await setupOptions(invocation));
   const { warn } = colours(process.stdout);
-  const network = (name: string | null): string => plain(name ?? '-');
+  const network = (name: string | null): string => safeBlock(name ?? '-');
   const rows = json.pools.map((p) => [
-    plain(`${p.keys.address}`),
+    safeBlock(`${p.keys.address}`),
     `${p.keys.vendor_id ?? '????'}:${p.keys.product_id ?? '????'}`,
     `${p.keys.dev_type}`.replace('type-', ''),
     `${p.keys.numa_node ?? '-'}`,
     network(p.physical_network),
-    plain(p.resource_classes.join(' ')),
+    safeBlock(p.resource_classes.join(' ')),
     `${p.free}`,
     `${p.claimed}`,
     `${p.unavailable}`,
     tags(p),
   ]);
   const why = json.pools.flatMap((p) =>
-    p.devices.filter((d) => d.state !== 'free').map((d) => [d.address, d.state, plain(d.reason ?? '')]),
+    p.devices.filter((d) => d.state !== 'free').map((d) => [d.address, d.state, safeBlock(d.reason ?? '')]),
   );
   const left = json.left_out.map((d) => [d.address, warn('left out'), d.reason]);
   const text = [
@@ -41,7 +42,7 @@ export async function poolList(invocation: Invocation): Promise<Answer> {
 }
 
 const tags = ({ keys }: PoolReport): string =>
-  plain(
+  safeBlock(
     Object.entries(keys)
       .filter(([k, v]) => !SHOWN.has(k) && USUAL[k] !== v)
       .map(([k, v]) => `${k}=${typeof v === 'string' ? v : JSON.stringify(v)}`)

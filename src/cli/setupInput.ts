@@ -2,6 +2,7 @@
 
 import { HostdevError } from '../errors.ts';
 import type { SetupOptions } from '../nova/setup.ts';
+import { quote } from '../text/safe.ts';
 import type { Invocation } from './command.ts';
 import { MAX_INPUT, readInput } from './input.ts';
 
@@ -9,7 +10,7 @@ import { MAX_INPUT, readInput } from './input.ts';
 export async function setupOptions({ config, inventory, own }: Invocation): Promise<SetupOptions> {
   const blanks = own['trait-blanks'] ?? null;
   if (blanks !== null && blanks !== 'trim' && blanks !== 'nova')
-    throw new HostdevError('HOSTDEV_USAGE', `--trait-blanks ${blanks}: there are trim and nova`);
+    throw new HostdevError('HOSTDEV_USAGE', `--trait-blanks ${quote(blanks)}: there are trim and nova`);
   if (inventory === null) return { config, inventory: null, traitBlanks: blanks };
   const file = inventory === '-' ? 'stdin' : inventory;
   return { config, inventory: { bytes: await readInput(inventory), file, maxBytes: MAX_INPUT }, traitBlanks: blanks };

@@ -3,8 +3,9 @@ import { fixStatus } from '../actions/statusFix.ts';
 import { isGuest } from '../binding/books.ts';
 import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
-import { colours, plain, table } from './table.ts';
+import { colours, table } from './table.ts';
 
 const NO_JOURNAL = 'what is unfinished is not known: the journal is for root to read';
 
@@ -17,24 +18,24 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
   const { bad, warn } = colours(process.stdout);
   const rows = s.bindings.map((b) => [
     b.address,
-    plain(forWhom(b) || '-'),
-    plain(b.driver ?? '-'),
+    safeBlock(forWhom(b) || '-'),
+    safeBlock(b.driver ?? '-'),
     b.before.driver ?? '-',
     b.drift === null ? '' : bad(b.drift),
   ]);
   const lines = [
-    ...mended.map((m) => `${plain(m.text)}\n`),
+    ...mended.map((m) => `${safeBlock(m.text)}\n`),
     s.iommu.on
       ? `IOMMU on${s.iommu.units.length > 0 ? ` (${s.iommu.units.join(', ')})` : ''}\n`
       : warn(`IOMMU off: ${s.iommu.reason}\n`),
     rows.length === 0 ? 'hostdev has bound no device\n' : table(['ADDRESS', 'FOR', 'DRIVER', 'BEFORE', 'DRIFT'], rows),
-    ...s.bindings.flatMap((b) => (b.advice === null ? [] : `${b.address}: ${plain(b.advice)}\n`)),
+    ...s.bindings.flatMap((b) => (b.advice === null ? [] : `${b.address}: ${safeBlock(b.advice)}\n`)),
     ...s.stuck.map((q) =>
       bad(
-        `${q.address} hangs in the kernel at ${q.path} since ${q.since}${q.holders.map((h) => `; ${plain(h)}`).join('')}\n`,
+        `${q.address} hangs in the kernel at ${q.path} since ${q.since}${q.holders.map((h) => `; ${safeBlock(h)}`).join('')}\n`,
       ),
     ),
-    ...s.bad_files.map((f) => bad(`${plain(badFileText(f))}\n`)),
+    ...s.bad_files.map((f) => bad(`${safeBlock(badFileText(f))}\n`)),
     ...journal.flatMap((j) =>
       j.in_hand === null ? [] : `process ${j.in_hand} is at work: ${j.kind} for ${j.owner}\n`,
     ),

@@ -1,4 +1,5 @@
 /** The one printer for people: quiet tables, colour by state only, nothing that another program's text could do to a terminal. */
+import { safeBlock } from '../text/safe.ts';
 
 /** Rows as columns without rules; the last column is not padded. `header` is left out when there are no rows. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -26,9 +27,6 @@ export function pairs(rows: readonly (readonly [string, string])[]): string {
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are our own colour codes
 const visibleLength = (text: string): number => text.replace(/\x1b\[\d+m/g, '').length;
 
-/** Text of another program, of the kernel or of a file without what moves a terminal; line ends stay. */
-export const plain = (text: string): string => text.replace(/[^\P{Cc}\n]|\p{Cf}|\u2028|\u2029/gu, '?');
-
 /** Colours for a stream: none off a terminal or with NO_COLOR (https no-color convention: set and not empty). */
 export function colours(stream: { isTTY?: boolean }): {
   bad: (t: string) => string;
@@ -36,6 +34,6 @@ export function colours(stream: { isTTY?: boolean }): {
   good: (t: string) => string;
 } {
   const on = stream.isTTY === true && !process.env.NO_COLOR;
-  const paint = (code: number) => (t: string) => (on ? `\x1b[${code}m${plain(t)}\x1b[0m` : plain(t));
+  const paint = (code: number) => (t: string) => (on ? `\x1b[${code}m${safeBlock(t)}\x1b[0m` : safeBlock(t));
   return { bad: paint(31), warn: paint(33), good: paint(32) };
 }

@@ -1,7 +1,8 @@
 import { createVfs, type ListedVf, listVfs, removeVfs, type VfResult } from '../actions/vf.ts';
 import { HostdevError } from '../errors.ts';
+import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
-import { plain, table } from './table.ts';
+import { table } from './table.ts';
 
 /** `hostdev vf list [PF]` */
 export function vfList({ host, words }: Invocation): Answer {
@@ -14,7 +15,7 @@ export async function vfCreate({ host, words, own, options }: Invocation): Promi
   const count = wholeNumber(own.count);
   const use = own.for ?? 'vfio';
   if (use !== 'vfio' && use !== 'netdev')
-    throw new HostdevError('HOSTDEV_USAGE', `--for ${JSON.stringify(use)}: VFs are for vfio or for netdev`);
+    throw new HostdevError('HOSTDEV_USAGE', `--for ${quote(use)}: VFs are for vfio or for netdev`);
   const { warnings, ...json } = await createVfs(host, words[0] ?? '', count, use, {
     ...options,
     recreate: own.recreate === true,
@@ -33,16 +34,16 @@ function wholeNumber(text: string | boolean | undefined): number {
   if (typeof text !== 'string') throw new HostdevError('HOSTDEV_USAGE', "'vf create' needs --count N");
   const n = /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (n >= 1 && n <= 65535) return n;
-  throw new HostdevError('HOSTDEV_USAGE', `--count ${JSON.stringify(text.slice(0, 32))} is no number of VFs`, {
+  throw new HostdevError('HOSTDEV_USAGE', `--count ${quote(text)} is no number of VFs`, {
     hint: "A whole number from 1; 'hostdev vf remove' takes them all away.",
   });
 }
 
 function changeText({ changed, plan, vfs }: Omit<VfResult, 'warnings'>, dryRun: boolean, already: string): string {
   if (dryRun && plan.steps.length > 0)
-    return plain(plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`).join(''));
+    return safeBlock(plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`).join(''));
   if (!changed) return `Nothing to do: ${already}\n`;
-  return vfs.length > 0 ? vfTable(vfs) : plain(plan.devices.map((d) => `${d.address}  removed\n`).join(''));
+  return vfs.length > 0 ? vfTable(vfs) : safeBlock(plan.devices.map((d) => `${d.address}  removed\n`).join(''));
 }
 
 const vfTable = (vfs: readonly ListedVf[]): string =>
@@ -52,7 +53,7 @@ const vfTable = (vfs: readonly ListedVf[]): string =>
       d.address,
       d.parent_addr ?? '-',
       d.iommu_group === null ? '-' : `${d.iommu_group}`,
-      plain(d.driver ?? '-'),
-      plain(d.for.join(', ') || '-'),
+      safeBlock(d.driver ?? '-'),
+      safeBlock(d.for.join(', ') || '-'),
     ]),
   );

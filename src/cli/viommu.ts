@@ -1,7 +1,7 @@
 import { suggestForDomain } from '../actions/viommuSuggest.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
-import { plain } from './table.ts';
 
 const text = (value: unknown): string | null => (typeof value === 'string' ? value : null);
 
@@ -19,5 +19,5 @@ export async function viommuSuggest({ host, words, own }: Invocation): Promise<A
     ...json.reasons.map((r) => `- ${r}`),
     ...json.notes.map((n) => `note: ${n}`),
   ];
-  return { json, text: `${lines.map(plain).join('\n')}\n`, warnings };
+  return { json, text: `${lines.map(safeBlock).join('\n')}\n`, warnings };
 }

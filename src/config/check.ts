@@ -1,6 +1,7 @@
 /** A section against the schema: unknown keys with what they may have meant, keys that are missing, values of a wrong type. */
 
 import { nearestWord } from '../suggest.ts';
+import { quote } from '../text/safe.ts';
 import {
   type Finding,
   type FindingExtra,
@@ -89,7 +90,7 @@ function checkValue(rule: KeyRule, value: Located, wrong: Wrong): void {
   if (value.kind !== 'scalar') return;
   if (rule.values !== undefined && typeof value.value === 'string' && !rule.values.includes(value.value)) {
     const meant = nearestWord(value.value, rule.values);
-    wrong(`is ${JSON.stringify(value.value.slice(0, 64))}, and may be ${rule.values.join(', ')}`, {
+    wrong(`is ${quote(value.value)}, and may be ${rule.values.join(', ')}`, {
       hint: meant === null ? null : `Did you mean ${meant}?`,
     });
   }

@@ -1,6 +1,7 @@
 /** hostdev.toml and conf.d: sections after the schema; specs and aliases add up over the files, of the others the last file counts. */
 
 import { nearestWord } from '../suggest.ts';
+import { quote } from '../text/safe.ts';
 import { checkKeys, checkTypes, checkValues, fatalKeys } from './check.ts';
 import type { Config, Entry } from './config.ts';
 import { fatal, kindText, type Located, type Place, plainValue, remark, type Table } from './place.ts';
@@ -85,7 +86,7 @@ function addAllowance(config: Config, { place, table }: Entry): void {
   const guard = ALLOWABLE_GUARDS.find((g) => g === text('guard').value);
   if (!/^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/.test(address))
     config.findings.push(
-      fatal(device.place, `is ${JSON.stringify(device.value.slice(0, 64))}: no full address`, {
+      fatal(device.place, `is ${quote(device.value)}: no full address`, {
         hint: "Write it as 'hostdev list' does: 0000:01:00.0.",
       }),
     );

@@ -1,6 +1,7 @@
 /** The PCI options of nova.conf and its older names, in the order in which Nova gets them. */
 
 import { nearestWord } from '../suggest.ts';
+import { quote } from '../text/safe.ts';
 import { type OsloOption, optionText, osloBoolean, placesInOption, readOslo, substitute } from './oslo.ts';
 import { type Finding, fatal, mistake, type Place, remark } from './place.ts';
 import { NOVA_OPTIONS } from './schema.ts';
@@ -111,13 +112,9 @@ function setSwitch(
   if (value !== null) switches[name] = value;
   else
     findings.push(
-      (counts ? fatal : mistake)(
-        placeOf(o, name),
-        `is ${JSON.stringify(text.slice(0, 64))}: true or false is expected`,
-        {
-          hint: 'oslo takes true 1 on yes, and false 0 off no.',
-        },
-      ),
+      (counts ? fatal : mistake)(placeOf(o, name), `is ${quote(text)}: true or false is expected`, {
+        hint: 'oslo takes true 1 on yes, and false 0 off no.',
+      }),
     );
 }
 

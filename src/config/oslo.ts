@@ -2,6 +2,8 @@
  * Files of oslo.config (oslo_config/iniparser.py and cfg.py, 9.x), with the place of every value: sections, several values of one name, continuation lines, comments at
  * the start of a line, quotes around the whole first line of a value, `$name` and `${name}`. Where oslo stops at the first mistake, all are told here.
  */
+
+import { quote } from '../text/safe.ts';
 import { type Finding, fatal, remark } from './place.ts';
 
 /** One line of a value: its text, and where it stands. */
@@ -58,11 +60,7 @@ export function readOslo(file: string, text: string): OsloFile {
     } else if (content.startsWith('[')) {
       open = null;
       if (!content.endsWith(']'))
-        wrong(
-          line,
-          `the section ${JSON.stringify(content.slice(0, 40))} has no ']' at its end`,
-          'Write [pci] alone on the line.',
-        );
+        wrong(line, `the section ${quote(content)} has no ']' at its end`, 'Write [pci] alone on the line.');
       else if (content.length <= 2) wrong(line, 'a section without a name', 'Write [pci].');
       else section = sectionName(content.slice(1, -1));
     } else if (/^[#;]/.test(content)) {
@@ -90,7 +88,7 @@ function readAssignment(
   if (at < 0) {
     wrong(
       line,
-      `no '=' in ${JSON.stringify(content.slice(0, 40))}`,
+      `no '=' in ${quote(content)}`,
       'Write option = value; a line that continues a value begins with a blank.',
     );
     return null;
@@ -101,18 +99,14 @@ function readAssignment(
     return null;
   }
   if (section === null) {
-    wrong(
-      line,
-      `the option ${JSON.stringify(name.slice(0, 40))} stands before any section`,
-      'Put a section such as [pci] above it.',
-    );
+    wrong(line, `the option ${quote(name)} stands before any section`, 'Put a section such as [pci] above it.');
     return null;
   }
   const rest = content.slice(at + 1);
   let value = rest.trim();
   let column = at + 1 + (rest.length - rest.trimStart().length) + 1;
-  const quote = value[0];
-  if ((quote === '"' || quote === "'") && value.at(-1) === quote) {
+  const mark = value[0];
+  if ((mark === '"' || mark === "'") && value.at(-1) === mark) {
     value = value.slice(1, -1);
     column += 1;
   }

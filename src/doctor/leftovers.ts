@@ -4,8 +4,9 @@ import { observing } from '../binding/session.ts';
 import { isErrno } from '../errors.ts';
 import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import type { Address } from '../pci/address.ts';
-import { type PciDevice, printable } from '../pci/inventory.ts';
+import type { PciDevice } from '../pci/inventory.ts';
 import { type Unsafe, unsafeState } from '../store/ours.ts';
+import { quote } from '../text/safe.ts';
 import { ofBootDisplay } from './bootDisplay.ts';
 import { commandFix, removeLine } from './fix.ts';
 import type { Look } from './look.ts';
@@ -128,7 +129,7 @@ export async function checkOverrides(look: Look): Promise<Finding[]> {
         finding(
           'override-pinned',
           d.address,
-          `driverctl keeps it on ${printable(override)} (/${DRIVERCTL}/pci-${d.address})`,
+          `driverctl keeps it on ${quote(override)} (/${DRIVERCTL}/pci-${d.address})`,
         ),
       );
     else if (rules.length > 0)
@@ -136,7 +137,7 @@ export async function checkOverrides(look: Look): Promise<Finding[]> {
         finding(
           'override-pinned',
           d.address,
-          `driver_override is ${printable(override)}; /${rules[0]?.file}:${rules[0]?.line} sets overrides`,
+          `driver_override is ${quote(override)}; /${rules[0]?.file}:${rules[0]?.line} sets overrides`,
         ),
       );
     else if (!isHeld(look, d)) found.push(leftover(d, override));
@@ -186,7 +187,7 @@ function leftover(d: PciDevice, override: string): Finding {
   return finding(
     'override-leftover',
     d.address,
-    `driver_override is ${printable(override)}, ${now}; ${next}, and neither hostdev's books, driverctl, udev nor a running guest know of it (libvirt may keep a detached device so)`,
+    `driver_override is ${quote(override)}, ${now}; ${next}, and neither hostdev's books, driverctl, udev nor a running guest know of it (libvirt may keep a detached device so)`,
     [commandFix(`hostdev unbind --to-host ${d.address}`, 'brings it to its host driver; or leave it, if it is meant')],
   );
 }

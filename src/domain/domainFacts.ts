@@ -3,11 +3,11 @@
  * explain.
  */
 import type { Element } from '@xmldom/xmldom';
+import { safe } from '../text/safe.ts';
 import { type Version, version } from './version.ts';
 import { child, children } from './xml/dom.ts';
 import type { Domain } from './xml/domain.ts';
 import { placeOf, type XmlPlace } from './xml/parse.ts';
-import { printable } from './xml/scan.ts';
 
 /** An element of the domain with what a message needs to name it. */
 export type Part = {
@@ -95,7 +95,7 @@ export function nodeSet(words: string | null): number[] {
 /** An element as a part of the domain; `index` counts from 0 among those of its name, and null says that there is but one. */
 export function partOf(element: Element, index: number | null): Part {
   const place = placeOf(element);
-  const name = printable(element.nodeName);
+  const name = safe(element.nodeName);
   return { element, place, where: `${name}${index === null ? '' : ` ${index + 1}`} (line ${place.line})` };
 }
 

@@ -5,10 +5,10 @@
 
 import type { Attr, Element } from '@xmldom/xmldom';
 import { type Address, formatAddress } from '../pci/address.ts';
+import { safe } from '../text/safe.ts';
 import { child, children } from './xml/dom.ts';
 import type { Domain } from './xml/domain.ts';
 import { placeOf, xmlError } from './xml/parse.ts';
-import { printable } from './xml/scan.ts';
 
 /** One PCI function that the domain takes. */
 export type DomainDevice = {
@@ -67,12 +67,12 @@ function part(what: string, address: Element, name: keyof typeof LIMITS): number
   const attr = address.getAttributeNode(name);
   if (!attr) return name === 'domain' ? 0 : fail(what, address, `the PCI address has no attribute '${name}'`);
   const text = attr.value;
-  if (!NUMBER.test(text)) fail(what, attr, `'${name}' of the PCI address is '${printable(text)}', which is no number`);
+  if (!NUMBER.test(text)) fail(what, attr, `'${name}' of the PCI address is '${safe(text)}', which is no number`);
   const octal = text.length > 1 && text.startsWith('0') && !/^0x/i.test(text);
   const value = octal ? Number.parseInt(text, 8) : Number(text);
   const limit = LIMITS[name];
   if (value > limit) {
-    fail(what, attr, `'${name}' of the PCI address is '${printable(text)}', above 0x${limit.toString(16)}`);
+    fail(what, attr, `'${name}' of the PCI address is '${safe(text)}', above 0x${limit.toString(16)}`);
   }
   return value;
 }
@@ -93,14 +93,13 @@ export function sourceAddress(what: string, owner: Element, source: Element | un
 function managedOf(what: string, element: Element): boolean {
   const attr = element.getAttributeNode('managed');
   if (!attr || attr.value === 'no') return false;
-  return attr.value === 'yes' || fail(what, attr, `'managed' is '${printable(attr.value)}', neither yes nor no`);
+  return attr.value === 'yes' || fail(what, attr, `'managed' is '${safe(attr.value)}', neither yes nor no`);
 }
 
 function modelOf(what: string, element: Element): string | null {
   const attr = child(element, 'driver')?.getAttributeNode('model');
   if (!attr) return null;
-  if (!MODULE.test(attr.value))
-    fail(what, attr, `'model' is '${printable(attr.value)}', no name of a driver or module`);
+  if (!MODULE.test(attr.value)) fail(what, attr, `'model' is '${safe(attr.value)}', no name of a driver or module`);
   return attr.value;
 }
 
@@ -124,7 +123,7 @@ function readHostdev(to: Reading, element: Element, where: string): void {
   const type = element.getAttribute('type');
   if (mode === 'subsystem' && !type) fail(to.what, element, `${where} has no attribute 'type'`);
   if (mode !== 'subsystem' || type !== 'pci') {
-    to.ignored.push(`${where}: ${printable(mode)} ${printable(type ?? '')}`.trimEnd());
+    to.ignored.push(`${where}: ${safe(mode)} ${safe(type ?? '')}`.trimEnd());
     return;
   }
   const address = sourceAddress(to.what, element, child(element, 'source'), where);
@@ -176,7 +175,7 @@ function readName(what: string, domain: Element): string {
   if (!element) return fail(what, domain, 'the domain has no <name>');
   const name = element.textContent ?? '';
   if (name.length < 1 || name.length > 255) fail(what, element, `the name has ${name.length} characters, not 1 to 255`);
-  if (/[\p{Cc}/]/u.test(name)) fail(what, element, `the name '${printable(name)}' has a / or a control character`);
+  if (/[\p{Cc}/]/u.test(name)) fail(what, element, `the name '${safe(name)}' has a / or a control character`);
   return name;
 }
 
@@ -185,7 +184,7 @@ function readUuid(what: string, domain: Element): string | null {
   if (!element) return null;
   const text = (element.textContent ?? '').trim().toLowerCase();
   const parts = UUID.exec(text);
-  return parts ? parts.slice(1).join('-') : fail(what, element, `'${printable(text)}' is no UUID`);
+  return parts ? parts.slice(1).join('-') : fail(what, element, `'${safe(text)}' is no UUID`);
 }
 
 /**

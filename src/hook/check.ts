@@ -11,6 +11,7 @@ import { type Inventory, type PciDevice, unreadOf } from '../pci/inventory.ts';
 import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
 import { makersOf } from '../pci/path.ts';
 import { type Blocker, groupBlockers, groupMembers } from '../pci/vfio.ts';
+import { sentence } from '../text/sentence.ts';
 
 /** The name under which the books hold what a domain uses. Raises HOSTDEV_XML for a domain without a UUID, which libvirt never sends. */
 export function domainOwner(domain: DomainDevices): `domain:${string}` {
@@ -124,8 +125,6 @@ export function viability(
   }
   return { blockers, groups: blocked };
 }
-
-export const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
 function wayOut(host: Host, inventory: Inventory, blocker: Blocker, wanted: ReadonlySet<Address>): string {
   const way = peerWay(host, inventory, blocker, wanted);

@@ -2,6 +2,8 @@
  * Reading for somebody who must not take "could not look" for "nothing there": what cannot be read is noted, not raised. Tables that concern every device
  * (mounts, routes, the class folders) are read once for all of a plan.
  */
+
+import { safe } from '../text/safe.ts';
 import type { Host } from './host.ts';
 
 /** proc/self/mountinfo of a host full of containers has hundreds of kilobytes. */
@@ -119,11 +121,7 @@ export class Look {
   }
 
   miss(what: string): void {
-    const line = plain(what, 200);
+    const line = safe(what, 200);
     if (!this.unmeasured.includes(line)) this.unmeasured.push(line);
   }
 }
-
-/** Text of the kernel's for a message: bounded, and nothing in it that moves a terminal. Mount points and interfaces are named by whoever made them. */
-export const plain = (text: string, max = 96): string =>
-  (text.length > max ? `${text.slice(0, max)}…` : text).replace(/[^\x20-\x7e…]/g, '?');

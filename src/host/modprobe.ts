@@ -2,6 +2,8 @@
  * What the admin and the distribution told modprobe, the initramfs and the kernel command line about modules: blacklists, options, soft dependencies. Read as kmod reads
  * them (libkmod/libkmod-config.c): *.conf of five folders by name, a name in an earlier folder hides the same in later ones.
  */
+
+import { safe } from '../text/safe.ts';
 import { isBackupName } from './files.ts';
 import type { Host } from './host.ts';
 
@@ -80,7 +82,7 @@ export function readDirectives(host: Host): Directives {
   const ignored = others
     .slice(0, MAX_OTHERS)
     .flatMap((file) => confLines(file, looked(host, file)).slice(0, 1))
-    .map((d) => ({ ...d, text: d.text.replace(/[^\x20-\x7e]/g, '?') }));
+    .map((d) => ({ ...d, text: safe(d.text, MAX_FILE) }));
   return { directives: all.slice(0, MAX_DIRECTIVES), ignored, unmeasured };
 }
 

@@ -9,6 +9,7 @@ import { type PciFacts, pciFacts } from '../pci/facts.ts';
 import { type Inventory, scanInventory } from '../pci/inventory.ts';
 import { readSavedInventory } from '../pci/savedInventory.ts';
 import { nearestWord } from '../suggest.ts';
+import { quote } from '../text/safe.ts';
 import { type Aliases, parseAliases } from './grammar/alias.ts';
 import { type DeviceSpec, duplicateSpecs, parseDeviceSpec, type SpecContext } from './grammar/deviceSpec.ts';
 import type { JsonObject } from './grammar/json.ts';
@@ -200,13 +201,9 @@ function tagRemarks(entry: Entry, asNova: boolean): Finding[] {
   const given = text('resource_class')?.toUpperCase();
   if (given?.startsWith('CUSTOM_') && !/^CUSTOM_[A-Z0-9_]{1,248}$/.test(given))
     findings.push(
-      remark(
-        placeOfKey(entry, 'resource_class'),
-        `is sent by Nova as ${JSON.stringify(given.slice(0, 64))}, which Placement refuses`,
-        {
-          hint: 'Use A to Z, 0 to 9 and _, at most 255 characters.',
-        },
-      ),
+      remark(placeOfKey(entry, 'resource_class'), `is sent by Nova as ${quote(given)}, which Placement refuses`, {
+        hint: 'Use A to Z, 0 to 9 and _, at most 255 characters.',
+      }),
     );
   if (
     text('traits')

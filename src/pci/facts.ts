@@ -1,5 +1,6 @@
 /** What Nova's specs ask of a host beside its devices: interfaces, the ids of VFs that are not there yet, serial numbers. A saved inventory knows little of it. */
 import type { Host } from '../host/host.ts';
+import { quote } from '../text/safe.ts';
 import { type Address, isAddress } from './address.ts';
 import type { Inventory } from './inventory.ts';
 import { representorOf } from './representors.ts';
@@ -50,7 +51,7 @@ export function pciFacts(inventory: Inventory, host: Host | null): PciFacts {
   return {
     unknown,
     netdev(name) {
-      if (host === null) return notKnown(`the interface ${JSON.stringify(name.slice(0, 32))}`);
+      if (host === null) return notKnown(`the interface ${quote(name)}`);
       // IFNAMSIZ is 16 with its NUL; dots alone would be a path.
       if (!/^[^/\s]{1,15}$/.test(name) || /^\.+$/.test(name)) return null;
       return addressOfClass(host, 'net', name);

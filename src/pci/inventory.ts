@@ -1,6 +1,7 @@
 /** The PCI devices of a host as the kernel shows them now. Pure reading: nothing here takes a device's lock, so it answers while an unbind hangs. */
 import type { RawDevice, RawFailure } from '../addon/native.ts';
 import { DRIVER_NAME, type Host } from '../host/host.ts';
+import { quote } from '../text/safe.ts';
 import { type Address, isAddress } from './address.ts';
 
 export type DevType = 'type-PCI' | 'type-PF' | 'type-VF' | 'vdpa';
@@ -60,7 +61,7 @@ export function scanInventory(host: Host): Inventory {
   for (const r of raw.devices) {
     const { address } = r;
     if (!isAddress(address)) {
-      warnings.push(`${host.devices}: ignored the entry ${printable(address)}: it is no PCI address`);
+      warnings.push(`${host.devices}: ignored the entry ${quote(address)}: it is no PCI address`);
       continue;
     }
     const device = readDevice(host, r, idsOf, warnings);
@@ -74,14 +75,10 @@ export function scanInventory(host: Host): Inventory {
 
 const failureText = (f: RawFailure): string => `Failed to read ${f.path}: ${f.code} (${f.syscall})`;
 
-/** Untrusted text for a message: bounded, nothing that moves a terminal. */
-export const printable = (text: string): string =>
-  JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text).replace(/[\x7f-\x9f]/g, '?');
-
 function readDevice(host: Host, r: RawDevice, idsOf: Map<string, Ids>, warnings: string[]): PciDevice {
   const { address } = r;
   const bad = (what: string, text: string): null => {
-    warnings.push(`${address}: ignored ${what} ${printable(text)}: not what the kernel writes there`);
+    warnings.push(`${address}: ignored ${what} ${quote(text)}: not what the kernel writes there`);
     return null;
   };
   const number = (what: string, text: string | null): number | null => {

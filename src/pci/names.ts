@@ -3,6 +3,7 @@
  * are searched as text and never indexed: a host has some thirty distinct ids, and an index of all forty thousand
  * costs more than they.
  */
+import { withoutUnsafe } from '../text/safe.ts';
 
 /** Twelve times today's file. The rest of a bigger one is not looked at. */
 const MAX_TEXT = 16 * 1024 * 1024;
@@ -19,11 +20,6 @@ const NEXT_BLOCK = /\n[0-9A-Za-z]/g;
 /** A new device or subclass, inside a block, is one tab deep. */
 const NEXT_ENTRY = /\n\t[0-9A-Za-z]/g;
 
-/**
- * Control characters and the invisible ones that turn the reading direction: a name is printed to terminals as it is.
- */
-const UNSAFE = /[\p{Cc}\p{Cf}\u2028\u2029]/gu;
-
 /** A piece of the file that begins with the line of a name, and the name. */
 type Entry = { name: string | null; text: string };
 
@@ -38,7 +34,7 @@ function find(text: string, key: string, next: RegExp): Entry | null {
   const body = text.slice(from, next.exec(text)?.index ?? text.length);
   const end = body.indexOf('\n');
   const line = body.slice(0, Math.min(end < 0 ? body.length : end, MAX_NAME * 2));
-  const name = line.replace(UNSAFE, '').trim().slice(0, MAX_NAME);
+  const name = withoutUnsafe(line).trim().slice(0, MAX_NAME);
   return { name: name || null, text: end < 0 ? '' : body.slice(end) };
 }
 

@@ -1,8 +1,9 @@
 /** From what an admin types to the device meant (contract 2): address, nodedev name, vendor:device, /dev node, network interface, in that order. A representor names its VF. */
 import { ERRORS, HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { quote } from '../text/safe.ts';
 import { type Address, canonicalAddress, parseAddress } from './address.ts';
-import { type Inventory, type PciDevice, printable } from './inventory.ts';
+import type { Inventory, PciDevice } from './inventory.ts';
 import { type Representor, representorOf, representorText } from './representors.ts';
 
 /**
@@ -15,7 +16,7 @@ export function resolveDevice(host: Host | null, inventory: Inventory, word: str
   if (only === undefined && inventory.failures.length > 0)
     throw new HostdevError(
       'HOSTDEV_SYSFS',
-      `Whether ${printable(word)} is on this host is not known: ${inventory.failures[0]?.path} could not be read (${inventory.failures[0]?.code})`,
+      `Whether ${quote(word)} is on this host is not known: ${inventory.failures[0]?.path} could not be read (${inventory.failures[0]?.code})`,
     );
   const stands = only === undefined && host !== null ? representorBy(host, word) : null;
   if (stands !== null)
@@ -25,7 +26,7 @@ export function resolveDevice(host: Host | null, inventory: Inventory, word: str
   if (only === undefined)
     throw new HostdevError(
       'HOSTDEV_DEVICE_ABSENT',
-      `No device goes by ${printable(word)} ${host === null ? 'in the inventory' : 'on this host'}`,
+      `No device goes by ${quote(word)} ${host === null ? 'in the inventory' : 'on this host'}`,
       {
         hint: nearest(inventory, word),
       },
@@ -34,7 +35,7 @@ export function resolveDevice(host: Host | null, inventory: Inventory, word: str
     const list = matches.map((d) => d.address);
     throw new HostdevError(
       'HOSTDEV_DEVICE_AMBIGUOUS',
-      `${list.length} devices go by ${printable(word)}: ${list.slice(0, 16).join(', ')}${list.length > 16 ? ', …' : ''}`,
+      `${list.length} devices go by ${quote(word)}: ${list.slice(0, 16).join(', ')}${list.length > 16 ? ', …' : ''}`,
       {
         data: { matches: list },
       },

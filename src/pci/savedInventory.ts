@@ -1,6 +1,7 @@
 /** The inventory of another host, or of this one at another time: what `hostdev list -j` printed. Untrusted text: every value is looked at. */
 import { HostdevError } from '../errors.ts';
 import { DRIVER_NAME } from '../host/host.ts';
+import { quote } from '../text/safe.ts';
 import { compareAddresses, isAddress } from './address.ts';
 import type { DevType, Inventory, PciDevice } from './inventory.ts';
 
@@ -20,7 +21,7 @@ export function readSavedInventory(bytes: Uint8Array, file: string, maxBytes: nu
   if (typeof document !== 'object' || document === null || Array.isArray(document)) throw wrong('is no JSON object');
   const { schema, devices: list, error } = document as Record<string, unknown>;
   if (error !== undefined) throw wrong("holds the error of a 'list -j' that failed");
-  if (schema !== 1) throw wrong(`schema is ${text(schema)}: this hostdev knows 1`);
+  if (schema !== 1) throw wrong(`schema is ${quote(schema)}: this hostdev knows 1`);
   if (!Array.isArray(list)) throw wrong('has no list "devices"');
   if (list.length > MAX_DEVICES) throw wrong(`has ${list.length} devices, more than ${MAX_DEVICES}`);
   const devices: PciDevice[] = [];
@@ -50,16 +51,14 @@ function parse(bytes: Uint8Array, wrong: (what: string) => HostdevError): unknow
   }
 }
 
-const text = (value: unknown): string => (JSON.stringify(value) ?? 'nothing').slice(0, 64);
-
 function readDevice(item: unknown, wrong: (what: string) => HostdevError): PciDevice {
   if (typeof item !== 'object' || item === null || Array.isArray(item))
-    throw wrong(` is ${text(item)}: an object is expected`);
+    throw wrong(` is ${quote(item)}: an object is expected`);
   const record = item as Record<string, unknown>;
   const take = <T>(key: string, what: string, ok: (v: unknown) => v is T): T | null => {
     const value = Object.hasOwn(record, key) ? record[key] : null;
     if (value === null || value === undefined) return null;
-    if (!ok(value)) throw wrong(`.${key} is ${text(value)}: ${what} is expected`);
+    if (!ok(value)) throw wrong(`.${key} is ${quote(value)}: ${what} is expected`);
     return value;
   };
   const address = (key: string): string | null => take(key, 'an address such as 0000:01:00.0', isText(isAddress));

@@ -4,7 +4,7 @@
  * driver_override, from a host driver and back.
  */
 import type { Host } from '../host/host.ts';
-import { plain } from '../host/look.ts';
+import { safe } from '../text/safe.ts';
 import type { PciDevice } from './inventory.ts';
 import { isVfioDriver } from './vfio.ts';
 
@@ -36,7 +36,7 @@ function creatable(host: Host, address: string): VgpuType[] {
   const text = host.read(host.device(address, CREATABLE)) ?? '';
   return [...text.matchAll(/^\s*(\d{1,10})\s*:\s*(\S.*)$/gm)].map(([, id = '', name = '']) => ({
     id,
-    name: plain(name.trim(), 64),
+    name: safe(name.trim(), 64),
   }));
 }
 

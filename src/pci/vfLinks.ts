@@ -1,8 +1,8 @@
 /** What the links of a PF and of its VFs say, read one by one: they come and go while a scan would be under way, and none of them takes a lock. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { quote } from '../text/safe.ts';
 import { type Address, isAddress } from './address.ts';
-import { printable } from './inventory.ts';
 
 /** The VFs of a PF by its `virtfn<n>` links, in order of n. Raises HOSTDEV_SYSFS for a link that leads to no PCI address. */
 export const vfLinks = (host: Host, pf: Address): Address[] => numberedVfs(host, pf).map((vf) => vf.address);
@@ -15,7 +15,7 @@ export function numberedVfs(host: Host, pf: Address): { n: number; address: Addr
     const target = host.linkName(host.device(pf, n));
     if (target === null) return [];
     if (!isAddress(target))
-      throw new HostdevError('HOSTDEV_SYSFS', `${host.device(pf, n)} leads to ${printable(target)}: no PCI address`);
+      throw new HostdevError('HOSTDEV_SYSFS', `${host.device(pf, n)} leads to ${quote(target)}: no PCI address`);
     return [{ n: Number(n.slice('virtfn'.length)), address: target }];
   });
 }

@@ -4,10 +4,11 @@
  */
 
 import type { DeviceSpec } from '../nova/grammar/deviceSpec.ts';
-import { type JsonObject, quote } from '../nova/grammar/json.ts';
+import type { JsonObject } from '../nova/grammar/json.ts';
 import { NovaError } from '../nova/grammar/novaError.ts';
 import type { PoolDevice } from '../pool/device.ts';
 import type { DeviceState } from '../pool/tracker.ts';
+import { quote } from '../text/safe.ts';
 import { resourceClass, type TraitBlanks, traitNames } from './names.ts';
 
 /** One resource provider as configured: a PCI device or a PF, or the PF whose VFs it stands for. */

@@ -2,11 +2,12 @@
 
 import { HostdevError } from '../errors.ts';
 import type { HostFacts } from '../nova/grammar/deviceSpec.ts';
-import { isObject, type JsonObject, type JsonValue, quote } from '../nova/grammar/json.ts';
+import { isObject, type JsonObject, type JsonValue } from '../nova/grammar/json.ts';
 import type { DevType } from '../pci/inventory.ts';
 import type { TraitBlanks } from '../placement/names.ts';
 import type { PoolDevice } from '../pool/device.ts';
 import type { HostCell } from '../pool/filters.ts';
+import { quote } from '../text/safe.ts';
 import { unreadKeys } from './keys.ts';
 import { checkPrintable } from './size.ts';
 import { decodeScenario } from './text.ts';

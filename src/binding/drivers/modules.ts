@@ -2,6 +2,7 @@
 import { HostdevError } from '../../errors.ts';
 import type { Host } from '../../host/host.ts';
 import type { Deadline } from '../../store/locks.ts';
+import { quote } from '../../text/safe.ts';
 
 /** What may be handed to modprobe and put into a path: the kernel's own names, never an option. */
 const NAME = /^[A-Za-z0-9_][\w+-]{0,63}$/;
@@ -20,7 +21,7 @@ export const driverExists = (host: Host, driver: string): boolean => host.list(h
  */
 export function namedDriver(host: Host, name: string): DriverModule {
   if (!NAME.test(name))
-    throw new HostdevError('HOSTDEV_USAGE', `${JSON.stringify(name.slice(0, 64))} is no driver name`, {
+    throw new HostdevError('HOSTDEV_USAGE', `${quote(name)} is no driver name`, {
       hint: 'For example vfio-pci or mlx5_vfio_pci.',
     });
   if (driverExists(host, name)) return { driver: name, module: moduleOf(host, name), loaded: true };

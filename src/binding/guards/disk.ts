@@ -1,7 +1,7 @@
 /** The disks of a function and what the host does with them: mounts, swap, stacks; and the exclusive claim that tells what sysfs does not (zfs, raw use). */
 import { type BlockDevice, type BlockLayer, blockLayer } from '../../host/blockLayer.ts';
 import type { Host } from '../../host/host.ts';
-import { type Look, plain } from '../../host/look.ts';
+import type { Look } from '../../host/look.ts';
 import {
   isRemote,
   isVitalPlace,
@@ -13,6 +13,7 @@ import {
   parseSwaps,
 } from '../../host/mounts.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
+import { safe } from '../../text/safe.ts';
 import type { Use } from '../guards.ts';
 
 /** Of a file system that containers have mounted a hundred times, so many places are named. */
@@ -133,7 +134,7 @@ function mounted(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>, mou
     // The vital ones first: they decide what the admin does.
     const list = [...all].sort((a, b) => Number(isVitalPoint(b)) - Number(isVitalPoint(a)));
     const more = list.length > NAMED_POINTS ? ` and ${list.length - NAMED_POINTS} more` : '';
-    const named = list.slice(0, NAMED_POINTS).map((p) => plain(p));
+    const named = list.slice(0, NAMED_POINTS).map((p) => safe(p));
     const reason = `${label(layer, disk)} is mounted on ${named.join(', ')}${more}`;
     return { disk, use: { guard: 'disk', reason, vital: list.some(isVitalPoint) } };
   });
@@ -170,7 +171,7 @@ function inFilesystems(
         ? 'somewhere that is not to be seen'
         : `on ${points
             .slice(0, NAMED_POINTS)
-            .map((p) => plain(p))
+            .map((p) => safe(p))
             .join(', ')}`;
     const reason = `${label(layer, first)} is claimed by the btrfs that is mounted ${where}`;
     uses.push({ disk: first, use: { guard: 'disk', reason, vital } });
@@ -183,7 +184,7 @@ function inFilesystems(
       );
       const disk = under === null ? undefined : diskOf(under, numbers, nodes);
       if (disk === undefined) continue;
-      const reason = `${plain(m.point)} is an overlay that stands on ${plain(folder)}, which lies on ${label(layer, disk)}`;
+      const reason = `${safe(m.point)} is an overlay that stands on ${safe(folder)}, which lies on ${label(layer, disk)}`;
       uses.push({ disk, use: { guard: 'disk', reason, vital: true } });
     }
   return uses;
@@ -248,7 +249,7 @@ function kernelExports(host: Host): { what: string; path: string }[] {
     list(`${host.nvmet}/${subsystem}/namespaces`).flatMap((n) => {
       const at = `${host.nvmet}/${subsystem}/namespaces/${n}`;
       const path = text(`${at}/enable`) === '1' ? text(`${at}/device_path`) : null;
-      return path === null ? [] : [{ what: `nvmet (${plain(subsystem)})`, path: host.resolved(path) }];
+      return path === null ? [] : [{ what: `nvmet (${safe(subsystem)})`, path: host.resolved(path) }];
     }),
   );
   const lio = list(host.lio)
@@ -258,7 +259,7 @@ function kernelExports(host: Host): { what: string; path: string }[] {
         const path = text(`${host.lio}/${core}/${name}/udev_path`);
         return path === null || path === ''
           ? []
-          : [{ what: `the iSCSI target (${plain(name)})`, path: host.resolved(path) }];
+          : [{ what: `the iSCSI target (${safe(name)})`, path: host.resolved(path) }];
       }),
     );
   return [...nvmet, ...lio];
@@ -277,7 +278,7 @@ function swaps(
     if (disk !== undefined) return swap(disk, `${label(layer, disk)} is swap`);
     const under = path.startsWith('/dev/') ? null : mountOf(mounts, path);
     const below = under === null ? undefined : diskOf(under, numbers, nodes);
-    return below === undefined ? [] : swap(below, `the swap file ${plain(path)} lies on ${label(layer, below)}`);
+    return below === undefined ? [] : swap(below, `the swap file ${safe(path)} lies on ${label(layer, below)}`);
   });
 }
 
@@ -285,8 +286,8 @@ function built(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>): Use[
   const uses: Use[] = [];
   for (const d of stack.values()) {
     if (d.layer === 'built')
-      uses.push({ guard: 'disk', reason: `${label(layer, d.name)} is built on ${plain(d.below ?? 'it')}` });
-    else if (layer.isBcache(d.name)) uses.push({ guard: 'disk', reason: `bcache has taken ${plain(d.name)}` });
+      uses.push({ guard: 'disk', reason: `${label(layer, d.name)} is built on ${safe(d.below ?? 'it')}` });
+    else if (layer.isBcache(d.name)) uses.push({ guard: 'disk', reason: `bcache has taken ${safe(d.name)}` });
   }
   return uses;
 }
@@ -294,7 +295,7 @@ function built(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>): Use[
 /** "dm-0 (vg-root, LVM)". */
 function label(layer: BlockLayer, name: string): string {
   const dm = layer.mapper(name);
-  return dm === null ? plain(name) : `${plain(name)} (${plain(dm.name)}${dm.kind === null ? '' : `, ${dm.kind}`})`;
+  return dm === null ? safe(name) : `${safe(name)} (${safe(dm.name)}${dm.kind === null ? '' : `, ${dm.kind}`})`;
 }
 
 /** File systems of memory, and those whose disk the kernel names by number. */
@@ -319,5 +320,5 @@ export function unexplainedPoint(look: Look): string | null {
 export const claimUse = (look: Look, disk: string): Use => {
   const zfs = look.host.list(look.host.module('zfs')) !== null;
   const who = zfs ? "ZFS perhaps: see 'zpool status'" : 'a file system, a volume manager or a process';
-  return { guard: 'disk', reason: `${plain(disk)} is claimed for itself alone by somebody (${who})`, vital: true };
+  return { guard: 'disk', reason: `${safe(disk)} is claimed for itself alone by somebody (${who})`, vital: true };
 };

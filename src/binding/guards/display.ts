@@ -2,9 +2,10 @@
 
 import type { Holder } from '../../addon/native.ts';
 import { bootFrameBuffers, drawingConsoles } from '../../host/display.ts';
-import { type Look, plain } from '../../host/look.ts';
+import type { Look } from '../../host/look.ts';
 import type { Address } from '../../pci/address.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
+import { safe } from '../../text/safe.ts';
 import type { Use } from '../guards.ts';
 
 /** Base class 03: display controllers. */
@@ -45,7 +46,7 @@ export function displayUses(
   const consoles = drawingConsoles(look);
   const inText = (consoles?.text.length ?? 0) > 0;
   const onBuffer = (consoles?.frameBuffer.length ?? 0) > 0;
-  const names = plain([...(consoles?.frameBuffer ?? []), ...(consoles?.text ?? [])].join(', '));
+  const names = safe([...(consoles?.frameBuffer ?? []), ...(consoles?.text ?? [])].join(', '));
   // Text mode needs no driver: it is the display that the firmware booted.
   if (boot && inText) say(`it is the boot display, and ${names} draws the console on it`, true);
   else if (device.driver !== null) {

@@ -1,7 +1,7 @@
 /** The network interfaces of a function and what the host does over them, directly and through everything stacked on them. */
 import { blockLayer } from '../../host/blockLayer.ts';
 import type { Host } from '../../host/host.ts';
-import { Look, plain, type Tables } from '../../host/look.ts';
+import { Look, type Tables } from '../../host/look.ts';
 import { isVitalPoint } from '../../host/mounts.ts';
 import {
   defaultInterfaces,
@@ -20,6 +20,7 @@ import type { Address } from '../../pci/address.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
 import { type Representor, representorOf, representorText } from '../../pci/representors.ts';
 import { addressOfClass } from '../../pci/resolve.ts';
+import { safe } from '../../text/safe.ts';
 import type { Use } from '../guards.ts';
 import { stackUses } from './disk.ts';
 
@@ -46,7 +47,7 @@ export function networkUses(look: Look, device: Pick<PciDevice, 'address' | 'cla
         vital: true,
       });
     else if (lacksInterface(look.tables, device))
-      look.miss(`the network interface that ${plain(device.driver ?? 'its driver')} has on it: none is to be seen`);
+      look.miss(`the network interface that ${safe(device.driver ?? 'its driver')} has on it: none is to be seen`);
   }
   return uses;
 }
@@ -73,7 +74,7 @@ export function switchedRepresentors(look: Look, which: (r: Representor) => bool
 
 /** "eth0 is the representor of VF 1 of 0000:81:00.0, goes with it, and is a port of ovs-system". */
 export const goingText = ({ representor, bridge }: Switched): string =>
-  `${plain(representorText(representor))}: it goes with the VF, and is a port of ${plain(bridge)}`;
+  `${safe(representorText(representor))}: it goes with the VF, and is a port of ${safe(bridge)}`;
 
 /** True for a VF whose wire ends in the host's own switch: what the host sends to the switch's ports, it does not send over the VF. */
 const isSwitched = (look: Look, vf: Address): boolean => switchedRepresentors(look, (r) => r.vf === vf).length > 0;
@@ -84,15 +85,15 @@ function interfaceUses(look: Look, name: string, below: Address): Use[] {
     uses.push({ guard: 'network', reason, vital });
   };
   const own = trafficOf(look, name);
-  if (own.isDefault) say(`${plain(name)} has the default route`, true);
-  else if (own.address !== null) say(`${plain(name)} has ${addressText(own.address)}`, false);
+  if (own.isDefault) say(`${safe(name)} has the default route`, true);
+  else if (own.address !== null) say(`${safe(name)} has ${addressText(own.address)}`, false);
   for (const tunnel of look.tables.once(unseenDefaults))
     if (
       tunnel !== name &&
       isUp(look, name) &&
       !(own.address === null && !isPpp(look, tunnel) && isSwitched(look, below))
     )
-      say(`${plain(name)} is up and may carry ${plain(tunnel)}, which has the default route`, true);
+      say(`${safe(name)} is up and may carry ${safe(tunnel)}, which has the default route`, true);
   // Each upper once: a ring of links ends here.
   const seen = new Set([name]);
   const queue = [name];
@@ -101,7 +102,7 @@ function interfaceUses(look: Look, name: string, below: Address): Use[] {
       if (seen.has(upper.name)) continue;
       seen.add(upper.name);
       queue.push(upper.name);
-      const on = `${plain(lower)} ${upper.isPart ? 'is part of' : 'is below'} ${plain(upper.name)}`;
+      const on = `${safe(lower)} ${upper.isPart ? 'is part of' : 'is below'} ${safe(upper.name)}`;
       const traffic = trafficOf(look, upper.name);
       // Its table is in no list of proc: what leaves by it, the default route too, is not to be seen.
       if (isVrf(look, upper.name)) {
@@ -119,9 +120,9 @@ function interfaceUses(look: Look, name: string, below: Address): Use[] {
   for (const { what, address, vital } of look.tables.once(remoteUses)) {
     const way = address === null ? null : wayTo(look, address);
     if (way !== null && seen.has(way))
-      say(`${plain(name)} is the way to ${plain(address ?? '')}, where ${what} is`, vital);
+      say(`${safe(name)} is the way to ${safe(address ?? '')}, where ${what} is`, vital);
     if (address === null && (own.isDefault || own.address !== null))
-      say(`${plain(name)} may be the way to where ${what} is`, vital);
+      say(`${safe(name)} may be the way to where ${what} is`, vital);
   }
   return uses;
 }
@@ -136,11 +137,11 @@ function unseenDefaults(_host: Host, tables: Tables): string[] {
 function remoteUses(_host: Host, tables: Tables): { what: string; address: string | null; vital: boolean }[] {
   const look = new Look(tables);
   return remotes(look).flatMap(({ what, address, mount, disks }) => {
-    if (mount !== null) return [{ what: `${plain(mount.point)} (${what})`, address, vital: isVitalPoint(mount.point) }];
+    if (mount !== null) return [{ what: `${safe(mount.point)} (${what})`, address, vital: isVitalPoint(mount.point) }];
     const layer = look.tables.once(blockLayer);
     const { uses } = stackUses(look, layer, layer.stackOf(disks));
     return uses.map((u) => ({ what: `a disk (${what}) of which ${u.reason}`, address, vital: u.vital === true }));
   });
 }
 
-const addressText = (address: string): string => (address === '' ? 'an address' : `the address ${plain(address)}`);
+const addressText = (address: string): string => (address === '' ? 'an address' : `the address ${safe(address)}`);

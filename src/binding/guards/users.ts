@@ -1,6 +1,7 @@
 /** What a host driver has handed on to others: mediated devices, vDPA devices. Each lives as long as its parent's driver. */
-import { type Look, plain } from '../../host/look.ts';
+import type { Look } from '../../host/look.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
+import { safe } from '../../text/safe.ts';
 import type { Use } from '../guards.ts';
 
 const NAMED = 4;
@@ -18,7 +19,7 @@ export function handedOn(look: Look, { address }: Pick<PciDevice, 'address'>): U
 const list = (all: readonly string[]): string => {
   const named = all
     .slice(0, NAMED)
-    .map((n) => plain(n))
+    .map((n) => safe(n))
     .join(', ');
   return `${all.length > 1 ? 's' : ''} ${named}${all.length > NAMED ? ` and ${all.length - NAMED} more` : ''}`;
 };

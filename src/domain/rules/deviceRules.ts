@@ -1,9 +1,9 @@
 /** The rules of what a domain takes from the host: PCI hostdevs, interfaces of type hostdev, NVMe disks. Checked against libvirt 9.0.0, 11.3.0 and 12.8.0. */
 import type { Element } from '@xmldom/xmldom';
+import { safe } from '../../text/safe.ts';
 import { type DomainFacts, isArmVirt, isQemu, isX86, type Part } from '../domainFacts.ts';
 import { version } from '../version.ts';
 import { child, children } from '../xml/dom.ts';
-import { printable } from '../xml/scan.ts';
 import {
   DISPLAY_FROM,
   faults,
@@ -36,7 +36,7 @@ function guestAddressFaults(p: Part, types: RegExp): Fault[] {
   if (!address) return [];
   const type = address.getAttribute('type');
   const grammar = guestAddressGrammar(type);
-  if (!grammar) return faults(p, [`'${printable(type ?? '')}' is no type of an <address>`]);
+  if (!grammar) return faults(p, [`'${safe(type ?? '')}' is no type of an <address>`]);
   return types.test(type ?? '') ? faults(p, grammarFaults(address, grammar)) : faults(p, [`it is '${type}'`]);
 }
 
@@ -73,7 +73,7 @@ function teamingFaults({ domain }: Target): Fault[] {
     const isOther = isQemu(domain) && !isVirtioInterface(p);
     return [
       ...faults(p, grammarFaults(teaming, TEAMING_PERSISTENT)),
-      ...faults(p, isOther ? [`the persistent side is of model '${printable(model)}' and not virtio`] : []),
+      ...faults(p, isOther ? [`the persistent side is of model '${safe(model)}' and not virtio`] : []),
     ];
   });
   return [...odd, ...transientFaults(domain)];
@@ -85,7 +85,7 @@ function transientFaults(domain: DomainFacts): Fault[] {
     if (!teaming) return [];
     const type = teaming.getAttribute('type');
     if (type === 'transient') return faults(p, grammarFaults(teaming, TEAMING_TRANSIENT));
-    return faults(p, [`the type is '${printable(type ?? '')}'`]);
+    return faults(p, [`the type is '${safe(type ?? '')}'`]);
   });
 }
 
@@ -345,7 +345,7 @@ export const DEVICE_RULES: readonly Rule[] = [
       hostdevInterfaces(domain).flatMap((p) => {
         const type = child(p.element, 'virtualport')?.getAttribute('type');
         if (type == null) return [];
-        if (type !== '802.1Qbh') return faults(p, [`it is ${printable(type)}`]);
+        if (type !== '802.1Qbh') return faults(p, [`it is ${safe(type)}`]);
         return vlanTags(p).length > 0 ? faults(p, ['it has both']) : [];
       }),
   },

@@ -1,9 +1,9 @@
 /** The shape of what takes a device of the host, by version: what libvirt's schema and parser refuse of hostdevs, interfaces and NVMe disks. */
 import type { Element } from '@xmldom/xmldom';
+import { safe } from '../../text/safe.ts';
 import { isQemu, type Part } from '../domainFacts.ts';
 import { type Version, version } from '../version.ts';
 import { child, elements } from '../xml/dom.ts';
-import { printable } from '../xml/scan.ts';
 import {
   childCauses,
   DISPLAY_FROM,
@@ -71,7 +71,7 @@ function hostdevShape(libvirt: Version | null): Shape {
 export function hostdevFaults({ domain, versions }: Target): Fault[] {
   const odd = domain.hostdevs.flatMap((p) => {
     const mode = p.element.getAttribute('mode') ?? 'subsystem';
-    if (mode !== 'subsystem' && mode !== 'capabilities') return faults(p, [`'${printable(mode)}' is no mode`]);
+    if (mode !== 'subsystem' && mode !== 'capabilities') return faults(p, [`'${safe(mode)}' is no mode`]);
     return p.element.getAttribute('type') === null ? faults(p, ['it has no type']) : [];
   });
   return [...odd, ...pciHostdevs(domain).flatMap((p) => oneHostdev(p, versions.libvirt))];
@@ -164,10 +164,10 @@ export function nvmeFaults({ domain, versions }: Target): Fault[] {
       found.push('it is of removable media');
     }
     const name = child(p.element, 'driver')?.getAttribute('name') ?? 'qemu';
-    if (isQemu(domain) && name !== 'qemu') found.push(`its driver is '${printable(name)}' and not qemu`);
+    if (isQemu(domain) && name !== 'qemu') found.push(`its driver is '${safe(name)}' and not qemu`);
     if (source && source.getAttribute('type') !== 'pci') found.push("its <source> has no type='pci'");
     const managed = source?.getAttribute('managed');
-    if (managed != null && !YES_NO.test(managed)) found.push(`'${printable(managed)}' is no value for 'managed'`);
+    if (managed != null && !YES_NO.test(managed)) found.push(`'${safe(managed)}' is no value for 'managed'`);
     const namespace = source?.getAttribute('namespace') ?? null;
     if (namespace === null || !/^[ \t\r\n]*\d+$/.test(namespace) || Number(namespace) > 0xffffffff)
       found.push('its <source> has no namespace');

@@ -1,7 +1,7 @@
 /** What an element may hold, as libvirt's RelaxNG says it, and where one holds something else. */
 import type { Element } from '@xmldom/xmldom';
+import { safe } from '../../text/safe.ts';
 import { elements, hasText } from '../xml/dom.ts';
-import { printable } from '../xml/scan.ts';
 
 /** What an element may have. An element that the table names without a grammar (null) is not looked into. */
 export type Grammar = {
@@ -28,7 +28,7 @@ const MAX_FAULTS = 8;
 const ofLibvirt = (e: Element): boolean => e.namespaceURI === null;
 
 function attributeFaults(e: Element, g: Grammar): string[] {
-  const name = printable(e.nodeName);
+  const name = safe(e.nodeName);
   const found: string[] = [];
   for (let i = 0; i < e.attributes.length; i += 1) {
     const a = e.attributes.item(i);
@@ -36,9 +36,9 @@ function attributeFaults(e: Element, g: Grammar): string[] {
     const known = a.namespaceURI === null && g.attributes !== undefined && Object.hasOwn(g.attributes, a.name);
     const pattern = known ? g.attributes?.[a.name] : undefined;
     if (!pattern && g.open && a.namespaceURI === null) continue;
-    if (!pattern) found.push(`<${name}> has no attribute '${printable(a.name)}'`);
+    if (!pattern) found.push(`<${name}> has no attribute '${safe(a.name)}'`);
     else if (!pattern.test(a.value)) {
-      found.push(`'${printable(a.value)}' is no value for the attribute '${a.name}' of <${name}>`);
+      found.push(`'${safe(a.value)}' is no value for the attribute '${a.name}' of <${name}>`);
     }
   }
   for (const n of g.required ?? []) if (!e.hasAttribute(n)) found.push(`<${name}> needs the attribute '${n}'`);
@@ -47,7 +47,7 @@ function attributeFaults(e: Element, g: Grammar): string[] {
 
 /** Where `e` and what is in it are not of the grammar: one sentence each, the first few. */
 export function grammarFaults(e: Element, g: Grammar): string[] {
-  const name = printable(e.nodeName);
+  const name = safe(e.nodeName);
   const found = attributeFaults(e, g);
   const seen = new Set<string>();
   for (const c of elements(e)) {
@@ -56,7 +56,7 @@ export function grammarFaults(e: Element, g: Grammar): string[] {
     const known = ofLibvirt(c) && g.children !== undefined && Object.hasOwn(g.children, child);
     if (!known) {
       if (c.namespaceURI !== null && g.foreign?.includes(c.namespaceURI)) continue;
-      if (!(g.open && ofLibvirt(c))) found.push(`<${name}> has no element <${printable(child)}>`);
+      if (!(g.open && ofLibvirt(c))) found.push(`<${name}> has no element <${safe(child)}>`);
       continue;
     }
     if (seen.has(child) && !g.many?.includes(child)) found.push(`<${child}> is there twice in <${name}>`);
@@ -69,7 +69,7 @@ export function grammarFaults(e: Element, g: Grammar): string[] {
     found.push(
       g.text === undefined
         ? `<${name}> has text in it`
-        : `'${printable((e.textContent ?? '').slice(0, 64))}' is no value for <${name}>`,
+        : `'${safe((e.textContent ?? '').slice(0, 64))}' is no value for <${name}>`,
     );
   }
   return found.slice(0, MAX_FAULTS);

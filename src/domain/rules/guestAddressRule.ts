@@ -1,9 +1,9 @@
 /** Where devices stand on the guest's own PCI buses: what QEMU's driver of libvirt refuses when it gives out addresses. */
 import type { Element } from '@xmldom/xmldom';
+import { safe } from '../../text/safe.ts';
 import { type DomainFacts, isArmVirt, isQ35, isQemu, isX86, partOf } from '../domainFacts.ts';
 import type { Version } from '../version.ts';
 import { child, children, elements } from '../xml/dom.ts';
-import { printable } from '../xml/scan.ts';
 import type { Fault, Rule, Target } from './rules.ts';
 import { addressPart } from './values.ts';
 
@@ -51,7 +51,7 @@ function check({ domain, versions }: Target): Fault[] {
       const slots = slotsOf(domain, a.bus, versions.libvirt);
       const wrong = slots === 'from 1' ? a.slot === 0 : slots === 'only 0' && a.slot !== 0;
       return wrong
-        ? [{ part, cause: `it is in slot ${a.slot} of bus ${printable(String(a.bus))}, which has ${slots}` }]
+        ? [{ part, cause: `it is in slot ${a.slot} of bus ${safe(String(a.bus))}, which has ${slots}` }]
         : [];
     });
 }

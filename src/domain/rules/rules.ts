@@ -1,9 +1,9 @@
 /** What a rule of a domain is, and what it found. The rules themselves are in viommuRules.ts and deviceRules.ts. */
 import type { Element } from '@xmldom/xmldom';
+import { safe } from '../../text/safe.ts';
 import type { DomainFacts, Part } from '../domainFacts.ts';
 import { formatVersion, type Version, type Versions } from '../version.ts';
 import { elements, hasText } from '../xml/dom.ts';
-import { printable } from '../xml/scan.ts';
 
 /**
  * When a broken rule shows: `define`: libvirt refuses the definition (VIR_DOMAIN_DEFINE_VALIDATE); `assign`: it is defined, but the guest cannot start with the
@@ -83,19 +83,19 @@ export function shapeFaults(e: Element, shape: Shape): string[] {
     if (!a || a.name === 'xmlns' || a.name.startsWith('xmlns:')) continue;
     const pattern =
       a.namespaceURI === null && Object.hasOwn(shape.attributes, a.name) ? shape.attributes[a.name] : null;
-    if (!pattern) faults.push(`<${printable(e.nodeName)}> has no attribute '${printable(a.name)}'`);
+    if (!pattern) faults.push(`<${safe(e.nodeName)}> has no attribute '${safe(a.name)}'`);
     else if (!pattern.test(a.value)) {
-      faults.push(`'${printable(a.value)}' is no value for the attribute '${a.name}' of <${printable(e.nodeName)}>`);
+      faults.push(`'${safe(a.value)}' is no value for the attribute '${a.name}' of <${safe(e.nodeName)}>`);
     }
   }
   const seen = new Set<string>();
   for (const c of elements(e)) {
     const name = c.nodeName;
     if (c.namespaceURI !== null || !shape.children.includes(name)) {
-      faults.push(`<${printable(e.nodeName)}> has no element <${printable(name)}>`);
-    } else if (seen.has(name)) faults.push(`<${printable(name)}> is there twice in <${printable(e.nodeName)}>`);
+      faults.push(`<${safe(e.nodeName)}> has no element <${safe(name)}>`);
+    } else if (seen.has(name)) faults.push(`<${safe(name)}> is there twice in <${safe(e.nodeName)}>`);
     seen.add(name);
   }
-  if (hasText(e)) faults.push(`<${printable(e.nodeName)}> has text in it`);
+  if (hasText(e)) faults.push(`<${safe(e.nodeName)}> has text in it`);
   return faults.slice(0, MAX_SHOWN);
 }

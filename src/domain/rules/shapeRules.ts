@@ -1,9 +1,9 @@
 /** The rules of a domain's shape around its host devices: what libvirt's schema and parser refuse there. */
 
+import { safe } from '../../text/safe.ts';
 import { isArmVirt, isQemu, isX86, type Part, partOf } from '../domainFacts.ts';
 import type { Version } from '../version.ts';
 import { child, children, elements } from '../xml/dom.ts';
-import { printable } from '../xml/scan.ts';
 import { controllerGrammar } from './controllerShape.ts';
 import { vlanTags } from './deviceParts.ts';
 import { diskGrammar } from './diskShape.ts';
@@ -37,7 +37,7 @@ function controllerFaults({ domain, versions }: Target): Fault[] {
       return [{ part, cause: 'a root has no <address>' }];
     }
     const grammar = controllerGrammar(typeOf(part), versions.libvirt);
-    if (!grammar) return [{ part, cause: `'${printable(typeOf(part) ?? '')}' is no type of a controller` }];
+    if (!grammar) return [{ part, cause: `'${safe(typeOf(part) ?? '')}' is no type of a controller` }];
     const model = part.element.getAttribute('model') ?? '';
     const isVirtioScsi = typeOf(part) === 'scsi' && /^virtio-(scsi|transitional|non-transitional)$/.test(model);
     const isOdd = !isVirtioScsi && Number(child(part.element, 'driver')?.getAttribute('iothread') ?? 0) > 0;
@@ -84,7 +84,7 @@ function otherHostdevFaults(part: Part, libvirt: Version | null): Fault[] {
   const [mode, type] = [part.element.getAttribute('mode'), typeOf(part)];
   if (type === null || (type === 'pci' && mode !== 'capabilities')) return [];
   const grammar = hostdevGrammar(part.element, libvirt);
-  if (grammar === null) return [{ part, cause: `'${printable(type)}' is no type of a <hostdev>` }];
+  if (grammar === null) return [{ part, cause: `'${safe(type)}' is no type of a <hostdev>` }];
   const found = grammarFaults(part.element, grammar);
   const source = child(part.element, 'source');
   const names = (n: string): boolean => source !== undefined && child(source, n) !== undefined;
@@ -102,7 +102,7 @@ function aliasFaults({ domain }: Target): Fault[] {
     const alias = child(e, 'alias')?.getAttribute('name') ?? '';
     const twice = alias.startsWith('ua-') && seen.has(alias);
     seen.add(alias);
-    return twice ? [{ part: partOf(e, null), cause: `alias ${printable(alias)} is another device's too` }] : [];
+    return twice ? [{ part: partOf(e, null), cause: `alias ${safe(alias)} is another device's too` }] : [];
   });
 }
 
@@ -219,7 +219,7 @@ export const SHAPE_RULES: readonly Rule[] = [
         if (name === null) return [];
         const isTaken = seen.has(name);
         seen.add(name);
-        return isTaken ? [{ part, cause: `'${printable(name)}' is the target of another disk` }] : [];
+        return isTaken ? [{ part, cause: `'${safe(name)}' is the target of another disk` }] : [];
       });
     },
   },

@@ -1,9 +1,10 @@
 /** What libvirt refuses of a vIOMMU when a domain is defined: its schema, its parser, its validators. Checked against libvirt 9.0.0, 11.3.0 and 12.8.0. */
+
+import { safe } from '../../text/safe.ts';
 import { effectiveArch, isArmVirt, isQ35, isQemu, isX86 } from '../domainFacts.ts';
 import { below, type Fault, type Rule, sinceLibvirt, sinceQemu, type Target } from '../rules/rules.ts';
 import { formatVersion } from '../version.ts';
 import { child } from '../xml/dom.ts';
-import { printable } from '../xml/scan.ts';
 import { ATTRIBUTES, FILLED_IN_FROM, GRANULE, MODELS, SEVERAL_FROM, XTSUP_FROM } from './models.ts';
 import {
   each,
@@ -29,7 +30,7 @@ function ioapicFault(t: Target): Fault[] {
   const remaps = known(domain).filter((i) => effective(i, t).intremap === 'on');
   if ((remaps.length === 0 && !added) || domain.ioapic === 'qemu') return [];
   if (domain.ioapic === null && filledIn(t)) return [];
-  const has = domain.ioapic === null ? 'there is none' : `it has ioapic driver='${printable(domain.ioapic)}'`;
+  const has = domain.ioapic === null ? 'there is none' : `it has ioapic driver='${safe(domain.ioapic)}'`;
   const why = added ? `libvirt adds interrupt remapping for ${domain.vcpus} vCPUs` : "intremap='on'";
   return [{ part: remaps[0]?.part ?? null, cause: `${why} needs <ioapic driver='qemu'/>, and ${has}` }];
 }
@@ -63,7 +64,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
       // The test driver takes any, and has none.
       isQemu(domain) || domain.type === 'test' || domain.iommus.length === 0
         ? []
-        : [{ part: domain.iommus[0] ?? null, cause: `the domain is of type '${printable(domain.type)}'` }],
+        : [{ part: domain.iommus[0] ?? null, cause: `the domain is of type '${safe(domain.type)}'` }],
   },
   {
     id: 'viommu-schema',
@@ -86,7 +87,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
     fix: "use a model that is there: 'hostdev viommu suggest' names one",
     check: ({ domain, versions }) =>
       iommusOf(domain).flatMap((i): Fault[] => {
-        if (i.model === null) return [{ part: i.part, cause: `'${printable(i.modelText)}' is no model` }];
+        if (i.model === null) return [{ part: i.part, cause: `'${safe(i.modelText)}' is no model` }];
         const from = MODELS[i.model].libvirt;
         if (!below(versions.libvirt, from)) return [];
         return [{ part: i.part, cause: `model ${i.model} needs ${sinceLibvirt(from)}`, since: sinceLibvirt(from) }];
@@ -117,7 +118,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
       const { machine } = MODELS[i.model];
       const fits = machine === 'q35 or virt' ? isQ35(domain) || isVirt : machine === 'q35' ? isQ35(domain) : isVirt;
       const is = domain.machine ?? "libvirt's default for it";
-      return !fits && `model ${i.model} needs ${machine}; the domain is ${effectiveArch(domain)} with ${printable(is)}`;
+      return !fits && `model ${i.model} needs ${machine}; the domain is ${effectiveArch(domain)} with ${safe(is)}`;
     }),
   },
   {
@@ -171,8 +172,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
       const factor = KIB[(granule?.getAttribute('unit') ?? 'KiB').toLowerCase()];
       const kib = factor === undefined ? null : Number(size) * factor;
       return (
-        (kib === null || ![4, 8, 16, 64].includes(kib)) &&
-        `the granule is ${kib === null ? printable(size) : `${kib} KiB`}`
+        (kib === null || ![4, 8, 16, 64].includes(kib)) && `the granule is ${kib === null ? safe(size) : `${kib} KiB`}`
       );
     }),
   },
@@ -204,9 +204,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
       const type = guestAddress(i);
       if (type === null) return null;
       if (!MODELS[i.model].pci) return `model ${i.model} has an <address>`;
-      return (
-        (type === 'unassigned' || (type !== 'pci' && isQemu(domain))) && `its <address> is of type ${printable(type)}`
-      );
+      return (type === 'unassigned' || (type !== 'pci' && isQemu(domain))) && `its <address> is of type ${safe(type)}`;
     }),
   },
   {
@@ -220,7 +218,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
       const address = child(i.part.element, 'address');
       if (!isQemu(domain) || !MODELS[i.model].pci || address?.getAttribute('type') !== 'pci') return null;
       const bus = address.getAttribute('bus') ?? '0';
-      return Number(bus) !== 0 && `it is on bus ${printable(bus)}`;
+      return Number(bus) !== 0 && `it is on bus ${safe(bus)}`;
     }),
   },
   {
@@ -266,7 +264,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
     check: ({ domain }) =>
       domain.ioapic === null || ['qemu', 'kvm'].includes(domain.ioapic)
         ? []
-        : [{ part: null, cause: `its driver is '${printable(domain.ioapic)}'` }],
+        : [{ part: null, cause: `its driver is '${safe(domain.ioapic)}'` }],
   },
   {
     id: 'intremap-ioapic',
@@ -288,7 +286,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
       const { intremap, eim } = effective(i, t);
       if (i.model !== 'intel' || eim !== 'on' || intremap === 'on') return null;
       const why = i.driver.eim === 'on' ? "eim='on'" : `libvirt sets eim for ${t.domain.vcpus} vCPUs`;
-      return `${why} with ${intremap === undefined ? 'no intremap' : `intremap='${printable(intremap)}'`}`;
+      return `${why} with ${intremap === undefined ? 'no intremap' : `intremap='${safe(intremap)}'`}`;
     }),
   },
   {
@@ -314,7 +312,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
         ? [
             {
               part: null,
-              cause: `${domain.vcpus} vCPUs on ${printable(domain.machine ?? 'the default machine')}, which has ${limit}`,
+              cause: `${domain.vcpus} vCPUs on ${safe(domain.machine ?? 'the default machine')}, which has ${limit}`,
             },
           ]
         : [];
@@ -340,7 +338,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
       if (!isQemu(domain) || domain.arch === null || domain.machine === null) return [];
       const wrong = isX86(domain) ? /^(virt(-|$)|none$)/ : /^(pc|q35|isapc|microvm)(-|$)/;
       return wrong.test(domain.machine)
-        ? [{ part: null, cause: `${printable(domain.arch)} has no machine ${printable(domain.machine)}` }]
+        ? [{ part: null, cause: `${safe(domain.arch)} has no machine ${safe(domain.machine)}` }]
         : [];
     },
   },
@@ -355,7 +353,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
       const named = isQemu(domain) ? machineVersion(domain.machine) : null;
       const minor = versions.qemu === null ? null : Math.floor(versions.qemu / 1000) * 1000;
       return named !== null && minor !== null && named > minor
-        ? [{ part: null, cause: `machine ${printable(domain.machine ?? '')} needs ${sinceQemu(named)}` }]
+        ? [{ part: null, cause: `machine ${safe(domain.machine ?? '')} needs ${sinceQemu(named)}` }]
         : [];
     },
   },

@@ -1,4 +1,6 @@
 /** The shape of `<iommu>` by version: what libvirt's schema and parser take. */
+
+import { safe } from '../../text/safe.ts';
 import type { Part } from '../domainFacts.ts';
 import { grammarFaults } from '../rules/grammar.ts';
 import { below, type Fault, type Shape, shapeFaults, sinceLibvirt, type Target } from '../rules/rules.ts';
@@ -6,7 +8,6 @@ import { ALIAS, guestAddressGrammar, POSITIVE } from '../rules/shapes.ts';
 import { ANY, ON_OFF, UINT8, UINT32 } from '../rules/values.ts';
 import type { Version } from '../version.ts';
 import { child } from '../xml/dom.ts';
-import { printable } from '../xml/scan.ts';
 import { ATTRIBUTES, type AttributeRow, DEVICE_INFO_FROM, GRANULE } from './models.ts';
 import { iommusOf, known } from './parts.ts';
 
@@ -75,7 +76,7 @@ function granuleFaults(e: Parameters<typeof shapeFaults>[0]): string[] {
 function addressFaults(e: Parameters<typeof shapeFaults>[0]): string[] {
   const type = e.getAttribute('type');
   const grammar = guestAddressGrammar(type);
-  return grammar ? grammarFaults(e, grammar) : [`'${printable(type ?? '')}' is no type of an <address>`];
+  return grammar ? grammarFaults(e, grammar) : [`'${safe(type ?? '')}' is no type of an <address>`];
 }
 
 /** Attributes of the driver that its model does not take. */

@@ -1,8 +1,8 @@
 /** A domain's XML, read once: everything that is asked of a domain is asked of this value, and an edit gives a new one. */
 import type { Element } from '@xmldom/xmldom';
 import { HostdevError } from '../../errors.ts';
+import { safe } from '../../text/safe.ts';
 import { decodeXml, parseXml, placeOf, xmlError } from './parse.ts';
-import { printable } from './scan.ts';
 import { placesOf, type SourceNode } from './source.ts';
 
 export type Domain = {
@@ -27,7 +27,7 @@ export function readDomain(input: Uint8Array | string, what: string): Domain {
   const root = document.documentElement;
   if (!root) throw xmlError(what, { line: 1, column: 1 }, 'there is no element');
   if (root.nodeName !== 'domain' || root.namespaceURI !== null) {
-    const is = `the root element is <${printable(root.nodeName)}> and not <domain> without a namespace`;
+    const is = `the root element is <${safe(root.nodeName)}> and not <domain> without a namespace`;
     throw xmlError(what, placeOf(root), is);
   }
   // Only an edit asks for places.

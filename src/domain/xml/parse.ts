@@ -5,7 +5,8 @@
 
 import { type Attr, DOMParser, type Document, type Element } from '@xmldom/xmldom';
 import { HostdevError } from '../../errors.ts';
-import { findXmlFault, printable } from './scan.ts';
+import { safe } from '../../text/safe.ts';
+import { findXmlFault } from './scan.ts';
 
 /** Far above libvirt's own limit for a domain on the wire (VIR_NET_MESSAGE_STRING_MAX is 4 MiB). */
 const MAX_CHARS = 16 * 1024 * 1024;
@@ -51,7 +52,7 @@ const START: XmlPlace = { line: 1, column: 1 };
 function refuseEncoding(text: string, what: string): void {
   const declared = DECLARED_ENCODING.exec(text)?.[1];
   if (declared === undefined || /^(?:utf-?8|us-ascii|ascii)$/i.test(declared)) return;
-  throw xmlError(what, START, `the encoding '${printable(declared)}' is declared; only UTF-8 and US-ASCII are read`);
+  throw xmlError(what, START, `the encoding '${safe(declared)}' is declared; only UTF-8 and US-ASCII are read`);
 }
 
 /**
@@ -118,7 +119,7 @@ function build(source: string, what: string): Document {
       // Its guess at a wrong decoding. decodeXml has settled that, and U+FFFD is a character like others in a title.
       if (message.startsWith('Unicode replacement character')) return;
       const { lineNumber, columnNumber } = context.locator ?? {};
-      refused ??= xmlError(what, { line: lineNumber || 1, column: columnNumber || 1 }, printable(message, 200));
+      refused ??= xmlError(what, { line: lineNumber || 1, column: columnNumber || 1 }, safe(message, 200));
       throw refused;
     },
   });
@@ -127,6 +128,6 @@ function build(source: string, what: string): Document {
   } catch (cause) {
     if (refused) throw refused;
     const message = cause instanceof Error ? cause.message : String(cause);
-    throw new HostdevError('HOSTDEV_XML', `${what}: cannot be parsed: ${printable(message, 200)}`, { cause });
+    throw new HostdevError('HOSTDEV_XML', `${what}: cannot be parsed: ${safe(message, 200)}`, { cause });
   }
 }

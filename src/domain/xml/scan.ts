@@ -4,6 +4,7 @@
  * references to control characters, builds any depth, and reports an unclosed tag at the line where some earlier tag
  * began. Names are left to xmldom, which knows the grammar of QNames and of namespaces.
  */
+import { safe } from '../../text/safe.ts';
 
 /** The first thing wrong: `offset` into the text, `reason` as a clause without a full stop. */
 export type XmlFault = { offset: number; reason: string };
@@ -39,15 +40,6 @@ const at = (pattern: RegExp, text: string, offset: number): RegExpExecArray | nu
 
 const isChar = (code: number): boolean => code <= 0x10ffff && !NOT_A_CHAR.test(String.fromCodePoint(code));
 
-/**
- * Text that came from outside and goes into a message: cut to `max` characters, and nothing in it that a terminal
- * obeys.
- */
-export function printable(text: string, max = 40): string {
-  const cut = text.length > max ? `${text.slice(0, max)}...` : text;
-  return cut.replace(/[^ -~]/g, '?');
-}
-
 /** `part` is what stands at `offset`; looking for `&` in the whole text instead would be quadratic. */
 function referenceFault(part: string, offset: number): XmlFault | null {
   for (let i = part.indexOf('&'); i >= 0; i = part.indexOf('&', i + 1)) {
@@ -68,7 +60,7 @@ function startTag(text: string, start: number, open: string[], limits: XmlLimits
   for (let m = at(ATTRIBUTE, text, offset); m; m = at(ATTRIBUTE, text, offset)) {
     const name = m[1] ?? '';
     const value = m[2] ?? m[3] ?? '';
-    if (seen.has(name)) return { offset, reason: `the attribute '${printable(name)}' is there twice` };
+    if (seen.has(name)) return { offset, reason: `the attribute '${safe(name)}' is there twice` };
     if (seen.size === limits.attributes) return { offset, reason: `more than ${limits.attributes} attributes` };
     seen.add(name);
     offset = ATTRIBUTE.lastIndex;
@@ -76,7 +68,7 @@ function startTag(text: string, start: number, open: string[], limits: XmlLimits
     if (fault) return fault;
   }
   const end = at(END_OF_TAG, text, offset);
-  if (!end) return { offset, reason: `the tag <${printable(tag[1] ?? '')}> is not well-formed here` };
+  if (!end) return { offset, reason: `the tag <${safe(tag[1] ?? '')}> is not well-formed here` };
   if (open.length === limits.depth) return { offset: start, reason: `more than ${limits.depth} elements deep` };
   if (!end[1]) open.push(tag[1] ?? '');
   return END_OF_TAG.lastIndex;
@@ -87,8 +79,8 @@ function endTag(text: string, start: number, open: string[]): Step {
   if (!m) return { offset: start, reason: 'an end tag that is not well-formed' };
   const last = open.pop();
   if (last === m[1]) return CLOSE.lastIndex;
-  const wanted = last === undefined ? 'nothing is open' : `<${printable(last)}> is open`;
-  return { offset: start, reason: `the end tag of ${printable(m[1] ?? '')} while ${wanted}` };
+  const wanted = last === undefined ? 'nothing is open' : `<${safe(last)}> is open`;
+  return { offset: start, reason: `the end tag of ${safe(m[1] ?? '')} while ${wanted}` };
 }
 
 function comment(text: string, start: number): Step {
@@ -166,7 +158,6 @@ export function findXmlFault(
     offset = next;
   }
   const unclosed = open.at(-1);
-  if (unclosed !== undefined)
-    return { offset: text.length, reason: `the text ends while <${printable(unclosed)}> is open` };
+  if (unclosed !== undefined) return { offset: text.length, reason: `the text ends while <${safe(unclosed)}> is open` };
   return roots === 0 ? { offset: text.length, reason: 'there is no element' } : null;
 }

@@ -1,7 +1,7 @@
 /** Elements as hostdev writes them into a domain: the way libvirt's own formatter does, or on one line where the domain is on one line. */
 import { HostdevError } from '../../errors.ts';
 import { type Address, parseAddress } from '../../pci/address.ts';
-import { printable } from './scan.ts';
+import { safe } from '../../text/safe.ts';
 
 /** An element to be written. Attributes that are undefined are left out; nothing of ours has text in it. */
 export type XmlElement = {
@@ -27,7 +27,7 @@ const UNWRITABLE = /[^\t\n\r\u0020-\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/u;
  */
 function quoted(value: string): string {
   if (UNWRITABLE.test(value))
-    throw new HostdevError('HOSTDEV_USAGE', `'${printable(value)}' has a character that XML cannot hold`);
+    throw new HostdevError('HOSTDEV_USAGE', `'${safe(value)}' has a character that XML cannot hold`);
   const text = value.replace(/[&<>'"]|[^ -~]/gu, (c) => ENTITIES[c] ?? `&#x${c.codePointAt(0)?.toString(16)};`);
   return `'${text}'`;
 }
@@ -51,7 +51,7 @@ export function formatXml(element: XmlElement, layout: Layout | null): string {
 /** `<address domain='0x0000' bus='0x25' slot='0x00' function='0x4'/>` of a host's device; with `type='pci'` where libvirt asks for it. */
 export function addressElement(address: Address, type?: 'pci'): XmlElement {
   const p = parseAddress(address);
-  if (!p) throw new HostdevError('HOSTDEV_INTERNAL', `${printable(address)} is no PCI address`);
+  if (!p) throw new HostdevError('HOSTDEV_INTERNAL', `${safe(address)} is no PCI address`);
   const hex = (n: number, digits: number): string => `0x${n.toString(16).padStart(digits, '0')}`;
   return {
     name: 'address',

@@ -4,7 +4,8 @@
  */
 
 import { nearestWord } from '../../suggest.ts';
-import { isObject, type JsonObject, type JsonValue, parseJson, quote } from './json.ts';
+import { quote } from '../../text/safe.ts';
+import { isObject, type JsonObject, type JsonValue, parseJson } from './json.ts';
 import { NovaError } from './novaError.ts';
 import { BOOL_WORDS, strictBool } from './values.ts';
 

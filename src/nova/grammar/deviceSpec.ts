@@ -4,6 +4,7 @@
  */
 
 import { nearestWord } from '../../suggest.ts';
+import { quote } from '../../text/safe.ts';
 import {
   type AddressFields,
   type AddressMatcher,
@@ -14,7 +15,7 @@ import {
   isAnyAddress,
   parseAddressSpec,
 } from './addressSpec.ts';
-import { canonicalJson, isObject, type JsonObject, type JsonValue, parseJson, quote } from './json.ts';
+import { canonicalJson, isObject, type JsonObject, type JsonValue, parseJson } from './json.ts';
 import { type Note, NovaError, note } from './novaError.ts';
 import { BOOL_WORDS, hexField, looseBool, strictBool } from './values.ts';
 

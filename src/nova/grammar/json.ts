@@ -7,9 +7,6 @@ export type JsonObject = { [key: string]: JsonValue };
 export const isObject = (value: unknown): value is JsonObject =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** How long a quoted value in a message may be. */
-const QUOTED = 80;
-
 /** Deeper than any configuration; what walks a value may then recurse. */
 const MAX_DEPTH = 32;
 
@@ -28,12 +25,6 @@ export function parseJson(text: string): JsonValue {
   const value = JSON.parse(text) as JsonValue;
   if (isTooDeep(value)) throw new SyntaxError(`lists and objects are nested deeper than ${MAX_DEPTH}`);
   return value;
-}
-
-/** A value for a message: JSON, bounded, one line. */
-export function quote(value: unknown): string {
-  const text = JSON.stringify(typeof value === 'string' ? value.slice(0, QUOTED + 1) : value) ?? String(value);
-  return text.length > QUOTED ? `${text.slice(0, QUOTED)}…` : text;
 }
 
 /** Two JSON values are equal: key order in objects does not count. */

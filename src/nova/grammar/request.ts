@@ -1,8 +1,8 @@
 /** What a consumer asks for: `pci_passthrough:alias` of a flavor, "gpu:1, qat-c62x-vf:2" (nova/pci/request.py). */
 
 import { nearestWord } from '../../suggest.ts';
+import { quote } from '../../text/safe.ts';
 import { type Alias, type Aliases, isNumaPolicy, type NumaPolicy, type RequestSpec } from './alias.ts';
-import { quote } from './json.ts';
 import { type Note, NovaError, note } from './novaError.ts';
 
 /** One alias and a number of it. `alias_name` is null for a neutron port; `numa_policy` null counts as legacy. */
