@@ -8,8 +8,8 @@ import { formatVersion, parseVersion, type Versions } from '../domain/version.ts
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { installedVersions } from '../libvirt/versions.ts';
 import { checkOnHost, type HostCheck } from './domainOnHost.ts';
-import { installedVersions } from './installedVersions.ts';
 import type { ActionOptions, Warned } from './options.ts';
 
 /** Versions as typed; null is not given. */

@@ -6,6 +6,7 @@ import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { parseOverride } from '../pci/override.ts';
 import { representorText } from '../pci/representors.ts';
 import { representorBy, resolveDevice } from '../pci/resolve.ts';
 import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../pci/vendorVfio.ts';
@@ -75,9 +76,9 @@ async function readLocked(host: Host, device: ShownDevice, warnings: string[]): 
   const override = host.device(device.address, 'driver_override');
   try {
     const text = await observing(host, { deadlineMs: READ_MS }, (w) => w.writer.read(override, READ_MS));
-    const line = text.split('\n', 1)[0] ?? '';
-    if (!/^[\x20-\x7e]*$/.test(line)) warnings.push(`${override}: ignored ${quote(line)}`);
-    else device.driver_override = line === '' || line === '(null)' ? null : line;
+    const name = parseOverride(text);
+    if (name !== null && !/^[\x20-\x7e]+$/.test(name)) warnings.push(`${override}: ignored ${quote(name)}`);
+    else device.driver_override = name;
   } catch (e) {
     if (isErrno(e, 'ETIMEDOUT')) device.stuck = true;
     else if (!isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO'))

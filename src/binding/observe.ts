@@ -6,6 +6,7 @@ import { HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { parseOverride } from '../pci/override.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
 import { quote } from '../text/safe.ts';
 import { type Access, accessError, noAnswer, readAttribute } from './access.ts';
@@ -55,12 +56,6 @@ function holderLines(host: Host, address: Address, path: string): string[] {
   const device = host.list(host.device(address)) === null ? undefined : scanInventory(host).byAddress.get(address);
   const driver = /\/drivers\/([^/]+)\/unbind$/.exec(path)?.[1] ?? device?.driver ?? null;
   return device === undefined ? [] : usesNow(host, { ...device, driver });
-}
-
-/** drivers/base/bus.c prints "(null)" for an unset override, an empty line means the same. */
-function parseOverride(text: string): string | null {
-  const line = text.split('\n', 1)[0] ?? '';
-  return line === '' || line === '(null)' ? null : line;
 }
 
 export type SeenSriov = SriovState & { vfs: VfState[]; numvfs_bytes: string; autoprobe_bytes: string | null };

@@ -2,6 +2,7 @@ import { testHook } from '../actions/hookTest.ts';
 import { readHookConfig } from '../config/hookSettings.ts';
 import { EXIT } from '../errors.ts';
 import { hookStatus, installHook, removeHook } from '../hook/install.ts';
+import { installedLibvirt } from '../libvirt/versions.ts';
 import type { Answer, Invocation } from './command.ts';
 import { hookProgram } from './hookProgram.ts';
 import { readInput } from './input.ts';
@@ -26,7 +27,7 @@ export async function hookTest({ host, words, options }: Invocation): Promise<An
 /** `hostdev hook install` */
 export async function hookInstall({ host, options }: Invocation): Promise<Answer> {
   const { hook } = await readHookConfig(host);
-  const { changed, path, notes } = installHook(host, hookProgram(), options.dryRun, hook);
+  const { changed, path, notes } = installHook(host, hookProgram(), options.dryRun, hook, await installedLibvirt(host));
   const did = options.dryRun ? 'Would install' : 'Installed';
   return {
     json: { changed: changed && !options.dryRun, path, notes },
@@ -48,11 +49,12 @@ export function hookRemove({ host, options }: Invocation): Answer {
 
 /** `hostdev hook status`: exit 3 when it is not installed or libvirt could not run it. */
 export function hookStatusCommand({ host }: Invocation): Answer {
-  const s = hookStatus(host, hookProgram());
-  const good = s.installed && s.problems.length === 0;
+  const { installed, path, problems } = hookStatus(host, hookProgram());
+  const good = problems.length === 0;
+  const lines = problems.map((p) => p.text);
   return {
-    json: s,
-    text: good ? `${s.path} is installed\n` : `${s.problems.join('\n')}\n`,
+    json: { installed, path, problems: lines },
+    text: good ? `${path} is installed\n` : `${lines.join('\n')}\n`,
     exit: good ? EXIT.done : EXIT.no,
   };
 }

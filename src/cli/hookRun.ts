@@ -1,4 +1,5 @@
 import { callingLibvirt, processRuns } from '../addon/process.ts';
+import { HOOK_DEFAULTS } from '../config/hookDefaults.ts';
 import { EXIT, HostdevError } from '../errors.ts';
 import { HOOK_OPERATIONS, runHook } from '../hook/run.ts';
 import { quote, safeBlock } from '../text/safe.ts';
@@ -7,8 +8,9 @@ import { asHostdevError } from './fault.ts';
 import { readInput } from './input.ts';
 import { err } from './output.ts';
 
-const DEADLINE_MS: Record<string, number> = { prepare: 30_000, start: 5_000 };
-const OTHER_MS = 30_000;
+/** libvirt is answered in its time by the hook client; a release goes on behind it, for as long as a prepare may take. */
+const deadlineOf = (operation: string): number =>
+  1000 * (operation === 'start' ? HOOK_DEFAULTS.start_seconds : HOOK_DEFAULTS.prepare_seconds);
 
 /**
  * `hostdev hook run NAME OP SUBOP EXTRA`: stdout stays empty, whatever -j says (for migrate and restore it would replace the XML). Only prepare and start fail.
@@ -18,8 +20,7 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
   const silent: Answer = { json: {}, text: '' };
   if (!HOOK_OPERATIONS.includes(operation)) return silent;
   try {
-    const deadlineMs =
-      own['deadline-ms'] === undefined ? (DEADLINE_MS[operation] ?? OTHER_MS) : milliseconds(own['deadline-ms']);
+    const deadlineMs = own['deadline-ms'] === undefined ? deadlineOf(operation) : milliseconds(own['deadline-ms']);
     const xml = await readInput('-');
     await runHook(
       host,

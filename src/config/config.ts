@@ -1,7 +1,8 @@
 /** What a configuration says, whatever file it came from. */
 import { hostname } from 'node:os';
+import { HOOK_DEFAULTS, type HookSettings } from './hookDefaults.ts';
 import type { Finding, Place, Table } from './place.ts';
-import type { AllowableGuard, TRAIT_BLANKS, UNMANAGED } from './schema.ts';
+import type { AllowableGuard, TRAIT_BLANKS } from './schema.ts';
 
 /** One device_spec or alias as it was written: its own meaning is src/nova/grammar's. */
 export type Entry = {
@@ -21,13 +22,6 @@ export type PciSettings = {
   hypervisor_hostname: string;
 };
 
-export type HookSettings = {
-  unmanaged: (typeof UNMANAGED)[number];
-  prepare_seconds: number;
-  start_seconds: number;
-  other_seconds: number;
-};
-
 /** `device` is a canonical address; `domain` a name, a UUID in lower case, or `*`. */
 export type Allowance = { device: string; guard: AllowableGuard; domain: string; place: Place };
 
@@ -42,13 +36,6 @@ export type Config = {
   hook: HookSettings;
   allow: Allowance[];
   findings: Finding[];
-};
-
-export const HOOK_DEFAULTS: HookSettings = {
-  unmanaged: 'bind',
-  prepare_seconds: 30,
-  start_seconds: 5,
-  other_seconds: 2,
 };
 
 /** A configuration that says nothing. */

@@ -1,7 +1,8 @@
 /** What the hook needs of the configuration. It is called for every start of a guest: without files in etc/hostdev nothing is parsed, and no parser loaded. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type Allowance, HOOK_DEFAULTS, type HookSettings } from './config.ts';
+import type { Allowance } from './config.ts';
+import { HOOK_DEFAULTS, type HookSettings } from './hookDefaults.ts';
 import { placeText } from './place.ts';
 import { ownFiles } from './readText.ts';
 

@@ -3,6 +3,8 @@
  * docs/reference/config.md are made from it.
  */
 
+import { HOOK_DEFAULTS, UNMANAGED } from './hookDefaults.ts';
+
 export type ValueType = 'text' | 'boolean' | 'number' | 'table' | 'list of texts';
 
 export type KeyRule = {
@@ -46,9 +48,6 @@ export const ALLOWABLE_GUARDS = [
   'not-measured',
 ] as const;
 export type AllowableGuard = (typeof ALLOWABLE_GUARDS)[number];
-
-/** What the hook does for a device with managed='no' (design: the heart). */
-export const UNMANAGED = ['bind', 'check', 'ignore'] as const;
 
 /** src/placement/names.ts says what they do. */
 export const TRAIT_BLANKS = ['trim', 'nova'] as const;
@@ -232,28 +231,28 @@ export const SCHEMA = {
       unmanaged: {
         types: ['text'],
         values: UNMANAGED,
-        otherwise: 'bind',
+        otherwise: HOOK_DEFAULTS.unmanaged,
         rule: "for a device with managed='no': `bind` it before the guest and give it back after, `check` that it is bound, or `ignore` it",
         nova: null,
       },
       prepare_seconds: {
         types: ['number'],
         range: [1, MAX_DEADLINE],
-        otherwise: '30',
+        otherwise: String(HOOK_DEFAULTS.prepare_seconds),
         rule: "the time that `prepare` may take, waits for locks included; taken over by 'hostdev hook install'",
         nova: null,
       },
       start_seconds: {
         types: ['number'],
         range: [1, MAX_DEADLINE],
-        otherwise: '5',
+        otherwise: String(HOOK_DEFAULTS.start_seconds),
         rule: 'the same for `start`',
         nova: null,
       },
       other_seconds: {
         types: ['number'],
         range: [1, MAX_DEADLINE],
-        otherwise: '2',
+        otherwise: String(HOOK_DEFAULTS.other_seconds),
         rule: 'the same for every other operation; a release that takes longer goes on by itself',
         nova: null,
       },

@@ -6,8 +6,8 @@ import { checkMoves } from './hookScripts.ts';
 import type { Look } from './look.ts';
 import { type Finding, finding } from './table.ts';
 
-/** What `hook status` says of our own file. */
-export type OwnHook = { installed: boolean; path: string; problems: string[] };
+/** What `hook status` says of our own file (src/hook/install.ts). */
+export type OwnHook = { installed: boolean; path: string; problems: { id: string; text: string }[] };
 
 const LIBVIRT = 'etc/libvirt';
 
@@ -59,11 +59,11 @@ function ownHook(look: Look, own: OwnHook, files: readonly HookFile[]): Finding[
         [commandFix('hostdev hook install', foreign ? 'once that file is moved away' : null)],
       ),
     ];
-  return own.problems.map((p) =>
-    p.includes('another version')
-      ? finding('hook-outdated', own.path, p, [commandFix('hostdev hook install')])
-      : finding('hook-broken', own.path, p, [
-          commandFix(p.includes('not executable') ? `chmod 755 ${own.path}` : 'hostdev hook install'),
+  return own.problems.map(({ id, text }) =>
+    id === 'outdated'
+      ? finding('hook-outdated', own.path, text, [commandFix('hostdev hook install')])
+      : finding('hook-broken', own.path, text, [
+          commandFix(id === 'not-executable' ? `chmod 755 ${own.path}` : 'hostdev hook install'),
         ]),
   );
 }

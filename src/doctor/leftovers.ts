@@ -4,7 +4,10 @@ import { observing } from '../binding/session.ts';
 import { isErrno } from '../errors.ts';
 import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import type { Address } from '../pci/address.ts';
+import { heldBy } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
+import { vfioNodes } from '../pci/nodes.ts';
+import { parseOverride } from '../pci/override.ts';
 import { type Unsafe, unsafeState } from '../store/ours.ts';
 import { quote } from '../text/safe.ts';
 import { ofBootDisplay } from './bootDisplay.ts';
@@ -80,8 +83,7 @@ async function overrides(look: Look): Promise<Map<Address, string | null>> {
     for (const d of look.inventory.devices) {
       const path = host.device(d.address, 'driver_override');
       try {
-        const line = (await writer.read(path, READ_MS)).split('\n', 1)[0] ?? '';
-        read.set(d.address, line === '' || line === '(null)' ? null : line);
+        read.set(d.address, parseOverride(await writer.read(path, READ_MS)));
       } catch (e) {
         if (isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO')) continue;
         look.missed(
@@ -140,7 +142,7 @@ export async function checkOverrides(look: Look): Promise<Finding[]> {
           `driver_override is ${quote(override)}; /${rules[0]?.file}:${rules[0]?.line} sets overrides`,
         ),
       );
-    else if (!isHeld(look, d)) found.push(leftover(d, override));
+    else if (!(await isHeld(look, d))) found.push(leftover(d, override));
   }
   return found;
 }
@@ -169,16 +171,19 @@ function boundById(look: Look, d: PciDevice): Finding[] {
 }
 
 /** libvirt's own bindings have an owner too: the process that holds the group. */
-function isHeld(look: Look, d: PciDevice): boolean {
-  const nodes = (look.host.list(look.host.device(d.address, 'vfio-dev')) ?? []).map((n) => `/dev/vfio/devices/${n}`);
-  if (d.iommu_group !== null) nodes.push(`/dev/vfio/${d.iommu_group}`);
-  const found = look.quiet('open files', () => look.host.native.holders(look.host.root, nodes));
-  if (found?.unreadable && found.holders.length === 0)
-    look.missed(
-      'open files',
-      `${found.unreadable} processes may not be looked at: whether a guest has a device needs root`,
-    );
-  return (found?.holders.length ?? 0) > 0;
+async function isHeld(look: Look, d: PciDevice): Promise<boolean> {
+  try {
+    const found = await heldBy(look.host, vfioNodes(look.host, d), READ_MS);
+    if (found.unreadable > 0 && found.holders.length === 0)
+      look.missed(
+        'open files',
+        `${found.unreadable} processes may not be looked at: whether a guest has a device needs root`,
+      );
+    return found.holders.length > 0;
+  } catch (e) {
+    look.missed('open files', (e as Error).message);
+    return false;
+  }
 }
 
 function leftover(d: PciDevice, override: string): Finding {

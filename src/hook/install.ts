@@ -3,11 +3,11 @@
  * where node and hostdev are. A real file in that folder: AppArmor's and SELinux' rules for hooks fit it, and it answers when node is missing. After
  * users' own scripts (90-), never in place of `hooks/qemu` unless libvirt is older than 6.5 (it has no qemu.d) and the name is free.
  */
-import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isGuest, readBooks } from '../binding/books.ts';
-import { HOOK_DEFAULTS, type HookSettings } from '../config/config.ts';
+import type { HookSettings } from '../config/hookDefaults.ts';
+import { type Version, version } from '../domain/version.ts';
 import { HostdevError } from '../errors.ts';
 import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
@@ -24,11 +24,21 @@ export type HookProgram = {
   cli: string;
 };
 
+/**
+ * What can be wrong with the hook: `missing` and `not-executable`: libvirt runs none; `no-conf`, `no-node`, `no-cli`:
+ * it is run, and stops every guest with host devices; `outdated`: it works, and is of another version than this one.
+ */
+export type HookProblem = {
+  id: 'missing' | 'not-executable' | 'outdated' | 'no-conf' | 'no-node' | 'no-cli';
+  /** One line for people. */
+  text: string;
+};
+
 export type HookStatus = {
   installed: boolean;
   path: string;
-  /** What is wrong with it, one line each; empty when libvirt can run it. */
-  problems: string[];
+  /** Empty when libvirt can run it. */
+  problems: HookProblem[];
 };
 
 /** Bytes that only our executable has: what must be there before a file is overwritten or removed. */
@@ -46,32 +56,25 @@ function places(host: Host, oldLibvirt: boolean): HookPlaces {
   };
 }
 
-/** True when the installed libvirt is known to be older than 6.5.0. */
-function isOldLibvirt(host: Host): boolean {
-  if (!host.isReal) return false;
-  for (const program of ['libvirtd', 'virtqemud', 'virsh']) {
-    const { stdout } = spawnSync(program, ['--version'], {
-      encoding: 'utf8',
-      timeout: 5000,
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
-    });
-    const v = /(\d+)\.(\d+)\.\d+/.exec(stdout ?? '');
-    if (v) return Number(v[1]) < 6 || (Number(v[1]) === 6 && Number(v[2]) < 5);
-  }
-  return false;
-}
+/** The first libvirt with qemu.d, 6.5.0. */
+const QEMU_D = version('6.5.0');
 
 /** Seconds that libvirt is kept waiting, from `[hook]` of hostdev.toml: the native part reads no TOML, so they are written for it here. */
 export type HookDeadlines = Pick<HookSettings, 'prepare_seconds' | 'start_seconds' | 'other_seconds'>;
 
-/** Installs or renews the hook. Raises HOSTDEV_HOOKS when something else has the name, HOSTDEV_NATIVE_MISSING, HOSTDEV_NOT_PERMITTED, HOSTDEV_STORE. */
+/**
+ * Installs or renews the hook for the `libvirt` that is here, null where that is not known
+ * ({@link file://../libvirt/versions.ts}). Raises HOSTDEV_HOOKS when something else has the name,
+ * HOSTDEV_NATIVE_MISSING, HOSTDEV_NOT_PERMITTED, HOSTDEV_STORE.
+ */
 export function installHook(
   host: Host,
   program: HookProgram,
   dryRun: boolean,
-  deadlines: HookDeadlines = HOOK_DEFAULTS,
+  deadlines: HookDeadlines,
+  libvirt: Version | null,
 ): { changed: boolean; path: string; notes: string[] } {
-  const at = places(host, isOldLibvirt(host));
+  const at = places(host, libvirt !== null && libvirt < QEMU_D);
   const binary = readProgram(program.native);
   const conf = confText(host, program, deadlines);
   const path = host.absolute(at.executable);
@@ -115,21 +118,24 @@ export function hookStatus(host: Host, program: HookProgram): HookStatus {
   const at = installedPlaces(host);
   const [path, confPath] = [host.absolute(at.executable), host.absolute(at.conf)];
   const binary = readOursOrNull(host, at.executable);
-  if (binary === null)
-    return { installed: false, path, problems: [`${path} is not there: run 'hostdev hook install'`] };
-  const problems: string[] = [];
+  if (binary === null) {
+    const text = `${path} is not there: run 'hostdev hook install'`;
+    return { installed: false, path, problems: [{ id: 'missing', text }] };
+  }
+  const problems: HookProblem[] = [];
+  const wrong = (id: HookProblem['id'], text: string): number => problems.push({ id, text });
   if (!isExecutable(host, at.executable))
-    problems.push(`${path} is not executable: libvirt passes it over; chmod 755 it`);
+    wrong('not-executable', `${path} is not executable: libvirt passes it over; chmod 755 it`);
   if (existsSync(program.native) && !readFileSync(program.native).equals(binary))
-    problems.push("it is of another version of hostdev: run 'hostdev hook install' again");
+    wrong('outdated', "it is of another version of hostdev: run 'hostdev hook install' again");
   const conf = readText(host, at.conf);
-  if (conf === null) problems.push(`${confPath} is not there: run 'hostdev hook install' again`);
+  if (conf === null) wrong('no-conf', `${confPath} is not there: run 'hostdev hook install' again`);
   for (const key of ['node', 'cli'] as const) {
     const file = conf === null ? undefined : new RegExp(`^${key}=(.*)$`, 'm').exec(conf)?.[1];
     // A conf of another machine names files of that one.
     const isHere = host.root === '/' || file === program[key];
     if (file !== undefined && isHere && !existsSync(file))
-      problems.push(`${key}=${file} in ${confPath} is not there: guests with host devices will not start`);
+      wrong(`no-${key}`, `${key}=${file} in ${confPath} is not there: guests with host devices will not start`);
   }
   return { installed: true, path, problems };
 }

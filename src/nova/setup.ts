@@ -255,8 +255,8 @@ function readAliases(config: Config, findings: Finding[]): ReadAliases {
   }
   const own = parseAliases(values, inPlacement);
   if (!starlingx) return { aliases: own, aliasPlaces };
-  const more = starlingxAliases(own);
+  const more = starlingxAliases(own, inPlacement);
   const nowhere: Place = { file: config.files[0] ?? '', line: 0, column: 0, key: 'pci.starlingx_default_aliases' };
   findings.push(...more.notes.map((n) => remark(nowhere, n.text)));
-  return { aliases: parseAliases([...values, ...more.values]), aliasPlaces };
+  return { aliases: parseAliases([...values, ...more.values], inPlacement), aliasPlaces };
 }

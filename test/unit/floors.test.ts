@@ -20,6 +20,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   network: ['addon', 'host', 'pci', 'binding'],
   // Addresses only: a domain knows no sysfs.
   domain: ['pci'],
+  libvirt: ['host', 'domain'],
   hook: ['addon', 'host', 'store', 'config', 'pci', 'binding', 'domain'],
   // Nova's configuration on this host: what its values mean, what they take, what is free.
   nova: ['host', 'store', 'config', 'pci', 'binding', 'nova/grammar', 'pool', 'placement'],
@@ -41,6 +42,7 @@ const MAY_IMPORT: Record<string, string[]> = {
     'nova',
     'simulate',
     'domain',
+    'libvirt',
     'hook',
     'doctor',
   ],
@@ -54,6 +56,7 @@ const MAY_IMPORT: Record<string, string[]> = {
     'nova',
     'simulate',
     'domain',
+    'libvirt',
     'hook',
     'doctor',
   ],

@@ -111,7 +111,7 @@ function readLive(value: JsonValue): string {
 }
 
 /** All aliases of a configuration. `pciInPlacement` is [filter_scheduler]pci_in_placement. Raises PciInvalidAlias. */
-export function parseAliases(values: readonly unknown[], pciInPlacement = false): Aliases {
+export function parseAliases(values: readonly unknown[], pciInPlacement: boolean): Aliases {
   const aliases = new Map<string, Alias>();
   for (const value of values) {
     const { name, numaPolicy, spec } = parseAlias(value);

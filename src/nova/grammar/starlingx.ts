@@ -16,7 +16,7 @@ const INTEL = '8086';
  * Configuration values to put behind the operator's own; a name that the operator defines is left to the operator. With pci_in_placement an alias can stand for one chip only,
  * so `qat-vf` is left out.
  */
-export function starlingxAliases(own: Aliases, pciInPlacement = false): { values: object[]; notes: Note[] } {
+export function starlingxAliases(own: Aliases, pciInPlacement: boolean): { values: object[]; notes: Note[] } {
   const notes: Note[] = [];
   const values = [...(pciInPlacement ? [] : ['qat-vf']), ...QAT.map((q) => `qat-${q.chip}-vf`)].flatMap((name) => {
     if (own.has(name)) {

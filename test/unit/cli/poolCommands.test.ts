@@ -6,7 +6,7 @@ import { type ClaimWish, tryClaim } from '../../../src/actions/claim.ts';
 import { showPlacement } from '../../../src/actions/placementShow.ts';
 import { listPools } from '../../../src/actions/poolList.ts';
 import { HostdevError } from '../../../src/errors.ts';
-import type { SetupOptions } from '../../../src/nova/setup.ts';
+import { type SetupOptions, usableSetup } from '../../../src/nova/setup.ts';
 import type { PciDevice } from '../../../src/pci/inventory.ts';
 import { book, holdOf } from '../../mock/booked.ts';
 import { type SimulatedHost, simulatedHost, UUID_A } from '../../mock/hosts.ts';
@@ -333,6 +333,23 @@ describe('StarlingX', () => {
     expect(await got(options, wish('qat-vf:1'))).toEqual([['0000:51:01.0']]);
     const without = { ...options, config: [write('t.toml', spec)] };
     expect(await failure(got(without, wish('qat-vf:1')))).toMatchObject({ code: 'HOSTDEV_ALIAS_ABSENT' });
+  });
+});
+
+describe('StarlingX with pci_in_placement', () => {
+  const IN_PLACEMENT = '[pci]\nreport_in_placement = true\npci_in_placement = true\nstarlingx_default_aliases = true\n';
+
+  test('the default aliases are those for one chip, and an alias may ask by resource class alone', async () => {
+    const alias = '[[alias]]\nname = "nic"\nresource_class = "NIC"\n';
+    const file = write('p.toml', `${alias}${IN_PLACEMENT}[[device_spec]]\nproduct_id = "37c9"\n`);
+    const pf = '0000:51:00.0';
+    const vfs = [
+      { address: pf, product_id: '37c8', dev_type: 'type-PF' as const },
+      { address: '0000:51:01.0', product_id: '37c9', dev_type: 'type-VF' as const, parent_addr: pf },
+    ];
+    const { aliases } = await usableSetup(sim.host, { ...saved(vfs), config: [file] });
+    expect([...aliases.keys()]).toEqual(['nic', 'qat-dh895xcc-vf', 'qat-c62x-vf']);
+    await expect(listPools(sim.host, { ...saved(vfs), config: [file] })).resolves.toBeDefined();
   });
 });
 

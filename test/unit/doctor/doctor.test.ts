@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { type Diagnosis, diagnose } from '../../../src/actions/doctor.ts';
 import { explainDevice } from '../../../src/actions/groupWhy.ts';
 import { loadNative } from '../../../src/addon/load.ts';
+import { HOOK_DEFAULTS } from '../../../src/config/hookDefaults.ts';
 import { notSeen } from '../../../src/doctor/hooks.ts';
 import { Look } from '../../../src/doctor/look.ts';
 import { FINDINGS, type Finding, type FindingId } from '../../../src/doctor/table.ts';
@@ -48,7 +49,7 @@ function healthy(more: Partial<Tree> = {}): StaticHost {
     },
   });
   hosts.push(h);
-  installHook(new Host(h.root, loadNative()), program(h), false);
+  installHook(new Host(h.root, loadNative()), program(h), false, HOOK_DEFAULTS, null);
   libvirtd(h, Math.floor(Date.now() / 1000) - 1700000000 + 3600);
   return h;
 }
@@ -592,8 +593,12 @@ describe('leftovers', () => {
     const h = healthy({ devices: [{ ...NIC, driver: 'vfio-pci', vfio: true, override: 'vfio-pci\n' }] });
     expect(ids(await ill(h))).toEqual(['override-leftover']);
     h.file('proc/77/comm', 'qemu-system-x86\n');
-    h.link('proc/77/fd/20', '/dev/vfio/3');
-    expect(ids(await ill(h))).toEqual([]);
+    const own = h.names(`sys/bus/pci/devices/${NIC.address}/vfio-dev`).map((n) => `devices/${n}`);
+    expect(own).toHaveLength(1);
+    for (const node of ['3', 'noiommu-3', ...own]) {
+      h.link('proc/77/fd/20', `/dev/vfio/${node}`);
+      expect(ids(await ill(h)), node).toEqual([]);
+    }
   });
 });
 

@@ -12,6 +12,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { HOOK_DEFAULTS } from '../../../src/config/hookDefaults.ts';
+import { parseVersion } from '../../../src/domain/version.ts';
 import { hookStatus, installHook, removeHook } from '../../../src/hook/install.ts';
 import { Host } from '../../../src/host/host.ts';
 import { book, holdOf } from '../../mock/booked.ts';
@@ -33,7 +35,7 @@ beforeEach(() => {
 afterEach(() => rmSync(root, { recursive: true, force: true }));
 
 test('installs a real executable file and its conf; again is no change; remove takes both away', () => {
-  const first = installHook(host, program(), false);
+  const first = installHook(host, program(), false, HOOK_DEFAULTS, null);
   expect(first).toMatchObject({ changed: true, path: hooks(...HOOK) });
   expect(first.notes.join()).toContain('systemctl restart libvirtd');
   expect(statSync(hooks(...HOOK)).mode & 0o777).toBe(0o755);
@@ -41,7 +43,7 @@ test('installs a real executable file and its conf; again is no change; remove t
     `node=${join(root, 'node')}\ncli=${join(root, 'cli.js')}\nroot=${root}\n`,
   );
   expect(hookStatus(host, program())).toEqual({ installed: true, path: hooks(...HOOK), problems: [] });
-  expect(installHook(host, program(), false).changed).toBe(false);
+  expect(installHook(host, program(), false, HOOK_DEFAULTS, null).changed).toBe(false);
   const removed = removeHook(host, false);
   expect(removed.notes.join()).toContain('until it is restarted');
   expect(existsSync(hooks(...HOOK)) || existsSync(hooks('hostdev.conf'))).toBe(false);
@@ -50,16 +52,29 @@ test('installs a real executable file and its conf; again is no change; remove t
 });
 
 test('the deadlines of hostdev.toml go into its conf', () => {
-  installHook(host, program(), false, { prepare_seconds: 45, start_seconds: 7, other_seconds: 3 });
+  installHook(host, program(), false, { prepare_seconds: 45, start_seconds: 7, other_seconds: 3 }, null);
   expect(readFileSync(hooks('hostdev.conf'), 'utf8')).toContain(
     'prepare_deadline=45\nstart_deadline=7\nother_deadline=3\n',
   );
 });
 
+test('a libvirt before 6.5.0 has no qemu.d: hooks/qemu itself, where the name is free', () => {
+  const place = (version: string) => installHook(host, program(), true, HOOK_DEFAULTS, parseVersion(version)).path;
+  expect(['6.4.9', '6.5.0', '12.8.0'].map(place)).toEqual([hooks('qemu'), hooks(...HOOK), hooks(...HOOK)]);
+});
+
+test("the native part's own deadlines, for a conf that names none, are those of hookDefaults.ts", () => {
+  const header = readFileSync(new URL('../../../native/hook_conf.h', import.meta.url), 'utf8');
+  const found = [...header.matchAll(/double (prepare|start|other)_deadline = (\d+);/g)].map(([, name, s]) => [name, s]);
+  const { prepare_seconds, start_seconds, other_seconds } = HOOK_DEFAULTS;
+  const table = { prepare: `${prepare_seconds}`, start: `${start_seconds}`, other: `${other_seconds}` };
+  expect(Object.fromEntries(found)).toEqual(table);
+});
+
 test('a dry run touches nothing', () => {
-  expect(installHook(host, program(), true).changed).toBe(true);
+  expect(installHook(host, program(), true, HOOK_DEFAULTS, null).changed).toBe(true);
   expect(existsSync(hooks())).toBe(false);
-  installHook(host, program(), false);
+  installHook(host, program(), false, HOOK_DEFAULTS, null);
   expect(removeHook(host, true).changed).toBe(true);
   expect(hookStatus(host, program()).installed).toBe(true);
 });
@@ -67,7 +82,7 @@ test('a dry run touches nothing', () => {
 test('no restart is asked for where libvirt has a qemu hook already: it reads qemu.d at each call then', () => {
   mkdirSync(hooks(), { recursive: true });
   writeFileSync(hooks('qemu'), '#!/bin/sh\n', { mode: 0o755 });
-  expect(installHook(host, program(), false).notes).toEqual([]);
+  expect(installHook(host, program(), false, HOOK_DEFAULTS, null).notes).toEqual([]);
   expect(readFileSync(hooks('qemu'), 'utf8')).toBe('#!/bin/sh\n');
 });
 
@@ -75,7 +90,9 @@ describe('what is not ours stays', () => {
   test('a file of that name', () => {
     mkdirSync(hooks('qemu.d'), { recursive: true });
     writeFileSync(hooks(...HOOK), '#!/bin/sh\necho mine\n');
-    expect(() => installHook(host, program(), false)).toThrow(expect.objectContaining({ code: 'HOSTDEV_HOOKS' }));
+    expect(() => installHook(host, program(), false, HOOK_DEFAULTS, null)).toThrow(
+      expect.objectContaining({ code: 'HOSTDEV_HOOKS' }),
+    );
     expect(() => removeHook(host, false)).toThrow(expect.objectContaining({ code: 'HOSTDEV_HOOKS' }));
     expect(readFileSync(hooks(...HOOK), 'utf8')).toContain('mine');
   });
@@ -83,21 +100,22 @@ describe('what is not ours stays', () => {
   test('a link of that name', () => {
     mkdirSync(hooks('qemu.d'), { recursive: true });
     symlinkSync(join(root, 'native'), hooks(...HOOK));
-    expect(() => installHook(host, program(), false)).toThrow(/is a symbolic link/);
+    expect(() => installHook(host, program(), false, HOOK_DEFAULTS, null)).toThrow(/is a symbolic link/);
   });
 });
 
 test('status names what keeps libvirt from running it', () => {
-  installHook(host, program(), false);
+  installHook(host, program(), false, HOOK_DEFAULTS, null);
   chmodSync(hooks(...HOOK), 0o644);
   rmSync(join(root, 'node'));
   writeFileSync(join(root, 'native'), 'a newer hostdev-native hook');
   const { problems } = hookStatus(host, program());
-  expect(problems.join('\n')).toMatch(/not executable[\s\S]*another version[\s\S]*node=.* is not there/);
+  expect(problems.map((p) => p.id)).toEqual(['not-executable', 'outdated', 'no-node']);
+  expect(problems[2]?.text).toMatch(/node=.* is not there/);
 });
 
 test('remove says which devices guests still have', () => {
-  installHook(host, program(), false);
+  installHook(host, program(), false, HOOK_DEFAULTS, null);
   const [igbvf, vfio] = [
     { driver: 'igbvf', override: null },
     { driver: 'vfio-pci', override: 'vfio-pci' },

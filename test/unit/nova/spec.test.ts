@@ -182,10 +182,13 @@ describe('aliases and requests', () => {
 
   test('what a second alias of one name must agree in', () => {
     const twice = (a: object, b: object) => () =>
-      parseAliases([
-        { name: 'a', ...ids, ...a },
-        { name: 'a', ...ids, ...b },
-      ]);
+      parseAliases(
+        [
+          { name: 'a', ...ids, ...a },
+          { name: 'a', ...ids, ...b },
+        ],
+        false,
+      );
     expect(twice({}, {})().get('a')?.specs).toHaveLength(2);
     expect(errorOf(twice({ device_type: 'type-VF' }, {}))).toMatchObject({ key: 'device_type' });
     expect(errorOf(twice({ numa_policy: 'socket' }, {}))).toMatchObject({ key: 'numa_policy' });
@@ -202,17 +205,17 @@ describe('aliases and requests', () => {
     for (const bad of ['', ',', 'a:', 'a:x', 'a:1.5', 'a:-1', 'a:1;b:2', 'a:9999999999']) {
       expect(errorOf(() => parseRequest(bad))).toMatchObject({ code: 'HOSTDEV_REQUEST', exit: 2 });
     }
-    const aliases = parseAliases([{ name: 'gpu', ...ids }]);
+    const aliases = parseAliases([{ name: 'gpu', ...ids }], false);
     expect(errorOf(() => resolveRequest('gpv:1', aliases))).toMatchObject({ code: 'HOSTDEV_ALIAS_ABSENT', exit: 4 });
     expect(resolveRequest('gpu:2', aliases, 'socket').requests[0]).toMatchObject({ count: 2, numa_policy: 'socket' });
     expect(errorOf(() => resolveRequest('gpu:2', aliases, 'near'))).toMatchObject({ code: 'HOSTDEV_REQUEST' });
   });
 
   test("StarlingX's aliases leave the operator's own alone, and warn of what its guide warns of", () => {
-    const own = parseAliases([{ name: 'qat-c62x-vf', ...ids }]);
-    const { values, notes } = starlingxAliases(own);
-    expect(parseAliases(values).get('qat-vf')?.specs).toHaveLength(2);
-    expect(parseAliases(values).has('qat-c62x-vf')).toBe(false);
+    const own = parseAliases([{ name: 'qat-c62x-vf', ...ids }], false);
+    const { values, notes } = starlingxAliases(own, false);
+    expect(parseAliases(values, false).get('qat-vf')?.specs).toHaveLength(2);
+    expect(parseAliases(values, false).has('qat-c62x-vf')).toBe(false);
     expect(notes).toHaveLength(1);
     expect([...parseAliases(starlingxAliases(new Map(), true).values, true).keys()]).toEqual([
       'qat-dh895xcc-vf',

@@ -29,15 +29,21 @@ async function ask(programs: readonly string[]): Promise<Version | null> {
   return null;
 }
 
+/** libvirt's programs, the daemons first: virsh may be of another package. */
+const LIBVIRT = ['virtqemud', 'libvirtd', 'virsh'];
+
+/** The installed libvirt; null is not measured, which it is below another root than /. */
+export const installedLibvirt = async (host: Host): Promise<Version | null> => (host.isReal ? ask(LIBVIRT) : null);
+
 /**
- * The installed versions; null is not measured, which below another root than / all are. `arch` is the guest's. The emulator that the domain's XML names is not
- * run: it may be anything.
+ * The installed versions; null is not measured, which below another root than / all are. `arch` is the guest's. The
+ * emulator that the domain's XML names is not run: it may be anything.
  */
 export async function installedVersions(host: Host, arch: string): Promise<Versions> {
   if (!host.isReal) return { libvirt: null, qemu: null };
   const known = /^(x86_64|i686|aarch64|armv7l|armv6l)$/.test(arch) ? arch : 'x86_64';
   const system = known === 'i686' ? 'i386' : known.startsWith('armv') ? 'arm' : known;
   const emulators = [`qemu-system-${system}`, ...(system === 'x86_64' ? ['qemu-kvm', '/usr/libexec/qemu-kvm'] : [])];
-  const [libvirt, qemu] = await Promise.all([ask(['virtqemud', 'libvirtd', 'virsh']), ask(emulators)]);
+  const [libvirt, qemu] = await Promise.all([installedLibvirt(host), ask(emulators)]);
   return { libvirt, qemu };
 }
