@@ -5,7 +5,6 @@ import { asTheyAre, changing, foreseeing } from '../binding/session.ts';
 import { checkIommu } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState, isNoIommuMode } from '../host/iommu.ts';
-import { lostSettings, readVfSettings } from '../network/vfSettings.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { makersOf } from '../pci/path.ts';
@@ -13,6 +12,7 @@ import { resolveDevice } from '../pci/resolve.ts';
 import { groupBlockers, groupMembers } from '../pci/vfio.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, printedPlan, refuseWithPlan } from './plan.ts';
+import { lostWithVfs } from './vfLosses.ts';
 
 /** `held`: on their driver already, for others, and now for the admin too: they stay when the others let go. */
 export type BindResult = Warned & { changed: boolean; plan: PrintedPlan; held: HeldToo[] };
@@ -39,10 +39,9 @@ export async function bindDevices(
     const plan = await planBind(work, requests, 'admin', options.allowed);
     const printed = printedPlan(work, plan);
     refuseWithPlan(printed);
-    const settings: string[] = [];
+    const going: string[] = [];
     for (const { device, move } of plan.devices)
-      if (move.sriov !== undefined)
-        settings.push(...lostSettings(device.address, await readVfSettings(work, device, move.sriov.from.numvfs)));
+      if (move.sriov !== undefined) going.push(...(await lostWithVfs(work, fresh, device, move.sriov.from)).lines);
     const held = plan.adopted
       .filter((b) => b.holds.length > 0 && b.holds.every((h) => h.owner !== ADMIN.owner))
       .map((b) => ({
@@ -57,13 +56,16 @@ export async function bindDevices(
       // A module that was loaded has told its driver's name.
       plan: changed ? printedPlan(work, plan) : printed,
       held,
-      warnings: [...recovered, ...plan.warnings, ...settings, ...groupWarnings(host, fresh, devices)],
+      warnings: [...recovered, ...plan.warnings, ...going, ...groupWarnings(host, fresh, devices)],
     };
   });
 }
 
-/** The probe of vfio-pci fails without a group, unless it may make one that protects nothing (drivers/vfio/group.c). */
-function refuseLone(host: Host, devices: readonly PciDevice[]): void {
+/**
+ * The probe of vfio-pci fails without a group, unless it may make one that protects nothing (drivers/vfio/group.c).
+ * Raises HOSTDEV_IOMMU_OFF.
+ */
+export function refuseLone(host: Host, devices: readonly PciDevice[]): void {
   if (!isNoIommuMode(host)) checkIommu(host, devices);
 }
 

@@ -12,9 +12,10 @@ import type { Unmeasured } from '../doctor/table.ts';
 import { deviceCauses, hostCauses, reserved } from '../doctor/why.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import type { ReservedRegion } from '../pci/groups.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
-import { groupMembers, type ReservedRegion } from '../pci/vfio.ts';
+import { groupMembers } from '../pci/vfio.ts';
 import type { Warned } from './options.ts';
 
 export type Why = {

@@ -1,22 +1,23 @@
 /** `show`, `group list`, `group show`: what the kernel says, typed. */
 
-import { readModuleLists, variantDriver } from '../binding/drivers/driverChoice.ts';
+import { guestDriver } from '../binding/drivers/driverChoice.ts';
 import { observing } from '../binding/session.ts';
 import { HostdevError, isErrno } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
+import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/groups.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { parseOverride } from '../pci/override.ts';
 import { representorText } from '../pci/representors.ts';
 import { representorBy, resolveDevice } from '../pci/resolve.ts';
 import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../pci/vendorVfio.ts';
-import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/vfio.ts';
 import { quote } from '../text/safe.ts';
 import { fullName, readNames } from './list.ts';
 import type { Warned } from './options.ts';
 
 export type ShownDevice = PciDevice & {
   driver_override: string | null;
+  /** The VFIO driver that a guest has it on. */
   variant_driver: string | null;
   reset_methods: string[];
   boot_vga: boolean | null;
@@ -64,7 +65,7 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
     warnings.push(`managed and vgpu_type are not known: ${(e as Error).message}`);
   }
   try {
-    device.variant_driver = variantDriver(host, found, readModuleLists(host)).driver;
+    device.variant_driver = guestDriver(host, found);
   } catch (e) {
     warnings.push(`variant_driver is not known: ${(e as Error).message}`);
   }

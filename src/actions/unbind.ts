@@ -210,7 +210,9 @@ function planOf({ host }: Work, ways: readonly Way[], refusals: Refusal[]): Prin
     devices: ways.map(({ device, now, target, move, binding }) => ({
       address: device.address,
       driver_from: now.driver,
-      driver_to: move?.any_host ? (driverBefore(binding) ?? foretold(device.address)) : target.driver,
+      driver_to: move?.any_host
+        ? (driverBefore(binding) ?? foretold(host.read(host.device(device.address, 'modalias'))))
+        : target.driver,
       module: null,
     })),
     steps: [...stepsOf(host, moves), ...moves.flatMap((m) => refillSteps(host, m))].map(({ path, value, undo }) => ({

@@ -1,8 +1,7 @@
 /** `vf create`, `vf list`, `vf remove`: the VFs of a PF, made for guests or for the host, as one transaction. */
 
-import { bindingNow } from '../binding/access.ts';
-import { ownerText, readBinding } from '../binding/books.ts';
-import { goingText, switchedRepresentors } from '../binding/guards/network.ts';
+import { type Hold, ownerText, readBinding } from '../binding/books.ts';
+import { refuseUnloadable } from '../binding/drivers/modules.ts';
 import type { Refusal } from '../binding/guards.ts';
 import { vfRefusals } from '../binding/leave.ts';
 import type { Work } from '../binding/perform.ts';
@@ -10,23 +9,20 @@ import { changing, foreseeing } from '../binding/session.ts';
 import { type Move, recordedVfs } from '../binding/state.ts';
 import { stepsOf } from '../binding/steps.ts';
 import { runChange } from '../binding/transaction.ts';
-import { booksOfGoing, type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
+import { booksOfGoing, type Foretold, type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { Look, Tables } from '../host/look.ts';
-import { lostSettings, readVfSettings, type VfReading, type VfSettings } from '../network/vfSettings.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
+import { providerOfVfs } from '../pci/vendorVfio.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { ADMIN } from './bind.ts';
+import { ADMIN, refuseLone } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
+import { type LostVfs, lostBindings, lostWithVfs, vfsOf } from './vfLosses.ts';
 
 /** A VF as `vf list` shows it: `owner` as in the books, null when nobody's; `for` its claims in words. */
 export type ListedVf = PciDevice & { owner: string | null; for: string[] };
-
-/** What goes with the VFs that are there now. `settings` null: not measured. */
-export type LostVfs = { bindings: { address: string; for: string[] }[]; settings: VfSettings[] | null };
 
 /** `lost` null: no VF goes. */
 export type VfPlan = PrintedPlan & { lost: LostVfs | null };
@@ -44,19 +40,24 @@ export function listVfs(host: Host, word: string | null): Warned & { vfs: Listed
 }
 
 function listed(host: Host, inventory: Inventory, pf: string | null): ListedVf[] {
-  return inventory.devices
-    .filter((d) => d.parent_addr !== null && (pf === null || d.parent_addr === pf))
-    .map((d) => {
-      const binding = readBinding(host, d.address);
-      const holds = binding?.holds ?? [];
-      return { ...d, owner: holds[0]?.owner ?? null, for: holds.map(ownerText) };
-    });
+  return (pf === null ? inventory.devices.filter((d) => d.parent_addr !== null) : vfsOf(inventory, pf)).map((d) => {
+    const binding = readBinding(host, d.address);
+    return { ...d, ...heldBy(binding?.holds ?? []) };
+  });
 }
 
+const heldBy = (holds: readonly Hold[]): Pick<ListedVf, 'owner' | 'for'> => ({
+  owner: holds[0]?.owner ?? null,
+  for: holds.map(ownerText),
+});
+
 /**
- * Gives a PF `count` VFs, on VFIO drivers and in the books for the admin, or for the host's own drivers. That many already: nothing is changed, whatever they are
- * on. Another number goes through 0 and takes all VFs, bindings and settings away: only with `recreate`, else HOSTDEV_GUARD. Raises HOSTDEV_NO_SRIOV, HOSTDEV_VF_COUNT, HOSTDEV_VFS (the kernel's errno explained), HOSTDEV_IN_USE naming the VF that is in the way, and what
- * a transaction raises; then everything is as it was.
+ * Gives a PF `count` VFs, on VFIO drivers and in the books for the admin, or for the host's own drivers; VFs whose own
+ * driver is their VFIO provider (vGPU) come to that one either way. That many already: nothing is changed, whatever
+ * they are on. Another number goes through 0 and takes all VFs away with what hangs on them: only with `recreate`, else
+ * HOSTDEV_GUARD. In a dry run `vfs` are those that would be. Raises HOSTDEV_NO_SRIOV, HOSTDEV_IOMMU_OFF for VFIO
+ * without an IOMMU, HOSTDEV_VF_COUNT, HOSTDEV_VFS (the kernel's errno explained), HOSTDEV_IN_USE naming the VF that is
+ * in the way, HOSTDEV_MODULE, and what a transaction raises; then everything is as it was.
  */
 export async function createVfs(
   host: Host,
@@ -69,29 +70,39 @@ export async function createVfs(
   const { address } = resolvePf(host, first, word);
   const run = async (work: Work, inventory: Inventory, recovered: string[]): Promise<VfResult> => {
     const pf = resolvePf(host, inventory, address);
-    const move = await planVfs(work, pf, count, use);
-    const foretold = move === null || use !== 'vfio' ? [] : foretellVfs(host, pf, count);
-    const refusals = move === null ? [] : await vfRefusals({ ...work, inventory }, address, 'admin');
-    const had = move?.sriov?.from.numvfs ?? 0;
-    const reading = await readVfSettings(work, pf, had);
-    const lost = had === 0 || move === null ? null : lostVfs(work, move, reading);
+    if (count > 0 && use === 'vfio') refuseLone(host, [pf]);
+    const own = count === 0 ? null : providerOfVfs(host, pf, vfsOf(inventory, address));
+    const drive = own === null ? use : 'netdev';
+    const move = await planVfs(work, pf, count, drive);
+    if (move === null) {
+      const warnings = [...recovered, ...(count > 0 ? strayWarnings(host, inventory, pf, use, own) : [])];
+      const plan = { devices: [], steps: [], refusals: [], lost: null };
+      return { changed: false, plan, vfs: listed(host, inventory, address), warnings };
+    }
+    const foretold = count === 0 ? NONE : foretellVfs(host, pf, count, drive, own);
+    const refusals = await vfRefusals({ ...work, inventory }, address, 'admin');
+    const from = move.sriov?.from;
+    const going = from === undefined || from.numvfs === 0 ? null : await lostWithVfs(work, inventory, pf, from);
+    const lost = going?.lost ?? null;
     const plan = { ...planOf(host, inventory, move, foretold, refusals), lost };
     refuseWithPlan(plan);
-    const losses =
-      had === 0 ? [] : [...(count > 0 ? lostBindings(address, lost) : []), ...lostSettings(address, reading)];
-    if (had > 0 && count > 0 && options.recreate !== true) throw refuseRecreate(address, had, count, plan, losses);
-    const going =
-      move === null
-        ? []
-        : switchedRepresentors(new Look(new Tables(host)), (r) => r.pf === address && !r.external).map(goingText);
+    const losses = [...(lost === null || count === 0 ? [] : lostBindings(address, lost)), ...(going?.lines ?? [])];
     const warnings = [
       ...recovered,
-      ...going,
       ...losses,
-      ...(move === null && count > 0 ? strayWarnings(host, inventory, pf, use) : []),
+      ...(own === null
+        ? []
+        : [`${address}: its VFs are left to ${own}, their own driver and VFIO provider: ${OWN_WAY}`]),
     ];
-    if (options.dryRun || move === null) {
-      return { changed: false, plan, vfs: listed(host, inventory, address), warnings };
+    const untold = foretold.untold === null ? [] : [foretold.untold];
+    if (from !== undefined && going !== null && count > 0 && options.recreate !== true)
+      throw refuseRecreate(address, from.numvfs, count, losses, { plan, warnings: [...warnings, ...untold] });
+    // Before anything is written, for all of them: they are alike.
+    const target = drive === 'vfio' ? foretold.vfs[0]?.target : null;
+    if (target != null) await refuseUnloadable(host, target, work.deadline);
+    if (options.dryRun) {
+      const vfs = foretold.vfs.map((vf) => toCome(pf, vf, drive === 'vfio' ? [ADMIN] : []));
+      return { changed: false, plan, vfs, warnings: [...warnings, ...untold] };
     }
     await runChange(work, {
       kind: count === 0 ? 'give-back' : 'bind',
@@ -100,7 +111,9 @@ export async function createVfs(
       books: booksOfGoing(host, move),
       fresh: ADMIN,
     });
-    return { changed: true, plan, vfs: listed(host, scanInventory(host), address), warnings };
+    const now = scanInventory(host);
+    const stray = own === null ? [] : strayWarnings(host, now, pf, use, own);
+    return { changed: true, plan, vfs: listed(host, now, address), warnings: [...warnings, ...stray] };
   };
   const session = options.dryRun ? foreseeing : changing;
   return session(host, first, { addresses: [address] }, options, ({ work, inventory, recovered }) =>
@@ -108,29 +121,37 @@ export async function createVfs(
   );
 }
 
-/** Whose the VFs are that go. */
-function lostVfs(work: Work, move: Move, reading: VfReading): LostVfs {
-  const bindings = recordedVfs(move.sriov?.from).flatMap(({ address }) => {
-    const holds = bindingNow(work, address)?.holds ?? [];
-    return holds.length === 0 ? [] : [{ address, for: holds.map(ownerText) }];
-  });
-  return { bindings, settings: 'unmeasured' in reading ? null : reading.settings };
-}
+const NONE: Foretold = { vfs: [], untold: null };
 
-const lostBindings = (pf: string, lost: LostVfs | null): string[] =>
-  lost === null || lost.bindings.length === 0
-    ? []
-    : [
-        `${pf}: these bindings go with its VFs: ${lost.bindings.map((b) => `${b.address} (${b.for.join(', ')})`).join(', ')}`,
-      ];
+const OWN_WAY = "guests take them with managed='no', once each has a vGPU type if it is one";
+
+/** A VF as it will be, for whom `holds` says. What shows only when it is there is null. */
+const toCome = (pf: PciDevice, { address, product_id, target }: ForetoldVf, holds: readonly Hold[]): ListedVf => ({
+  ...pf,
+  address,
+  product_id,
+  driver: target?.driver ?? null,
+  iommu_group: null,
+  dev_type: 'type-VF',
+  parent_addr: pf.address,
+  sriov_totalvfs: null,
+  sriov_numvfs: null,
+  ...heldBy(holds),
+});
 
 /** drivers/pci/iov.c sriov_numvfs_store: the number changes through 0 only, and every VF is a new device then. */
-function refuseRecreate(pf: string, had: number, count: number, plan: VfPlan, losses: readonly string[]): HostdevError {
+function refuseRecreate(
+  pf: string,
+  had: number,
+  count: number,
+  losses: readonly string[],
+  data: { plan: VfPlan; warnings: string[] },
+): HostdevError {
   const also = losses.length === 0 ? '' : `; ${losses.join('; ')}`;
   return new HostdevError(
     'HOSTDEV_GUARD',
     `${pf} has ${had} VFs, and ${count} are to be had only by taking all of them away${also}`,
-    { hint: `'hostdev vf create ${pf} --count ${count} --recreate' does that.`, data: { plan } },
+    { hint: `'hostdev vf create ${pf} --count ${count} --recreate' does that.`, data },
   );
 }
 
@@ -150,27 +171,20 @@ function resolvePf(host: Host, inventory: Inventory, word: string): PciDevice {
   throw new HostdevError('HOSTDEV_NO_SRIOV', bad ?? `${device.address} is no PF: it has no SR-IOV, or can have no VFs`);
 }
 
-function planOf(
-  host: Host,
-  inventory: Inventory,
-  move: Move | null,
-  foretold: readonly ForetoldVf[],
-  refusals: Refusal[],
-): PrintedPlan {
-  if (move === null) return { devices: [], steps: [], refusals };
+function planOf(host: Host, inventory: Inventory, move: Move, { vfs }: Foretold, refusals: Refusal[]): PrintedPlan {
   const going = recordedVfs(move.sriov?.from);
-  const coming = new Map(foretold.map((vf) => [vf.address, vf.target]));
-  const steps = [...stepsOf(host, [move]), ...refillSteps(host, move, foretold)];
+  const coming = new Set(vfs.map((vf) => vf.address));
+  const steps = [...stepsOf(host, [move]), ...refillSteps(host, move, vfs)];
   return {
     devices: [
       ...going
         .filter((vf) => !coming.has(vf.address))
         .map((vf) => ({ address: vf.address, driver_from: vf.driver, driver_to: null, module: null })),
-      ...foretold.map(({ address, target }) => ({
+      ...vfs.map(({ address, target }) => ({
         address,
         driver_from: inventory.byAddress.get(address)?.driver ?? null,
-        driver_to: target.driver,
-        module: target.module,
+        driver_to: target?.driver ?? null,
+        module: target?.module ?? null,
       })),
     ],
     steps: steps.map(({ path, value, undo }) => ({ path, value, undo })),
@@ -178,14 +192,25 @@ function planOf(
   };
 }
 
-/** As many as asked for, but not where they were asked for: that is another command's work. */
-function strayWarnings(host: Host, inventory: Inventory, pf: PciDevice, use: 'vfio' | 'netdev'): string[] {
-  const vfs = inventory.devices.filter((d) => d.parent_addr === pf.address);
-  const stray = vfs.filter((d) => isVfioDriver(host, d.address, d.driver) !== (use === 'vfio'));
+/**
+ * As many as asked for, but not where they were asked for, or on the driver that is their VFIO provider (`own`): that
+ * is another command's work.
+ */
+function strayWarnings(
+  host: Host,
+  inventory: Inventory,
+  pf: PciDevice,
+  use: 'vfio' | 'netdev',
+  own: string | null,
+): string[] {
+  const vfs = vfsOf(inventory, pf.address);
+  const stray = vfs.filter((d) =>
+    own === null ? isVfioDriver(host, d.address, d.driver) !== (use === 'vfio') : d.driver !== own,
+  );
   const [one] = stray;
   if (one === undefined) return [];
-  const verb = use === 'vfio' ? 'bind' : 'unbind --to-host';
+  const verb = use === 'vfio' && own === null ? 'bind' : 'unbind --to-host';
   return [
-    `${pf.address} has ${vfs.length} VFs already; ${stray.length} of them are on other drivers (${one.address}: ${one.driver ?? 'none'}): 'hostdev ${verb} ${one.address}'`,
+    `${pf.address} has ${vfs.length} VFs; ${stray.length} of them are on other drivers (${one.address}: ${one.driver ?? 'none'}): 'hostdev ${verb} ${one.address}'`,
   ];
 }

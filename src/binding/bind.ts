@@ -76,7 +76,7 @@ export async function planBind(
   };
   for (const { device, wanted } of requests) {
     const own = vendorVfio(host, device);
-    if (own?.ready && (wanted ?? own.driver) === own.driver && !allowedFor.get(device.address)?.has('vendor-vfio')) {
+    if (own?.ready && (wanted ?? own.driver) === own.driver) {
       staysWhereItIs(work, device, plan);
       continue;
     }

@@ -14,8 +14,11 @@ import type { DriverModule } from './drivers/modules.ts';
  */
 export type Layer = 'bind' | 'unbind' | 'hook' | 'managed';
 
-/** What a guard's finding comes to: always a refusal, one only where the host would be lost, a warning, or nothing. */
-type Effect = 'refuses' | 'refuses if vital' | 'warns' | '-';
+/**
+ * What a guard's finding comes to: always a refusal (of a device that stays unless another driver is named, when one
+ * is), one only where the host would be lost, a warning, or nothing.
+ */
+type Effect = 'refuses' | 'refuses another driver' | 'refuses if vital' | 'warns' | '-';
 
 type GuardRow = { allowable: boolean; text: string; hint: string; layers: Record<Layer, Effect> };
 
@@ -46,13 +49,13 @@ export const GUARDS = {
     allowable: true,
     text: 'its own driver is its VFIO provider (vGPU): a guest has it there, and nowhere else',
     hint: 'Leave it there: managed=\'no\' in the domain ("managed": "no" in a device_spec), and nothing to bind.',
-    layers: { bind: 'refuses', unbind: '-', hook: 'refuses', managed: 'refuses' },
+    layers: { bind: 'refuses another driver', unbind: '-', hook: 'refuses', managed: 'refuses' },
   },
   'vgpu-type': {
     allowable: false,
     text: 'a vGPU of which no type is set',
     hint: 'Set a vGPU type first; it must be set again whenever its VFs are made anew.',
-    layers: { bind: 'refuses', unbind: '-', hook: 'refuses', managed: 'refuses' },
+    layers: { bind: 'warns', unbind: '-', hook: 'refuses', managed: 'refuses' },
   },
   'in-use': {
     allowable: true,
@@ -185,7 +188,7 @@ export function judge(j: Judged, lifts: Lifts): Verdict {
     const effect: Effect = GUARDS[guard].layers[j.layer];
     const lifted = GUARDS[guard].allowable && use.firm !== true && lifts(use);
     if (effect === '-') continue;
-    const refuses = effect === 'refuses' || (effect === 'refuses if vital' && use.vital === true);
+    const refuses = effect === 'refuses if vital' ? use.vital === true : effect.startsWith('refuses');
     const refusal = askedBy(j.layer, { guard, address, reason });
     if (refuses && !lifted) verdict.refusals.push(use.firm ? firm(refusal) : refusal);
     else verdict.warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);

@@ -3,9 +3,10 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Address, formatAddress, parseAddress } from '../pci/address.ts';
 import type { PciDevice } from '../pci/inventory.ts';
+import { quote } from '../text/safe.ts';
 import type { Access } from './access.ts';
 import { type BookChange, readBook } from './books.ts';
-import { readModuleLists } from './drivers/driverChoice.ts';
+import { hostDrivers, readModuleLists } from './drivers/driverChoice.ts';
 import { type DriverModule, namedDriver } from './drivers/modules.ts';
 import { chooseVariant } from './drivers/variant.ts';
 import { observe, observeSriov } from './observe.ts';
@@ -73,40 +74,70 @@ function checkCan(host: Host, pf: PciDevice, driver: string | null, numvfs: numb
     });
 }
 
-export type ForetoldVf = { address: Address; target: DriverModule };
+/** A VF that is not there yet. `target` null: what will drive it cannot be told. */
+export type ForetoldVf = { address: Address; product_id: string | null; target: DriverModule | null };
+
+/** `untold`: what of them cannot be told, and why, one line; null when all is. */
+export type Foretold = { vfs: ForetoldVf[]; untold: string | null };
 
 /**
- * The VFs that a PF will have, from its sriov_offset, sriov_stride and sriov_vf_device (drivers/pci/iov.c pci_iov_virtfn_bus); subsystem and class are the
- * PF's, as nearly every card has it. Only for a plan that is shown: what counts are the links afterwards. Empty where the kernel does not tell.
+ * The VFs that a PF will have, from its sriov_offset, sriov_stride and sriov_vf_device (drivers/pci/iov.c
+ * pci_iov_virtfn_bus); subsystem and class are the PF's, as nearly every card has it. `own` is the driver that they
+ * come to by themselves, where that is known; else they are for the kernel's best VFIO driver, or for the host's. Only
+ * for a plan that is shown: what counts are the links afterwards. Raises HOSTDEV_MODULES_ALIAS, as the real run would.
  */
-export function foretellVfs(host: Host, pf: PciDevice, numvfs: number): ForetoldVf[] {
-  const number = (attribute: string): number | null => {
-    const text = host.read(host.device(pf.address, attribute)) ?? '';
-    return /^\d{1,5}$/.test(text) ? Number(text) : null;
-  };
+export function foretellVfs(
+  host: Host,
+  pf: PciDevice,
+  numvfs: number,
+  use: 'vfio' | 'netdev',
+  own: string | null,
+): Foretold {
+  const at = (attribute: string): string => quietly(() => host.read(host.device(pf.address, attribute)))?.trim() ?? '';
+  const number = (attribute: string): number => (/^\d{1,5}$/.test(at(attribute)) ? Number(at(attribute)) : 0);
   const [offset, stride] = [number('sriov_offset'), number('sriov_stride')];
   const parts = parseAddress(pf.address);
-  if (offset === null || stride === null || parts === null || (stride === 0 && numvfs > 1)) return [];
-  const target = foretoldDriver(host, pf);
-  const first = parts.bus * 256 + parts.slot * 8 + parts.func + offset;
-  return Array.from({ length: numvfs }, (_, n) => first + stride * n)
-    .filter((at) => at < 65536)
-    .map((at) => ({
-      address: formatAddress({ domain: parts.domain, bus: at >> 8, slot: (at >> 3) & 31, func: at & 7 }),
-      target,
-    }));
+  const first = parts === null ? 0 : parts.bus * 256 + parts.slot * 8 + parts.func + offset;
+  // 16 bits of bus, slot and function: a VF behind them is none.
+  if (parts === null || offset === 0 || (stride === 0 && numvfs > 1) || first + stride * (numvfs - 1) > 65535)
+    return {
+      vfs: [],
+      untold: `${pf.address}: where its VFs will be cannot be told (sriov_offset ${told(at('sriov_offset'))}, sriov_stride ${told(at('sriov_stride'))}), and the plan is without what becomes of them`,
+    };
+  const id = /^[0-9a-f]{1,4}$/.test(at('sriov_vf_device')) ? at('sriov_vf_device').padStart(4, '0') : null;
+  const target = own !== null ? namedDriver(host, own) : id === null ? null : foretoldDriver(host, pf, id, use);
+  const vfs = Array.from({ length: numvfs }, (_, n) => first + stride * n).map((rid) => ({
+    address: formatAddress({ domain: parts.domain, bus: rid >> 8, slot: (rid >> 3) & 31, func: rid & 7 }),
+    product_id: id,
+    target,
+  }));
+  const why = id === null ? `sriov_vf_device ${told(at('sriov_vf_device'))}` : 'modules.alias names none, or several';
+  const what = use === 'vfio' ? 'VFIO driver its VFs will be on' : "of the host's drivers will claim its VFs";
+  return { vfs, untold: target === null ? `${pf.address}: which ${what} cannot be told (${why})` : null };
 }
 
-function foretoldDriver(host: Host, pf: PciDevice): DriverModule {
-  const id = host.read(host.device(pf.address, 'sriov_vf_device')) ?? '';
+const told = (text: string): string => (text === '' ? 'is not to be read' : `reads ${quote(text)}`);
+
+function quietly(read: () => string | null): string | null {
+  try {
+    return read();
+  } catch {
+    return null;
+  }
+}
+
+function foretoldDriver(host: Host, pf: PciDevice, id: string, use: 'vfio' | 'netdev'): DriverModule | null {
   const word = (text: string | null): string => (text ?? '').toUpperCase().padStart(8, '0');
   const cls = (pf.class ?? '').toUpperCase();
   const modalias =
     `pci:v${word(pf.vendor_id)}d${word(id)}sv${word(pf.subsystem_vendor_id)}sd${word(pf.subsystem_device_id)}` +
     `bc${cls.slice(0, 2)}sc${cls.slice(2, 4)}i${cls.slice(4)}`;
+  if (use === 'netdev') {
+    const driver = hostDrivers(host)(modalias);
+    return driver === null ? null : namedDriver(host, driver);
+  }
   const lists = readModuleLists(host);
-  const best = /^[0-9a-f]{1,4}$/.test(id) ? chooseVariant(modalias, lists.alias, lists.builtin) : null;
-  return namedDriver(host, best?.module ?? 'vfio_pci');
+  return namedDriver(host, chooseVariant(modalias, lists.alias, lists.builtin)?.module ?? 'vfio_pci');
 }
 
 /** The writes to a PF and its VFs once it is on its driver, as a plan shows them: also those to VFs that are not there yet. */
@@ -114,7 +145,11 @@ export function refillSteps(host: Host, move: Way, foretold: readonly ForetoldVf
   const recorded = move.sriov?.to.vfs;
   const vfs = Array.isArray(recorded)
     ? recorded.map((vf) => ({ address: vf.address, to: { driver: vf.driver, override: vf.override } }))
-    : foretold.map((vf) => ({ address: vf.address, to: { driver: vf.target.driver, override: vf.target.driver } }));
+    : foretold.flatMap(({ address, target }) =>
+        recorded !== 'vfio' || target === null
+          ? []
+          : { address, to: { driver: target.driver, override: target.driver } },
+      );
   const from = { driver: null, override: null };
   const steps = stepsOf(
     host,

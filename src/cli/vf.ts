@@ -40,10 +40,10 @@ function wholeNumber(text: string | boolean | undefined): number {
 }
 
 function changeText({ changed, plan, vfs }: Omit<VfResult, 'warnings'>, dryRun: boolean, already: string): string {
-  if (dryRun && plan.steps.length > 0)
-    return safeBlock(plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`).join(''));
-  if (!changed) return `Nothing to do: ${already}\n`;
-  return vfs.length > 0 ? vfTable(vfs) : safeBlock(plan.devices.map((d) => `${d.address}  removed\n`).join(''));
+  if (!changed && plan.steps.length === 0) return `Nothing to do: ${already}\n`;
+  const steps = dryRun ? plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`) : [];
+  const ends = vfs.length > 0 ? vfTable(vfs) : plan.devices.map((d) => `${d.address}  removed\n`).join('');
+  return `${safeBlock(steps.join(''))}${safeBlock(ends)}`;
 }
 
 const vfTable = (vfs: readonly ListedVf[]): string =>

@@ -3,8 +3,9 @@
 import { architecture } from '../host/architecture.ts';
 import { interruptRemapping, NO_REMAPPING, unsafeInterrupts } from '../host/interrupts.ts';
 import { firmwareIommu, IOMMU_TABLES, iommuState, wordsOff } from '../host/iommu.ts';
+import { reservedRegions } from '../pci/groups.ts';
 import { isVirtioIommu } from '../pci/noGroup.ts';
-import { groupMembers, reservedRegions } from '../pci/vfio.ts';
+import { groupMembers } from '../pci/vfio.ts';
 import { cmdlineFix, removeDirective } from './cmdline.ts';
 import { commandFix, firmwareFix, modprobeFix } from './fix.ts';
 import type { Look } from './look.ts';

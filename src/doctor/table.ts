@@ -191,6 +191,10 @@ export const CAUSES = {
     blocks: false,
     text: "The device's own driver is its VFIO provider: guests take it there, with managed='no', and it is not bound to another.",
   },
+  'vendor-vfio-late': {
+    blocks: true,
+    text: "The device's own driver is its VFIO provider, and has not made its VFIO device yet.",
+  },
   'vgpu-type': {
     blocks: true,
     text: 'The device is a vGPU of which no type is set: its driver opens it for no guest.',

@@ -1,13 +1,14 @@
 /** What keeps a device from a guest, the rest of its group aside: the host as a whole, the device itself, what the firmware keeps. */
 import { denylistAdvice, denylisted } from '../binding/drivers/denylist.ts';
-import { readModuleLists, variantDriver } from '../binding/drivers/driverChoice.ts';
+import { guestDriver } from '../binding/drivers/driverChoice.ts';
 import type { Guard, Usage } from '../binding/guards.ts';
 import { interruptRemapping, unsafeInterrupts } from '../host/interrupts.ts';
 import { iommuState } from '../host/iommu.ts';
+import { type ReservedRegion, reservedRegions } from '../pci/groups.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
 import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../pci/vendorVfio.ts';
-import { isVfioDriver, type ReservedRegion, reservedRegions } from '../pci/vfio.ts';
+import { isVfioDriver } from '../pci/vfio.ts';
 import { because, type Cause } from './cause.ts';
 import type { Look } from './look.ts';
 
@@ -83,11 +84,24 @@ export function deviceCauses(look: Look, d: PciDevice, usage: Usage | null): Cau
       ),
     );
   const family = denylisted(d.vendor_id ?? '', d.product_id ?? '')?.family;
-  if (family !== undefined && !denylistOff(look) && vfioDriver(look, d) === 'vfio-pci')
+  if (
+    family !== undefined &&
+    !denylistOff(look) &&
+    look.quiet('variant driver', () => guestDriver(host, d)) === 'vfio-pci'
+  )
     causes.push(because('denylist', d.address, family, denylistAdvice()));
   const own = look.quiet('vGPU type', () => vendorVfio(host, d));
   if (own !== null)
     causes.push(because('vendor-vfio', d.address, `${own.driver} is its VFIO provider`, "take it with managed='no'"));
+  if (own?.ready === false)
+    causes.push(
+      because(
+        'vendor-vfio-late',
+        d.address,
+        `it shows no vfio-dev on ${own.driver}`,
+        `see dmesg for what ${own.driver} says`,
+      ),
+    );
   if (own !== null && lacksVgpuType(own))
     causes.push(because('vgpu-type', d.address, 'its current_vgpu_type is 0', vgpuTypeAdvice(host, d.address, own)));
   const vfio = isVfioDriver(host, d.address, d.driver);
@@ -108,9 +122,6 @@ const denylistOff = (look: Look): boolean =>
   look
     .quiet('disable_denylist', () => look.host.read(look.host.module('vfio_pci', 'parameters/disable_denylist')))
     ?.trim() === 'Y';
-
-const vfioDriver = (look: Look, d: PciDevice): string | null =>
-  look.quiet('variant driver', () => variantDriver(look.host, d, readModuleLists(look.host)).driver);
 
 /** Regions that the firmware keeps: `direct` forbids every other use of the group, `direct-relaxable`, `msi` and `reserved` do not. */
 export function reserved(look: Look, d: PciDevice): { regions: ReservedRegion[]; causes: Cause[] } {

@@ -43,6 +43,28 @@ function creatable(host: Host, address: string): VgpuType[] {
 /** True when a vGPU type is what the device lacks. */
 export const lacksVgpuType = ({ vgpu }: VendorVfio): boolean => vgpu !== null && Number(vgpu.id) === 0;
 
+/** "has no vGPU type set, and nvidia opens it for no guest", of what {@link lacksVgpuType}. */
+export const untypedText = ({ driver }: VendorVfio): string =>
+  `has no vGPU type set, and ${driver} opens it for no guest`;
+
+/**
+ * PF drivers whose VFs are vGPUs, to be had on that driver only: NVIDIA vGPU User Guide, "Creating an NVIDIA vGPU …
+ * that Supports SR-IOV".
+ */
+const MAKES_VGPUS = new Set(['nvidia']);
+
+/**
+ * The driver that is the VFIO provider of a PF's VFs, those that it is still to make too: by the VFs that it has, else
+ * by the PF's own driver; null where a VFIO driver is to be bound to them. Raises as {@link vendorVfio} does.
+ */
+export function providerOfVfs(host: Host, pf: PciDevice, vfs: readonly PciDevice[]): string | null {
+  for (const vf of vfs) {
+    const own = vendorVfio(host, vf);
+    if (own !== null) return own.driver;
+  }
+  return pf.driver !== null && MAKES_VGPUS.has(pf.driver) ? pf.driver : null;
+}
+
 const NAMED = 4;
 
 /** The command that sets a vGPU type, for people: "write one of 592 (NVIDIA A10-6Q) to /sys/…/nvidia/current_vgpu_type". */

@@ -1,7 +1,7 @@
 /** Which drivers leave an IOMMU group to user space, and whether a group would be viable: drivers/vfio and iommu_group ownership, Linux 5.19 and later. */
 import type { Host } from '../host/host.ts';
 import { Tables } from '../host/look.ts';
-import { type Address, compareAddresses, isAddress } from './address.ts';
+import { type Address, isAddress } from './address.ts';
 import type { Inventory, PciDevice } from './inventory.ts';
 import { functionsAbove } from './path.ts';
 
@@ -26,15 +26,6 @@ export type Blocker = {
   bus?: string;
   /** The functions of the group that its driver makes, and that are gone without it; left out where there are none. */
   makes?: Address[];
-};
-
-export type Group = {
-  id: number;
-  /** `sys/kernel/iommu_groups/N/type`: DMA, DMA-FQ, identity, blocked, unmanaged, unknown; null when not shown. */
-  type: string | null;
-  viable: boolean;
-  devices: Address[];
-  blockers: Blocker[];
 };
 
 /**
@@ -84,50 +75,3 @@ function otherBlocker(host: Host, id: number, name: string): Blocker[] {
 /** The members of a group, in order of address. */
 export const groupMembers = (inventory: Inventory, id: number): PciDevice[] =>
   inventory.devices.filter((d) => d.iommu_group === id);
-
-/** All IOMMU groups with what stands in the way of each now. `warnings` gets a line for what could not be read. */
-export function readGroups(host: Host, inventory: Inventory, warnings: string[]): Group[] {
-  const raw = host.native.scanGroups(host.root);
-  host.unread.push(...raw.failures);
-  for (const f of raw.failures) warnings.push(`Failed to read ${f.path}: ${f.code} (${f.syscall})`);
-  const members = new Map<number, PciDevice[]>();
-  for (const d of inventory.devices) {
-    if (d.iommu_group === null) continue;
-    const list = members.get(d.iommu_group);
-    if (list) list.push(d);
-    else members.set(d.iommu_group, [d]);
-  }
-  const groups: Group[] = [];
-  for (const g of raw.groups) {
-    if (!/^\d{1,7}$/.test(g.id)) continue;
-    const id = Number(g.id);
-    const pci = members.get(id) ?? [];
-    const blockers = groupBlockers(host, id, pci, g.devices);
-    groups.push({
-      id,
-      type: groupType(g.type),
-      viable: blockers.length === 0,
-      devices: pci.map((d) => d.address).sort(compareAddresses),
-      blockers,
-    });
-  }
-  return groups;
-}
-
-const groupType = (text: string | null): string | null => {
-  const t = text?.trim();
-  return t !== undefined && /^[\w-]{1,32}$/.test(t) ? t : null;
-};
-
-/** One line of `reserved_regions`: "0x00000000fee00000 0x00000000feefffff msi" (drivers/iommu/iommu.c). */
-export type ReservedRegion = { start: string; end: string; type: string };
-
-/** The reserved regions of a group; a `direct` one (RMRR) forbids assignment on platforms that need it, `direct-relaxable` does not. */
-export function reservedRegions(host: Host, id: number): ReservedRegion[] {
-  const text = host.read(host.group(id, 'reserved_regions')) ?? '';
-  return [...text.matchAll(/^(0x[0-9a-f]{1,16}) (0x[0-9a-f]{1,16}) ([\w-]{1,32})$/gm)].map(([, start, end, type]) => ({
-    start: start ?? '',
-    end: end ?? '',
-    type: type ?? '',
-  }));
-}

@@ -24,8 +24,8 @@ import { gunzipSync } from 'node:zlib';
 import type { ShownDevice, ShownGroup } from '../../src/actions/inspect.ts';
 import type { PrintedPlan } from '../../src/actions/plan.ts';
 import type { Status } from '../../src/actions/status.ts';
+import type { Group } from '../../src/pci/groups.ts';
 import type { PciDevice } from '../../src/pci/inventory.ts';
-import type { Group } from '../../src/pci/vfio.ts';
 
 export type TreeDevice = {
   address: string;

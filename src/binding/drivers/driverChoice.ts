@@ -1,8 +1,8 @@
 /** Which VFIO driver a device gets: the one named by hand, else the kernel's best variant driver for it, else vfio-pci. */
 import { HostdevError } from '../../errors.ts';
 import type { Host } from '../../host/host.ts';
-import type { Address } from '../../pci/address.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
+import { vendorVfio } from '../../pci/vendorVfio.ts';
 import { type DriverModule, namedDriver } from './modules.ts';
 import { chooseVariant, hostModules } from './variant.ts';
 
@@ -56,6 +56,13 @@ export function variantDriver(host: Host, device: PciDevice, lists: ModuleLists)
 }
 
 /**
+ * The VFIO driver that a guest has a device on: its own where that is its VFIO provider, else the kernel's best. Raises
+ * HOSTDEV_MODULES_ALIAS, and as vendorVfio does.
+ */
+export const guestDriver = (host: Host, device: PciDevice): string =>
+  vendorVfio(host, device)?.driver ?? variantDriver(host, device, readModuleLists(host)).driver;
+
+/**
  * `wanted` is a driver or module name, or null for the kernel's best. Raises HOSTDEV_USAGE for one that is no VFIO driver: by name, as libvirt's virpci.c told them
  * before 6.1's vfio-dev, because a driver that is not loaded shows nothing else.
  */
@@ -74,13 +81,13 @@ export function chooseDriver(
 }
 
 /**
- * The host driver that will claim a device when nothing is in its override, as modules.alias foretells it: by device, null where it names none or several, since which of
- * those comes first is the kernel's affair. Raises nothing: without the list nothing is foretold.
+ * The host driver that will claim a device when nothing is in its override, as modules.alias foretells it: by the
+ * device's modalias, null where it names none or several, since which of those comes first is the kernel's affair.
+ * Raises nothing: without the list nothing is foretold.
  */
-export function hostDrivers(host: Host): (address: Address) => string | null {
+export function hostDrivers(host: Host): (modalias: string | null) => string | null {
   let lists: ModuleLists | null | undefined;
-  return (address) => {
-    const modalias = host.read(host.device(address, 'modalias'));
+  return (modalias) => {
     if (modalias === null) return null;
     lists ??= quietly(() => readModuleLists(host));
     const modules = lists == null ? [] : hostModules(modalias, lists.alias, lists.builtin);

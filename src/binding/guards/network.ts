@@ -59,25 +59,26 @@ const allRepresentors = (host: Host): Representor[] =>
     return (below === null ? null : representorOf(host, name, below)) ?? [];
   });
 
-export type Switched = { representor: Representor; bridge: string };
+/** `bridge`: the bridge or Open vSwitch that it is a port of; null for none. */
+export type Port = { representor: Representor; bridge: string | null };
 
-/** The representors that `which` names and that are ports of a bridge or of Open vSwitch, each with what it is a port of: they go when the VFs do. */
-export function switchedRepresentors(look: Look, which: (r: Representor) => boolean): Switched[] {
-  return look.tables
+/** The representors that `which` names, each with what it is a port of: they go when the VFs do. */
+export const representorPorts = (look: Look, which: (r: Representor) => boolean): Port[] =>
+  look.tables
     .once(allRepresentors)
     .filter(which)
-    .flatMap((representor) => {
-      const bridge = uppersOf(look, representor.name).find((u) => u.isPart)?.name;
-      return bridge === undefined ? [] : [{ representor, bridge }];
-    });
-}
+    .map((representor) => ({
+      representor,
+      bridge: uppersOf(look, representor.name).find((u) => u.isPart)?.name ?? null,
+    }));
 
-/** "eth0 is the representor of VF 1 of 0000:81:00.0, goes with it, and is a port of ovs-system". */
-export const goingText = ({ representor, bridge }: Switched): string =>
-  `${safe(representorText(representor))}: it goes with the VF, and is a port of ${safe(bridge)}`;
+/** "eth0 is the representor of VF 1 of 0000:81:00.0: it goes with the VF, and is a port of ovs-system". */
+export const goingText = ({ representor, bridge }: Port): string =>
+  `${safe(representorText(representor))}: it goes with the VF${bridge === null ? '' : `, and is a port of ${safe(bridge)}`}`;
 
 /** True for a VF whose wire ends in the host's own switch: what the host sends to the switch's ports, it does not send over the VF. */
-const isSwitched = (look: Look, vf: Address): boolean => switchedRepresentors(look, (r) => r.vf === vf).length > 0;
+const isSwitched = (look: Look, vf: Address): boolean =>
+  representorPorts(look, (r) => r.vf === vf).some((p) => p.bridge !== null);
 
 function interfaceUses(look: Look, name: string, below: Address): Use[] {
   const uses: Use[] = [];

@@ -1,7 +1,7 @@
 /** A device whose own driver is its VFIO provider stays there; and NVIDIA's opens for no guest what has no vGPU type. */
 import type { Host } from '../../host/host.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
-import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../../pci/vendorVfio.ts';
+import { lacksVgpuType, untypedText, vendorVfio, vgpuTypeAdvice } from '../../pci/vendorVfio.ts';
 import type { Use } from '../guards.ts';
 
 /** What is wrong with a device's own VFIO driver; `moves` when the device is to leave it, by us or by libvirt (managed='yes'). Raises as vendorVfio does. */
@@ -17,7 +17,7 @@ export function vendorVfioUses(host: Host, device: PciDevice, moves: boolean): U
   if (lacksVgpuType(own))
     uses.push({
       guard: 'vgpu-type',
-      reason: `it has no vGPU type set, and ${own.driver} opens it for no guest: ${vgpuTypeAdvice(host, device.address, own)}`,
+      reason: `it ${untypedText(own)}: ${vgpuTypeAdvice(host, device.address, own)}`,
     });
   return uses;
 }

@@ -116,17 +116,21 @@ describe('the hook', () => {
 });
 
 describe('bind and unbind', () => {
-  test('bind leaves it where it is and says so; another driver by name, or an allowance, does not', () => {
+  test('bind leaves it where it is and says so; an allowance changes nothing, another driver by name is refused', () => {
     const h = root();
-    for (const args of [[SET], [OTHER], [SET, '--driver', 'nvidia']]) {
+    for (const args of [[SET], [OTHER], [SET, '--driver', 'nvidia'], [SET, '--allow=vendor-vfio']]) {
       const r = h.run('-j', 'bind', '-n', ...args);
       expect(r).toMatchObject({ exit: 0, json: { plan: { steps: [] } } });
       expect(r.json.warnings).toEqual([expect.stringContaining("guests take it with managed='no'")]);
     }
     expect(h.run('-j', 'bind', '-n', NONE).json.warnings[1]).toContain('no vGPU type set');
     expect(guards(h.run('-j', 'bind', '-n', SET, '--driver', 'vfio-pci'))).toEqual(['vendor-vfio']);
-    const lifted = h.run('-j', 'bind', '-n', SET, '--allow=vendor-vfio');
-    expect([lifted.exit, lifted.json.plan.devices.map((d) => d.driver_to)]).toEqual([0, ['vfio-pci']]);
+    // Without a type too: that is asked of whoever stays.
+    for (const address of [SET, NONE]) {
+      const lifted = h.run('-j', 'bind', '-n', address, '--driver', 'vfio-pci', '--allow=vendor-vfio');
+      expect([lifted.exit, lifted.json.plan.devices.map((d) => d.driver_to)]).toEqual([0, ['vfio-pci']]);
+    }
+    expect(guards(h.run('-j', 'bind', '-n', EARLY))).toEqual(['vendor-vfio']);
   });
 
   test('unbind --to-host: it is there', () => {
@@ -143,7 +147,38 @@ describe('who says it', () => {
     expect(shown(OTHER).device).toMatchObject({ managed: 'no', vgpu_type: null });
     expect(shown(VARIANT).device).toMatchObject({ managed: null, vgpu_type: null });
     expect(shown(NONE).warnings).toEqual([expect.stringContaining('no vGPU type is set: write one of 592')]);
-    expect(h.run('show', SET).out).toMatch(/^Managed +no: nvidia is its VFIO provider/m);
+    expect(h.run('show', SET).out).toMatch(/^VFIO driver +nvidia\nManaged +no: nvidia is its VFIO provider/m);
+    for (const [address, driver] of [
+      [SET, 'nvidia'],
+      [EARLY, 'nvidia'],
+      [OTHER, 'acme_sriov'],
+      [VARIANT, 'vfio-pci'],
+      [PF, 'vfio-pci'],
+    ] as const)
+      expect(shown(address).device.variant_driver).toBe(driver);
+  });
+
+  test('group list and group show: no guest can have a vGPU without a type; beside a function that one can have, the group is viable', () => {
+    const h = root();
+    const listed = () => new Map(h.run('-j', 'group', 'list').json.groups.map((g) => [g.id, g]));
+    expect([...listed()].map(([id, g]) => [id, g.viable])).toEqual([
+      [20, false],
+      [21, true],
+      [22, false],
+      [23, false],
+      [24, true],
+      [25, true],
+    ]);
+    expect(listed().get(22)?.blockers).toEqual([
+      { address: NONE, driver: 'nvidia', reason: 'has no vGPU type set, and nvidia opens it for no guest' },
+    ]);
+    expect(h.run('group', 'show', NONE)).toMatchObject({ exit: 3, out: expect.stringContaining('no vGPU type set') });
+    h.file(`sys/bus/pci/devices/${NONE}/nvidia/current_vgpu_type`, '593\n');
+    expect(listed().get(22)).toMatchObject({ viable: true, blockers: [] });
+    h.file(`sys/bus/pci/devices/${NONE}/nvidia/current_vgpu_type`, '0\n');
+    h.link(`sys/kernel/iommu_groups/22/devices/${SET}`, `../../../../bus/pci/devices/${SET}`);
+    h.link(`sys/bus/pci/devices/${SET}/iommu_group`, '../../../kernel/iommu_groups/22');
+    expect(listed().get(22)).toMatchObject({ viable: true, devices: [SET, NONE] });
   });
 
   test('group why', async () => {
@@ -151,6 +186,7 @@ describe('who says it', () => {
     const ids = async (address: string) => (await explainDevice(host, address)).why.causes.map((c) => c.id);
     expect(await ids(SET)).toEqual(['vendor-vfio']);
     expect(await ids(NONE)).toEqual(['vgpu-type', 'vendor-vfio']);
+    expect(await ids(EARLY)).toEqual(['vendor-vfio-late', 'vendor-vfio']);
     expect(await ids(VARIANT)).toEqual([]);
   });
 

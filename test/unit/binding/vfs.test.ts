@@ -115,6 +115,23 @@ describe('create', () => {
     expect(driversOf()).toEqual(['igbvf', 'igbvf', 'igbvf']);
   });
 
+  test('VFs whose own driver is their VFIO provider are left to it: nothing is bound, nothing is booked', async () => {
+    await start('four');
+    sim.kernel.files.set(`sys/bus/pci/devices/${VF}/nvidia/current_vgpu_type`, '592\n');
+    const { vfs, warnings } = await create(2, 'vfio', RECREATE);
+    expect(vfs.map((v) => [v.driver, v.for])).toEqual(Array(2).fill(['igbvf', []]));
+    expect(sim.kernel.writes).toEqual([`${AT}/sriov_numvfs=0`, `${AT}/sriov_numvfs=2`]);
+    expect(readBooks(sim.host).books).toEqual([]);
+    expect(warnings.slice(-2)).toEqual([
+      expect.stringContaining(`592 of ${VF}`),
+      expect.stringContaining('its VFs are left to igbvf'),
+    ]);
+    Object.assign(sim.kernel.devices.get(VFS[1] ?? '') ?? {}, { driver: null });
+    expect((await create(2)).warnings).toEqual([
+      expect.stringContaining(`1 of them are on other drivers (${VFS[1]}: none): 'hostdev unbind --to-host ${VFS[1]}'`),
+    ]);
+  });
+
   test('what is set on the VFs is named by whatever takes them away', async () => {
     await start('four');
     sim.kernel.files.set('sys/class/net/eth7/ifindex', '7\n');

@@ -46,7 +46,8 @@ function exitCodesPage(): string {
     '\nWhen several apply, the first of 2, 4, 6, 5, 3, 1 is given. An empty list is 0. A dry run exits as the real run\n',
     'would, as far as that can be known without writing. Of the hook only `prepare` and `start` exit with anything but 0.\n',
     '\n`vf create` of another number of VFs than a PF has is a refusal (5) without `--recreate`: the number changes through 0 only, and\n',
-    'every VF goes with its binding and its settings, which the refusal names. As many as it has is 0, whatever they are on.\n',
+    'every VF goes with its binding, its settings, its vGPU type and its representor, which the refusal names (`plan.lost` of `-j`).\n',
+    'As many as it has is 0, whatever they are on.\n',
   ].join('');
 }
 

@@ -3,9 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { FsReader } from '../../../src/addon/fsReader.ts';
 import { loadNative } from '../../../src/addon/load.ts';
 import { Host } from '../../../src/host/host.ts';
+import { type Group, readGroups, reservedRegions } from '../../../src/pci/groups.ts';
 import { type Inventory, scanInventory } from '../../../src/pci/inventory.ts';
 import { resolveDevice } from '../../../src/pci/resolve.ts';
-import { type Group, isVfioDriver, readGroups, reservedRegions } from '../../../src/pci/vfio.ts';
+import { isVfioDriver } from '../../../src/pci/vfio.ts';
 import { loadDump, type StaticHost } from '../../mock/tree.ts';
 
 let tree: StaticHost;
