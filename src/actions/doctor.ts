@@ -6,11 +6,12 @@ import { commandFix } from '../doctor/fix.ts';
 import { checkHooks } from '../doctor/hooks.ts';
 import { checkDisplay, checkLockdown, checkMemlock } from '../doctor/host.ts';
 import { checkIommu } from '../doctor/iommu.ts';
+import { settled } from '../doctor/kernelLine.ts';
 import { checkOverrides, checkScripts } from '../doctor/leftovers.ts';
 import { Look } from '../doctor/look.ts';
 import { checkModules } from '../doctor/modules.ts';
 import { checkResets } from '../doctor/reset.ts';
-import { type Finding, type Fix, finding, type Severity, type Unmeasured } from '../doctor/table.ts';
+import { type Draft, type Finding, type Fix, finding, type Severity, type Unmeasured } from '../doctor/table.ts';
 import { HostdevError } from '../errors.ts';
 import { type HookProgram, hookStatus } from '../hook/install.ts';
 import type { Host } from '../host/host.ts';
@@ -37,7 +38,7 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
   const look = new Look(host, inventory);
   const libvirts = look.quiet('processes', () => processesNamed(host, LIBVIRT)) ?? [];
   const own = look.quiet('libvirt hooks', () => hookStatus(host, program));
-  const checks: [string, () => Finding[] | Promise<Finding[]>][] = [
+  const checks: [string, () => Draft[] | Promise<Draft[]>][] = [
     ['IOMMU', () => checkIommu(look)],
     ['modules', () => checkModules(look)],
     ['boot scripts', () => checkScripts(look)],
@@ -49,20 +50,21 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
     ['resets', () => checkResets(look)],
     ['configuration', () => checkConfiguration(host)],
   ];
-  const findings: Finding[] = [];
+  const drafts: Draft[] = [];
   for (const [name, check] of checks) {
     try {
-      findings.push(...(await check()));
+      drafts.push(...(await check()));
     } catch (e) {
       look.missed(name, (e as Error).message);
     }
   }
-  findings.sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
+  drafts.sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
+  const findings = settled(look, drafts);
   return { findings, not_measured: look.unmeasured, warnings: inventory.warnings };
 }
 
 /** What keeps hostdev's own configuration from being used, as `config check` says it; no files, nothing to say. */
-async function checkConfiguration(host: Host): Promise<Finding[]> {
+async function checkConfiguration(host: Host): Promise<Draft[]> {
   if (ownFiles(host, host.absolute(host.config)).length === 0) return [];
   const tell = (hint: string | null): Fix => commandFix('hostdev config check', hint ?? 'tells every mistake');
   try {

@@ -12,8 +12,9 @@ export async function doctor({ host }: Invocation): Promise<Answer> {
   const { bad, warn, good } = colours(process.stdout);
   const paint = { error: bad, warning: warn, note: safeBlock };
   const errors = findings.filter((f) => f.severity === 'error').length;
+  const told = new Set<Fix>();
   const blocks = findings.map(
-    (f) => `${paint[f.severity](`${f.severity}: ${f.id}: ${safeBlock(f.object)}`)}\n${body(f)}`,
+    (f) => `${paint[f.severity](`${f.severity}: ${f.id}: ${safeBlock(f.object)}`)}\n${body(f, told)}`,
   );
   const unmeasured = not_measured.map((u) => `not measured: ${safeBlock(u.object)}: ${safeBlock(u.reason)}\n`);
   const sum =
@@ -26,14 +27,21 @@ export async function doctor({ host }: Invocation): Promise<Answer> {
   };
 }
 
-/** What it means, what was seen, and the lines to change for the tools that this host has; for all tools where it has none. */
-function body(f: Finding): string {
+/**
+ * What it means, what was seen, and the lines to change for the tools that this host has; for all tools where it has none. A fix that several findings share, the kernel
+ * line, is written out once.
+ */
+function body(f: Finding, told: Set<Fix>): string {
   const here = f.fix.filter((x) => x.present);
   const fixes = here.length > 0 ? here : f.fix;
-  return [`  ${FINDINGS[f.id].text}`, `  ${safeBlock(f.cause)}`, ...fixes.map(fixText)].join('\n').concat('\n');
+  return [`  ${FINDINGS[f.id].text}`, `  ${safeBlock(f.cause)}`, ...fixes.map((x) => fixText(x, told))]
+    .join('\n')
+    .concat('\n');
 }
 
-function fixText(x: Fix): string {
+function fixText(x: Fix, told: Set<Fix>): string {
+  if (told.has(x)) return `    ${x.tool}: ${safeBlock(x.where)} (as above)`;
+  told.add(x);
   const lines = safeBlock(x.line)
     .split('\n')
     .map((l) => `      ${l}`);

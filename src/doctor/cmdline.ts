@@ -1,19 +1,38 @@
 /**
  * The line that changes the kernel command line: a table of who may be in charge of it, known by what is there. The first that is in charge gives the only fix; where none
- * of them is, it is GRUB or systemd-boot, and cloud-init on machines that are made by it.
+ * of them is, it is GRUB or systemd-boot. Beside it, where cloud-init makes such machines, the same for the next one.
  */
-import type { Directive } from '../host/modprobe.ts';
-import { BY_LOADER, type CmdlineChange, changed, difference, key, WORD } from './cmdlineWords.ts';
-import { cloud, commandFix, NIXOS, NIXOS_AFTER, NIXOS_FILE, OSTREE, removeLine, shellWord } from './fix.ts';
-import { GRUB, GRUB_DROPINS, grubFix } from './grub.ts';
+import {
+  bootcFix,
+  inLines,
+  KERNEL_CMDLINE,
+  kernelInstall,
+  nixosFix,
+  oneLine,
+  PATTERNS,
+  proxmoxFix,
+  shellVariable,
+  systemdBootFix,
+  toldDifference,
+} from './bootFiles.ts';
+import { grubUserData, oneLineUserData, userData } from './cloudInit.ts';
+import { type Change, type CmdlineChange, difference, key, merged, withoutReplacing } from './cmdlineWords.ts';
+import { NIXOS, OSTREE, shellWord, TRANSACTIONAL } from './fix.ts';
+import { GRUB, grubFix } from './grub.ts';
 import type { Look } from './look.ts';
 import type { Fix } from './table.ts';
 
-const KERNEL_CMDLINE = 'etc/kernel/cmdline';
-const LOADER_ENTRIES = ['boot/loader/entries', 'efi/loader/entries', 'boot/efi/loader/entries'];
 const PROXMOX = ['etc/kernel/proxmox-boot-uuids', 'usr/sbin/proxmox-boot-tool', 'etc/pve'];
 const SYSLINUX = 'boot/syslinux/syslinux.cfg';
-const BOOTC_KARGS = 'usr/lib/bootc/kargs.d';
+const EXTLINUX = ['boot/extlinux/extlinux.conf', 'boot/extlinux.conf'];
+const U_BOOT = 'etc/default/u-boot';
+const ALPINE = 'etc/update-extlinux.conf';
+const RASPI_EXTRA = 'etc/default/raspi-extra-cmdline';
+const RASPI_CMDLINE = ['boot/firmware/cmdline.txt', 'boot/firmware/current/cmdline.txt', 'boot/cmdline.txt'];
+const FLASH_KERNEL = 'etc/default/flash-kernel';
+const ARMBIAN = 'boot/armbianEnv.txt';
+const ZIPL = 'etc/zipl.conf';
+const REFIND = 'boot/refind_linux.conf';
 const LIMINE_DEFAULT = 'etc/default/limine';
 const LIMINE = [
   'boot',
@@ -25,10 +44,13 @@ const LIMINE = [
   'efi/limine',
 ].map((folder) => `${folder}/limine.conf`);
 
-type Change = Required<CmdlineChange>;
-
 /** Who is in charge of the command line: known by one of these files (and by `also`, where it takes more). */
 type Loader = { files: readonly string[]; also?: (look: Look) => boolean; fix: (look: Look, change: Change) => Fix[] };
+
+/** GRUB says which image it started. */
+const byGrub = (look: Look): boolean => look.has(GRUB) && look.cmdline.some((w) => w.startsWith('BOOT_IMAGE='));
+const notByGrub = (look: Look): boolean => !byGrub(look);
+const noGrub = (look: Look): boolean => !look.has(GRUB);
 
 const IN_CHARGE: readonly Loader[] = [
   // bootc alone: arguments come with the image. Where rpm-ostree is, it keeps those of this host.
@@ -58,15 +80,76 @@ const IN_CHARGE: readonly Loader[] = [
   {
     files: [LIMINE_DEFAULT],
     fix: (look, change) => {
-      const lines = inLines(look, 'limine', [LIMINE_DEFAULT], LIMINE_VARIABLE, change, 'limine-update; then reboot');
-      return lines.length > 0 ? lines : limineLine(change);
+      const lines = inLines(
+        look,
+        'limine',
+        [LIMINE_DEFAULT],
+        PATTERNS.limineVariable,
+        change,
+        'limine-update; then reboot',
+      );
+      return lines.length > 0 ? lines : limineLine(withoutReplacing(change));
     },
   },
-  { files: LIMINE, fix: (look, change) => inLines(look, 'limine', LIMINE, LIMINE_CMDLINE, change, 'reboot') },
+  { files: LIMINE, fix: (look, change) => inLines(look, 'limine', LIMINE, PATTERNS.limineCmdline, change, 'reboot') },
+  // openSUSE with systemd-boot or GRUB's BLS: GRUB's own file is left there by neither.
+  {
+    files: ['usr/bin/sdbootutil'],
+    also: (look) => look.has(KERNEL_CMDLINE) && notByGrub(look),
+    fix: (look, change) => systemdBootFix(look, change, 'sdbootutil update-all-entries'),
+  },
   {
     files: [SYSLINUX],
-    also: (look) => !look.has(GRUB),
-    fix: (look, change) => inLines(look, 'syslinux', [SYSLINUX], SYSLINUX_APPEND, change, 'reboot'),
+    also: noGrub,
+    fix: (look, change) => inLines(look, 'syslinux', [SYSLINUX], PATTERNS.syslinuxAppend, change, 'reboot'),
+  },
+  {
+    files: [ALPINE],
+    also: noGrub,
+    fix: (look, change) =>
+      shellVariable(look, 'extlinux', ALPINE, 'default_kernel_opts', change, {
+        after: 'update-extlinux; then reboot',
+        otherwise: [],
+      }),
+  },
+  // u-boot-update (u-boot-menu) writes extlinux.conf anew from its own file, or from etc/kernel/cmdline.
+  { files: ['usr/sbin/u-boot-update', U_BOOT], also: notByGrub, fix: uBootFix },
+  {
+    files: EXTLINUX,
+    also: notByGrub,
+    fix: (look, change) => inLines(look, 'extlinux', EXTLINUX, PATTERNS.extlinuxAppend, change, 'reboot'),
+  },
+  // Debian's raspi-firmware writes cmdline.txt anew with each initramfs.
+  { files: ['etc/default/raspi-firmware', RASPI_EXTRA], also: notByGrub, fix: raspiExtraFix },
+  { files: RASPI_CMDLINE, also: notByGrub, fix: raspiFix },
+  {
+    files: [ARMBIAN],
+    also: notByGrub,
+    fix: (look, change) =>
+      shellVariable(look, 'file', ARMBIAN, 'extraargs', change, { after: 'reboot', otherwise: [] }).map((f) => ({
+        ...f,
+        line: f.line.replaceAll('"', ''),
+      })),
+  },
+  {
+    files: [FLASH_KERNEL],
+    also: notByGrub,
+    fix: (look, change) =>
+      shellVariable(look, 'file', FLASH_KERNEL, 'LINUX_KERNEL_CMDLINE', change, {
+        after: 'flash-kernel; then reboot',
+        otherwise: ['quiet'],
+      }),
+  },
+  {
+    files: [ZIPL],
+    also: (look) => noGrub(look) && look.names('boot/loader/entries').length === 0,
+    fix: (look, change) =>
+      shellVariable(look, 'file', ZIPL, 'parameters', change, { after: 'zipl; then reboot', otherwise: [] }),
+  },
+  {
+    files: [REFIND],
+    also: noGrub,
+    fix: (look, change) => inLines(look, 'refind', [REFIND], PATTERNS.refindOptions, change, 'reboot'),
   },
 ];
 
@@ -87,24 +170,31 @@ const GRUB_COMMANDS: readonly { command: string; ids: readonly string[]; files: 
 const GRUB2 = GRUB_COMMANDS[1];
 
 /** Lines that change the kernel command line. */
-export function cmdlineFix(look: Look, change: CmdlineChange): Fix[] {
-  const clean = {
-    add: (change.add ?? []).filter((w) => WORD.test(w)),
-    remove: (change.remove ?? []).filter((w) => WORD.test(w)),
-  };
+export function cmdlineFix(look: Look, wanted: CmdlineChange): Fix[] {
+  const change = merged([wanted]);
   const loader = IN_CHARGE.find((l) => l.files.some((f) => look.has(f)) && l.also?.(look) !== false);
-  if (loader !== undefined) return loader.fix(look, clean);
-  // GRUB says which image it started; a stub that the firmware started was told its initrd as a path of the ESP.
-  const byGrub = look.has(GRUB) && look.cmdline.some((w) => w.startsWith('BOOT_IMAGE='));
+  if (loader !== undefined) return loader.fix(look, change);
+  // A stub that the firmware started was told its initrd as a path of the ESP.
   const byStub = look.has(KERNEL_CMDLINE) && look.cmdline.some((w) => w.startsWith('initrd=\\'));
+  const command = grubCommand(look, change);
+  const install = kernelInstall(look);
   return [
-    ...(byStub ? [] : grubFix(look, clean, grubCommand(look, clean))),
-    ...(byGrub ? [] : systemdBootFix(look, clean, KERNEL_INSTALL)),
-    ...cloudCmdline(look, clean),
+    ...(byStub ? [] : grubFix(look, change, command)),
+    ...(byGrub(look) ? [] : systemdBootFix(look, change, install)),
+    ...(byStub ? oneLineUserData(look, KERNEL_CMDLINE, change, install) : grubCloud(look, change, command)),
   ];
 }
 
+/** grubby writes the entries itself; GRUB's file is for those that come later. */
+const grubCloud = (look: Look, change: Change, command: string): Fix[] =>
+  command.startsWith('grubby ')
+    ? userData(look, { commands: [command] })
+    : grubUserData(look, change, command === ANY_GRUB ? 'update-grub' : command);
+
+const ANY_GRUB = GRUB_COMMANDS.map((g) => g.command).join(' || ');
+
 function grubCommand(look: Look, change: Change): string {
+  if (look.has(TRANSACTIONAL)) return 'transactional-update grub.cfg';
   const release = look.text('etc/os-release') ?? look.text('usr/lib/os-release') ?? '';
   const ids = [...release.matchAll(/^ID(?:_LIKE)?=["']?([\w .-]*)/gm)].flatMap(([, words = '']) => words.split(' '));
   const here =
@@ -113,68 +203,23 @@ function grubCommand(look: Look, change: Change): string {
   const says = /^\s*GRUB_ENABLE_BLSCFG=["']?(\w+)/m.exec(look.text(GRUB) ?? '')?.[1];
   const entries = (here === undefined || here === GRUB2) && look.names('boot/loader/entries').length > 0;
   if (says === 'true' || (says === undefined && entries)) return grubby(look, change);
-  return here?.command ?? GRUB_COMMANDS.map((g) => g.command).join(' || ');
+  return here?.command ?? ANY_GRUB;
 }
 
 /** An argument that is given takes the place of all that have its key (grubby-bls): the others of that key are given again. */
 function grubby(look: Look, change: Change): string {
   const { remove, add, all } = difference(look.cmdline, change);
+  const flat = withoutReplacing(change);
   const keys = new Set(add.map(key));
   return [
     'grubby --update-kernel=ALL',
-    ...option('--remove-args', remove.length > 0 ? remove : change.remove),
-    ...option('--args', add.length > 0 ? all.filter((w) => keys.has(key(w))) : change.add),
+    ...option('--remove-args', remove.length > 0 ? remove : flat.remove),
+    ...option('--args', add.length > 0 ? all.filter((w) => keys.has(key(w))) : flat.add),
   ].join(' ');
 }
 
 const option = (name: string, words: readonly string[]): string[] =>
   words.length === 0 ? [] : [`${name}=${shellWord(words.join(' '))}`];
-
-/** For a tool that is told what goes and what comes, from what the kernel was started with. */
-function toldDifference(
-  tool: Fix['tool'],
-  command: (d: { remove: string[]; add: string[] }) => string[],
-): Loader['fix'] {
-  return (look, change) => {
-    const d = difference(
-      look.cmdline.filter((w) => !BY_LOADER.test(w)),
-      change,
-    );
-    return [{ ...commandFix(command(d).join(' '), 'reboot'), tool }];
-  };
-}
-
-/** Lines of files that are given back with the change in them; `pattern` is what stands before the words, the words, and what stands after. */
-function inLines(
-  look: Look,
-  tool: Fix['tool'],
-  files: readonly string[],
-  pattern: RegExp,
-  change: Change,
-  after: string,
-): Fix[] {
-  return files.flatMap((file) =>
-    (look.text(file) ?? '')
-      .split('\n')
-      .slice(0, 1024)
-      .flatMap((raw, i): Fix[] => {
-        const [, head = '', text, tail = ''] = raw.length > 8192 ? [] : (pattern.exec(raw) ?? []);
-        if (text === undefined) return [];
-        const words = text.split(/\s+/).filter(Boolean);
-        const line = changed(words, change).join(' ');
-        if (line === words.join(' ')) return [];
-        return [{ tool, where: `/${file}:${i + 1}`, line: `${head}${line}${tail}`, present: true, after }];
-      }),
-  );
-}
-
-/** Type 1 boot loader entries (BOOT.md of systemd). */
-const ENTRY_OPTIONS = /^(options\s+)(.*)$/;
-/** A label of Linux: memtest has no initrd. */
-const SYSLINUX_APPEND = /^(\s*append\s+)(.*\binitrd=.*?)\s*$/i;
-const LIMINE_CMDLINE = /^(\s*(?:kernel_)?cmdline:\s*)(.*?)\s*$/i;
-/** limine-entry-tool's: the default, or one kernel's. */
-const LIMINE_VARIABLE = /^(\s*KERNEL_CMDLINE\[[^\]]*\]\+?=")([^"`$\\]*)(".*)$/;
 
 const limineLine = ({ add }: Change): Fix[] =>
   add.length === 0
@@ -189,118 +234,24 @@ const limineLine = ({ add }: Change): Fix[] =>
         },
       ];
 
-/** Entries in the folders that systemd-boot and GRUB read. */
-const loaderEntries = (look: Look, change: Change): Fix[] => {
-  const files = LOADER_ENTRIES.flatMap((folder) =>
-    look
-      .names(folder)
-      .filter((n) => n.endsWith('.conf'))
-      .map((n) => `${folder}/${n}`),
-  );
-  return inLines(look, 'systemd-boot', files.slice(0, 16), ENTRY_OPTIONS, change, 'reboot');
-};
-
-/** bootc merges the image's kargs.d into the entries and carries what else they have along; a word that is to go goes from both. */
-function bootcFix(look: Look, { add, remove }: Change): Fix[] {
-  const after = 'build the image, bootc upgrade; then reboot';
-  const files = look.names(BOOTC_KARGS).filter((n) => n.endsWith('.toml'));
-  const gone = files.flatMap((n) =>
-    (look.text(`${BOOTC_KARGS}/${n}`) ?? '').split('\n').flatMap((raw, i): Fix[] => {
-      const line = remove.reduce((l, w) => l.replaceAll(`"${w}"`, ''), raw);
-      if (line === raw || raw.length > 8192) return [];
-      const tidy = line.replace(/(?:,\s*)+(?=[,\]])|(?<=\[)\s*(?:,\s*)+/g, '');
-      return [{ tool: 'bootc', where: `/${BOOTC_KARGS}/${n}:${i + 1}`, line: tidy, present: true, after }];
-    }),
-  );
-  const line = `kargs = [${add.map((w) => `"${w}"`).join(', ')}]`;
-  const come: Fix = { tool: 'bootc', where: `/${BOOTC_KARGS}/90-hostdev.toml`, line, present: true, after };
-  return [
-    ...gone,
-    ...(add.length > 0 ? [come] : []),
-    ...(remove.length > 0 ? loaderEntries(look, { add: [], remove }) : []),
-  ];
+/** u-boot-update takes U_BOOT_PARAMETERS; without it etc/kernel/cmdline, and without that "ro quiet". */
+function uBootFix(look: Look, change: Change): Fix[] {
+  const after = 'u-boot-update; then reboot';
+  const set = /^\s*U_BOOT_PARAMETERS=/m.test(look.text(U_BOOT) ?? '');
+  if (!set && look.has(KERNEL_CMDLINE)) return oneLine(look, 'extlinux', KERNEL_CMDLINE, change, after);
+  return shellVariable(look, 'extlinux', U_BOOT, 'U_BOOT_PARAMETERS', change, { after, otherwise: ['ro', 'quiet'] });
 }
 
-/** boot.kernelParams of configuration.nix: its list with the change in it, or one to add. Lists of several modules are joined. */
-function nixosFix(look: Look, change: Change): Fix[] {
-  const text = look.text(NIXOS_FILE) ?? '';
-  const found = /^([ \t]*boot\.kernelParams\s*=\s*)\[([^\]]{0,8192})\]\s*;/m.exec(text);
-  const items = [...(found?.[2] ?? '').matchAll(/"([^"]*)"|([^\s"]+)/g)];
-  const bare = new Set(items.flatMap(([, , word]) => word ?? []));
-  const words = items.map(([, quoted, word = '']) => quoted ?? word);
-  const now = changed(words, change);
-  if (now.join(' ') === words.join(' '))
-    return [
-      {
-        ...commandFix(
-          `grep -rnF ${[...change.remove, ...change.add].map((w) => `-e ${shellWord(w)}`).join(' ')} /etc/nixos`,
-          `/${NIXOS_FILE} needs no other line: see what else says so; then ${NIXOS_AFTER}`,
-        ),
-        tool: 'nixos',
-      },
-    ];
-  const list = now.map((w) => (bare.has(w) ? w : `"${w}"`)).join(' ');
-  const at = found === null ? '' : `:${text.slice(0, found.index).split('\n').length}`;
-  const line = `${found?.[1] ?? 'boot.kernelParams = '}[ ${list} ];`;
-  return [{ tool: 'nixos', where: `/${NIXOS_FILE}${at}`, line, present: true, after: NIXOS_AFTER }];
+function raspiExtraFix(look: Look, change: Change): Fix[] {
+  const after = 'update-initramfs -u; then reboot';
+  const { add } = withoutReplacing(change);
+  return look.has(RASPI_EXTRA)
+    ? oneLine(look, 'file', RASPI_EXTRA, change, after)
+    : [{ tool: 'file', where: `/${RASPI_EXTRA}`, line: add.join(' '), present: true, after }];
 }
 
-/** Proxmox: systemd-boot where proxmox-boot-tool's own initrd was started, or where the root is ZFS; else GRUB. Both where that cannot be told. */
-function proxmoxFix(look: Look, change: Change): Fix[] {
-  const refresh = 'proxmox-boot-tool refresh';
-  const words = look.cmdline;
-  const stub = words.some((w) => w.startsWith('initrd=\\EFI\\proxmox'));
-  const zfs = words.some((w) => w.startsWith('root=ZFS'));
-  const grub = !stub && (!zfs || (look.has(GRUB) && words.some((w) => w.startsWith('BOOT_IMAGE='))));
-  return [
-    ...(stub || zfs ? systemdBootFix(look, change, refresh) : []),
-    // GRUB on the ESPs, or on the disk as anywhere: each command passes over what is the other's.
-    ...(grub ? grubFix(look, change, `update-grub && ${refresh}`) : []),
-  ];
-}
-
-const KERNEL_INSTALL = 'kernel-install add-all (systemd 255), or reinstall the kernel package';
-
-function systemdBootFix(look: Look, change: Change, command: string): Fix[] {
-  const after = `${command}; then reboot`;
-  const text = look.text(KERNEL_CMDLINE);
-  if (text !== null) {
-    const words = text.split(/\s+/).filter(Boolean);
-    const line = changed(words, change).join(' ');
-    const already = line === words.join(' ') ? 'the line is so already: ' : '';
-    return [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}:1`, line, present: true, after: `${already}${after}` }];
-  }
-  const entries = look.has(GRUB) ? [] : loaderEntries(look, change);
-  if (entries.length > 0) return entries;
-  const now = changed(
-    look.cmdline.filter((w) => !BY_LOADER.test(w)),
-    change,
-  );
-  return [{ tool: 'systemd-boot', where: `/${KERNEL_CMDLINE}`, line: now.join(' '), present: false, after }];
-}
-
-/** A drop-in of GRUB for machines that are made by cloud-init (MAAS, Juju's cloudinit-userdata): the file is read after /etc/default/grub. */
-function cloudCmdline(look: Look, change: Change): Fix[] {
-  const steps = [
-    ...change.remove.map((w) => `"sed -i 's#\\\\b${w.replace(/[.+]/g, '[$&]')}\\\\b##' /${GRUB}"`),
-    'update-grub',
-  ];
-  const files =
-    change.add.length === 0
-      ? []
-      : [
-          'write_files:',
-          `  - path: /${GRUB_DROPINS}/90-hostdev.cfg`,
-          `    content: 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${change.add.join(' ')}"'`,
-        ];
-  if (files.length === 0 && change.remove.length === 0) return [];
-  return [cloud(look, [...files, `runcmd: [${steps.join(', ')}]`], 'deploy the machine again, or reboot after runcmd')];
-}
-
-/** Takes a directive out, from wherever it stands; of a list on the command line only what it is about. */
-export function removeDirective(look: Look, d: Directive): Fix[] {
-  if (d.file !== look.host.cmdline) return [removeLine(look, d)];
-  const [, head = '', list = ''] = d.kind === 'blacklist' ? (/^([^=]*=)(.*)$/.exec(d.text) ?? []) : [];
-  const others = list.split(',').filter((m) => m !== '' && m.replaceAll('-', '_') !== d.module);
-  return cmdlineFix(look, { remove: [d.text], add: others.length > 0 ? [head + others.join(',')] : [] });
+/** Raspberry Pi's firmware reads the line itself. */
+function raspiFix(look: Look, change: Change): Fix[] {
+  const file = RASPI_CMDLINE.find((f) => look.has(f)) ?? RASPI_CMDLINE[0] ?? '';
+  return [...oneLine(look, 'file', file, change, 'reboot'), ...oneLineUserData(look, file, change, null)];
 }

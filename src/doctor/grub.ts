@@ -1,5 +1,5 @@
 /** GRUB's files: the lines that hold the kernel command line, as they must be. */
-import { BY_LOADER, type CmdlineChange, changed, key, ONCE, WORD } from './cmdlineWords.ts';
+import { BY_LOADER, type Change, changed, key, ONCE, WORD } from './cmdlineWords.ts';
 import { commandFix } from './fix.ts';
 import type { Look } from './look.ts';
 import type { Fix } from './table.ts';
@@ -12,7 +12,7 @@ const GRUB_LINE =
   /^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(?:"((?:[^"`$\\]|\$\w)*)"|'([^'"`$\\]*)'|([\w.,:=@/+-]*))\s*(?:#.*)?$/;
 
 /** Lines of GRUB's files with the change made; `command` is what makes GRUB follow them. */
-export function grubFix(look: Look, change: Required<CmdlineChange>, command: string): Fix[] {
+export function grubFix(look: Look, change: Change, command: string): Fix[] {
   const after = `${command}; then reboot`;
   const main = look.text(GRUB);
   const files = [
@@ -31,7 +31,7 @@ export function grubFix(look: Look, change: Required<CmdlineChange>, command: st
     const same =
       l === target ? [] : l.words.filter((w) => ONCE.has(key(w)) && change.add.some((a) => key(a) === key(w)));
     const add = l === target ? change.add.filter((a) => ONCE.has(key(a)) || !isElsewhere(lines, l, a)) : [];
-    const words = changed(l.words, { add, remove: [...change.remove, ...same] });
+    const words = changed(l.words, { add, remove: [...change.remove, ...same], replace: change.replace });
     if (words.join(' ') === l.words.join(' ')) continue;
     fixes.push({
       tool: 'grub',
@@ -56,7 +56,7 @@ const isElsewhere = (lines: readonly Assignment[], here: Assignment, word: strin
   lines.some((l) => l !== here && l.words.includes(word));
 
 /** GRUB's files need no other line, and yet the kernel was not started so; or they hold none that can be given back changed. */
-function nothingToChange(lines: readonly Assignment[], { add }: Required<CmdlineChange>, command: string): Fix {
+function nothingToChange(lines: readonly Assignment[], { add }: Change, command: string): Fix {
   const after = `${command}; then reboot`;
   if (add.length === 0)
     return {

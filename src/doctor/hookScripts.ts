@@ -5,7 +5,7 @@
 import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import { linesWith } from './leftovers.ts';
 import type { Look } from './look.ts';
-import { type Finding, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 
 const MAX_DEPTH = 5;
 const MAX_SCRIPTS = 256;
@@ -18,7 +18,7 @@ const MOVES =
 type Script = { path: string; by: string | null };
 
 /** One finding for each of the hooks (paths below the root), and for each script that they start, which moves devices by itself. */
-export function checkMoves(look: Look, folder: string, hooks: readonly string[]): Finding[] {
+export function checkMoves(look: Look, folder: string, hooks: readonly string[]): Draft[] {
   return scriptsOf(look, folder, hooks).flatMap(({ path, by }) => {
     const [moves] = linesWith(look, path, MOVES);
     if (moves === undefined) return [];

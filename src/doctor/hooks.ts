@@ -4,7 +4,7 @@ import type { ProcessFacts } from '../host/processes.ts';
 import { commandFix } from './fix.ts';
 import { checkMoves } from './hookScripts.ts';
 import type { Look } from './look.ts';
-import { type Finding, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 
 /** What `hook status` says of our own file (src/hook/install.ts). */
 export type OwnHook = { installed: boolean; path: string; problems: { id: string; text: string }[] };
@@ -19,7 +19,7 @@ const SLACK_MS = 2000;
 
 export type HookFile = { path: string; name: string; executable: boolean; ctimeMs: number };
 
-export function checkHooks(look: Look, own: OwnHook, libvirts: readonly ProcessFacts[]): Finding[] {
+export function checkHooks(look: Look, own: OwnHook, libvirts: readonly ProcessFacts[]): Draft[] {
   const { host } = look;
   if (!look.has(LIBVIRT) && libvirts.length === 0 && !own.installed) {
     look.missed('libvirt hooks', `/${LIBVIRT} is not there: libvirt is not installed`);
@@ -48,7 +48,7 @@ function hookFiles(look: Look, folder: string): HookFile[] {
   });
 }
 
-function ownHook(look: Look, own: OwnHook, files: readonly HookFile[]): Finding[] {
+function ownHook(look: Look, own: OwnHook, files: readonly HookFile[]): Draft[] {
   const foreign = files.some((f) => look.host.absolute(f.path) === own.path);
   if (!own.installed)
     return [
@@ -68,7 +68,7 @@ function ownHook(look: Look, own: OwnHook, files: readonly HookFile[]): Finding[
   );
 }
 
-function checkFile(look: Look, f: HookFile, own: OwnHook): Finding[] {
+function checkFile(look: Look, f: HookFile, own: OwnHook): Draft[] {
   const at = look.host.absolute(f.path);
   if (own.installed && at === own.path) return [];
   const inFolder = f.path.includes('/qemu.d/');
@@ -84,7 +84,7 @@ function checkFile(look: Look, f: HookFile, own: OwnHook): Finding[] {
           ),
         ];
   }
-  const found: Finding[] = [];
+  const found: Draft[] = [];
   if (inFolder && isBackupName(f.name))
     found.push(
       finding('hook-stray', at, `${at} looks like a backup, and libvirt runs it beside the others`, [
@@ -142,11 +142,11 @@ export function notSeen(
   files: readonly HookFile[],
   libvirts: readonly ProcessFacts[],
   bornMs: number | null,
-): Finding[] {
+): Draft[] {
   const runnable = files.filter((f) => f.executable);
   if (runnable.length === 0) return [];
   const first = Math.min(...runnable.map((f) => f.ctimeMs));
-  return libvirts.flatMap((p): Finding[] => {
+  return libvirts.flatMap((p): Draft[] => {
     if (p.startedMs === null) {
       look.missed(`${p.command} (pid ${p.pid})`, 'when it was started');
       return [];

@@ -3,14 +3,14 @@ import { bootFrameBuffers } from '../host/display.ts';
 import { Look as Seen, Tables } from '../host/look.ts';
 import type { ProcessFacts } from '../host/processes.ts';
 import { bootDisplays } from './bootDisplay.ts';
-import { cmdlineFix } from './cmdline.ts';
 import { commandFix, firmwareFix } from './fix.ts';
+import { kernelWords } from './kernelLine.ts';
 import type { Look } from './look.ts';
-import { type Finding, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 
-export function checkMemlock(look: Look, libvirts: readonly ProcessFacts[]): Finding[] {
+export function checkMemlock(look: Look, libvirts: readonly ProcessFacts[]): Draft[] {
   if (libvirts.length === 0) look.missed('memlock', 'neither libvirtd nor virtqemud is running');
-  return libvirts.flatMap((p): Finding[] => {
+  return libvirts.flatMap((p): Draft[] => {
     if (p.memlock === null || p.mayRaiseLimits === null) {
       look.missed('memlock', `the limits of ${p.command} (pid ${p.pid}) cannot be read`);
       return [];
@@ -35,9 +35,9 @@ export function checkMemlock(look: Look, libvirts: readonly ProcessFacts[]): Fin
   });
 }
 
-export function checkLockdown(look: Look): Finding[] {
+export function checkLockdown(look: Look): Draft[] {
   const { host } = look;
-  const found: Finding[] = [];
+  const found: Draft[] = [];
   const modes = look.must(host.lockdown, 256);
   const mode = /\[(\w+)\]/.exec(modes ?? '')?.[1];
   const boot = look.quiet(`/${host.secureBoot}`, () => host.readBytes(host.secureBoot, 64));
@@ -45,7 +45,7 @@ export function checkLockdown(look: Look): Finding[] {
   const off = firmwareFix('Secure Boot: Disabled (or sign the modules that are refused: mokutil --import)');
   const cause = `/${host.lockdown} says ${mode}${secure ? '; secure boot is on' : ''}: modules from outside the distribution (variant drivers, vendor-reset, vGPU) must be signed`;
   const words = look.cmdline.filter((w) => w.startsWith('lockdown='));
-  const fix = words.length > 0 ? cmdlineFix(look, { remove: words }) : [off];
+  const fix = words.length > 0 ? kernelWords({ remove: words }) : [off];
   if (mode === 'integrity') found.push(finding('lockdown-integrity', `/${host.lockdown}`, cause, fix));
   else if (mode === 'confidentiality') found.push(finding('lockdown-confidentiality', `/${host.lockdown}`, cause, fix));
   else if (secure) found.push(finding('secure-boot', `/${host.secureBoot}`, 'the kernel is not locked down by it', []));
@@ -55,9 +55,9 @@ export function checkLockdown(look: Look): Finding[] {
 /** vfio-pci takes the firmware's framebuffer off a VGA device before it claims it since 6.0 (drivers/vfio/pci/vfio_pci_core.c, aperture helpers). */
 const EVICTS_SINCE = 6;
 
-export function checkDisplay(look: Look): Finding[] {
+export function checkDisplay(look: Look): Draft[] {
   const { host } = look;
-  const found: Finding[] = [];
+  const found: Draft[] = [];
   const seen = new Seen(new Tables(host));
   if (seen.mustLines(host.iomem).length === 0) look.missed(`/${host.iomem}`, seen.unmeasured[0] ?? 'it is empty');
   const major = Number(/^(\d+)\./.exec(host.release ?? '')?.[1] ?? 0);
@@ -70,7 +70,7 @@ export function checkDisplay(look: Look): Finding[] {
             'firmware-framebuffer',
             address,
             cause,
-            cmdlineFix(look, { add: ['initcall_blacklist=sysfb_init', 'video=efifb:off'] }),
+            kernelWords({ add: ['initcall_blacklist=sysfb_init', 'video=efifb:off'] }),
           ),
     );
   }

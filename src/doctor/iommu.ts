@@ -6,17 +6,18 @@ import { firmwareIommu, IOMMU_TABLES, iommuState, wordsOff } from '../host/iommu
 import { reservedRegions } from '../pci/groups.ts';
 import { isVirtioIommu } from '../pci/noGroup.ts';
 import { groupMembers } from '../pci/vfio.ts';
-import { cmdlineFix, removeDirective } from './cmdline.ts';
-import { commandFix, firmwareFix, modprobeFix } from './fix.ts';
+import { commandFix, firmwareFix } from './fix.ts';
+import { modprobeFix } from './initramfs.ts';
+import { kernelWords, removeDirective } from './kernelLine.ts';
 import type { Look } from './look.ts';
 import { checkNoGroup } from './noGroup.ts';
-import { type Finding, type Fix, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 
 /** What an IOMMU is called in firmware settings. */
 const FIRMWARE =
   'Intel: VT-d (or "Virtualization Technology for Directed I/O"); AMD: IOMMU (or AMD-Vi, under NBIO or CPU); Arm: SMMU: Enabled';
 
-export function checkIommu(look: Look): Finding[] {
+export function checkIommu(look: Look): Draft[] {
   const state = look.quiet('IOMMU', () => iommuState(look.host));
   if (state === null) return [];
   return [
@@ -27,7 +28,7 @@ export function checkIommu(look: Look): Finding[] {
   ];
 }
 
-function checkOff(look: Look): Finding[] {
+function checkOff(look: Look): Draft[] {
   const { host } = look;
   const words = look.cmdline;
   const firmware = look.quiet(`/${host.acpiTables}`, () => firmwareIommu(host));
@@ -43,7 +44,7 @@ function checkOff(look: Look): Finding[] {
         'iommu-noiommu',
         `/${host.iommuGroups}`,
         "vfio's enable_unsafe_noiommu_mode is on: its groups protect nothing, and libvirt looks for others",
-        [...modprobeFix(look, 'options vfio enable_unsafe_noiommu_mode=0'), ...cmdlineFix(look, { add })],
+        [...modprobeFix(look, 'options vfio enable_unsafe_noiommu_mode=0'), ...kernelWords({ add })],
       ),
     ];
   if (off.length > 0)
@@ -52,7 +53,7 @@ function checkOff(look: Look): Finding[] {
         'iommu-cmdline',
         `/${host.cmdline}`,
         `the kernel command line says ${off.join(' ')}`,
-        cmdlineFix(look, { add, remove: off }),
+        kernelWords({ add, remove: off }),
       ),
     ];
   const logged = commandFix(
@@ -92,12 +93,12 @@ function checkOff(look: Look): Finding[] {
       'iommu-kernel',
       `/${host.acpiTables}/${found[0]}`,
       `the firmware has ${names}, and the kernel made no IOMMU groups`,
-      add.length > 0 ? cmdlineFix(look, { add: [...add, 'iommu=pt'] }) : [logged],
+      add.length > 0 ? kernelWords({ add: [...add, 'iommu=pt'] }) : [logged],
     ),
   ];
 }
 
-function checkRemapping(look: Look): Finding[] {
+function checkRemapping(look: Look): Draft[] {
   const remapping = interruptRemapping(look.host);
   const unsafe = unsafeInterrupts(look.host);
   if (remapping.state === null) look.missed('interrupt remapping', remapping.why);
@@ -142,8 +143,8 @@ function checkRemapping(look: Look): Finding[] {
   ];
 }
 
-function remappingFix(look: Look, words: string[]): Fix[] {
-  if (words.length > 0) return cmdlineFix(look, { remove: words });
+function remappingFix(look: Look, words: string[]): Draft['fix'] {
+  if (words.length > 0) return kernelWords({ remove: words });
   if (isVirtioIommu(look.host))
     return [
       {
@@ -161,9 +162,9 @@ function remappingFix(look: Look, words: string[]): Fix[] {
 }
 
 /** Groups whose reserved regions the kernel holds to (drivers/iommu/iommu.c require_direct; Intel's device_is_rmrr_locked before 6.6). */
-function checkReserved(look: Look): Finding[] {
+function checkReserved(look: Look): Draft[] {
   const ids = [...new Set(look.inventory.devices.flatMap((d) => d.iommu_group ?? []))].sort((a, b) => a - b);
-  return ids.flatMap((id): Finding[] => {
+  return ids.flatMap((id): Draft[] => {
     const regions = look.quiet(`IOMMU group ${id}`, () => reservedRegions(look.host, id)) ?? [];
     const direct = regions.filter((r) => r.type === 'direct');
     if (direct.length === 0) return [];
@@ -183,7 +184,7 @@ function checkReserved(look: Look): Finding[] {
   });
 }
 
-function checkTranslatedHost(look: Look): Finding[] {
+function checkTranslatedHost(look: Look): Draft[] {
   const { host } = look;
   if (look.cmdline.some((w) => /^iommu(?:\.passthrough)?=(?:.*,)?(?:pt|1)(?:,.*)?$/.test(w)) || isVirtioIommu(host))
     return [];
@@ -202,7 +203,7 @@ function checkTranslatedHost(look: Look): Finding[] {
       'iommu-translated-host',
       `/${host.iommuGroups}`,
       `${translated.length} devices on host drivers are in groups of type DMA: slower for fast host NICs and disks, and safer against a broken device`,
-      cmdlineFix(look, { add: [word] }),
+      kernelWords({ add: [word] }),
     ),
   ];
 }
@@ -214,9 +215,9 @@ function passthroughWord({ host }: Look): string | null {
   return arch === 'arm' ? 'iommu.passthrough=1' : 'iommu=pt';
 }
 
-function checkWords(look: Look): Finding[] {
+function checkWords(look: Look): Draft[] {
   const words = look.cmdline;
-  const found: Finding[] = [];
+  const found: Draft[] = [];
   const useless: string[] = words.filter((w) => w === 'amd_iommu=on' || w === 'iommu=on');
   const units = look.names(look.host.classLink('iommu'));
   if (units.some((u) => u.startsWith('ivhd'))) useless.push(...words.filter((w) => /^intel_iommu=/.test(w)));
@@ -226,7 +227,7 @@ function checkWords(look: Look): Finding[] {
         'iommu-unknown-option',
         `/${look.host.cmdline}`,
         `${word} is no option of this kernel's IOMMU driver: it is on by itself`,
-        cmdlineFix(look, { remove: [word] }),
+        kernelWords({ remove: [word] }),
       ),
     );
   }
@@ -237,7 +238,7 @@ function checkWords(look: Look): Finding[] {
         'acs-override',
         `/${look.host.cmdline}`,
         `${override.join(' ')}: give devices of one original group to one guest, or to guests that trust each other`,
-        cmdlineFix(look, { remove: override }),
+        kernelWords({ remove: override }),
       ),
     );
   return found;

@@ -11,9 +11,10 @@ import { parseOverride } from '../pci/override.ts';
 import { type Unsafe, unsafeState } from '../store/ours.ts';
 import { quote } from '../text/safe.ts';
 import { ofBootDisplay } from './bootDisplay.ts';
-import { commandFix, removeLine } from './fix.ts';
+import { bindFix, commandFix } from './fix.ts';
+import { removeLine } from './initramfs.ts';
 import type { Look } from './look.ts';
-import { type Finding, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 
 /** Scripts of an admin's that run at boot. */
 const SCRIPTS = ['etc/rc.local', 'etc/rc.d/rc.local'];
@@ -55,7 +56,7 @@ export function linesWith(look: Look, file: string, pattern: RegExp): { file: st
 const isProgram = (look: Look, file: string): boolean =>
   look.quiet(`/${file}`, () => fileHead(look.host, file, ELF.length))?.toString('latin1') === ELF;
 
-export function checkScripts(look: Look): Finding[] {
+export function checkScripts(look: Look): Draft[] {
   const files = [...SCRIPTS, ...SCRIPT_FOLDERS.flatMap((f) => look.names(f).map((n) => `${f}/${n}`))];
   const lines = files.filter((f) => !isProgram(look, f)).flatMap((f) => linesWith(look, f, /\bnew_id\b/));
   return lines.slice(0, MAX_FINDINGS).map((l) => {
@@ -99,7 +100,7 @@ async function overrides(look: Look): Promise<Map<Address, string | null>> {
 }
 
 /** Our state where somebody else can write to it: every changing command refuses. */
-function notOurs(look: Look): Finding[] {
+function notOurs(look: Look): Draft[] {
   const found: Unsafe[] = [];
   look.quiet(look.host.absolute(look.host.state), () => unsafeState(look.host, found));
   return found.map(({ path, why, fix }) =>
@@ -109,7 +110,7 @@ function notOurs(look: Look): Finding[] {
   );
 }
 
-export async function checkOverrides(look: Look): Promise<Finding[]> {
+export async function checkOverrides(look: Look): Promise<Draft[]> {
   const { host } = look;
   const { books, bad } = readBooks(host);
   const unreadable = bad.map((b) =>
@@ -120,7 +121,7 @@ export async function checkOverrides(look: Look): Promise<Finding[]> {
   const ours = new Set([...books.map((b) => b.address), ...bad.flatMap((b) => b.addresses)]);
   const driverctl = new Set(look.names(DRIVERCTL).flatMap((n) => /^pci-(.+)$/.exec(n)?.[1] ?? []));
   const rules = look.names(UDEV_RULES).flatMap((n) => linesWith(look, `${UDEV_RULES}/${n}`, /driver_override/));
-  const found: Finding[] = [...notOurs(look), ...unreadable];
+  const found: Draft[] = [...notOurs(look), ...unreadable];
   const all = await overrides(look);
   for (const d of look.inventory.devices) {
     const override = all.get(d.address);
@@ -148,7 +149,7 @@ export async function checkOverrides(look: Look): Promise<Finding[]> {
 }
 
 /** vfio-pci's one static id is for overrides only, and pci-stub has none: without an override an id was added. */
-function boundById(look: Look, d: PciDevice): Finding[] {
+function boundById(look: Look, d: PciDevice): Draft[] {
   if (d.driver !== 'vfio-pci' && d.driver !== 'pci-stub') return [];
   const id = `${d.vendor_id} ${d.product_id}`;
   const boot = ofBootDisplay(look, [d]).length > 0;
@@ -164,7 +165,7 @@ function boundById(look: Look, d: PciDevice): Finding[] {
         ),
         boot
           ? commandFix(`hostdev unbind --to-host ${d.address}`, 'gives it back to the host')
-          : commandFix(`hostdev bind ${d.address}`, 'makes it one by address'),
+          : bindFix([d.address], 'makes it one by address'),
       ],
     ),
   ];
@@ -186,7 +187,7 @@ async function isHeld(look: Look, d: PciDevice): Promise<boolean> {
   }
 }
 
-function leftover(d: PciDevice, override: string): Finding {
+function leftover(d: PciDevice, override: string): Draft {
   const now = d.driver === null ? 'it has no driver' : `it is on ${d.driver}`;
   const next = d.driver === override ? 'it stays there at every probe' : 'the next probe brings it there';
   return finding(

@@ -1,9 +1,9 @@
 /** Lists of modules to load, at boot and in the initramfs, that name what this kernel does not have. */
 import { MODULE_LISTS } from '../host/modprobe.ts';
-import { rebuild } from './fix.ts';
+import { replaceLine } from './initramfs.ts';
 import { kernelHas } from './kernelModules.ts';
 import type { Look } from './look.ts';
-import { type Finding, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 
 /** Modules that later kernels have as part of another: since when, and where it went. */
 const GONE: Readonly<Record<string, { since: [number, number]; where: string }>> = {
@@ -37,7 +37,7 @@ function namedIn(look: Look, file: string): Named[] {
 }
 
 /** VFIO modules on these lists that the running kernel no longer has; where its modules are not to be seen, its version decides. */
-export function checkModuleLists(look: Look): Finding[] {
+export function checkModuleLists(look: Look): Draft[] {
   const files = [
     ...FILES,
     ...LISTS.flatMap((f) =>
@@ -67,21 +67,7 @@ export function checkModuleLists(look: Look): Finding[] {
         'module-gone',
         `/${n.file}:${n.line}`,
         `"${n.text.slice(0, 200)}" names ${n.module}: ${GONE[n.module]?.where}`,
-        [
-          {
-            tool: n.file.startsWith('etc/initramfs-tools')
-              ? 'initramfs-tools'
-              : n.file.includes('dracut')
-                ? 'dracut'
-                : n.file.includes('modules-load')
-                  ? 'modules-load.d'
-                  : 'file',
-            where: `/${n.file}:${n.line}`,
-            line: without(n),
-            present: true,
-            after: n.file.includes('modules-load') ? null : rebuild(look),
-          },
-        ],
+        [replaceLine(look, n, without(n))],
       ),
     );
 }

@@ -5,13 +5,14 @@ import { chooseVariant, type Modalias, parseModalias } from '../binding/drivers/
 import { architecture } from '../host/architecture.ts';
 import { type Directive, optionIds, readDirectives } from '../host/modprobe.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
-import { removeDirective } from './cmdline.ts';
-import { commandFix, loadFix, modprobeFix, rebuild, shellWord } from './fix.ts';
+import { commandFix, shellWord, UNTIL_REBOOT } from './fix.ts';
 import { checkIds, STUBS } from './ids.ts';
+import { loadFix, modprobeFix, rebuildThen } from './initramfs.ts';
+import { removeDirective } from './kernelLine.ts';
 import { kernelHas } from './kernelModules.ts';
 import type { Look } from './look.ts';
 import { checkModuleLists } from './moduleLists.ts';
-import { type Finding, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 import { addresses, place } from './words.ts';
 
 /** What a guest with a device needs; vfio_virqfd is part of vfio_pci_core since 6.2. POWER maps by spapr_tce (drivers/vfio/vfio_iommu_spapr_tce.c). */
@@ -20,7 +21,7 @@ const needed = (look: Look): string[] => {
   return ['vfio', power ? 'vfio_iommu_spapr_tce' : 'vfio_iommu_type1', 'vfio_pci'];
 };
 
-export function checkModules(look: Look): Finding[] {
+export function checkModules(look: Look): Draft[] {
   const { directives, ignored, unmeasured } = readDirectives(look.host);
   for (const reason of unmeasured) look.missed('modprobe.d', reason);
   const lists = look.quiet('modules.alias', () => readModuleLists(look.host));
@@ -40,7 +41,7 @@ export function checkModules(look: Look): Finding[] {
 const isLoaded = (look: Look, module: string): boolean =>
   look.quiet(module, () => look.host.list(look.host.module(module))) !== null;
 
-function checkPresent(look: Look): Finding[] {
+function checkPresent(look: Look): Draft[] {
   const { host } = look;
   const all = needed(look);
   const missing = all.filter((m) => !isLoaded(look, m));
@@ -52,7 +53,7 @@ function checkPresent(look: Look): Finding[] {
   }
   const { release } = host;
   const absent = missing.filter((m) => !there(m));
-  const found: Finding[] = [];
+  const found: Draft[] = [];
   if (absent.length > 0)
     found.push(
       finding(
@@ -83,7 +84,7 @@ function blockers(directives: readonly Directive[], module: string): Directive[]
   );
 }
 
-function checkVfioBlacklists(look: Look, directives: readonly Directive[]): Finding[] {
+function checkVfioBlacklists(look: Look, directives: readonly Directive[]): Draft[] {
   return needed(look)
     .flatMap((m) => (isLoaded(look, m) ? [] : blockers(directives, m)))
     .map((d) =>
@@ -96,7 +97,7 @@ function checkVfioBlacklists(look: Look, directives: readonly Directive[]): Find
     );
 }
 
-function checkVariants(look: Look, lists: ModuleLists, directives: readonly Directive[]): Finding[] {
+function checkVariants(look: Look, lists: ModuleLists, directives: readonly Directive[]): Draft[] {
   const { host } = look;
   const best = new Map<string, string | null>();
   const byModule = new Map<string, PciDevice[]>();
@@ -110,7 +111,7 @@ function checkVariants(look: Look, lists: ModuleLists, directives: readonly Dire
     if (module == null || module === 'vfio_pci') continue;
     byModule.set(module, [...(byModule.get(module) ?? []), d]);
   }
-  const found: Finding[] = [];
+  const found: Draft[] = [];
   for (const [module, devices] of byModule) {
     found.push(finding('variant-present', module, `the kernel's variant driver for ${addresses(devices)}`));
     const generic = devices.filter((d) => d.driver === 'vfio-pci');
@@ -119,7 +120,7 @@ function checkVariants(look: Look, lists: ModuleLists, directives: readonly Dire
         finding('variant-unused', addresses(generic), `on vfio-pci, where the kernel would choose ${module}`, [
           commandFix(
             `hostdev unbind --to-host ${generic[0]?.address} && hostdev bind ${generic[0]?.address}`,
-            'the guest must be stopped; then the same for the others',
+            `the guest must be stopped; then the same for the others; ${UNTIL_REBOOT}`,
           ),
         ]),
       );
@@ -136,7 +137,7 @@ function checkVariants(look: Look, lists: ModuleLists, directives: readonly Dire
   return found;
 }
 
-function checkDenylist(look: Look): Finding[] {
+function checkDenylist(look: Look): Draft[] {
   const { host } = look;
   if (
     look.quiet('disable_denylist', () => host.read(host.module('vfio_pci', 'parameters/disable_denylist')))?.trim() ===
@@ -190,9 +191,9 @@ const byAdmin = (d: Directive): boolean => d.file.startsWith('etc/') || d.line =
 /** Drivers that people blacklist for passthrough, installed or not. */
 const GPU_DRIVERS = /^(?:nouveau|nvidia\w*|amdgpu|radeon|i915|xe|snd_hda_intel)$/;
 
-function checkBlacklists(look: Look, lists: ModuleLists, directives: readonly Directive[]): Finding[] {
+function checkBlacklists(look: Look, lists: ModuleLists, directives: readonly Directive[]): Draft[] {
   const seen = new Set<string>();
-  return directives.flatMap((d): Finding[] => {
+  return directives.flatMap((d): Draft[] => {
     if (d.kind !== 'blacklist' || !byAdmin(d) || d.module.includes('vfio')) return [];
     if (seen.has(`${d.module} ${place(d)}`)) return [];
     seen.add(`${d.module} ${place(d)}`);
@@ -217,7 +218,7 @@ function hasPciAlias(lists: ModuleLists, module: string): boolean {
 }
 
 /** Files that modprobe passes over for their names, though an admin wrote configuration into them. */
-const checkIgnored = (look: Look, ignored: readonly Directive[]): Finding[] =>
+const checkIgnored = (look: Look, ignored: readonly Directive[]): Draft[] =>
   ignored.map((d) =>
     finding(
       'modprobe-ignored',
@@ -226,13 +227,13 @@ const checkIgnored = (look: Look, ignored: readonly Directive[]): Finding[] =>
       [
         commandFix(
           `mv ${shellWord(look.host.absolute(d.file))} ${shellWord(`${look.host.absolute(d.file)}.conf`)}`,
-          `then ${rebuild(look)}`,
+          `then ${rebuildThen(look, 'reboot')}`,
         ),
       ],
     ),
   );
 
-function checkSoftdeps(look: Look, directives: readonly Directive[]): Finding[] {
+function checkSoftdeps(look: Look, directives: readonly Directive[]): Draft[] {
   // Loaded first it takes the devices of ids=, or runs the script of an install line, which binds them.
   const used = directives.some(
     (d) => d.module in STUBS && (d.kind === 'install' || (d.kind === 'options' && optionIds(d.rest).length > 0)),

@@ -1,16 +1,16 @@
 /** PCI devices that are in no IOMMU group on a host that has groups: no IOMMU translates for them, and VFIO does not take them (vfio_group_find_or_alloc: EINVAL). */
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
-import { cmdlineFix } from './cmdline.ts';
 import { commandFix } from './fix.ts';
+import { kernelWords } from './kernelLine.ts';
 import type { Look } from './look.ts';
-import { type Finding, type Fix, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 import { addresses } from './words.ts';
 
 /** How many members of other buses a line names, and in how many groups they are looked for. */
 const SHOWN = 4;
 
-export function checkNoGroup(look: Look): Finding[] {
+export function checkNoGroup(look: Look): Draft[] {
   // Its devices get their group when a driver is bound.
   if (look.quiet('IOMMU', () => isVirtioIommu(look.host)) !== false) return [];
   const endpoints = look.inventory.devices.filter((d) => !isBridge(d));
@@ -26,7 +26,7 @@ export function checkNoGroup(look: Look): Finding[] {
   );
 }
 
-function noneHasOne(look: Look, without: readonly PciDevice[]): Finding {
+function noneHasOne(look: Look, without: readonly PciDevice[]): Draft {
   const { host } = look;
   const [first] = without;
   const groups = look.names(host.iommuGroups).filter((g) => /^\d+$/.test(g));
@@ -41,9 +41,9 @@ function noneHasOne(look: Look, without: readonly PciDevice[]): Finding {
   );
 }
 
-function wayOut(look: Look, devices: readonly PciDevice[]): Fix[] {
+function wayOut(look: Look, devices: readonly PciDevice[]): Draft['fix'] {
   const words = devices.flatMap((d) => noGroupReason(look.host, d).word ?? []);
-  if (words.length > 0) return cmdlineFix(look, { remove: words, add: ['intel_iommu=on'] });
+  if (words.length > 0) return kernelWords({ remove: words, add: ['intel_iommu=on'] });
   return [
     commandFix(
       "dmesg | grep -iE 'iommu|AMD-Vi|smmu|viot'",

@@ -6,7 +6,7 @@ import { resetBug } from '../pci/resetBugs.ts';
 import { because, type Cause } from './cause.ts';
 import { commandFix } from './fix.ts';
 import type { Look } from './look.ts';
-import { type Finding, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 
 /** What a reset of the device would reach. */
 export type Reset = { methods: string[] | null; scope: Address[] };
@@ -42,8 +42,8 @@ const VENDOR_RESET =
   'install vendor-reset (github.com/gnif/vendor-reset, by dkms) and load it early; without it reboot the host between guests';
 
 /** Devices with a known reset bug that nothing here gets around. */
-export const checkResets = (look: Look): Finding[] =>
-  look.inventory.devices.flatMap((d): Finding[] => {
+export const checkResets = (look: Look): Draft[] =>
+  look.inventory.devices.flatMap((d): Draft[] => {
     if (resetBug(d.vendor_id, d.product_id) === null) return [];
     const cause = brokenReset(look, d, resetMethods(look, d));
     if (cause === null) return [];

@@ -3,6 +3,8 @@
  * this host, and the line to change, are with the finding itself.
  */
 
+import type { CmdlineChange } from './cmdlineWords.ts';
+
 /** `error`: no guest gets a device, or the hook fails. `warning`: it works, with a risk or a trap. `note`: good to know. */
 export type Severity = 'error' | 'warning' | 'note';
 
@@ -68,6 +70,10 @@ export const FINDINGS = {
   'ids-not-followed': {
     severity: 'warning',
     text: 'An ids= option names a device that is on another driver: the option came too late or is without effect.',
+  },
+  'ids-overridden': {
+    severity: 'warning',
+    text: 'A module has several ids= options, and the kernel takes only the last: the others do nothing.',
   },
   'ids-cut-off': {
     severity: 'warning',
@@ -245,12 +251,15 @@ export type Fix = {
     | 'syslinux'
     | 'kernelstub'
     | 'limine'
+    | 'extlinux'
+    | 'refind'
     | 'dracut'
     | 'initramfs-tools'
     | 'mkinitcpio'
     | 'modprobe.d'
     | 'modules-load.d'
     | 'cloud-init'
+    | 'juju'
     | 'systemd'
     | 'libvirt'
     | 'shell'
@@ -265,6 +274,9 @@ export type Fix = {
   after: string | null;
 };
 
+/** A change of the kernel command line, which becomes a line only once all findings are known: one line has all changes. */
+export type KernelWords = { cmdline: CmdlineChange };
+
 export type Finding = {
   id: FindingId;
   severity: Severity;
@@ -274,8 +286,11 @@ export type Finding = {
   fix: Fix[];
 };
 
+/** A finding as a check makes it. */
+export type Draft = Omit<Finding, 'fix'> & { fix: (Fix | KernelWords)[] };
+
 /** A finding with the table's severity. */
-export const finding = (id: FindingId, object: string, cause: string, fix: Fix[] = []): Finding => ({
+export const finding = (id: FindingId, object: string, cause: string, fix: Draft['fix'] = []): Draft => ({
   id,
   severity: FINDINGS[id].severity,
   object,

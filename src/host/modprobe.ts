@@ -149,13 +149,16 @@ const optionWords = (rest: string): string[] =>
 export const idOf = (word: string): string | null =>
   /^([0-9a-f]{4}):([0-9a-f]{4})(?::|$)/i.exec(word.trim())?.slice(1, 3).join(':').toLowerCase() ?? null;
 
-/** The ids of an `ids=` option (vfio-pci, pci-stub), by commas; a blank ends them, but for one in quotes. */
-export function optionIds(rest: string): string[] {
-  return optionWords(rest)
-    .flatMap((w) => (w.startsWith('ids=') ? w.slice('ids='.length).split(',') : []))
+/** The words of an `ids=` option: of several the last counts. */
+export const idsWords = (rest: string): string[] => optionWords(rest).filter((w) => w.startsWith('ids='));
+
+/** The ids of the `ids=` option that counts (vfio-pci, pci-stub), by commas; a blank ends them, but for one in quotes. */
+export const optionIds = (rest: string): string[] =>
+  (idsWords(rest).at(-1) ?? '')
+    .slice('ids='.length)
+    .split(',')
     .flatMap((id) => idOf(id) ?? [])
     .slice(0, 256);
-}
 
 /** Words among the options that are ids and belong to no option: the kernel ignores them as unknown parameters. */
 export const strayIds = (rest: string): string[] =>

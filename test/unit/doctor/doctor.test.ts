@@ -426,7 +426,64 @@ describe('modules', () => {
     h.remove('etc/modprobe.d/q.conf');
     h.file('proc/cmdline', 'iommu=pt vfio-pci.ids=10de:1bb0, 8086:1521 quiet\n');
     const line = only(await ill(h), 'ids-cut-off').fix.find((x) => x.tool === 'systemd-boot')?.line;
-    expect(line).toBe('iommu=pt quiet vfio-pci.ids=10de:1bb0,8086:1521');
+    expect(line).toBe('iommu=pt vfio-pci.ids=10de:1bb0,8086:1521 quiet');
+  });
+
+  test.each<[string, Record<string, string>, string, string]>([
+    [
+      'two files: the later name',
+      {
+        'etc/modprobe.d/a.conf': 'options vfio-pci ids=10de:1bb0\n',
+        'etc/modprobe.d/b.conf': 'options vfio_pci ids=8086:1521\n',
+      },
+      '/etc/modprobe.d/a.conf:1',
+      '/etc/modprobe.d/b.conf:1',
+    ],
+    [
+      'two lines of one file',
+      { 'etc/modprobe.d/a.conf': 'options vfio-pci ids=10de:1bb0\noptions vfio-pci ids=8086:1521 disable_vga=1\n' },
+      '/etc/modprobe.d/a.conf:1',
+      '/etc/modprobe.d/a.conf:2',
+    ],
+    [
+      'a file and the command line',
+      {
+        'etc/modprobe.d/z.conf': 'options vfio-pci ids=10de:1bb0\n',
+        'proc/cmdline': 'vfio-pci.ids=8086:1521 iommu=pt\n',
+      },
+      '/etc/modprobe.d/z.conf:1',
+      '/proc/cmdline',
+    ],
+    [
+      'a file and what the initramfs loads first',
+      {
+        'etc/modprobe.d/z.conf': 'options pci-stub ids=10de:1bb0\n',
+        'etc/initramfs-tools/modules': 'pci_stub ids=8086:1521\n',
+      },
+      '/etc/modprobe.d/z.conf:1',
+      '/etc/initramfs-tools/modules:1',
+    ],
+  ])('several ids= for one module count as one, the last: %s', async (_name, files, lost, counts) => {
+    const d = await ill(healthy({ files }));
+    const f = only(d, 'ids-overridden');
+    expect(f.object).toBe(lost);
+    expect(f.cause).toContain(counts);
+    expect(f.cause).toContain('10de:1bb0 is not taken: 0000:01:00.0 is on nouveau');
+    // What is lost is told once, and not as if it counted.
+    expect(d.findings.filter((x) => x.id === 'ids-option').map((x) => x.object)).toEqual([counts]);
+    expect(d.findings.filter((x) => x.id === 'ids-not-followed').map((x) => x.object)).toEqual(['0000:03:00.0']);
+  });
+
+  test('ids= twice in one line, the same ids twice, and two modules', async () => {
+    const twice = healthy({ files: { 'etc/modprobe.d/a.conf': 'options vfio-pci ids=10de:1bb0 ids=8086:1521\n' } });
+    expect(only(await ill(twice), 'ids-overridden').cause).toContain('10de:1bb0 is not taken');
+    const same = 'options vfio-pci ids=10de:1bb0\n';
+    const both = await ill(healthy({ files: { 'etc/modprobe.d/a.conf': same, 'etc/modprobe.d/b.conf': same } }));
+    expect(only(both, 'ids-overridden').cause).not.toContain('not taken');
+    const two = healthy({
+      files: { 'etc/modprobe.d/a.conf': 'options vfio-pci ids=10de:1bb0\noptions pci-stub ids=8086:1521\n' },
+    });
+    expect(ids(await ill(two))).not.toContain('ids-overridden');
   });
 
   test('the boot display among two alike: named, and never bound by the advice', async () => {
@@ -468,7 +525,7 @@ describe('modules', () => {
     expect(only(d, 'modprobe-ignored')).toMatchObject({
       object: '/etc/modprobe.d/vfio',
       cause: expect.stringContaining('"options vfio-pci ids=10de:1bb0" in line 2'),
-      fix: [{ line: expect.stringMatching(/^mv .*vfio .*vfio\.conf$/), after: 'then dracut -f' }],
+      fix: [{ line: expect.stringMatching(/^mv .*vfio .*vfio\.conf$/), after: 'then dracut -f; then reboot' }],
     });
   });
 
@@ -906,6 +963,51 @@ describe('the configuration', () => {
     const h = healthy();
     h.folder('etc/hostdev/hostdev.toml');
     expect(only(await ill(h), 'config-invalid').severity).toBe('error');
+  });
+});
+
+describe('one kernel line with all changes', () => {
+  const CMDLINE = 'BOOT_IMAGE=/v quiet amd_iommu=on pcie_acs_override=downstream modprobe.blacklist=nouveau,ixgbe';
+
+  const lineOf = (f: Finding): string[] => f.fix.filter((x) => x.tool === 'grub').map((x) => x.line);
+
+  test('every finding about the command line has the same line, which says whose changes it has', async () => {
+    const h = healthy({
+      files: {
+        'proc/cmdline': `${CMDLINE} vfio-pci.ids=10de:1bb0,8086:1521\n`,
+        'etc/default/grub': `GRUB_CMDLINE_LINUX_DEFAULT="${CMDLINE.slice(14)} vfio-pci.ids=10de:1bb0,8086:1521"\n`,
+        'sys/kernel/iommu_groups/3/type': 'DMA-FQ\n',
+      },
+    });
+    const d = await ill(h);
+    const asking = d.findings.filter((f) => lineOf(f).length > 0);
+    expect(new Set(asking.map((f) => f.id))).toEqual(
+      new Set([
+        'iommu-unknown-option',
+        'acs-override',
+        'ids-option',
+        'ids-not-followed',
+        'iommu-translated-host',
+        'blacklist-gpu',
+        'blacklist-unneeded',
+      ]),
+    );
+    for (const f of asking) {
+      expect(lineOf(f)).toEqual(['GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"']);
+      for (const g of asking) expect(f.fix.find((x) => x.tool === 'grub')?.after).toContain(g.id);
+    }
+  });
+
+  test('of a list stays what no finding takes out, and one finding alone says nothing of others', async () => {
+    const h = healthy({
+      files: {
+        'proc/cmdline': 'iommu=pt modprobe.blacklist=nouveau,some_usb_driver\n',
+        'etc/default/grub': 'GRUB_CMDLINE_LINUX_DEFAULT="iommu=pt modprobe.blacklist=nouveau,some_usb_driver"\n',
+      },
+    });
+    const f = only(await ill(h), 'blacklist-gpu');
+    expect(lineOf(f)).toEqual(['GRUB_CMDLINE_LINUX_DEFAULT="iommu=pt modprobe.blacklist=some_usb_driver"']);
+    expect(f.fix.find((x) => x.tool === 'grub')?.after).not.toContain('all changes');
   });
 });
 

@@ -1,13 +1,14 @@
 /** The line to change, made from the files as they are. */
 import { afterEach, describe, expect, test } from 'vitest';
 import { loadNative } from '../../../src/addon/load.ts';
-import { cmdlineFix, removeDirective } from '../../../src/doctor/cmdline.ts';
-import type { CmdlineChange } from '../../../src/doctor/cmdlineWords.ts';
-import { loadFix, modprobeFix, rebuild } from '../../../src/doctor/fix.ts';
+import { cmdlineFix } from '../../../src/doctor/cmdline.ts';
+import { type CmdlineChange, merged } from '../../../src/doctor/cmdlineWords.ts';
+import { loadFix, modprobeFix, rebuild } from '../../../src/doctor/initramfs.ts';
+import { removeDirective } from '../../../src/doctor/kernelLine.ts';
 import { Look } from '../../../src/doctor/look.ts';
 import type { Fix } from '../../../src/doctor/table.ts';
 import { Host } from '../../../src/host/host.ts';
-import { readDirectives } from '../../../src/host/modprobe.ts';
+import { type Directive, readDirectives } from '../../../src/host/modprobe.ts';
 import { scanInventory } from '../../../src/pci/inventory.ts';
 import { StaticHost } from '../../mock/tree.ts';
 
@@ -369,7 +370,7 @@ describe('the one in charge gives the only fix', () => {
 
   test('a kernel that the firmware was told the initrd of was not started by GRUB', () => {
     const files = { [GRUB]: 'A=1\n', [CMD]: 'root=/x\n', 'proc/cmdline': 'initrd=\\abc\\initrd root=/x' };
-    expect(cmdlineFix(look(files), ON).map((f) => f.tool)).toEqual(['systemd-boot', 'cloud-init']);
+    expect(cmdlineFix(look(files), ON).map((f) => f.tool)).toEqual(['systemd-boot', 'cloud-init', 'juju']);
   });
 
   test('a shell reads hostile words of the command line as words', () => {
@@ -393,11 +394,20 @@ describe('words that may be said several times', () => {
       'proc/cmdline': 'modprobe.blacklist=nouveau,nvidiafb,snd-x a\n',
       'etc/kernel/cmdline': 'modprobe.blacklist=nouveau,nvidiafb,snd-x a\n',
     });
-    const [first, , third] = readDirectives(l.host).directives;
-    expect(first && of('systemd-boot', removeDirective(l, first))[0]?.line).toBe('a modprobe.blacklist=nvidiafb,snd-x');
-    expect(third && of('systemd-boot', removeDirective(l, third))[0]?.line).toBe(
-      'a modprobe.blacklist=nouveau,nvidiafb',
+    const [first, second, third] = readDirectives(l.host).directives;
+    const line = (...of: (Directive | undefined)[]) =>
+      of
+        .flatMap((d) => (d === undefined ? [] : removeDirective(l, d)))
+        .flatMap((f) => ('cmdline' in f ? [f.cmdline] : []));
+    expect(of('systemd-boot', cmdlineFix(l, merged(line(first))))[0]?.line).toBe('modprobe.blacklist=nvidiafb,snd-x a');
+    expect(of('systemd-boot', cmdlineFix(l, merged(line(third))))[0]?.line).toBe(
+      'modprobe.blacklist=nouveau,nvidiafb a',
     );
+    // Each leaves two of three; together they leave one, and all three none.
+    expect(of('systemd-boot', cmdlineFix(l, merged(line(first, third))))[0]?.line).toBe(
+      'modprobe.blacklist=nvidiafb a',
+    );
+    expect(of('systemd-boot', cmdlineFix(l, merged(line(first, second, third))))[0]?.line).toBe('a');
   });
 });
 
@@ -442,11 +452,16 @@ describe('cloud-init', () => {
         'write_files:',
         '  - path: /etc/default/grub.d/90-hostdev.cfg',
         `    content: 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT intel_iommu=on iommu=pt"'`,
-        'runcmd: [update-grub]',
+        'runcmd:',
+        "  - 'systemd-detect-virt --quiet --container || update-grub'",
       ].join('\n'),
     );
     expect(cloud(cmdlineFix(look({}), { remove: ['vfio-pci.ids=10de:1bb0'] }))).toBe(
-      `runcmd: ["sed -i 's#\\\\bvfio-pci[.]ids=10de:1bb0\\\\b##' /etc/default/grub", update-grub]`,
+      [
+        'runcmd:',
+        `  - "systemd-detect-virt --quiet --container || sed -i 's#\\\\bvfio-pci[.]ids=10de:1bb0\\\\b##' /etc/default/grub"`,
+        "  - 'systemd-detect-virt --quiet --container || update-grub'",
+      ].join('\n'),
     );
     expect(cloud(modprobeFix(look({}), 'options a b=1'))).toContain("content: 'options a b=1'");
     expect(cloud(loadFix(look({}), ['vfio', 'vfio_pci']))).toContain('content: "vfio\\nvfio_pci\\n"');
@@ -466,6 +481,7 @@ test('what is there is told from what is not', () => {
     ['dracut', false],
     ['mkinitcpio', false],
     ['cloud-init', false],
+    ['juju', false],
   ]);
   const arch = loadFix(look({ 'etc/mkinitcpio.conf': '' }), ['vfio', 'vfio_pci']);
   expect(arch.find((f) => f.tool === 'mkinitcpio')).toMatchObject({
