@@ -38,7 +38,7 @@ export async function bindDevices(
     const requests = now.map((device) => ({ device, wanted: driver }));
     const plan = await planBind(work, requests, 'admin', options.allowed);
     const printed = printedPlan(work, plan);
-    refuseWithPlan(printed);
+    refuseWithPlan(printed, plan.refusals);
     const going: string[] = [];
     for (const { device, move } of plan.devices)
       if (move.sriov !== undefined) going.push(...(await lostWithVfs(work, fresh, device, move.sriov.from)).lines);

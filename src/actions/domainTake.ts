@@ -1,5 +1,5 @@
 /** The devices that a domain is to take: named, with the peers that have to come along, and what the host says to it. */
-import type { Refusal } from '../binding/guards.ts';
+import { printedRefusals, type Refusal } from '../binding/guards.ts';
 import { type PeerWay, peerWay } from '../binding/peerWay.ts';
 import { observing } from '../binding/session.ts';
 import { unfit } from '../domain/device/devices.ts';
@@ -223,7 +223,7 @@ export async function checkGuards(
       `The host needs a peer: ${needed.map((r) => `${r.address}: ${r.reason}`).join('; ')}`,
       {
         hint: `If it can really do without, name it: --device ${needed[0]?.address}.`,
-        data: { refusals: needed },
+        data: { refusals: printedRefusals(needed) },
       },
     );
   }

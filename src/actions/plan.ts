@@ -1,7 +1,7 @@
 /** A plan as contract 4 prints it. */
 
 import { type BindPlan, planSteps } from '../binding/bind.ts';
-import { type Refusal, refuse } from '../binding/guards.ts';
+import { type PrintedRefusal, printedRefusals, type Refusal, refuse } from '../binding/guards.ts';
 import type { Work } from '../binding/perform.ts';
 import type { Write } from '../binding/steps.ts';
 import { HostdevError } from '../errors.ts';
@@ -9,13 +9,13 @@ import { HostdevError } from '../errors.ts';
 export type PrintedPlan = {
   devices: { address: string; driver_from: string | null; driver_to: string | null; module: string | null }[];
   steps: { path: string; value: string; undo: Write[] }[];
-  refusals: Refusal[];
+  refusals: PrintedRefusal[];
 };
 
 export const printedPlan = (
   work: Pick<Work, 'host'>,
   plan: BindPlan,
-  refusals: Refusal[] = plan.refusals,
+  refusals: readonly Refusal[] = plan.refusals,
 ): PrintedPlan => ({
   devices: plan.devices.map((d) => ({
     address: d.device.address,
@@ -24,13 +24,13 @@ export const printedPlan = (
     module: d.target.module,
   })),
   steps: planSteps(work, plan).map(({ path, value, undo }) => ({ path, value, undo })),
-  refusals,
+  refusals: printedRefusals(refusals),
 });
 
-/** Raises what {@link refuse} raises for the plan's refusals, with the plan in the error's data: an answer in JSON shows what would have been done. */
-export function refuseWithPlan(plan: PrintedPlan): void {
+/** Raises what {@link refuse} raises, with the plan in the error's data: an answer in JSON shows what would have been done. */
+export function refuseWithPlan(plan: PrintedPlan, refusals: readonly Refusal[]): void {
   try {
-    refuse(plan.refusals);
+    refuse(refusals);
   } catch (e) {
     if (e instanceof HostdevError) throw new HostdevError(e.code, e.message, { hint: e.hint, data: { plan } });
     throw e;

@@ -4,7 +4,7 @@ import { bindingNow } from '../binding/access.ts';
 import { type Binding, type BookChange, isGuest, isHoldOnly, ownerText, readBook } from '../binding/books.ts';
 import { hostDrivers } from '../binding/drivers/driverChoice.ts';
 import { giveBackTogether, planBack, vfsBack, type WayBack } from '../binding/giveBack.ts';
-import { byName, judge, type Refusal } from '../binding/guards.ts';
+import { byName, judge, printedRefusals, type Refusal } from '../binding/guards.ts';
 import { keptBy, witness } from '../binding/guests.ts';
 import { observe, type Seen } from '../binding/observe.ts';
 import type { Work } from '../binding/perform.ts';
@@ -57,7 +57,7 @@ export async function unbindDevices(
       if (toHost || !backAlready.has(device.address)) ways.push(await wayOf(work, device, toHost, options));
     const { refusals, warnings } = await judgeWays(work, ways, options);
     const plan = planOf(work, ways, refusals);
-    refuseWithPlan(plan);
+    refuseWithPlan(plan, refusals);
     if (!toHost) {
       for (const way of ways) refuseForeign(way);
       refuseKept(ways);
@@ -220,7 +220,7 @@ function planOf({ host }: Work, ways: readonly Way[], refusals: Refusal[]): Prin
       value,
       undo,
     })),
-    refusals,
+    refusals: printedRefusals(refusals),
   };
 }
 

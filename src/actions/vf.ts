@@ -2,7 +2,7 @@
 
 import { type Hold, ownerText, readBinding } from '../binding/books.ts';
 import { refuseUnloadable } from '../binding/drivers/modules.ts';
-import type { Refusal } from '../binding/guards.ts';
+import { printedRefusals, type Refusal } from '../binding/guards.ts';
 import { vfRefusals } from '../binding/leave.ts';
 import type { Work } from '../binding/perform.ts';
 import { changing, foreseeing } from '../binding/session.ts';
@@ -85,7 +85,7 @@ export async function createVfs(
     const going = from === undefined || from.numvfs === 0 ? null : await lostWithVfs(work, inventory, pf, from);
     const lost = going?.lost ?? null;
     const plan = { ...planOf(host, inventory, move, foretold, refusals), lost };
-    refuseWithPlan(plan);
+    refuseWithPlan(plan, refusals);
     const losses = [...(lost === null || count === 0 ? [] : lostBindings(address, lost)), ...(going?.lines ?? [])];
     const warnings = [
       ...recovered,
@@ -188,7 +188,7 @@ function planOf(host: Host, inventory: Inventory, move: Move, { vfs }: Foretold,
       })),
     ],
     steps: steps.map(({ path, value, undo }) => ({ path, value, undo })),
-    refusals,
+    refusals: printedRefusals(refusals),
   };
 }
 

@@ -21,7 +21,7 @@ import {
 import { chooseDriver, type ModuleLists, readModuleLists } from './drivers/driverChoice.ts';
 import { type DriverModule, loadedDriver, refuseUnloadable } from './drivers/modules.ts';
 import { vendorVfioUses } from './guards/vendorVfio.ts';
-import { byName, firm, type Guard, judge, type Layer, type Refusal } from './guards.ts';
+import { byName, type Guard, judge, type Layer, type Refusal } from './guards.ts';
 import { deadHolds, type Witness, witness } from './guests.ts';
 import type { Lifted } from './journal.ts';
 import { observe } from './observe.ts';
@@ -116,7 +116,8 @@ export async function planBind(
     if (foreign !== null) usage.uses.unshift({ guard: 'other-owner', reason: foreign });
     const lifted = allowedFor.get(device.address) ?? new Set();
     const verdict = judge({ device, usage, target, denylistOff, real: host.isReal, layer }, byName(lifted));
-    plan.refusals.push(...verdict.refusals, ...goneWithPf(plan, device), ...goneWithMaker(work, plan, device));
+    const gone = [...goneWithPf(plan, device), ...goneWithMaker(work, plan, device)];
+    plan.refusals.push(...verdict.refusals, ...gone.map((reason) => goes(device, reason, layer)));
     plan.warnings.push(...verdict.warnings);
     plan.lifted.push(...verdict.lifted);
     if (lifted.has('vfs') && (device.sriov_numvfs ?? 0) > 0)
@@ -151,26 +152,27 @@ function othersHold(look: Witness, b: Binding | null, owner: string): string | n
   return other === undefined ? null : `it belongs to ${ownerText(other)}`;
 }
 
+const goes = ({ address }: PciDevice, reason: string, layer: Layer): Refusal => ({
+  guard: 'vfs',
+  address,
+  reason,
+  firm: true,
+  layer,
+});
+
 /** A VF cannot be had beside its PF: it goes with the PF's driver. */
-function goneWithPf(plan: BindPlan, device: PciDevice): Refusal[] {
+function goneWithPf(plan: BindPlan, device: PciDevice): string[] {
   const pf = plan.devices.find((d) => d.device.address === device.parent_addr);
   if (pf === undefined) return [];
-  const reason = `it is a VF of ${pf.device.address}, which is asked for too and takes it away`;
-  return [firm({ guard: 'vfs', address: device.address, reason })];
+  return [`it is a VF of ${pf.device.address}, which is asked for too and takes it away`];
 }
 
 /** What hangs below a function that is no bridge is made by its driver, and goes with it. */
-function goneWithMaker({ host }: Work, plan: BindPlan, { address }: PciDevice): Refusal[] {
+function goneWithMaker({ host }: Work, plan: BindPlan, { address }: PciDevice): string[] {
   const asked = new Map(plan.devices.map(({ device }) => [device.address, device]));
   const maker = asked.size < 2 ? undefined : functionsAbove(host, address).find((a) => asked.get(a)?.bridge === false);
   if (maker === undefined) return [];
-  return [
-    firm({
-      guard: 'vfs',
-      address,
-      reason: `the driver of ${maker} makes it, which is asked for too and takes it away`,
-    }),
-  ];
+  return [`the driver of ${maker} makes it, which is asked for too and takes it away`];
 }
 
 /** modules.alias is a megabyte: read when the first device needs it, and once. */

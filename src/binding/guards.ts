@@ -115,25 +115,14 @@ export const GUARDS = {
 
 export type Guard = keyof typeof GUARDS;
 
-export type Refusal = { guard: Guard; address: string; reason: string };
+/** A refusal as it is printed (contract 4). */
+export type PrintedRefusal = { guard: Guard; address: string; reason: string };
 
-/** Refusals that no allowance lifts although their guard has one; not a key of theirs, because what is printed of a refusal is a contract. */
-const FIRM = new WeakSet<Refusal>();
+/** `firm`: no allowance lifts it although its guard has one. `layer`: who asked, so that the hint names a way that the reader has. */
+export type Refusal = PrintedRefusal & { firm: boolean; layer: Layer };
 
-/** Who asked for what was refused, where that is not a command: kept apart for the same reason. */
-const ASKED = new WeakMap<Refusal, Layer>();
-
-/** Notes who asked, so that the hint names a way that the reader has. */
-export function askedBy(layer: Layer, refusal: Refusal): Refusal {
-  ASKED.set(refusal, layer);
-  return refusal;
-}
-
-/** Marks a refusal as one that stands whatever is allowed, so that no hint promises otherwise. */
-export function firm(refusal: Refusal): Refusal {
-  FIRM.add(refusal);
-  return refusal;
-}
+export const printedRefusals = (refusals: readonly Refusal[]): PrintedRefusal[] =>
+  refusals.map(({ guard, address, reason }) => ({ guard, address, reason }));
 
 export const isGuard = (word: string): word is Guard => Object.hasOwn(GUARDS, word);
 
@@ -176,7 +165,7 @@ export type Verdict = {
   refusals: Refusal[];
   warnings: string[];
   /** What would have refused and was lifted. */
-  lifted: Refusal[];
+  lifted: PrintedRefusal[];
 };
 
 /** The verdict on one device that is to leave its driver. */
@@ -189,8 +178,8 @@ export function judge(j: Judged, lifts: Lifts): Verdict {
     const lifted = GUARDS[guard].allowable && use.firm !== true && lifts(use);
     if (effect === '-') continue;
     const refuses = effect === 'refuses if vital' ? use.vital === true : effect.startsWith('refuses');
-    const refusal = askedBy(j.layer, { guard, address, reason });
-    if (refuses && !lifted) verdict.refusals.push(use.firm ? firm(refusal) : refusal);
+    const refusal = { guard, address, reason };
+    if (refuses && !lifted) verdict.refusals.push({ ...refusal, firm: use.firm === true, layer: j.layer });
     else verdict.warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);
     if (refuses && lifted) verdict.lifted.push(refusal);
   }
@@ -226,9 +215,9 @@ export function refusalHint(refusals: readonly Refusal[]): string {
   const guards = [...new Set(refusals.map((r) => r.guard))];
   const [first] = guards;
   if (first === undefined) return '';
-  if (refusals.some((r) => FIRM.has(r) || !GUARDS[r.guard].allowable))
+  if (refusals.some((r) => r.firm || !GUARDS[r.guard].allowable))
     return `${GUARDS[first].hint} No allowance lifts this.`;
-  const forDomain = refusals.filter((r) => ['hook', 'managed'].includes(ASKED.get(r) ?? 'bind'));
+  const forDomain = refusals.filter((r) => r.layer === 'hook' || r.layer === 'managed');
   const all =
     forDomain.length === 0
       ? guards.map((g) => `--allow=${g}`).join(' ')
@@ -243,7 +232,7 @@ export function refuse(refusals: readonly Refusal[]): void {
   const text = refusals.map((r) => `${r.address}: ${r.reason}`).join('; ');
   throw new HostdevError(held ? 'HOSTDEV_IN_USE' : 'HOSTDEV_GUARD', text, {
     hint: refusalHint(refusals),
-    data: { refusals },
+    data: { refusals: printedRefusals(refusals) },
   });
 }
 

@@ -9,7 +9,7 @@ import { isVfioDriver } from '../pci/vfio.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
 import type { Access } from './access.ts';
 import { isGuest, ownerText, readBinding } from './books.ts';
-import { askedBy, firm, judge, type Layer, type Lifts, type Refusal, refuse, type Usage } from './guards.ts';
+import { judge, type Layer, type Lifts, type Refusal, refuse, type Usage } from './guards.ts';
 import { witness } from './guests.ts';
 import type { Lifted } from './journal.ts';
 import { devicesNow } from './observe.ts';
@@ -41,7 +41,7 @@ export async function mayLeave(work: Leaving, addresses: readonly Address[]): Pr
     const judged = { device, usage, target: null, denylistOff: true, real: host.isReal, layer };
     const { refusals, lifted } = judge(judged, permit.lifts(address));
     work.lifted?.push(...lifted);
-    const error = caught(refusals.map((r) => askedBy(permit.layer, r)));
+    const error = caught(refusals.map((r) => ({ ...r, layer: permit.layer })));
     if (error !== null) refused.set(address, error);
   }
   return refused;
@@ -82,8 +82,12 @@ export async function vfRefusals(work: Leaving, pf: Address, owner: string | nul
       ...uses.map((u) => u.reason),
       ...(host.isReal ? unmeasured : []).map((what) => `it is not known, ${what} could not be looked at`),
     ];
-    return why.map((reason) =>
-      firm({ guard: 'in-use', address: vf.address, reason: `this VF of ${pf} is in use: ${reason}` }),
-    );
+    return why.map((reason) => ({
+      guard: 'in-use',
+      address: vf.address,
+      reason: `this VF of ${pf} is in use: ${reason}`,
+      firm: true,
+      layer: work.permit.layer,
+    }));
   });
 }

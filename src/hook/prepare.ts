@@ -20,7 +20,7 @@ import { releaseHolds } from '../binding/giveBack.ts';
 import { liftedFor } from '../binding/guards/allowances.ts';
 import { reservedBar } from '../binding/guards/display.ts';
 import { vendorVfioUses } from '../binding/guards/vendorVfio.ts';
-import { type Allowance, byName, firm, type Guard, judge, type Refusal, refuse } from '../binding/guards.ts';
+import { type Allowance, byName, type Guard, judge, type Refusal, refuse } from '../binding/guards.ts';
 import { forgetStarted, keptBy, markPreparing, releaseOver, type Witness, witness } from '../binding/guests.ts';
 import type { Lifted } from '../binding/journal.ts';
 import { observe } from '../binding/observe.ts';
@@ -185,7 +185,7 @@ export async function planPrepare(
 /** Whatever is allowed: taking a device from a running guest, or from one that is just starting, is nobody's wish. */
 function heldByOther(look: Witness, address: string, binding: Binding | null, owner: string): Refusal[] {
   const kept = keptBy(look, binding, owner);
-  return kept === null ? [] : [firm({ guard: 'in-use', address, reason: kept.reason })];
+  return kept === null ? [] : [{ guard: 'in-use', address, reason: kept.reason, firm: true, layer: 'hook' }];
 }
 
 /**

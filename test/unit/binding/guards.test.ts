@@ -70,7 +70,7 @@ describe('a PF with VFs in use', () => {
   ])('%s: refused, and no allowance lifts it', async (_how, c, reason) => {
     const seen = await look(c);
     expect(verdict(seen, GUARD_NAMES).refusals).toEqual([
-      { guard: 'vfs', address: DEV, reason: expect.stringMatching(reason) },
+      { guard: 'vfs', address: DEV, reason: expect.stringMatching(reason), firm: true, layer: 'bind' },
     ]);
   });
 });

@@ -2,7 +2,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { expect, test } from 'vitest';
-import { firm, GUARDS, type Guard, judge, type Layer, refusalHint } from '../../../src/binding/guards.ts';
+import { GUARDS, type Guard, judge, type Layer, refusalHint } from '../../../src/binding/guards.ts';
 import type { PciDevice } from '../../../src/pci/inventory.ts';
 import { pageTable } from '../../mock/pages.ts';
 
@@ -95,12 +95,15 @@ test.each(rows)('%s: does in each layer what its row says', (name, g) => {
 });
 
 test('the hint names every allowance that is needed, and none where one would not do', () => {
-  const refusal = (guard: Guard) => ({ guard, address: '0000:05:00.0', reason: 'it is' });
+  const refusal = (guard: Guard, firm = false) =>
+    ({ guard, address: '0000:05:00.0', reason: 'it is', firm, layer: 'bind' }) as const;
   expect(refusalHint([refusal('disk'), refusal('in-use'), refusal('disk')])).toMatch(
     /: --allow=disk --allow=in-use\.$/,
   );
   expect(refusalHint([refusal('disk'), refusal('denylist')])).toMatch(/No allowance lifts this\.$/);
-  expect(refusalHint([firm(refusal('vfs'))])).toMatch(/No allowance lifts this\.$/);
+  expect(refusalHint([refusal('vfs', true)])).toMatch(/No allowance lifts this\.$/);
+  // A copy of a refusal is as firm as the refusal.
+  expect(refusalHint([{ ...refusal('vfs', true) }])).toMatch(/No allowance lifts this\.$/);
 });
 
 test.each<[Layer, RegExp]>([
