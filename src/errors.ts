@@ -289,3 +289,57 @@ export const isSysError = (e: unknown): e is SysError =>
 
 /** True when `e` is a system error with one of these errno names ('ENOENT', …). */
 export const isErrno = (e: unknown, ...names: string[]): boolean => isSysError(e) && names.includes(e.code);
+
+/** There is no such file or folder. */
+export const isAbsent = (e: unknown): boolean => isErrno(e, 'ENOENT', 'ENOTDIR');
+
+/** {@link isAbsent} for what the kernel shows of a device: the open attribute of one that was removed answers ENODEV or ENXIO. */
+export const isGone = (e: unknown): boolean => isErrno(e, 'ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO');
+
+/** What `read` gives; null when it raises, whatever that is. For a comfort, and where somebody else notes that it was not measured. */
+export function orNull<T>(read: () => T): T | null {
+  try {
+    return read();
+  } catch {
+    return null;
+  }
+}
+
+/** What an errno means, whoever meets it; every other stays with the code of whoever meets it. */
+const ERRNOS: Record<string, { code?: ErrorCode; hint?: string }> = {
+  EACCES: { code: 'HOSTDEV_NOT_PERMITTED' },
+  EPERM: { code: 'HOSTDEV_NOT_PERMITTED' },
+  ETIMEDOUT: { code: 'HOSTDEV_TIMEOUT' },
+  EROFS: { hint: 'The file system is read-only: remount it or see why it was.' },
+  ENOSPC: { hint: 'The file system is full: make room and try again.' },
+  EDQUOT: { hint: 'The file system is full: make room and try again.' },
+};
+
+/**
+ * What was raised while we were `doing` something ("Failed to read /etc/x"), as an error of ours: HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT or `code`, with the errno
+ * in the message. `extra.hint` is for `code`. An error of ours stays as it is.
+ */
+export function asError(doing: string, e: unknown, code: ErrorCode, extra: ErrorExtra = {}): HostdevError {
+  if (e instanceof HostdevError) return e;
+  const errno = isSysError(e) ? e.code : null;
+  const row = errno === null ? {} : (ERRNOS[errno] ?? {});
+  const why = errno === 'ETIMEDOUT' ? 'no answer before the deadline' : (errno ?? messageOf(e));
+  const hint = row.code === undefined ? (extra.hint ?? row.hint) : undefined;
+  return new HostdevError(row.code ?? code, `${doing}: ${why}`, {
+    cause: e,
+    ...(extra.data === undefined ? {} : { data: extra.data }),
+    ...(hint === undefined ? {} : { hint }),
+  });
+}
+
+export const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
+
+/** What reached the end of a command, as an error of ours: an errno that nobody worded, or a fault. */
+export function asLastError(e: unknown): HostdevError {
+  if (e instanceof HostdevError) return e;
+  const row = isSysError(e) ? ERRNOS[e.code] : undefined;
+  // sysfs is never full nor read-only in part: it is our own state that could not be written.
+  const code =
+    row?.code ?? (row?.hint ? 'HOSTDEV_STORE' : e instanceof Error && 'syscall' in e ? 'HOSTDEV_SYSFS' : null);
+  return new HostdevError(code ?? 'HOSTDEV_INTERNAL', messageOf(e), { cause: e });
+}

@@ -2,7 +2,7 @@
 
 import { guestDriver } from '../binding/drivers/driverChoice.ts';
 import { observing } from '../binding/session.ts';
-import { HostdevError, isErrno } from '../errors.ts';
+import { HostdevError, isErrno, isGone } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/groups.ts';
@@ -82,8 +82,7 @@ async function readLocked(host: Host, device: ShownDevice, warnings: string[]): 
     else device.driver_override = name;
   } catch (e) {
     if (isErrno(e, 'ETIMEDOUT')) device.stuck = true;
-    else if (!isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO'))
-      warnings.push(`driver_override is not known: ${(e as Error).message}`);
+    else if (!isGone(e)) warnings.push(`driver_override is not known: ${(e as Error).message}`);
   }
 }
 

@@ -1,4 +1,6 @@
 /** `list`, and the names that it and `show` print. Apart from the rest, because `list` is judged by its start: nothing of binding/ is loaded for it. */
+
+import { orNull } from '../errors.ts';
 import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
@@ -12,12 +14,9 @@ const MAX_IDS_BYTES = 16 * 1024 * 1024;
 /** Names of vendors, devices and classes; a host without pci.ids has none. */
 export function readNames(host: Host): PciNames {
   for (const path of host.pciIds) {
-    try {
-      const text = host.read(path, MAX_IDS_BYTES);
-      if (text !== null) return new PciNames(text);
-    } catch {
-      // Names are a comfort: an unreadable list is no reason to fail.
-    }
+    // Names are a comfort: an unreadable list is no reason to fail.
+    const text = orNull(() => host.read(path, MAX_IDS_BYTES));
+    if (text !== null) return new PciNames(text);
   }
   return new PciNames('');
 }

@@ -1,14 +1,12 @@
 /** Reading through node's own fs, for a machine without the addon: slower, the same answers. It writes nothing and locks nothing. */
 import { closeSync, constants, lstatSync, openSync, readdirSync, readlinkSync, readSync, statSync } from 'node:fs';
-import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { HostdevError, isErrno, isGone, isSysError } from '../errors.ts';
 import { safe } from '../text/safe.ts';
 import type { Holder, KernelWriter, NativeBinding, RawFailure, RawGroups, RawScan } from './native.ts';
 import { processRuns } from './process.ts';
 
 const PAGE = 4096;
 const MAX_LINKS = 40;
-
-const ABSENT = ['ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO'];
 
 export class FsReader implements NativeBinding {
   readonly kind = 'fs';
@@ -96,7 +94,7 @@ export class FsReader implements NativeBinding {
           }
         }
       } catch (e) {
-        if (!isErrno(e, ...ABSENT, 'ESRCH')) unreadable += 1;
+        if (!isGone(e) && !isErrno(e, 'ESRCH')) unreadable += 1;
       }
     }
     return { holders, unreadable };
@@ -212,7 +210,7 @@ export class FsReader implements NativeBinding {
     try {
       return read();
     } catch (e) {
-      if (!isErrno(e, ...ABSENT))
+      if (!isGone(e))
         failures.push(
           isSysError(e)
             ? { code: e.code, errno: e.errno, syscall: e.syscall, path }

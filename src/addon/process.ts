@@ -1,20 +1,21 @@
 /** Whether a process of this machine still runs. These are our own helpers, so it is the machine's own proc that is asked, whatever --root says. */
 import { readFileSync } from 'node:fs';
+import { orNull } from '../errors.ts';
 
 /** Daemons that call the qemu hook. */
 const LIBVIRT = /^(libvirtd|virtqemud)$/;
 /** Between libvirt and us: the hook client, and whatever script calls it. */
 const MAX_ANCESTORS = 16;
 
+/** What proc says of a process; null when there is none of that id. */
+const statOf = (pid: number): string | null => orNull(() => readFileSync(`/proc/${pid}/stat`, 'latin1'));
+
 /** Name and parent of a process; null when there is none of that id. */
 function parentOf(pid: number): { command: string; parent: number } | null {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    const command = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
-    return { command, parent: Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) };
-  } catch {
-    return null;
-  }
+  const stat = statOf(pid);
+  if (stat === null) return null;
+  const command = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
+  return { command, parent: Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) };
 }
 
 let libvirt: string | undefined;
@@ -43,14 +44,11 @@ export function callingLibvirt(): string {
 
 /** Field 22 of proc/[pid]/stat (proc(5)); the command before it is in parentheses and may hold anything. Null when there is no such process. */
 function startTime(pid: number): string | null {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    // A zombie has done all that it will do.
-    return fields[0] === 'Z' ? null : (fields[19] ?? null);
-  } catch {
-    return null;
-  }
+  const stat = statOf(pid);
+  if (stat === null) return null;
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  // A zombie has done all that it will do.
+  return fields[0] === 'Z' ? null : (fields[19] ?? null);
 }
 
 /** `<pid>:<start time>`, which names no later process of the same id; null when it has ended. */
@@ -84,10 +82,6 @@ export function whoAsks(): { uid: number | null; loginuid: number | null; sudo_u
 }
 
 function loginuid(): string | undefined {
-  try {
-    return readFileSync('/proc/self/loginuid', 'latin1').trim();
-  } catch {
-    // A kernel without audit.
-    return undefined;
-  }
+  // A kernel without audit has none.
+  return orNull(() => readFileSync('/proc/self/loginuid', 'latin1').trim()) ?? undefined;
 }

@@ -1,6 +1,6 @@
 /** Reading and writing one attribute of a device, with its deadline. What takes a device's lock may hang in D state for ever: then the helper that is at it is named. */
 import type { KernelWriter } from '../addon/native.ts';
-import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { asError, HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import type { Deadline, Stop } from '../store/locks.ts';
@@ -80,19 +80,10 @@ export async function restoreAttribute(work: Access, address: Address, path: str
   }
 }
 
-/** An access that failed, in our words. */
+/** An access that failed, in our words; of one that did not come back the helper that is at it is told. */
 export function accessError(address: Address, doing: string, e: unknown): HostdevError {
-  if (e instanceof HostdevError) return e;
-  const name = isSysError(e) ? e.code : String(e);
-  if (isSysError(e) && e.code === 'ETIMEDOUT') {
-    const helper = 'helper' in e && typeof e.helper === 'string' ? e.helper : null;
-    const no_answer: NoAnswer = { address, path: e.path ?? '', helper };
-    return new HostdevError('HOSTDEV_TIMEOUT', `${doing}: no answer before the deadline`, {
-      cause: e,
-      data: { no_answer },
-    });
-  }
-  if (isErrno(e, 'EACCES', 'EPERM'))
-    return new HostdevError('HOSTDEV_NOT_PERMITTED', `${doing}: ${name}`, { cause: e });
-  return new HostdevError('HOSTDEV_BIND_FAILED', `${doing}: ${name}`, { cause: e });
+  if (!isErrno(e, 'ETIMEDOUT') || !isSysError(e)) return asError(doing, e, 'HOSTDEV_BIND_FAILED');
+  const helper = 'helper' in e && typeof e.helper === 'string' ? e.helper : null;
+  const no_answer: NoAnswer = { address, path: e.path ?? '', helper };
+  return asError(doing, e, 'HOSTDEV_TIMEOUT', { data: { no_answer } });
 }

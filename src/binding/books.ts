@@ -5,6 +5,7 @@
  * A's, and A's release takes only A's away. Giving back on A's word alone once tore devices from running guests; with holds the last one out does it.
  */
 import { now } from '../clock.ts';
+import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type BadFile, badFile, corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
@@ -169,13 +170,8 @@ export function tryBooks(host: Host, changes: readonly BookChange[], end: 'befor
   return failures;
 }
 
-function isWritten(host: Host, b: Binding): boolean {
-  try {
-    return JSON.stringify(readBook(host, b.address)) === JSON.stringify(b);
-  } catch {
-    return false;
-  }
-}
+const isWritten = (host: Host, b: Binding): boolean =>
+  JSON.stringify(orNull(() => readBook(host, b.address))) === JSON.stringify(b);
 
 // What comes back from disk.
 

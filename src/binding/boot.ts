@@ -1,5 +1,6 @@
 /** Which kernel's life a file of our state is of: journal and books describe one, and mean nothing to the next. */
 import { statfsSync } from 'node:fs';
+import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { inFolder } from '../store/folder.ts';
 
@@ -16,9 +17,5 @@ export function isOfThisBoot(host: Host, boot: string | null): boolean {
 }
 
 function livesInMemory(host: Host): boolean {
-  try {
-    return inFolder(host, host.state, (at) => IN_MEMORY.includes(statfsSync(at()).type));
-  } catch {
-    return false;
-  }
+  return orNull(() => inFolder(host, host.state, (at) => IN_MEMORY.includes(statfsSync(at()).type))) ?? false;
 }

@@ -3,6 +3,7 @@
  * because whoever changes a PF's VFs has that one whole; and those of every device that an unfinished transaction joins with these. All known before the first is taken.
  */
 import { sleep } from '../clock.ts';
+import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import type { Inventory, PciDevice } from '../pci/inventory.ts';
@@ -107,13 +108,8 @@ function pfGroups({ devices }: Inventory): ReadonlySet<number | null> {
 
 const lockName = (group: number | null, shared: boolean): LockName => ({ name: `group-${group ?? 'none'}`, shared });
 
-function bookedGroup(host: Host, address: Address): number | null {
-  try {
-    return readBook(host, address)?.group ?? null;
-  } catch {
-    return null;
-  }
-}
+const bookedGroup = (host: Host, address: Address): number | null =>
+  orNull(() => readBook(host, address))?.group ?? null;
 
 /** True when a living process was at work on the devices, which has ended now. Raises HOSTDEV_TIMEOUT when it has not by the deadline. */
 export async function awaitWriters(

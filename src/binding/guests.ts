@@ -4,7 +4,7 @@
  */
 import type { Holder } from '../addon/native.ts';
 import { now, sleep } from '../clock.ts';
-import { HostdevError } from '../errors.ts';
+import { HostdevError, orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { heldBy } from '../pci/holders.ts';
 import { vfioNodes } from '../pci/nodes.ts';
@@ -138,21 +138,14 @@ const STATUS_BYTES = 1024 * 1024;
 
 /** The process of a guest by libvirt's state; null when it names none yet, undefined when there is no state. */
 function guestPid(host: Host, name: string): number | null | undefined {
-  const text = quiet(() => host.read(`${host.guests}/${name}.pid`, 32));
-  if (text !== null && /^\d{1,10}$/.test(text.trim())) return Number(text);
-  const status = quiet(() => host.read(`${host.guests}/${name}.xml`, STATUS_BYTES));
-  if (status === null) return undefined;
-  const pid = /<domstatus\b[^>]*\bpid='(\d{1,10})'/.exec(status)?.[1];
+  const text = orNull(() => host.read(`${host.guests}/${name}.pid`, 32))?.trim() ?? '';
+  if (/^\d{1,10}$/.test(text)) return Number(text);
+  // One that is there and cannot be read (null) is a state all the same.
+  const status = orNull(() => host.read(`${host.guests}/${name}.xml`, STATUS_BYTES) ?? undefined);
+  if (status === undefined) return undefined;
+  const pid = /<domstatus\b[^>]*\bpid='(\d{1,10})'/.exec(status ?? '')?.[1];
   return pid === undefined || pid === '0' ? null : Number(pid);
 }
-
-const quiet = (read: () => string | null): string | null => {
-  try {
-    return read();
-  } catch {
-    return '';
-  }
-};
 
 /** The guest that libvirt says a process is, by its name; null when none is. */
 export function guestOf(host: Host, pid: number): string | null {

@@ -5,12 +5,12 @@
  * the way is one mark for the whole entry.
  */
 import { ownName, processRuns } from '../addon/process.ts';
-import { HostdevError } from '../errors.ts';
+import { HostdevError, orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import type { Inventory } from '../pci/inventory.ts';
 import { type BadFile, badFile, corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
-import { type BookChange, type Hold, isBinding, newBinding, readBook } from './books.ts';
+import { type Binding, type BookChange, type Hold, isBinding, newBinding, readBook } from './books.ts';
 import type { Guard } from './guards.ts';
 import {
   isAddressText,
@@ -263,10 +263,4 @@ function upgraded(host: Host, v: unknown): unknown {
   };
 }
 
-function quietBook(host: Host, address: Address) {
-  try {
-    return readBook(host, address);
-  } catch {
-    return null;
-  }
-}
+const quietBook = (host: Host, address: Address): Binding | null => orNull(() => readBook(host, address));

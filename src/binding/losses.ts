@@ -1,4 +1,6 @@
 /** What the host would lose with a function: what hangs below it, and what the host does with that. The one answer for group why, the hook, domain check and domain plan. */
+
+import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
@@ -15,19 +17,11 @@ const everything = (_host: Host, tables: Tables): Thing[] => {
   const look = new Look(tables);
   return KINDS.flatMap((kind) =>
     look.names(look.host.classLink(kind)).flatMap((name): Thing[] => {
-      const path = link(look.host, look.host.classLink(kind, name));
+      const path = orNull(() => look.host.link(look.host.classLink(kind, name)));
       return path === null ? [] : [{ kind, name, path }];
     }),
   );
 };
-
-function link(host: Host, path: string): string | null {
-  try {
-    return host.link(path);
-  } catch {
-    return null;
-  }
-}
 
 /** What hangs below a function; nothing of a bridge, behind which others are. What could not be listed is in the look's `unmeasured`. */
 export function belowOf(look: Look, d: Pick<PciDevice, 'address' | 'bridge'>): Below {
@@ -50,10 +44,5 @@ export function lossText(below: Below, uses: readonly string[]): string {
 const NAMED_USES = 4;
 
 /** What the host would lose with a device, as {@link lossText}, without a look at who holds it. Never raises: it is told beside an error. */
-export function lossesOf(host: Host, device: PciDevice): string {
-  try {
-    return lossText(belowOf(new Look(new Tables(host)), device), hostUses(host, device));
-  } catch {
-    return '';
-  }
-}
+export const lossesOf = (host: Host, device: PciDevice): string =>
+  orNull(() => lossText(belowOf(new Look(new Tables(host)), device), hostUses(host, device))) ?? '';

@@ -2,7 +2,7 @@
  * What a device is on now. A device that hangs is not touched again before the hang has ended: it is looked up in the quarantine first, and one that hangs now is put
  * there, with who holds it.
  */
-import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { HostdevError, isGone, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
@@ -24,7 +24,7 @@ export async function observe(work: Access, address: Address): Promise<Seen | nu
     const now = { driver: host.linkName(host.device(address, 'driver')), override: parseOverride(overrideBytes) };
     return { ...now, ...work.foreseen?.states.get(address), overrideBytes };
   } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO') && host.list(host.device(address)) === null) return null;
+    if (isGone(e) && host.list(host.device(address)) === null) return null;
     throw accessError(address, `Failed to read driver_override of ${address}`, e);
   }
 }
@@ -96,8 +96,7 @@ async function readNumvfs(work: Access, pf: Address): Promise<string> {
     return await readLocked(work, pf, path);
   } catch (e) {
     if (e instanceof HostdevError) throw e;
-    if (isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO'))
-      throw new HostdevError('HOSTDEV_NO_SRIOV', `${pf} has no sriov_numvfs: it is no PF`, { cause: e });
+    if (isGone(e)) throw new HostdevError('HOSTDEV_NO_SRIOV', `${pf} has no sriov_numvfs: it is no PF`, { cause: e });
     throw new HostdevError('HOSTDEV_SYSFS', `Failed to read ${path}: ${isSysError(e) ? e.code : e}`, { cause: e });
   }
 }

@@ -4,7 +4,7 @@
  */
 import type { Holder, KernelWriter } from '../addon/native.ts';
 import { sleep } from '../clock.ts';
-import { isErrno } from '../errors.ts';
+import { isErrno, orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
 import type { Address } from '../pci/address.ts';
@@ -71,13 +71,8 @@ export function hostUses(host: Host, device: PciDevice): string[] {
  * What uses a device now, one line each, for a device on which a write hangs (`device.driver` as it was before the write): {@link hostUses} and every process that
  * holds it. Takes no device's lock, opens no disk and never raises.
  */
-export function usesNow(host: Host, device: PciDevice): string[] {
-  try {
-    return [...hostUses(host, device), ...heldUses(holdersOf(host, device)).map((u) => u.reason)];
-  } catch {
-    return [];
-  }
-}
+export const usesNow = (host: Host, device: PciDevice): string[] =>
+  orNull(() => [...hostUses(host, device), ...heldUses(holdersOf(host, device)).map((u) => u.reason)]) ?? [];
 
 /** The uses that the trees show, and the nodes by which the device may be held. */
 function see(tables: Tables, device: PciDevice): Seen {

@@ -1,10 +1,9 @@
 import { callingLibvirt, processRuns } from '../addon/process.ts';
 import { HOOK_DEFAULTS } from '../config/hookDefaults.ts';
-import { EXIT, HostdevError } from '../errors.ts';
+import { asLastError, EXIT, HostdevError } from '../errors.ts';
 import { HOOK_OPERATIONS, runHook } from '../hook/run.ts';
 import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
-import { asHostdevError } from './fault.ts';
 import { readInput } from './input.ts';
 import { err } from './output.ts';
 
@@ -36,7 +35,7 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
     );
     return silent;
   } catch (e) {
-    const { code, message, hint, exit } = asHostdevError(e);
+    const { code, message, hint, exit } = asLastError(e);
     const text =
       code === 'HOSTDEV_INTERNAL'
         ? `a fault of hostdev: ${(e as Error).stack ?? e}`

@@ -1,6 +1,6 @@
 /** A file or stdin named on the command line, bounded: a device node or an endless pipe must not fill the memory. */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { HostdevError, isErrno } from '../errors.ts';
+import { asError, orNull } from '../errors.ts';
 
 /** What is read of a file; one byte more tells the reader that it is too large. */
 export const MAX_INPUT = 16 * 1024 * 1024;
@@ -17,21 +17,13 @@ export async function readInput(file: string, maxBytes = MAX_BYTES): Promise<Uin
     fd = file === '-' ? STDIN : openSync(file, 'r');
     return readFd(fd, maxBytes);
   } catch (e) {
-    if (isErrno(e, 'EACCES', 'EPERM'))
-      throw new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to read ${file}: EACCES`, { cause: e });
-    throw new HostdevError('HOSTDEV_FILE_ABSENT', `Failed to read ${file}: ${(e as Error).message}`, { cause: e });
+    throw asError(`Failed to read ${file}`, e, 'HOSTDEV_FILE_ABSENT');
   } finally {
     if (fd !== null && fd !== STDIN) closeSync(fd);
   }
 }
 
-function isRegular(fd: number): boolean {
-  try {
-    return fstatSync(fd).isFile();
-  } catch {
-    return false;
-  }
-}
+const isRegular = (fd: number): boolean => orNull(() => fstatSync(fd).isFile()) ?? false;
 
 function readFd(fd: number, maxBytes: number): Uint8Array {
   const chunks: Buffer[] = [];

@@ -8,12 +8,11 @@ import { parseArgs } from 'node:util';
 import { loadNative } from '../addon/load.ts';
 import type { Guard } from '../binding/guards.ts';
 import { now } from '../clock.ts';
-import { ERRORS, EXIT, HostdevError } from '../errors.ts';
+import { asError, asLastError, ERRORS, EXIT, HostdevError } from '../errors.ts';
 import { Host } from '../host/host.ts';
 import { quote, safeBlock, safeJson } from '../text/safe.ts';
 import type { Answer, Command } from './command.ts';
 import { COMMANDS } from './commands.ts';
-import { asHostdevError } from './fault.ts';
 import { err, out } from './output.ts';
 
 const GLOBALS = {
@@ -50,7 +49,7 @@ const print = (document: object): void => out(`${safeJson(document)}\n`);
 
 /** Errors too are one JSON document on stdout; people read stderr. */
 function report(e: unknown, json: boolean): number {
-  const { code, message, hint, data } = asHostdevError(e);
+  const { code, message, hint, data } = asLastError(e);
   err(`hostdev: ${safeBlock(message)}\n${hint ? `To go on: ${safeBlock(hint)}\n` : ''}`);
   if (code === 'HOSTDEV_INTERNAL' && e instanceof Error) err(`${e.stack}\n`);
   if (json) print({ schema: 1, error: { code, message, hint }, ...data });
@@ -150,7 +149,7 @@ function rootFolder(value: Values[string]): string {
   try {
     if (statSync(root).isDirectory()) return root;
   } catch (e) {
-    throw new HostdevError('HOSTDEV_FILE_ABSENT', `--root ${root}: ${(e as Error).message}`, { cause: e });
+    throw asError(`--root ${root}`, e, 'HOSTDEV_FILE_ABSENT');
   }
   throw new HostdevError('HOSTDEV_FILE_ABSENT', `--root ${root}: ENOTDIR: not a folder`);
 }

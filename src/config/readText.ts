@@ -3,7 +3,7 @@ import { closeSync, constants, fstatSync, openSync, readdirSync, readSync } from
 import { join } from 'node:path';
 import { O_PATH, openInRoot, pathOf } from '../addon/inRoot.ts';
 import { now } from '../clock.ts';
-import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { asError, HostdevError, isAbsent, isErrno, orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Finding, fatal } from './place.ts';
 
@@ -123,7 +123,7 @@ export function kindOf(host: Host, path: string): 'file' | 'folder' | null {
       closeSync(fd);
     }
   } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
+    if (isAbsent(e)) return null;
     throw readError(path, e);
   }
 }
@@ -131,30 +131,18 @@ export function kindOf(host: Host, path: string): 'file' | 'folder' | null {
 const notReadable = (file: string, why: string, hint: string): HostdevError =>
   new HostdevError('HOSTDEV_FILE_ABSENT', `Failed to read ${file}: ${why}`, { hint });
 
-function readError(file: string, e: unknown): HostdevError {
-  if (e instanceof HostdevError) return e;
-  const why = isSysError(e) ? e.code : String(e);
-  if (isErrno(e, 'EACCES', 'EPERM'))
-    return new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to read ${file}: ${why}`, {
-      cause: e,
-      hint: 'Run it as root, or as a user who may read the file.',
-    });
-  return new HostdevError('HOSTDEV_FILE_ABSENT', `Failed to read ${file}: ${why}`, {
-    cause: e,
+const readError = (file: string, e: unknown): HostdevError =>
+  asError(`Failed to read ${file}`, e, 'HOSTDEV_FILE_ABSENT', {
     hint: 'Check the path; if it is a link, it must lead to a file below the root.',
   });
-}
 
 /** Where the longest good beginning ends, by bisection. */
 function firstBadByte(bytes: Buffer): { line: number; column: number; byte: number } {
   const good = (n: number): boolean => {
-    try {
-      // As a stream, so that a character cut in two at the end is no fault.
-      new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, n), { stream: true });
-      return true;
-    } catch {
-      return false;
-    }
+    // As a stream, so that a character cut in two at the end is no fault.
+    return (
+      orNull(() => new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, n), { stream: true })) !== null
+    );
   };
   let from = 0;
   let to = bytes.length;

@@ -1,7 +1,7 @@
 /** What earlier ways of binding left behind: scripts that write new_id, devices taken by id, overrides that nobody owns. */
 import { readBooks } from '../binding/books.ts';
 import { observing } from '../binding/session.ts';
-import { isErrno } from '../errors.ts';
+import { isErrno, isGone } from '../errors.ts';
 import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import type { Address } from '../pci/address.ts';
 import { heldBy } from '../pci/holders.ts';
@@ -86,7 +86,7 @@ async function overrides(look: Look): Promise<Map<Address, string | null>> {
       try {
         read.set(d.address, parseOverride(await writer.read(path, READ_MS)));
       } catch (e) {
-        if (isErrno(e, 'ENOENT', 'ENODEV', 'ENXIO')) continue;
+        if (isGone(e)) continue;
         look.missed(
           `/${path}`,
           isErrno(e, 'ETIMEDOUT') ? 'it did not answer: something holds the device' : (e as Error).message,

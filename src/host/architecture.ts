@@ -1,4 +1,6 @@
 /** Which architecture a root is of, by facts of that root: what is true of x86 must not be asked of the others, nor advised to them. */
+
+import { orNull } from '../errors.ts';
 import type { Host } from './host.ts';
 
 export type Architecture = 'x86' | 'arm' | 's390' | 'power';
@@ -37,9 +39,9 @@ const LOOKED_AT = 4;
  * (arch/s390/pci/pci_sysfs.c), POWER's firmware, Arm's unit. Never raises: what cannot be read says nothing.
  */
 export function architecture(host: Host): Architecture | null {
-  const machine = quiet(() => host.read(host.arch))?.trim() ?? '';
+  const machine = orNull(() => host.read(host.arch))?.trim() ?? '';
   const start = (path: string, bytes: number): string =>
-    quiet(() => host.readStart(path, bytes))?.toString('latin1') ?? '';
+    orNull(() => host.readStart(path, bytes))?.toString('latin1') ?? '';
   const says =
     (text: string) =>
     ([re]: readonly [RegExp, Architecture]) =>
@@ -49,22 +51,14 @@ export function architecture(host: Host): Architecture | null {
     PROCESSORS.find(says(start(host.cpuinfo, START))) ??
     INTERRUPTS.find(says(start(host.interrupts, INTERRUPTS_START)));
   if (told !== undefined) return told[1];
-  const there = (path: string): boolean => quiet(() => host.list(path)) !== null;
-  const functions = (quiet(() => host.list(host.devices)) ?? []).slice(0, LOOKED_AT);
-  const isZpci = (address: string): boolean => quiet(() => host.read(host.device(address, 'function_id'))) !== null;
+  const there = (path: string): boolean => orNull(() => host.list(path)) !== null;
+  const functions = (orNull(() => host.list(host.devices)) ?? []).slice(0, LOOKED_AT);
+  const isZpci = (address: string): boolean => orNull(() => host.read(host.device(address, 'function_id'))) !== null;
   if (there(host.channelSubsystem) || functions.some(isZpci)) return 's390';
-  if (there(host.opal) || /ibm,(?:powernv|pseries)/.test(quiet(() => host.read(host.deviceTreeCompatible)) ?? ''))
+  if (there(host.opal) || /ibm,(?:powernv|pseries)/.test(orNull(() => host.read(host.deviceTreeCompatible)) ?? ''))
     return 'power';
-  return (quiet(() => host.list(host.classLink('iommu'))) ?? []).some((u) => u.startsWith('smmu')) ? 'arm' : null;
+  return (orNull(() => host.list(host.classLink('iommu'))) ?? []).some((u) => u.startsWith('smmu')) ? 'arm' : null;
 }
 
 /** True when the firmware described the machine by a device tree: then there are no ACPI tables to look for. */
-export const hasDeviceTree = (host: Host): boolean => quiet(() => host.list(host.deviceTree)) !== null;
-
-function quiet<T>(read: () => T | null): T | null {
-  try {
-    return read();
-  } catch {
-    return null;
-  }
-}
+export const hasDeviceTree = (host: Host): boolean => orNull(() => host.list(host.deviceTree)) !== null;

@@ -2,6 +2,8 @@
  * Block devices and what is stacked on what: partitions, dm, md, bcache (`holders/` and `slaves/`), NVMe multipath heads, loop devices. Names are the kernel's own;
  * a `!` in one stands for the `/` of its node (block/genhd.c).
  */
+
+import { orNull } from '../errors.ts';
 import type { Host } from './host.ts';
 
 /** How a device came into a stack: the function's own, a partition, a multipath head, something built on it, or a loop over it. */
@@ -170,26 +172,6 @@ export class BlockLayer {
 export const blockLayer = (host: Host): BlockLayer => new BlockLayer(host);
 
 /** What is no link or vanished is as good as placeless; the class folder itself was there. */
-function linkText(host: Host, path: string): string {
-  try {
-    return host.link(path) ?? '';
-  } catch {
-    return '';
-  }
-}
-
-function names(host: Host, path: string): string[] {
-  try {
-    return host.list(path) ?? [];
-  } catch {
-    return [];
-  }
-}
-
-function attribute(host: Host, path: string): string | null {
-  try {
-    return host.read(path);
-  } catch {
-    return null;
-  }
-}
+const linkText = (host: Host, path: string): string => orNull(() => host.link(path)) ?? '';
+const names = (host: Host, path: string): string[] => orNull(() => host.list(path)) ?? [];
+const attribute = (host: Host, path: string): string | null => orNull(() => host.read(path));

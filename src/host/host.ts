@@ -4,16 +4,13 @@
  */
 import { resolve } from 'node:path';
 import type { NativeBinding, RawFailure } from '../addon/native.ts';
-import { isErrno } from '../errors.ts';
+import { isErrno, isGone, orNull } from '../errors.ts';
 
 /** Largest attribute of sysfs: one page. */
 const PAGE = 4096;
 
 /** As the kernel's own walk (include/linux/namei.h MAXSYMLINKS). */
 const MAX_LINKS = 40;
-
-/** Absence of a file or device, however the kernel words it: a removed device's open attribute answers ENODEV or ENXIO. */
-const ABSENT = ['ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO'];
 
 /**
  * A driver's name as sysfs shows it: a folder name, and kernel drivers do have spaces in theirs ("MTD PCI"). Anything else is not put into a path or an
@@ -215,7 +212,7 @@ export class Host {
         done.pop();
         continue;
       }
-      const target = links < MAX_LINKS ? this.#quietLink([...done, part].join('/')) : null;
+      const target = links < MAX_LINKS ? orNull(() => this.link([...done, part].join('/'))) : null;
       if (target === null) {
         done.push(part);
         continue;
@@ -225,14 +222,6 @@ export class Host {
       todo.push(...target.split('/').reverse());
     }
     return `/${done.join('/')}`;
-  }
-
-  #quietLink(path: string): string | null {
-    try {
-      return this.link(path);
-    } catch {
-      return null;
-    }
   }
 
   /** Names in a folder, sorted; null when it is absent. */
@@ -249,7 +238,7 @@ export class Host {
     try {
       return read();
     } catch (e) {
-      if (isErrno(e, ...ABSENT)) return null;
+      if (isGone(e)) return null;
       throw e;
     }
   }

@@ -2,6 +2,8 @@
  * Whether the interrupts of devices are remapped, without which a guest can raise any interrupt of the host: VFIO refuses such a group unless it is told to trust the
  * guest (drivers/iommu/iommu.c iommu_group_has_isolated_msi, drivers/vfio/vfio_iommu_type1.c allow_unsafe_interrupts).
  */
+
+import { orNull } from '../errors.ts';
 import { type Architecture, architecture } from './architecture.ts';
 import type { Host } from './host.ts';
 import { type Directive, readDirectives } from './modprobe.ts';
@@ -58,11 +60,13 @@ export function interruptRemapping(host: Host): Remapping {
 
 /** What alone keeps interrupts from being remapped: a word, or hardware and firmware of Intel's that say so. */
 function whyOff(host: Host): string | null {
-  const words = (quiet(() => host.read(host.cmdline, 65536)) ?? '').split(/\s+/).filter((w) => NO_REMAPPING.test(w));
+  const words = (orNull(() => host.read(host.cmdline, 65536)) ?? '').split(/\s+/).filter((w) => NO_REMAPPING.test(w));
   if (words.length > 0) return `the kernel command line says ${words.join(' ')}`;
   if (dmarSaysRemapping(host) === false)
     return 'the DMAR table of the firmware says that the platform has no interrupt remapping';
-  const units = (quiet(() => host.list(host.classLink('iommu'))) ?? []).filter((u) => /^dmar\d+$/.test(u)).slice(0, 64);
+  const units = (orNull(() => host.list(host.classLink('iommu'))) ?? [])
+    .filter((u) => /^dmar\d+$/.test(u))
+    .slice(0, 64);
   const capable = units.map((u) => unitRemaps(host, u));
   return capable.length > 0 && capable.every((c) => c === false)
     ? `${units.join(', ')} can remap no interrupts (ecap)`
@@ -71,22 +75,14 @@ function whyOff(host: Host): string | null {
 
 /** The DMAR table's flag "interrupt remapping supported" (VT-d 8.1, byte 37); null when the table is not there or not readable. */
 function dmarSaysRemapping(host: Host): boolean | null {
-  const flags = quiet(() => host.readBytes(`${host.acpiTables}/DMAR`, 1024 * 1024))?.at(37);
+  const flags = orNull(() => host.readBytes(`${host.acpiTables}/DMAR`, 1024 * 1024))?.at(37);
   return flags === undefined ? null : (flags & 1) === 1;
 }
 
 /** Bit 3 of a unit's extended capabilities (VT-d 11.4.3, IR); null when not measured. */
 function unitRemaps(host: Host, unit: string): boolean | null {
-  const hex = quiet(() => host.read(host.classLink('iommu', `${unit}/intel-iommu/ecap`)))?.trim();
+  const hex = orNull(() => host.read(host.classLink('iommu', `${unit}/intel-iommu/ecap`)))?.trim();
   return hex !== undefined && /^[0-9a-f]{1,16}$/i.test(hex) ? ((BigInt(`0x${hex}`) >> 3n) & 1n) === 1n : null;
-}
-
-function quiet<T>(read: () => T | null): T | null {
-  try {
-    return read();
-  } catch {
-    return null;
-  }
 }
 
 /** A module that hands out devices although interrupts are not remapped: `where` it says so, and the directives that made it. */
@@ -99,7 +95,7 @@ export function unsafeInterrupts(host: Host): Unsafe[] {
   );
   return ['vfio_iommu_type1', 'iommufd'].flatMap((module): Unsafe[] => {
     const parameter = host.module(module, 'parameters/allow_unsafe_interrupts');
-    const now = quiet(() => host.read(parameter))?.trim();
+    const now = orNull(() => host.read(parameter))?.trim();
     const directives = told.filter((d) => d.module === module);
     if (now === 'Y') return [{ module, where: `/${parameter}`, directives }];
     const [first] = directives;

@@ -3,6 +3,7 @@
  * them (libkmod/libkmod-config.c): *.conf of five folders by name, a name in an earlier folder hides the same in later ones.
  */
 
+import { orNull } from '../errors.ts';
 import { safe } from '../text/safe.ts';
 import { isBackupName } from './files.ts';
 import type { Host } from './host.ts';
@@ -87,13 +88,7 @@ export function readDirectives(host: Host): Directives {
 }
 
 /** The text of a file that counts for nothing: what cannot be read, a folder too, is no loss. */
-function looked(host: Host, file: string): string {
-  try {
-    return host.read(file, MAX_FILE) ?? '';
-  } catch {
-    return '';
-  }
-}
+const looked = (host: Host, file: string): string => orNull(() => host.read(file, MAX_FILE)) ?? '';
 
 /** Lines of a modprobe.d file; a backslash at the end joins the next. */
 function confLines(file: string, text: string): Directive[] {

@@ -3,6 +3,7 @@
  * it. An interface is in `sys/class/net` of its own namespace only (net/core/net-sysfs.c).
  */
 import { networkInterfaces } from 'node:os';
+import { orNull } from '../errors.ts';
 import type { Host } from './host.ts';
 import type { Look, Tables } from './look.ts';
 
@@ -45,7 +46,7 @@ export function uppersOf(look: Look, name: string): Upper[] {
   const put = (upper: string | null, isPart: boolean): void => {
     if (upper !== null && upper !== '' && upper !== name) uppers.set(upper, isPart || uppers.get(upper) === true);
   };
-  const linkName = (file: string): string | null => nullable(() => host.linkName(host.classLink('net', file)));
+  const linkName = (file: string): string | null => orNull(() => host.linkName(host.classLink('net', file)));
   put(linkName(`${name}/master`), true);
   put(linkName(`${name}/brport/bridge`), true);
   for (const f of look.names(host.classLink('net', name)))
@@ -218,13 +219,5 @@ function askedAddress(host: Host, name: string): string | null {
   return found?.address ?? null;
 }
 
-function nullable<T>(read: () => T | null): T | null {
-  try {
-    return read();
-  } catch {
-    return null;
-  }
-}
-
-const linkText = (host: Host, path: string): string => nullable(() => host.link(path)) ?? '';
-const listOf = (host: Host, path: string): string[] => nullable(() => host.list(path)) ?? [];
+const linkText = (host: Host, path: string): string => orNull(() => host.link(path)) ?? '';
+const listOf = (host: Host, path: string): string[] => orNull(() => host.list(path)) ?? [];

@@ -1,4 +1,6 @@
 /** Processes by name, for `doctor`: when they began and what they may lock. A process that ends meanwhile is left out. */
+
+import { orNull } from '../errors.ts';
 import type { Host } from './host.ts';
 
 export type ProcessFacts = {
@@ -17,30 +19,22 @@ const TICKS = 100;
 const CAP_SYS_RESOURCE = 24n;
 const MAX_STATUS = 65536;
 
-const quiet = (read: () => string | null): string | null => {
-  try {
-    return read();
-  } catch {
-    return null;
-  }
-};
-
 /** The processes that call themselves one of `commands` (at most 15 bytes each, as the kernel keeps them). */
 export function processesNamed(host: Host, commands: readonly string[]): ProcessFacts[] {
   const pids = (host.list('proc') ?? []).filter((n) => /^[1-9]\d{0,8}$/.test(n)).map(Number);
   const bootMs = bootTime(host);
   return pids.flatMap((pid) => {
-    const command = quiet(() => host.read(host.process(pid, 'comm'), 64))?.trim() ?? '';
+    const command = orNull(() => host.read(host.process(pid, 'comm'), 64))?.trim() ?? '';
     if (!commands.includes(command)) return [];
-    const limits = quiet(() => host.read(host.process(pid, 'limits'), MAX_STATUS));
-    const status = quiet(() => host.read(host.process(pid, 'status'), MAX_STATUS));
+    const limits = orNull(() => host.read(host.process(pid, 'limits'), MAX_STATUS));
+    const status = orNull(() => host.read(host.process(pid, 'status'), MAX_STATUS));
     const caps = /^CapEff:\s*([0-9a-f]{1,16})$/m.exec(status ?? '')?.[1];
     return [
       {
         pid,
         command,
         startedMs: startTime(
-          quiet(() => host.read(host.process(pid, 'stat'), MAX_STATUS)),
+          orNull(() => host.read(host.process(pid, 'stat'), MAX_STATUS)),
           bootMs,
         ),
         memlock: memlock(limits),
@@ -51,7 +45,7 @@ export function processesNamed(host: Host, commands: readonly string[]): Process
 }
 
 function bootTime(host: Host): number | null {
-  const seconds = /^btime (\d{1,12})$/m.exec(quiet(() => host.read(host.procStat, 16 * 1024 * 1024)) ?? '')?.[1];
+  const seconds = /^btime (\d{1,12})$/m.exec(orNull(() => host.read(host.procStat, 16 * 1024 * 1024)) ?? '')?.[1];
   return seconds === undefined ? null : Number(seconds) * 1000;
 }
 

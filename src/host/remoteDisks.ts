@@ -2,6 +2,8 @@
  * File systems and disks that come over the network, and from where: whoever takes away the interface on the way there takes them away too. NFS, SMB and Ceph say their
  * server in mountinfo, iSCSI and NVMe over fabrics in sysfs; of others only that they are there.
  */
+
+import { orNull } from '../errors.ts';
 import { type BlockLayer, blockLayer } from './blockLayer.ts';
 import type { Look } from './look.ts';
 import { isRemote, type Mount, mountOption, parseMounts } from './mounts.ts';
@@ -18,13 +20,8 @@ export function remotes(look: Look): Remote[] {
   ];
 }
 
-function layerOf(look: Look): BlockLayer | null {
-  try {
-    return look.tables.once(blockLayer);
-  } catch {
-    return null; // noted by the disk guard
-  }
-}
+/** The disk guard notes why there is none. */
+const layerOf = (look: Look): BlockLayer | null => orNull(() => look.tables.once(blockLayer));
 
 /** "addr=10.0.0.5" as fs/nfs/super.c and fs/smb/client show it; Ceph's monitors are the source itself. */
 function serverOf(m: Mount): string | null {

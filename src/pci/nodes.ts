@@ -1,5 +1,7 @@
 /** The device nodes through which a process can hold a PCI function, whatever its driver: by the folders of the usual classes, and by every character device below it. */
-import { type BlockLayer, blockLayer } from '../host/blockLayer.ts';
+
+import { orNull } from '../errors.ts';
+import { blockLayer } from '../host/blockLayer.ts';
 import type { Host } from '../host/host.ts';
 import type { Tables } from '../host/look.ts';
 import type { PciDevice } from './inventory.ts';
@@ -49,12 +51,9 @@ export const isRdmaNode = (path: string): boolean => path.startsWith('/dev/infin
 const SOUND = /^(pcm|control|hw|midi|compr)C\d+(D\d+[pc]?)?$/;
 
 function blockNodes(tables: Tables, address: string): string[] {
-  let layer: BlockLayer;
-  try {
-    layer = tables.once(blockLayer);
-  } catch {
-    return []; // noted by the disk guard, which needs it more
-  }
+  const layer = orNull(() => tables.once(blockLayer));
+  // The disk guard, which needs it more, notes why there is none.
+  if (layer === null) return [];
   return layer.stack(address).flatMap((d) => layer.nodes(d.name));
 }
 
@@ -103,29 +102,11 @@ const charNodes = (tables: Tables, address: string): string[] =>
 
 /** The proprietary driver's nodes are in no class. Where it does not say which is whose, any of them may be this GPU's. */
 function nvidiaNodes(host: Host, address: string): string[] {
-  let text: string | null;
-  try {
-    text = host.read(host.nvidiaGpu(address));
-  } catch {
-    text = null;
-  }
-  const minor = /^Device Minor:\s*(\d{1,3})\s*$/m.exec(text ?? '')?.[1];
+  const text = orNull(() => host.read(host.nvidiaGpu(address))) ?? '';
+  const minor = /^Device Minor:\s*(\d{1,3})\s*$/m.exec(text)?.[1];
   const minors = minor === undefined ? Array.from({ length: 32 }, (_, i) => i) : [minor];
   return minors.map((n) => `/dev/nvidia${n}`);
 }
 
-function listOf(host: Host, path: string): string[] {
-  try {
-    return host.list(path) ?? [];
-  } catch {
-    return [];
-  }
-}
-
-function linkText(host: Host, path: string): string {
-  try {
-    return host.link(path) ?? '';
-  } catch {
-    return '';
-  }
-}
+const listOf = (host: Host, path: string): string[] => orNull(() => host.list(path)) ?? [];
+const linkText = (host: Host, path: string): string => orNull(() => host.link(path)) ?? '';

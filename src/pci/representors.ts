@@ -2,6 +2,8 @@
  * Representors: in switchdev mode a PF has an interface of its own for each of its VFs, the end of the VF's wire that the host's switch has. It hangs below the PF and
  * stands for the VF (net/core/devlink.c devlink_port_phys_port_name_get; Documentation/networking/representors.rst).
  */
+
+import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Address, formatAddress, isAddress, parseAddress } from './address.ts';
 
@@ -35,13 +37,8 @@ export const representorText = ({ name, pf, n, external }: Representor): string 
   `${name} is the representor of VF ${n} of ${external ? 'the machine that this card sits in' : pf}`;
 
 /** The kernel answers EOPNOTSUPP where a driver names no ports, EINVAL for an interface on its way out (net/core/net-sysfs.c). */
-function portName(host: Host, name: string): string {
-  try {
-    return host.read(host.classLink('net', `${name}/phys_port_name`))?.trim() ?? '';
-  } catch {
-    return '';
-  }
-}
+const portName = (host: Host, name: string): string =>
+  orNull(() => host.read(host.classLink('net', `${name}/phys_port_name`)))?.trim() ?? '';
 
 /** One function of a card may have the representors of all (shared eswitch): the PF is the one of that number, where that one has VFs. */
 function numberedPf(host: Host, below: Address, n: number): Address {
@@ -53,10 +50,6 @@ function numberedPf(host: Host, below: Address, n: number): Address {
 
 /** One link is read, however many VFs there are. */
 function vfOf(host: Host, pf: Address, n: number): Address | null {
-  try {
-    const vf = host.linkName(host.device(pf, `virtfn${n}`));
-    return vf !== null && isAddress(vf) ? vf : null;
-  } catch {
-    return null;
-  }
+  const vf = orNull(() => host.linkName(host.device(pf, `virtfn${n}`)));
+  return vf !== null && isAddress(vf) ? vf : null;
 }

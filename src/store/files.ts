@@ -20,7 +20,7 @@ import {
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { ownName, processRuns } from '../addon/process.ts';
-import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { HostdevError, isAbsent, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { inFolder, isLink, makeFolder, storeError } from './folder.ts';
 import { whyUnsafe } from './ours.ts';
@@ -102,7 +102,7 @@ function unlinkIfThere(file: string): void {
   try {
     unlinkSync(file);
   } catch (e) {
-    if (!isErrno(e, 'ENOENT', 'ENOTDIR')) throw e;
+    if (!isAbsent(e)) throw e;
   }
 }
 
@@ -118,7 +118,7 @@ export function readJson(host: Host, file: string): unknown {
   try {
     return inFolder(host, folder, (at) => readOpen(host.absolute(file), at(name)));
   } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
+    if (isAbsent(e)) return null;
     throw e instanceof HostdevError ? e : unreadable(host.absolute(file), e);
   }
 }
@@ -209,7 +209,7 @@ export function namesIn(host: Host, folder: string): string[] {
   try {
     return inFolder(host, folder, (at) => readdirSync(at()));
   } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return [];
+    if (isAbsent(e)) return [];
     throw storeError('read', host.absolute(folder), e);
   }
 }
@@ -229,7 +229,7 @@ export function readPlain(host: Host, file: string): Buffer | null {
       }
     });
   } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
+    if (isAbsent(e)) return null;
     throw isErrno(e, 'ELOOP') ? isLink(host, file) : storeError('read', host.absolute(file), e);
   }
 }
@@ -240,7 +240,7 @@ export function hasFile(host: Host, file: string): boolean {
   try {
     return inFolder(host, folder, (at) => existsSync(at(name)));
   } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return false;
+    if (isAbsent(e)) return false;
     throw storeError('read', host.absolute(file), e);
   }
 }
@@ -313,6 +313,6 @@ export function removeFile(host: Host, file: string): void {
   try {
     inFolder(host, folder, (at) => unlinkIfThere(at(name)));
   } catch (e) {
-    if (!isErrno(e, 'ENOENT', 'ENOTDIR')) throw storeError('remove', host.absolute(file), e);
+    if (!isAbsent(e)) throw storeError('remove', host.absolute(file), e);
   }
 }

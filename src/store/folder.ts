@@ -4,7 +4,7 @@
  */
 import { chmodSync, closeSync, constants, existsSync, mkdirSync } from 'node:fs';
 import { O_PATH, openInRoot, pathOf } from '../addon/inRoot.ts';
-import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { asError, HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 
 /** Names a file of an open folder; without a name the folder itself. */
@@ -44,25 +44,10 @@ export const isLink = (host: Host, path: string): HostdevError =>
   );
 
 /** An errno met on our own state, in our words; `file` as people write it. */
-export function storeError(doing: string, file: string, e: unknown): HostdevError {
-  if (e instanceof HostdevError) return e;
-  const why = isSysError(e) ? e.code : String(e);
-  if (isErrno(e, 'EACCES', 'EPERM')) {
-    return new HostdevError('HOSTDEV_NOT_PERMITTED', `Failed to ${doing} ${file}: ${why}`, { cause: e });
-  }
-  const hint = isErrno(e, 'EROFS')
-    ? 'The file system is read-only: remount it or see why it was.'
-    : isErrno(e, 'ENOSPC', 'EDQUOT')
-      ? 'The file system is full: make room and try again.'
-      : isErrno(e, 'ELOOP')
-        ? 'It is a symbolic link, and no file of hostdev is one: see where it leads, then remove it.'
-        : undefined;
-  return new HostdevError(
-    'HOSTDEV_STORE',
-    `Failed to ${doing} ${file}: ${why}`,
-    hint === undefined ? { cause: e } : { cause: e, hint },
-  );
-}
+export const storeError = (doing: string, file: string, e: unknown): HostdevError =>
+  asError(`Failed to ${doing} ${file}`, e, 'HOSTDEV_STORE', isErrno(e, 'ELOOP') ? { hint: LINK_HINT } : {});
+
+const LINK_HINT = 'It is a symbolic link, and no file of hostdev is one: see where it leads, then remove it.';
 
 /** The mode of what every user may look into, and of what is root's alone (contract 13). */
 const OPEN = 0o755;

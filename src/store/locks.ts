@@ -6,7 +6,7 @@
 
 import { lstatSync } from 'node:fs';
 import { now, sleep } from '../clock.ts';
-import { HostdevError, isErrno, isSysError } from '../errors.ts';
+import { HostdevError, isAbsent, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { inFolder, makeFolder, storeError } from './folder.ts';
 
@@ -78,7 +78,7 @@ export function isLocked(host: Host, name: string): boolean | null {
     host.native.unlock(fd);
     return false;
   } catch (e) {
-    return isErrno(e, 'ENOENT', 'ENOTDIR') ? false : null;
+    return isAbsent(e) ? false : null;
   }
 }
 

@@ -3,7 +3,7 @@
  * and those of whoever runs us (below a root of his own).
  */
 import { chmodSync, lstatSync, readdirSync, type Stats } from 'node:fs';
-import { HostdevError, isErrno } from '../errors.ts';
+import { HostdevError, isAbsent } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { inFolder, modeOf, storeError } from './folder.ts';
 
@@ -66,7 +66,7 @@ function quietly<T>(host: Host, path: string, look: () => T): T | null {
   try {
     return look();
   } catch (e) {
-    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return null;
+    if (isAbsent(e)) return null;
     throw storeError('read', host.absolute(path), e);
   }
 }

@@ -1,5 +1,5 @@
 /** Which VFIO driver a device gets: the one named by hand, else the kernel's best variant driver for it, else vfio-pci. */
-import { HostdevError } from '../../errors.ts';
+import { HostdevError, orNull } from '../../errors.ts';
 import type { Host } from '../../host/host.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
 import { vendorVfio } from '../../pci/vendorVfio.ts';
@@ -89,17 +89,9 @@ export function hostDrivers(host: Host): (modalias: string | null) => string | n
   let lists: ModuleLists | null | undefined;
   return (modalias) => {
     if (modalias === null) return null;
-    lists ??= quietly(() => readModuleLists(host));
+    lists ??= orNull(() => readModuleLists(host));
     const modules = lists == null ? [] : hostModules(modalias, lists.alias, lists.builtin);
     const [module, ...others] = modules;
     return module === undefined || others.length > 0 ? null : namedDriver(host, module).driver;
   };
-}
-
-function quietly<T>(read: () => T): T | null {
-  try {
-    return read();
-  } catch {
-    return null;
-  }
 }

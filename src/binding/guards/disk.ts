@@ -1,6 +1,5 @@
 /** The disks of a function and what the host does with them: mounts, swap, stacks; and the exclusive claim that tells what sysfs does not (zfs, raw use). */
 import { type BlockDevice, type BlockLayer, blockLayer } from '../../host/blockLayer.ts';
-import type { Host } from '../../host/host.ts';
 import type { Look } from '../../host/look.ts';
 import {
   isRemote,
@@ -152,7 +151,7 @@ function inFilesystems(
 ): DiskUse[] {
   const uses: DiskUse[] = [];
   const [numbers, nodes] = [numbersOf(layer, stack), nodesOf(layer, stack)];
-  const btrfs = look.tables.once(btrfsDisks);
+  const btrfs = btrfsDisks(look);
   const volumes = mounts.filter((m) => m.type === 'btrfs');
   for (const { id, disks } of btrfs) {
     const mine = disks.filter((d) => stack.has(d));
@@ -198,17 +197,12 @@ const overlayFolders = (m: Mount): string[] =>
   );
 
 /** The disks of every btrfs that is mounted anywhere: sys/fs/btrfs/<uuid>/devices (fs/btrfs/sysfs.c). */
-function btrfsDisks(host: Host): { id: string; disks: string[] }[] {
-  const quiet = (path: string): string[] => {
-    try {
-      return host.list(path) ?? [];
-    } catch {
-      return [];
-    }
-  };
-  return quiet(host.btrfs)
+function btrfsDisks(look: Look): { id: string; disks: string[] }[] {
+  const { btrfs } = look.host;
+  return look
+    .names(btrfs)
     .filter((id) => /^[0-9a-f-]{36}$/.test(id))
-    .map((id) => ({ id, disks: quiet(`${host.btrfs}/${id}/devices`) }));
+    .map((id) => ({ id, disks: look.names(`${btrfs}/${id}/devices`) }));
 }
 
 /**
@@ -221,7 +215,7 @@ function exported(
   mounts: readonly Mount[],
 ): DiskUse[] {
   const [numbers, nodes] = [numbersOf(layer, stack), nodesOf(layer, stack)];
-  return look.tables.once(kernelExports).flatMap(({ what, path }) => {
+  return kernelExports(look).flatMap(({ what, path }) => {
     const under = path.startsWith('/dev/') ? null : mountOf(mounts, path);
     const disk = nodes.get(path) ?? (under === null ? undefined : diskOf(under, numbers, nodes));
     if (disk === undefined) return [];
@@ -230,21 +224,10 @@ function exported(
 }
 
 /** drivers/nvme/target/configfs.c, drivers/target/target_core_configfs.c. A path is whatever somebody wrote: /dev/disk/by-id/…, a link to that, /dev//sda. */
-function kernelExports(host: Host): { what: string; path: string }[] {
-  const list = (path: string): string[] => {
-    try {
-      return host.list(path) ?? [];
-    } catch {
-      return [];
-    }
-  };
-  const text = (path: string): string | null => {
-    try {
-      return host.read(path)?.trim() ?? null;
-    } catch {
-      return null;
-    }
-  };
+function kernelExports(look: Look): { what: string; path: string }[] {
+  const { host } = look;
+  const list = (path: string): string[] => look.names(path);
+  const text = (path: string): string | null => look.attribute(path)?.trim() ?? null;
   const nvmet = list(host.nvmet).flatMap((subsystem) =>
     list(`${host.nvmet}/${subsystem}/namespaces`).flatMap((n) => {
       const at = `${host.nvmet}/${subsystem}/namespaces/${n}`;

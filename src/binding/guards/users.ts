@@ -1,4 +1,6 @@
 /** What a host driver has handed on to others: mediated devices, vDPA devices. Each lives as long as its parent's driver. */
+
+import { orNull } from '../../errors.ts';
 import type { Look } from '../../host/look.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
 import { safe } from '../../text/safe.ts';
@@ -61,10 +63,4 @@ function described(look: Look, address: string, path: string): string {
 }
 
 /** The last part of a link; null for what is absent or no link. */
-function linkName(look: Look, path: string): string | null {
-  try {
-    return look.host.linkName(path);
-  } catch {
-    return null;
-  }
-}
+const linkName = (look: Look, path: string): string | null => orNull(() => look.host.linkName(path));

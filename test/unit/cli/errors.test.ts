@@ -2,7 +2,17 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { ERRORS, type ErrorCode, EXIT, HostdevError } from '../../../src/errors.ts';
+import {
+  asError,
+  asLastError,
+  ERRORS,
+  type ErrorCode,
+  EXIT,
+  HostdevError,
+  isAbsent,
+  isGone,
+  orNull,
+} from '../../../src/errors.ts';
 import { pageTable as table } from '../../mock/pages.ts';
 
 /** What each exit code says to who runs hostdev; an exit code without a line here does not compile. */
@@ -84,5 +94,60 @@ describe('the table', () => {
       });
     }
     expect(new HostdevError('HOSTDEV_USAGE', 'it', { hint: 'do that' }).hint).toBe('do that');
+  });
+});
+
+describe('an errno becomes an error in one way', () => {
+  const raised = (code: string, more: object = {}): Error =>
+    Object.assign(new Error(`${code}: raised`), { code, errno: -1, syscall: 'open', ...more });
+  const ENDS: [errno: string, met: ErrorCode, last: ErrorCode, why: string][] = [
+    ['EACCES', 'HOSTDEV_NOT_PERMITTED', 'HOSTDEV_NOT_PERMITTED', 'EACCES'],
+    ['EPERM', 'HOSTDEV_NOT_PERMITTED', 'HOSTDEV_NOT_PERMITTED', 'EPERM'],
+    ['ETIMEDOUT', 'HOSTDEV_TIMEOUT', 'HOSTDEV_TIMEOUT', 'no answer before the deadline'],
+    ['EROFS', 'HOSTDEV_FILE_ABSENT', 'HOSTDEV_STORE', 'EROFS'],
+    ['ENOSPC', 'HOSTDEV_FILE_ABSENT', 'HOSTDEV_STORE', 'ENOSPC'],
+    ['EDQUOT', 'HOSTDEV_FILE_ABSENT', 'HOSTDEV_STORE', 'EDQUOT'],
+    ['ENOENT', 'HOSTDEV_FILE_ABSENT', 'HOSTDEV_SYSFS', 'ENOENT'],
+    ['EIO', 'HOSTDEV_FILE_ABSENT', 'HOSTDEV_SYSFS', 'EIO'],
+  ];
+
+  test.each(ENDS)('%s', (errno, met, last, why) => {
+    const cause = raised(errno);
+    const e = asError('Failed to read /x', cause, 'HOSTDEV_FILE_ABSENT', { hint: 'Look.', data: { a: 1 } });
+    expect([e.code, e.message, e.cause, e.data]).toEqual([met, `Failed to read /x: ${why}`, cause, { a: 1 }]);
+    // The hint of whoever meets it is not for what it is not about.
+    expect(e.hint).toBe(met === 'HOSTDEV_FILE_ABSENT' ? 'Look.' : ERRORS[met].hint);
+    expect([asLastError(cause).code, asLastError(cause).message]).toEqual([last, `${errno}: raised`]);
+  });
+
+  test('a full or read-only file system says what to do where nobody knows better', () => {
+    expect(asError('Failed to write /x', raised('EROFS'), 'HOSTDEV_STORE').hint).toMatch(/read-only/);
+    expect(asError('Failed to write /x', raised('ENOSPC'), 'HOSTDEV_STORE').hint).toMatch(/full/);
+  });
+
+  test('an error of ours stays; what is no errno says itself', () => {
+    const ours = new HostdevError('HOSTDEV_IN_USE', 'it is in use');
+    expect([asError('Failed', ours, 'HOSTDEV_STORE'), asLastError(ours)]).toEqual([ours, ours]);
+    for (const thrown of [new TypeError('x is nothing'), 'x is nothing']) {
+      expect(asError('Failed', thrown, 'HOSTDEV_STORE').message).toBe('Failed: x is nothing');
+      expect([asLastError(thrown).code, asLastError(thrown).message]).toEqual(['HOSTDEV_INTERNAL', 'x is nothing']);
+    }
+  });
+
+  test('absent, gone, or to be passed over', () => {
+    const answers = ['ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO', 'EAGAIN', 'EIO', 'ETIMEDOUT'].map((errno) => [
+      isAbsent(raised(errno)),
+      isGone(raised(errno)),
+    ]);
+    const [both, gone, neither] = [
+      [true, true],
+      [false, true],
+      [false, false],
+    ];
+    expect(answers).toEqual([both, both, gone, gone, neither, neither, neither]);
+    const raise = (): never => {
+      throw raised('EIO');
+    };
+    expect([orNull(() => 1), orNull(raise)]).toEqual([1, null]);
   });
 });
