@@ -2,7 +2,7 @@
  * Bundles the CLI into dist/ as layers, a CommonJS file each; LAYERS says what is in which. A layer finds the modules of those above it in the list in their
  * files, so each module is there once; a layer is loaded when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
  */
-import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { build } from 'esbuild';
 
@@ -58,6 +58,8 @@ const options = (name) => ({
 
 rmSync('dist', { recursive: true, force: true });
 mkdirSync('dist');
+/** The packages of which something is in the bundle. */
+const packages = new Set();
 for (const [name, files] of LAYERS) {
   // First which modules it takes, then with all of them exported, for the layers above.
   const all = (list) => ({
@@ -65,6 +67,10 @@ for (const [name, files] of LAYERS) {
     resolveDir: '.',
   });
   const first = await build({ ...options(name), stdin: all(files), metafile: true, write: false });
+  for (const file of Object.keys(first.metafile.inputs)) {
+    const [folder] = /^node_modules\/(@[^/]+\/)?[^/]+/.exec(file) ?? [];
+    if (folder !== undefined) packages.add(folder);
+  }
   const modules = Object.keys(first.metafile.inputs).filter((f) => f.startsWith('src/'));
   const heavy = modules.filter(
     (f) => name === 'list' && /^src\/(binding|hook|domain|store|config|nova|pool)\//.test(f),
@@ -85,6 +91,11 @@ await build({
   outfile: 'dist/hostdev.js',
   banner: { js: '#!/usr/bin/env -S -u NODE_COMPILE_CACHE node' },
 });
+// Their licences ask to go with every copy.
+const licences = [...packages]
+  .sort()
+  .map((p) => `${p.slice('node_modules/'.length)}\n\n${readFileSync(`${p}/LICENSE`, 'utf8')}`);
+writeFileSync('dist/LICENSES', licences.join('\n\n'));
 // The package's own says "module".
 writeFileSync('dist/package.json', '{"type":"commonjs"}\n');
 chmodSync('dist/hostdev.js', 0o755);

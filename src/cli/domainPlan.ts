@@ -1,10 +1,10 @@
+import { createTwoFilesPatch, FILE_HEADERS_ONLY } from 'diff';
 import { type AskedNic, readNic } from '../actions/domainNic.ts';
 import { type DomainPlanRequest, planDomain } from '../actions/domainPlan.ts';
 import { HostdevError } from '../errors.ts';
-import { quote, safe, safeBlock } from '../text/safe.ts';
+import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
-import { unifiedDiff } from './unifiedDiff.ts';
 
 const usage = (message: string, hint: string): HostdevError => new HostdevError('HOSTDEV_USAGE', message, { hint });
 
@@ -19,12 +19,19 @@ export async function domainPlan(invocation: Invocation): Promise<Answer> {
   const bytes = await readInput(file);
   const { warnings, ...json } = await planDomain(host, bytes, what, request, options);
   const diff =
-    own.diff === true
-      ? unifiedDiff(new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes), json.xml, safe(what, 4096))
-      : null;
+    own.diff === true ? unifiedDiff(new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes), json.xml, what) : null;
   const text = own.fragments === true ? json.fragments.map((f) => f.xml).join('\n') : (diff ?? json.xml);
   return { json: diff === null ? json : { ...json, diff }, text: harmless(text), warnings };
 }
+
+/** What `diff -u` prints of two texts, for people and for patch(1); '' when they are the same. `name`, quoted as there, stands for both. */
+const unifiedDiff = (before: string, after: string, name: string): string =>
+  before === after
+    ? ''
+    : createTwoFilesPatch(name, name, before, after, undefined, undefined, {
+        context: 3,
+        headerOptions: FILE_HEADERS_ONLY,
+      });
 
 /** XML goes byte for byte into a file or pipe; on a terminal nothing in it may command it. */
 const harmless = (text: string): string => (process.stdout.isTTY ? safeBlock(text) : text);

@@ -1,4 +1,5 @@
 /** `domain plan` as it is met on the command line: what is written, what is refused, and that nothing on the host changes. */
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -148,6 +149,34 @@ describe('a hostdev', () => {
     expect(plan(EMPTY, VF, '--diff').plan.diff).toBe(diff.out);
     const fragments = hostdev(['--root', host.root, 'domain', 'plan', '-', VF, VGPU, '--fragments'], { input: EMPTY });
     expect(fragments.out.match(/^<hostdev/gm)).toHaveLength(2);
+  });
+
+  test.each([
+    ['many lines', EMPTY],
+    ['one line without an end', EMPTY.replace(/\n */g, '')],
+    ['a last line without an end', EMPTY.trimEnd()],
+    ['line ends of Windows', EMPTY.replaceAll('\n', '\r\n')],
+    ['a byte order mark', `\uFEFF${EMPTY}`],
+    ['separators that end no line', EMPTY.replace('<devices>', '<!-- a\u2028b\u0085c -->\n  <devices>')],
+    ['far from each other', EMPTY.replace('<devices>', `<devices>\n${'    <!-- - + @@ -->\n'.repeat(20)}`)],
+  ])('patch makes of the domain and its diff the planned domain: %s', (_what, xml) => {
+    for (const name of ['guest.xml', 'a b\t"é\\.xml']) {
+      const file = join(dir, name);
+      writeFileSync(file, xml);
+      const args = ['--root', host.root, 'domain', 'plan', name, VF, VF2];
+      const planned = hostdev(args, { cwd: dir });
+      const diff = hostdev([...args, '--diff'], { cwd: dir });
+      expect([planned.exit, diff.exit]).toEqual([0, 0]);
+      expect(diff.out.length).toBeLessThan(planned.out.length * 2 + 200);
+      const patch = spawnSync('patch', ['-p0', '--binary', '--posix'], { cwd: dir, input: diff.out, encoding: 'utf8' });
+      expect([patch.error, patch.status, patch.stdout], diff.out).toEqual([undefined, 0, expect.any(String)]);
+      expect(readFileSync(file, 'utf8')).toBe(planned.out);
+    }
+  });
+
+  test('nothing to change has no diff', () => {
+    const ran = hostdev(['--root', host.root, 'domain', 'plan', '-', '--diff', '--viommu', 'none'], { input: EMPTY });
+    expect(ran).toMatchObject({ exit: 0, out: '' });
   });
 });
 

@@ -1,6 +1,15 @@
 /** How `hostdev` starts: by its name, through a link, with what the environment has for other programs. */
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -46,5 +55,12 @@ test('a compile cache of whoever calls is neither filled nor read', () => {
 test('the build leaves JavaScript and nothing that was made by running it', () => {
   const files = readdirSync('dist');
   expect(files).toContain('hostdev.js');
-  expect(files.filter((f) => !f.endsWith('.js') && f !== 'package.json')).toEqual([]);
+  expect(files.filter((f) => !f.endsWith('.js')).sort()).toEqual(['LICENSES', 'package.json']);
+});
+
+test('the licence of each package in the build goes with it', () => {
+  const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: object };
+  const licences = readFileSync('dist/LICENSES', 'utf8');
+  for (const name of Object.keys(dependencies))
+    expect(licences).toContain(`${name}\n\n${readFileSync(`node_modules/${name}/LICENSE`, 'utf8')}`);
 });
