@@ -8,7 +8,8 @@ import type { Look } from './look.ts';
 import type { Fix } from './table.ts';
 
 const CLOUD = 'etc/cloud/cloud.cfg';
-const JUJU = 'var/lib/juju';
+/** There where Juju runs the machine. */
+export const JUJU = 'var/lib/juju';
 
 /** What a new machine is to be given: files, with content that is one line or several, and commands that make them take effect. */
 export type UserData = { files?: readonly { path: string; content: string }[]; commands?: readonly string[] };

@@ -5,14 +5,12 @@
 import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import { linesWith } from './leftovers.ts';
 import type { Look } from './look.ts';
+import { workFix } from './scriptFix.ts';
+import { MOVES } from './shellWork.ts';
 import { type Draft, finding } from './table.ts';
 
 const MAX_DEPTH = 5;
 const MAX_SCRIPTS = 256;
-
-/** What moves a PCI device, or asks libvirt to. Taking a platform driver's frame buffer away moves none. */
-const MOVES =
-  /driver_override|drivers_probe|\bnew_id\b|(?<!\/platform\/drivers\/[^\s/]{1,64})\/unbind\b|nodedev-(?:detach|dettach|reattach)/;
 
 /** A script, and the one that it was found through; null for a hook itself. */
 type Script = { path: string; by: string | null };
@@ -30,7 +28,7 @@ export function checkMoves(look: Look, folder: string, hooks: readonly string[])
         'hook-writes-driver',
         `${at}:${moves.line}`,
         `"${moves.text.slice(0, 200)}"${started}${waits}; hostdev's hook binds what the domain lists`,
-        [{ tool: 'file', where: `${at}:${moves.line}`, line: `# ${moves.text}`, present: true, after: null }],
+        workFix(look, path, at, null),
       ),
     ];
   });

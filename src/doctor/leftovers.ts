@@ -11,16 +11,20 @@ import { parseOverride } from '../pci/override.ts';
 import { type Unsafe, unsafeState } from '../store/ours.ts';
 import { quote } from '../text/safe.ts';
 import { ofBootDisplay } from './bootDisplay.ts';
-import { bindFix, commandFix } from './fix.ts';
-import { removeLine } from './initramfs.ts';
+import { JUJU } from './cloudInit.ts';
+import { bindFix, commandFix, shellWord } from './fix.ts';
+import { bindOthers } from './ids.ts';
+import { rebuildThen, removeLine } from './initramfs.ts';
 import type { Look } from './look.ts';
-import { type Draft, finding } from './table.ts';
+import { devicesNamed, MAX_SCRIPT, workFix } from './scriptFix.ts';
+import { type Draft, type Fix, finding } from './table.ts';
 
 /** Scripts of an admin's that run at boot. */
 const SCRIPTS = ['etc/rc.local', 'etc/rc.d/rc.local'];
+const UNITS = 'etc/systemd/system';
 const SCRIPT_FOLDERS = [
   'etc/udev/rules.d',
-  'etc/systemd/system',
+  UNITS,
   'etc/initramfs-tools/scripts/init-top',
   'etc/initramfs-tools/scripts/init-premount',
   'etc/initramfs-tools/scripts/local-top',
@@ -30,7 +34,6 @@ const SCRIPT_FOLDERS = [
 const UDEV_RULES = 'etc/udev/rules.d';
 const DRIVERCTL = 'etc/driverctl.d';
 
-const MAX_SCRIPT = 256 * 1024;
 const MAX_FINDINGS = 16;
 
 /** Lines of a script that do something with `pattern`, comments left out; a program that is no text has none. */
@@ -58,17 +61,48 @@ const isProgram = (look: Look, file: string): boolean =>
 
 export function checkScripts(look: Look): Draft[] {
   const files = [...SCRIPTS, ...SCRIPT_FOLDERS.flatMap((f) => look.names(f).map((n) => `${f}/${n}`))];
-  const lines = files.filter((f) => !isProgram(look, f)).flatMap((f) => linesWith(look, f, /\bnew_id\b/));
-  return lines.slice(0, MAX_FINDINGS).map((l) => {
+  const found = files
+    .filter((f) => !isProgram(look, f))
+    .flatMap((file) => {
+      const lines = linesWith(look, file, /\bnew_id\b/);
+      return lines[0] === undefined ? [] : [{ file, first: lines[0], lines }];
+    });
+  return found.slice(0, MAX_FINDINGS).map(({ file, first, lines }) => {
     const idle =
-      SCRIPTS.includes(l.file) && look.quiet(`/${l.file}`, () => fileFacts(look.host, l.file))?.executable === false;
+      SCRIPTS.includes(file) && look.quiet(`/${file}`, () => fileFacts(look.host, file))?.executable === false;
+    const juju = look.has(JUJU) ? " and Juju's cloudinit-userdata" : '';
+    const meant = devicesNamed(look, look.text(file, MAX_SCRIPT) ?? '');
+    const bind = bindOthers(look, meant, MEANT);
     return finding(
       'new-id-script',
-      `/${l.file}:${l.line}`,
-      `"${l.text.slice(0, 200)}"${idle ? ' (the file is not executable, so it is not run now)' : ''}; ids cannot tell two identical devices apart. Bind by address instead, and take the file out of cloud-init's write_files where that makes it`,
-      [removeLine(look, l), commandFix('hostdev bind ADDRESS…', 'for the devices that the script meant')],
+      `/${file}:${first.line}`,
+      `"${first.text.slice(0, 200)}"${idle ? ' (the file is not executable, so it is not run now)' : ''}; ids cannot tell two identical devices apart. Bind by address instead, and take the file out of cloud-init's write_files${juju} where that makes it`,
+      [...withoutWork(look, file, lines), ...(bind.length > 0 ? bind : [bindFix(['ADDRESS…'], MEANT)])],
     );
   });
+}
+
+const MEANT = 'for the devices that it meant, once it is out';
+
+/** All that a file does with devices, taken out of it, by what kind of file it is. */
+function withoutWork(look: Look, file: string, lines: readonly { file: string; line: number; text: string }[]): Fix[] {
+  if (file.startsWith(`${UDEV_RULES}/`))
+    return lines.map((l) => ({ ...removeLine(look, l), after: 'udevadm control --reload' }));
+  if (file.startsWith(`${UNITS}/`)) {
+    const unit = file.slice(UNITS.length + 1);
+    return [
+      commandFix(
+        `systemctl disable ${shellWord(unit)}`,
+        `where the unit does more, only what it does with devices: systemctl edit --full ${shellWord(unit)}`,
+      ),
+    ];
+  }
+  return workFix(
+    look,
+    file,
+    `/${file}`,
+    file.startsWith('etc/initramfs-tools') ? rebuildThen(look, 'reboot') : 'reboot',
+  );
 }
 
 const READ_MS = 1000;

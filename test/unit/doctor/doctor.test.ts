@@ -589,10 +589,39 @@ describe('leftovers', () => {
     chmodSync(h.path('etc/rc.local'), 0o755);
     const f = only(await ill(h), 'new-id-script');
     expect(f.object).toBe('/etc/rc.local:4');
-    expect(f.fix[0]?.line).toBe('# echo $vendor $device > /sys/bus/pci/drivers/vfio-pci/new_id');
+    expect(f.fix[0]).toMatchObject({ where: '/etc/rc.local:1-2', line: '# vfiobind() {\n#     dev="$1"' });
+    expect(f.fix[1]).toMatchObject({
+      where: '/etc/rc.local:4-6',
+      line: '#     echo $vendor $device > /sys/bus/pci/drivers/vfio-pci/new_id\n# }\n# vfiobind 0000:83:00.0',
+    });
+    // Its devices are not of this host.
+    expect(f.fix[2]).toMatchObject({
+      line: 'hostdev bind ADDRESS…',
+      after: expect.stringContaining('a reboot undoes it'),
+    });
     expect(f.cause).not.toContain('not executable');
     chmodSync(h.path('etc/rc.local'), 0o644);
     expect(only(await ill(h), 'new-id-script').cause).toContain('not executable');
+  });
+
+  test.each([
+    ['its addresses', 'bindit 0000:01:00.0\nbindit 03:00.0\n', '0000:01:00.0 0000:03:00.0'],
+    ['the ids that it writes', 'echo 8086 1521 > /sys/bus/pci/drivers/vfio-pci/new_id\n', '0000:03:00.0'],
+    ["libvirt's name", 'virsh nodedev-detach pci_0000_03_00_0\n', '0000:03:00.0'],
+  ])('the devices that a script meant are named by %s', async (_name, line, wanted) => {
+    const h = healthy();
+    h.file('etc/rc.local', `#!/bin/sh\nbindit() {\n  echo "$1" > /sys/bus/pci/drivers/vfio-pci/new_id\n}\n${line}`);
+    const { fix } = only(await ill(h), 'new-id-script');
+    expect(fix.at(-1)?.line).toBe(`hostdev bind ${wanted}`);
+  });
+
+  test('a script of another language, or that cannot be told apart, is switched off as a whole', async () => {
+    const h = healthy();
+    for (const text of ['#!/usr/bin/python3\nopen("new_id", "w")\n', '#!/bin/sh\nif x\necho > new_id\n']) {
+      h.file('usr/local/bin/bind', text);
+      const [fix] = only(await ill(h), 'new-id-script').fix;
+      expect(fix?.line).toBe(`chmod a-x ${h.path('usr/local/bin/bind')}`);
+    }
   });
 
   test('in udev rules, units and initramfs scripts too; not in a program', async () => {
