@@ -1,14 +1,15 @@
-/** `domain check`: whether libvirt will define a domain and whether it can start, from its XML alone or on this host. */
-import { checkDomain, verdict } from '../domain/checkDomain.ts';
+/** `domain check`: what is found wrong with a domain, from its XML alone or on this host, and who looked. */
+import { checkDomain } from '../domain/checkDomain.ts';
 import { type Memlock, memlockNeeded } from '../domain/device/memlock.ts';
 import { type DomainFacts, effectiveArch, readDomainFacts } from '../domain/domainFacts.ts';
 import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
-import type { Finding } from '../domain/rules/rules.ts';
+import type { Finding, Judge } from '../domain/rules/rules.ts';
 import { formatVersion, parseVersion, type Versions } from '../domain/version.ts';
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { installedVersions } from '../libvirt/versions.ts';
+import { judgeBySchema, type SchemaFault } from '../libvirt/schemaJudge.ts';
+import { installedLibvirt, installedVersions } from '../libvirt/versions.ts';
 import { checkOnHost, type HostCheck } from './domainOnHost.ts';
 import type { ActionOptions, Warned } from './options.ts';
 
@@ -20,16 +21,28 @@ export type ShownVersions = { libvirt: string | null; qemu: string | null; sourc
 
 export type DomainCheck = Warned & {
   domain: { name: string | null; uuid: string | null };
-  /** libvirt defines it, and nothing known keeps it from its devices. */
+  /** Nothing was found, by those who judged, that keeps it from being defined or from its devices. */
   valid: boolean;
-  /** libvirt defines it (VIR_DOMAIN_DEFINE_VALIDATE). */
+  /** Nothing was found, by those who judged, that libvirt refuses to define (VIR_DOMAIN_DEFINE_VALIDATE). */
   defines: boolean;
+  /** Who looked, at what, and who did not: `valid` says no more than these do. */
+  judges: JudgeVerdict[];
   versions: ShownVersions;
   devices: { address: string; kind: string; managed: boolean; unassigned: boolean }[];
   memlock_kib: number | null;
   findings: Finding[];
   /** What this host says of it; null when versions were given. */
   host: HostCheck['host'] | null;
+};
+
+export type JudgeVerdict = {
+  /** Our own rules, the schema of the installed libvirt, libvirt's parser. */
+  judge: Judge | 'libvirt';
+  /** The libvirt that it judged for; null: not known, or it did not judge. */
+  libvirt: string | null;
+  verdict: 'passed' | 'refused' | 'not_judged';
+  /** What it looks at, or why it did not judge. */
+  text: string;
 };
 
 const show = (v: number | null): string | null => (v === null ? null : formatVersion(v));
@@ -74,14 +87,21 @@ export async function checkDomainXml(
   const facts = readDomainFacts(domain);
   const { versions, shown, onHost } = await readVersions(host, facts, asked);
   const offline = checkDomain(facts, versions);
-  const { devices, findings } = readDevices(domain, offline.defines);
+  const schema = await bySchema(host, domain, shown, asked);
+  const { devices, findings } = readDevices(domain, defines([...offline, ...schema.findings]));
   const there = onHost && devices !== null ? await checkOnHost(host, facts, devices, versions, options) : null;
-  const all = verdict([...offline.findings, ...findings, ...(there?.findings ?? [])]);
+  const ours = [...offline, ...findings, ...(there?.findings ?? [])];
+  const all = [...ours, ...schema.findings];
   const memlock: Memlock = memlockNeeded(facts);
   return {
     domain: { name: facts.name, uuid: devices?.uuid ?? null },
-    valid: all.valid,
-    defines: all.defines,
+    valid: isGood(all),
+    defines: defines(all),
+    judges: [
+      { judge: 'hostdev', libvirt: shown.libvirt, verdict: isGood(ours) ? 'passed' : 'refused', text: OURS },
+      schema.verdict,
+      { judge: 'libvirt', libvirt: null, verdict: 'not_judged', text: "libvirt's own parser is not asked" },
+    ],
     versions: shown,
     devices: (devices?.devices ?? []).map(({ address, kind, managed, unassigned }) => ({
       address,
@@ -90,9 +110,62 @@ export async function checkDomainXml(
       unassigned,
     })),
     memlock_kib: memlock.kib,
-    findings: all.findings,
+    findings: all,
     host: there?.host ?? null,
     warnings: [...notMeasured(shown), ...(there?.warnings ?? [])],
+  };
+}
+
+/** What our own rules are about. */
+const OURS = 'PCI hostdevs, interfaces of type hostdev, NVMe disks, vIOMMUs, and what these need';
+
+const defines = (findings: readonly Finding[]): boolean => !findings.some((f) => f.stage === 'define');
+const isGood = (findings: readonly Finding[]): boolean =>
+  !findings.some((f) => f.stage === 'define' || f.stage === 'assign');
+
+/** The schema's verdict, which is that of the installed libvirt and of no other. */
+async function bySchema(
+  host: Host,
+  domain: Domain,
+  shown: ShownVersions,
+  asked: AskedVersions,
+): Promise<{ verdict: JudgeVerdict; findings: Finding[] }> {
+  const silent = (text: string): { verdict: JudgeVerdict; findings: Finding[] } => ({
+    verdict: { judge: 'schema', libvirt: null, verdict: 'not_judged', text },
+    findings: [],
+  });
+  if (shown.source === 'given' && host.isReal) {
+    if (asked.libvirt === null) return silent('no libvirt was named: give --libvirt, or no version at all');
+    const installed = show(await installedLibvirt(host));
+    if (installed !== shown.libvirt) {
+      const is = installed === null ? 'and which one is installed is not measured' : `and ${installed} is installed`;
+      return silent(`it is of the installed libvirt; ${shown.libvirt} was named, ${is}`);
+    }
+  }
+  const said = await judgeBySchema(host, domain.text);
+  if (said.verdict === 'not judged') return silent(said.why);
+  const text = 'all words of the domain (domain.rng)';
+  return said.verdict === 'passed'
+    ? { verdict: { judge: 'schema', libvirt: shown.libvirt, verdict: 'passed', text }, findings: [] }
+    : {
+        verdict: { judge: 'schema', libvirt: shown.libvirt, verdict: 'refused', text },
+        findings: [schemaFinding(said)],
+      };
+}
+
+function schemaFinding({ faults }: { faults: SchemaFault[] }): Finding {
+  const placed = faults.find((f) => f.line !== null);
+  return {
+    judge: 'schema',
+    rule: 'schema',
+    stage: 'define',
+    where: placed ? `${placed.element} (line ${placed.line})` : 'domain',
+    line: placed?.line ?? null,
+    column: null,
+    cause: faults.map((f) => (f.line === null ? f.text : `line ${f.line}: ${f.text}`)).join('; '),
+    since: null,
+    fix: 'correct or leave out what the schema does not have; libvirt without VALIDATE drops it silently, or refuses it',
+    source: 'domain.rng of the installed libvirt, by xmllint',
   };
 }
 
@@ -104,18 +177,18 @@ function readDevices(domain: Domain, defines: boolean): { devices: DomainDevices
     if (!(e instanceof HostdevError) || e.code !== 'HOSTDEV_XML') throw e;
     // A rule has said it already.
     if (!defines) return { devices: null, findings: [] };
-    const { line, column } = e.data as { line?: number; column?: number };
-    const cause = e.message.replace(/^.*?column \d+: /s, '');
+    const { line, column, reason } = e.data as { line?: number; column?: number; reason?: string };
     return {
       devices: null,
       findings: [
         {
+          judge: 'hostdev',
           rule: 'hook-reads',
           stage: 'start',
           where: line === undefined ? 'domain' : `line ${line}`,
           line: line ?? null,
           column: column ?? null,
-          cause,
+          cause: reason ?? e.message,
           since: null,
           fix: 'correct it: with hostdev installed as hook, the guest does not start',
           source: 'hostdev src/domain/hostDevices.ts',

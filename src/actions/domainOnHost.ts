@@ -48,6 +48,7 @@ const finding = (
   fix: string,
   source: string,
 ): Finding => ({
+  judge: 'hostdev',
   rule,
   stage,
   where,

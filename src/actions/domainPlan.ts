@@ -207,8 +207,7 @@ function withViommu(
 /** Lines change with an edit, so what is new is told by how often each rule is broken. */
 function brokenRules(domain: Domain, versions: Versions): Map<string, Finding[]> {
   const rules = new Map<string, Finding[]>();
-  for (const f of checkDomain(readDomainFacts(domain), versions).findings)
-    rules.set(f.rule, [...(rules.get(f.rule) ?? []), f]);
+  for (const f of checkDomain(readDomainFacts(domain), versions)) rules.set(f.rule, [...(rules.get(f.rule) ?? []), f]);
   return rules;
 }
 

@@ -1,6 +1,6 @@
 import { checkDomainXml, type DomainCheck } from '../actions/domainCheck.ts';
 import { EXIT } from '../errors.ts';
-import { safeBlock } from '../text/safe.ts';
+import { safe, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
 import { colours, pairs, table } from './table.ts';
@@ -19,10 +19,17 @@ export async function domainCheck({ host, words, own, options }: Invocation): Pr
 /** What each stage of a rule means to a reader. */
 const STAGE = { define: 'refused', assign: 'no start', start: 'no start', advice: 'advice' } as const;
 
+const JUDGE = {
+  hostdev: () => 'hostdev',
+  schema: (libvirt: string | null) => (libvirt === null ? "libvirt's schema" : `the schema of libvirt ${libvirt}`),
+  libvirt: () => 'libvirt',
+} as const;
+const SAID = { passed: 'nothing found', refused: 'refused', not_judged: 'not judged' } as const;
+
 function printed(c: Omit<DomainCheck, 'warnings'>): string {
   const { good, bad, warn } = colours(process.stdout);
   const paint = { define: bad, assign: bad, start: warn, advice: warn };
-  const verdict = c.valid ? good('valid') : bad(c.defines ? 'defined, but does not start' : 'refused by libvirt');
+  const verdict = c.valid ? good('nothing found wrong') : bad(c.defines ? 'does not start' : 'refused');
   const version = (v: string | null): string => v ?? 'not known';
   const head = pairs([
     ['Domain', safeBlock(c.domain.name ?? '(no name)')],
@@ -30,6 +37,9 @@ function printed(c: Omit<DomainCheck, 'warnings'>): string {
     ['Takes', c.devices.map((d) => d.address).join(' ') || 'no device of the host'],
     ...(c.memlock_kib === null ? [] : [['Locks', `${c.memlock_kib} KiB`] as const]),
     ['Verdict', verdict],
+    ...c.judges.map(
+      (j, i) => [i === 0 ? 'Judges' : '', `${JUDGE[j.judge](j.libvirt)}: ${SAID[j.verdict]}: ${safe(j.text)}`] as const,
+    ),
   ]);
   const findings = c.findings.map((f) => {
     const since = f.since === null ? '' : ` [${f.since}]`;

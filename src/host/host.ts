@@ -91,6 +91,9 @@ export class Host {
   /** libvirt's state of the guests that run or start: NAME.xml and NAME.pid (src/qemu/qemu_process.c). */
   readonly guests = 'run/libvirt/qemu';
 
+  /** libvirt's RelaxNG schemas, which come with its library or with libvirt-common. */
+  readonly libvirtSchemas = 'usr/share/libvirt/schemas';
+
   /** Where distributions keep pci.ids. */
   readonly pciIds = ['usr/share/misc/pci.ids', 'usr/share/hwdata/pci.ids'];
 

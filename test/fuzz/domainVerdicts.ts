@@ -14,7 +14,7 @@ export type Disagreement = { id: string; tree: Node; libvirt: string | null; our
 /** Why we say that libvirt refuses it; empty where it defines. */
 export function ourFaults(xml: string, versions: Versions): string[] {
   try {
-    const { findings } = checkDomain(readDomainFacts(readDomain(xml, 'fuzz')), versions);
+    const findings = checkDomain(readDomainFacts(readDomain(xml, 'fuzz')), versions);
     return findings.filter((f) => f.stage === 'define').map((f) => `${f.rule}: ${f.cause}`);
   } catch (error) {
     if (error instanceof HostdevError) return [`${error.code}: ${error.message}`];

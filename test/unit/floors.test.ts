@@ -20,6 +20,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   network: ['addon', 'host', 'pci', 'binding'],
   // Addresses only: a domain knows no sysfs.
   domain: ['pci'],
+  // What libvirt's own programs and files say.
   libvirt: ['host', 'domain'],
   hook: ['addon', 'host', 'store', 'config', 'pci', 'binding', 'domain'],
   // Nova's configuration on this host: what its values mean, what they take, what is free.

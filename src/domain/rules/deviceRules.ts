@@ -1,91 +1,51 @@
-/** The rules of what a domain takes from the host: PCI hostdevs, interfaces of type hostdev, NVMe disks. Checked against libvirt 9.0.0, 11.3.0 and 12.8.0. */
-import type { Element } from '@xmldom/xmldom';
 import { safe } from '../../text/safe.ts';
-import { type DomainFacts, isArmVirt, isQemu, isX86, type Part } from '../domainFacts.ts';
+import { isArmVirt, isQemu, isX86, type Part } from '../domainFacts.ts';
 import { version } from '../version.ts';
 import { child, children } from '../xml/dom.ts';
+import { hostdevFaults, interfaceFaults, nvmeFaults } from './deviceSchema.ts';
+import { DISPLAY_FROM, TEAMING_PERSISTENT, TEAMING_TRANSIENT } from './deviceShapes.ts';
+import { faultsOf, type Grammar, grammarFaults } from './grammar.ts';
 import {
-  DISPLAY_FROM,
   faults,
   hostdevInterfaces,
+  hostParts,
   isVirtioInterface,
   nvmeDisks,
-  ofType,
+  pciControllers,
   pciHostdevs,
   sourceAddress,
   sourceOf,
   vlanTags,
-} from './deviceParts.ts';
-import { hostdevFaults, interfaceFaults, nvmeFaults } from './deviceSchema.ts';
-import { grammarFaults } from './grammar.ts';
-import { TEAMING_PERSISTENT, TEAMING_TRANSIENT } from './interfaceShape.ts';
+} from './ours.ts';
 import { below, type Fault, type Rule, sinceLibvirt, type Target } from './rules.ts';
 import { guestAddressGrammar } from './shapes.ts';
-import { ANY, addressPart } from './values.ts';
+import { ANY } from './values.ts';
 
 const IOMMUFD_DOMAIN_FROM = version('12.2.0');
-
-/** The numbers of an address, 0 where an attribute is missing, as libvirt reads it; null when one is no number. */
-function addressKey(e: Element): string | null {
-  const parts = (['domain', 'bus', 'slot', 'function'] as const).map((n) => addressPart(e, n));
-  return parts.includes(null) ? null : parts.map((n) => (n ?? 0).toString(16)).join(':');
-}
 
 function guestAddressFaults(p: Part, types: RegExp): Fault[] {
   const address = child(p.element, 'address');
   if (!address) return [];
   const type = address.getAttribute('type');
   const grammar = guestAddressGrammar(type);
-  if (!grammar) return faults(p, [`'${safe(type ?? '')}' is no type of an <address>`]);
-  return types.test(type ?? '') ? faults(p, grammarFaults(address, grammar)) : faults(p, [`it is '${type}'`]);
+  if (grammar === undefined) return faults(p, [`'${safe(type ?? '')}' is no type of an <address>`]);
+  if (!types.test(type ?? '')) return faults(p, [`it is '${type}'`]);
+  return grammar === null ? [] : faultsOf(p, grammarFaults(address, grammar, null));
 }
 
-function duplicateFaults({ domain }: Target): Fault[] {
-  const seen = new Map<string, Part>();
-  return [...pciHostdevs(domain), ...ofType(domain.hostdevs, 'mdev'), ...hostdevInterfaces(domain)].flatMap((p) => {
-    const address = sourceAddress(p);
-    if (address?.getAttribute('type') === 'usb') return [];
-    const key = address?.getAttribute('uuid')?.toLowerCase() ?? (address ? addressKey(address) : null);
-    const earlier = key === null ? undefined : seen.get(key);
-    if (key !== null && !earlier) seen.set(key, p);
-    return earlier ? [{ part: p, cause: `the host's address is that of ${earlier.where}` }] : [];
-  });
-}
-
-function bootFaults({ domain }: Target): Fault[] {
-  const seen = new Map<string, Part>();
-  return [...domain.disks, ...domain.interfaces, ...domain.hostdevs].flatMap((p) => {
-    const order = child(p.element, 'boot')?.getAttribute('order');
-    if (!order) return [];
-    const key = `${Number(order)}`;
-    const earlier = seen.get(key);
-    seen.set(key, p);
-    return earlier ? [{ part: p, cause: `boot order ${key} is that of ${earlier.where}` }] : [];
-  });
-}
-
-function teamingFaults({ domain }: Target): Fault[] {
-  const odd = domain.interfaces.flatMap((p) => {
-    const teaming = child(p.element, 'teaming');
-    if (!teaming) return [];
-    if (teaming.getAttribute('type') === 'transient') return faults(p, grammarFaults(teaming, TEAMING_TRANSIENT));
-    const model = child(p.element, 'model')?.getAttribute('type') ?? '';
-    const isOther = isQemu(domain) && !isVirtioInterface(p);
-    return [
-      ...faults(p, grammarFaults(teaming, TEAMING_PERSISTENT)),
-      ...faults(p, isOther ? [`the persistent side is of model '${safe(model)}' and not virtio`] : []),
-    ];
-  });
-  return [...odd, ...transientFaults(domain)];
-}
-
-function transientFaults(domain: DomainFacts): Fault[] {
-  return pciHostdevs(domain).flatMap((p) => {
+function teamingFaults({ domain, versions }: Target): Fault[] {
+  return [...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) => {
     const teaming = child(p.element, 'teaming');
     if (!teaming) return [];
     const type = teaming.getAttribute('type');
-    if (type === 'transient') return faults(p, grammarFaults(teaming, TEAMING_TRANSIENT));
-    return faults(p, [`the type is '${safe(type ?? '')}'`]);
+    const is = (g: Grammar): Fault[] => faultsOf(p, grammarFaults(teaming, g, versions.libvirt));
+    if (type === 'transient') return is(TEAMING_TRANSIENT);
+    if (p.element.nodeName === 'hostdev') return faults(p, [`the type is '${safe(type ?? '')}'`]);
+    const isOther = isQemu(domain) && !isVirtioInterface(p);
+    return [
+      ...is(TEAMING_PERSISTENT),
+      ...faults(p, isOther ? ['the persistent side is of another model than virtio'] : []),
+    ];
   });
 }
 
@@ -120,19 +80,9 @@ export const DEVICE_RULES: readonly Rule[] = [
     check: nvmeFaults,
   },
   {
-    id: 'hostdev-duplicate',
-    stage: 'define',
-    holds: 'no host address is there twice among <hostdev> and <interface type=hostdev>',
-    since: null,
-    source: `${VALIDATE} virDomainDefHostdevValidate (Hostdev already exists in the domain configuration)`,
-    fix: 'leave one',
-    check: duplicateFaults,
-  },
-  {
     id: 'hostdev-guest-address',
     stage: 'define',
-    holds:
-      "the guest's <address> of a PCI <hostdev> is of type pci or unassigned, that of a mediated device of its model's",
+    holds: "the guest's <address> of a PCI <hostdev> or an interface of type hostdev is of type pci or unassigned",
     since: null,
     source: `${VALIDATE} virDomainHostdevDefValidate (must use 'pci' or 'unassigned' address type); conf/domain_postparse.c virDomainHostdevAssignAddress`,
     fix: 'take the <address> out: libvirt chooses one',
@@ -140,13 +90,7 @@ export const DEVICE_RULES: readonly Rule[] = [
       ...[...pciHostdevs(domain), ...hostdevInterfaces(domain)].flatMap((p) =>
         guestAddressFaults(p, /^(pci|unassigned)$/),
       ),
-      ...ofType(domain.hostdevs, 'mdev').flatMap((p) => {
-        const model = p.element.getAttribute('model');
-        return model === 'vfio-ap' ? [] : guestAddressFaults(p, model === 'vfio-ccw' ? /^ccw$/ : /^pci$/);
-      }),
-      ...[...domain.disks, ...domain.interfaces, ...domain.controllers]
-        .filter((p) => p.element.nodeName !== 'interface' || p.element.getAttribute('type') !== 'hostdev')
-        .flatMap((p) => guestAddressFaults(p, ANY)),
+      ...[...nvmeDisks(domain), ...pciControllers(domain)].flatMap((p) => guestAddressFaults(p, ANY)),
     ],
   },
   {
@@ -157,7 +101,7 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: 'libvirt qemu/qemu_validate.c qemuValidateDomainDeviceInfo (ACPI index is only supported for PCI devices)',
     fix: 'take the index out: what is unassigned, or on another bus, has none',
     check: ({ domain }) =>
-      [...domain.hostdevs, ...domain.interfaces, ...domain.disks, ...domain.controllers]
+      hostParts(domain)
         .filter((p) => isQemu(domain) && child(p.element, 'acpi')?.hasAttribute('index'))
         .filter((p) => (child(p.element, 'address')?.getAttribute('type') ?? 'pci') !== 'pci')
         .map((part) => ({ part, cause: 'it has both an index and another address' })),
@@ -170,48 +114,25 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: `${VALIDATE} virDomainDeviceInfoValidate (is supported only for hostdevs)`,
     fix: 'use a <hostdev> for what the guest is not to see',
     check: ({ domain }) =>
-      [...domain.interfaces, ...domain.disks, ...domain.controllers]
+      [...hostdevInterfaces(domain), ...nvmeDisks(domain), ...pciControllers(domain)]
         .filter((p) => child(p.element, 'address')?.getAttribute('type') === 'unassigned')
         .map((part) => ({ part, cause: 'it has one' })),
   },
   {
-    id: 'hostdev-ramfb',
-    stage: 'define',
-    holds: "one device has ramfb='on'",
-    since: `${sinceLibvirt(DISPLAY_FROM)} for PCI devices`,
-    source: `${VALIDATE} virDomainDefHostdevValidate (Only one vgpu device can have 'ramfb' enabled)`,
-    fix: 'take it out of the others',
-    check: ({ domain, versions }) => {
-      const pci = below(versions.libvirt, DISPLAY_FROM) ? [] : pciHostdevs(domain);
-      return [...pci, ...ofType(domain.hostdevs, 'mdev')]
-        .filter((p) => p.element.getAttribute('ramfb') === 'on')
-        .slice(1)
-        .map((part) => ({ part, cause: 'another has it' }));
-    },
-  },
-  {
     id: 's390-only',
     stage: 'define',
-    holds: 'vfio-ap, vfio-ccw and a <zpci> that says something are for s390x',
+    holds: 'a <zpci> that says something is for s390x',
     since: null,
-    source:
-      "libvirt qemu/qemu_validate.c qemuValidateDomainMdevDef (device assignment is not supported by this version of QEMU); qemuValidateDomainDeviceDefZPCI (This QEMU binary doesn't support zPCI)",
-    fix: 'use vfio-pci; take the <zpci> out',
+    source: "libvirt qemu/qemu_validate.c qemuValidateDomainDeviceDefZPCI (This QEMU binary doesn't support zPCI)",
+    fix: 'take the <zpci> out',
     check: ({ domain, versions }) => {
       if (!isQemu(domain) || !(isX86(domain) || isArmVirt(domain, versions.libvirt))) return [];
-      const mdevs = ofType(domain.hostdevs, 'mdev').filter((p) =>
-        /^vfio-(ap|ccw)$/.test(p.element.getAttribute('model') ?? ''),
-      );
-      const devices = [...domain.hostdevs, ...domain.interfaces, ...domain.disks, ...domain.controllers];
-      const zpcis = devices.filter((p) => {
+      return hostParts(domain).flatMap((p) => {
         const address = child(p.element, 'address');
         const zpci = address && child(address, 'zpci');
-        return zpci?.hasAttribute('uid') || zpci?.hasAttribute('fid');
+        const says = zpci?.hasAttribute('uid') || zpci?.hasAttribute('fid');
+        return faults(p, says ? ['its <address> has a <zpci>'] : []);
       });
-      return [
-        ...mdevs.map((part) => ({ part, cause: `its model is ${part.element.getAttribute('model')}` })),
-        ...zpcis.map((part) => ({ part, cause: 'its <address> has a <zpci>' })),
-      ];
     },
   },
   {
@@ -247,7 +168,7 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: 'libvirt conf/domain_conf.c virDomainDeviceInfoParseXML (ROM tuning is not supported when ROM is disabled)',
     fix: 'take bar and file out',
     check: ({ domain }) =>
-      [...domain.interfaces, ...domain.hostdevs]
+      hostParts(domain)
         .filter(({ element }) => {
           const rom = child(element, 'rom');
           return rom?.getAttribute('enabled') === 'no' && (rom.hasAttribute('bar') || rom.hasAttribute('file'));
@@ -255,19 +176,10 @@ export const DEVICE_RULES: readonly Rule[] = [
         .map((part) => ({ part, cause: 'it has' })),
   },
   {
-    id: 'boot-order',
-    stage: 'define',
-    holds: 'each boot order is there once',
-    since: null,
-    source: `${VALIDATE} virDomainDefBootValidate (used for more than one device)`,
-    fix: 'number them anew',
-    check: bootFaults,
-  },
-  {
     id: 'hostdev-teaming',
     stage: 'define',
     holds:
-      "teaming of a <hostdev> is type='transient' with persistent naming its partner; of an interface that, or 'persistent' with a virtio model",
+      "teaming is type='transient' with persistent naming its partner; of an interface also 'persistent' with a virtio model",
     since: null,
     source: `${VALIDATE} virDomainHostdevDefValidate, virDomainNetDefValidate; schema`,
     fix: "write <teaming type='transient' persistent='ua-…'/>",
@@ -281,11 +193,10 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: 'libvirt qemu/qemu_validate.c qemuValidateDomainDeviceDefHostdev (graphics device is needed)',
     fix: 'add a <graphics>, or take display out',
     check: ({ domain, versions }) => {
-      const { root } = domain;
-      const graphics = children(root, 'devices').some((d) => child(d, 'graphics') !== undefined);
+      const graphics = children(domain.root, 'devices').some((d) => child(d, 'graphics') !== undefined);
       if (!isQemu(domain) || graphics) return [];
       const pci = below(versions.libvirt, DISPLAY_FROM) ? [] : pciHostdevs(domain);
-      return [...pci, ...ofType(domain.hostdevs, 'mdev')]
+      return pci
         .filter((p) => p.element.getAttribute('display') === 'on')
         .map((part) => ({ part, cause: 'there is none' }));
     },
@@ -298,8 +209,7 @@ export const DEVICE_RULES: readonly Rule[] = [
     source: `libvirt NEWS 12.2.0; ${VALIDATE} virDomainDefValidateIommufd`,
     fix: 'take it out',
     check: ({ domain, versions }) => {
-      const { root } = domain;
-      const e = child(root, 'iommufd');
+      const e = child(domain.root, 'iommufd');
       if (!e) return [];
       if (below(versions.libvirt, IOMMUFD_DOMAIN_FROM)) return [{ part: null, cause: 'there is <iommufd>' }];
       return e.getAttribute('enabled') === 'no' && e.getAttribute('fdgroup') !== null

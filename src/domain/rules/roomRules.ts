@@ -1,41 +1,27 @@
 /** Rules of what a domain needs around its devices: a PCI bus, memory that may be locked, ports to plug into. */
 
+import { safe } from '../../text/safe.ts';
 import { freePorts } from '../device/hotplug.ts';
 import { memlockNeeded } from '../device/memlock.ts';
-import { type DomainFacts, isQemu, isX86 } from '../domainFacts.ts';
-import { child } from '../xml/dom.ts';
+import { isQemu, isX86 } from '../domainFacts.ts';
+import { hostdevInterfaces, isUsb, pciHostdevs } from './ours.ts';
 import type { Rule } from './rules.ts';
 
-/** Machines without PCI, and what libvirt adds to a domain that needs it all the same. */
+/** Machines without PCI. */
 const NO_PCI = /^(microvm|isapc)(-|$)/;
-
-/** What of a domain on such a machine wants a PCI bus; null when nothing is known to. */
-function needsPci(d: DomainFacts): string | null {
-  const { root } = d;
-  const devices = child(root, 'devices');
-  const [device] = [...d.hostdevs, ...d.interfaces].filter((p) => p.element.getAttribute('type') !== 'usb');
-  if (device) return device.where;
-  const balloon = devices && child(devices, 'memballoon');
-  if (balloon?.getAttribute('model') !== 'none') return 'the memballoon, which is there without a word';
-  const usb = d.controllers.find((c) => c.element.getAttribute('type') === 'usb');
-  if (d.machine?.startsWith('microvm') && usb?.element.getAttribute('model') !== 'none')
-    return 'the USB controller, which is there without a word';
-  return null;
-}
 
 export const ROOM_RULES: readonly Rule[] = [
   {
     id: 'machine-pci',
     stage: 'define',
-    holds:
-      'machines without PCI (microvm, isapc) have no device that needs it; a memballoon, and on microvm a USB controller, are added where the XML does not say none',
+    holds: 'machines without PCI (microvm, isapc) take no device of the host',
     since: null,
     source: 'libvirt conf/domain_addr.c virDomainPCIAddressGetNextAddr (No PCI buses available)',
     fix: 'use q35',
     check: ({ domain }) => {
       if (!isQemu(domain) || !isX86(domain) || !NO_PCI.test(domain.machine ?? '')) return [];
-      const needs = needsPci(domain);
-      return needs === null ? [] : [{ part: null, cause: `${domain.machine} has no PCI for ${needs}` }];
+      const [part] = [...pciHostdevs(domain), ...hostdevInterfaces(domain)].filter((p) => !isUsb(p));
+      return part ? [{ part, cause: `${safe(domain.machine ?? '')} has no PCI` }] : [];
     },
   },
   {

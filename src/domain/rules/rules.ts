@@ -1,9 +1,6 @@
-/** What a rule of a domain is, and what it found. The rules themselves are in viommuRules.ts and deviceRules.ts. */
-import type { Element } from '@xmldom/xmldom';
-import { safe } from '../../text/safe.ts';
+/** What a rule of a domain is, and what it found. */
 import type { DomainFacts, Part } from '../domainFacts.ts';
 import { formatVersion, type Version, type Versions } from '../version.ts';
-import { elements, hasText } from '../xml/dom.ts';
 
 /**
  * When a broken rule shows: `define`: libvirt refuses the definition (VIR_DOMAIN_DEFINE_VALIDATE); `assign`: it is defined, but the guest cannot start with the
@@ -30,7 +27,11 @@ export type Rule = {
   check: (t: Target) => Fault[];
 };
 
+/** Who found it: our own rules and what this host says; the schema of the installed libvirt. */
+export type Judge = 'hostdev' | 'schema';
+
 export type Finding = {
+  judge: Judge;
   rule: string;
   stage: Stage;
   /** "iommu (line 12)", or the domain as a whole. */
@@ -53,6 +54,7 @@ export const sinceQemu = (v: Version): string => `QEMU ${formatVersion(v)}`;
 export function judgeDomain(rules: readonly Rule[], target: Target): Finding[] {
   return rules.flatMap((rule) =>
     rule.check(target).map((f) => ({
+      judge: 'hostdev' as const,
       rule: rule.id,
       stage: rule.stage,
       where: f.part?.where ?? 'domain',
@@ -64,38 +66,4 @@ export function judgeDomain(rules: readonly Rule[], target: Target): Finding[] {
       source: rule.source,
     })),
   );
-}
-
-/** What an element may have by libvirt's schema: the value of each attribute by pattern, its children by name, each at most once. */
-export type Shape = { attributes: Record<string, RegExp>; children: readonly string[] };
-
-/** Bounds on what a hostile document can make us print. */
-const MAX_SHOWN = 8;
-
-/**
- * Where an element is not of its shape, as the schema would say it: unknown or malformed attributes, unknown or repeated children, text. Namespace declarations are
- * no attributes.
- */
-export function shapeFaults(e: Element, shape: Shape): string[] {
-  const faults: string[] = [];
-  for (let i = 0; i < e.attributes.length; i += 1) {
-    const a = e.attributes.item(i);
-    if (!a || a.name === 'xmlns' || a.name.startsWith('xmlns:')) continue;
-    const pattern =
-      a.namespaceURI === null && Object.hasOwn(shape.attributes, a.name) ? shape.attributes[a.name] : null;
-    if (!pattern) faults.push(`<${safe(e.nodeName)}> has no attribute '${safe(a.name)}'`);
-    else if (!pattern.test(a.value)) {
-      faults.push(`'${safe(a.value)}' is no value for the attribute '${a.name}' of <${safe(e.nodeName)}>`);
-    }
-  }
-  const seen = new Set<string>();
-  for (const c of elements(e)) {
-    const name = c.nodeName;
-    if (c.namespaceURI !== null || !shape.children.includes(name)) {
-      faults.push(`<${safe(e.nodeName)}> has no element <${safe(name)}>`);
-    } else if (seen.has(name)) faults.push(`<${safe(name)}> is there twice in <${safe(e.nodeName)}>`);
-    seen.add(name);
-  }
-  if (hasText(e)) faults.push(`<${safe(e.nodeName)}> has text in it`);
-  return faults.slice(0, MAX_SHOWN);
 }

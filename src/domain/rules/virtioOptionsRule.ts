@@ -1,8 +1,8 @@
-/** What only virtio devices may be told: libvirt refuses it of all other interfaces and disks. */
+/** What only virtio devices may be told: libvirt refuses it of all other interfaces and disks, so of host devices. */
 
 import type { Part } from '../domainFacts.ts';
 import { child } from '../xml/dom.ts';
-import { isVirtioInterface } from './deviceParts.ts';
+import { hostdevInterfaces, isVirtioInterface, nvmeDisks } from './ours.ts';
 import type { Fault, Rule } from './rules.ts';
 
 const OPTIONS = ['iommu', 'ats', 'packed', 'page_per_vq'];
@@ -29,7 +29,11 @@ export const VIRTIO_OPTIONS_RULE: Rule = {
   source: 'libvirt conf/domain_validate.c virDomainCheckVirtioOptionsAreAbsent, virDomainDiskDefValidate',
   fix: 'leave them out: a host device has no virtio driver',
   check: ({ domain }) => [
-    ...domain.interfaces.filter((p) => !isVirtioInterface(p)).flatMap((p) => refused(p, OPTIONS)),
-    ...domain.disks.filter((p) => !isVirtioDisk(p)).flatMap((p) => refused(p, DISK_OPTIONS)),
+    ...hostdevInterfaces(domain)
+      .filter((p) => !isVirtioInterface(p))
+      .flatMap((p) => refused(p, OPTIONS)),
+    ...nvmeDisks(domain)
+      .filter((p) => !isVirtioDisk(p))
+      .flatMap((p) => refused(p, DISK_OPTIONS)),
   ],
 };

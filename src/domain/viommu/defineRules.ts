@@ -6,17 +6,7 @@ import { below, type Fault, type Rule, sinceLibvirt, sinceQemu, type Target } fr
 import { formatVersion } from '../version.ts';
 import { child } from '../xml/dom.ts';
 import { ATTRIBUTES, FILLED_IN_FROM, GRANULE, MODELS, SEVERAL_FROM, XTSUP_FROM } from './models.ts';
-import {
-  each,
-  effective,
-  filledIn,
-  guestAddress,
-  iommusOf,
-  known,
-  machineLimit,
-  machineVersion,
-  manyVcpus,
-} from './parts.ts';
+import { each, effective, filledIn, granuleOf, guestAddress, iommusOf, known, manyVcpus } from './parts.ts';
 import { attributeFaults, schemaFaults } from './schema.ts';
 
 const KIB: Record<string, number> = { b: 1 / 1024, bytes: 1 / 1024, kib: 1, k: 1, mib: 1024, m: 1024 };
@@ -165,8 +155,7 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
     source: `${QEMU_VALIDATE} qemuValidateDomainDeviceDefIOMMU (unsupported granule size)`,
     fix: "use mode='host' or one of these sizes",
     check: each((i, { domain, versions }) => {
-      const driver = child(i.part.element, 'driver');
-      const granule = driver && child(driver, 'granule');
+      const granule = granuleOf(i.part);
       const size = granule?.getAttribute('size');
       if (!isQemu(domain) || i.model !== 'virtio' || !size || below(versions.libvirt, GRANULE.libvirt)) return null;
       const factor = KIB[(granule?.getAttribute('unit') ?? 'KiB').toLowerCase()];
@@ -233,38 +222,26 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
   {
     id: 'acpi-uefi',
     stage: 'define',
-    holds: 'ACPI on aarch64 needs UEFI',
+    holds: 'with a vIOMMU, ACPI on aarch64 needs UEFI',
     since: null,
     source: `${QEMU_VALIDATE} qemuValidateDomainDef (ACPI requires UEFI on this architecture)`,
     fix: "use <os firmware='efi'> or a pflash loader",
     check: ({ domain }) =>
-      isQemu(domain) && domain.arch === 'aarch64' && domain.acpi && !domain.uefi
+      isQemu(domain) && domain.arch === 'aarch64' && domain.acpi && !domain.uefi && domain.iommus.length > 0
         ? [{ part: null, cause: 'there is <acpi/> and no UEFI' }]
         : [],
   },
   {
     id: 'ioapic-arch',
     stage: 'define',
-    holds: 'only x86 has an I/O APIC',
+    holds: 'only x86 has an I/O APIC, which a vIOMMU there does not need',
     since: null,
     source: `${QEMU_VALIDATE} qemuValidateDomainDefFeatures (The 'ioapic' feature is not supported for architecture)`,
     fix: 'take <ioapic> out (Nova writes it on Arm too)',
     check: ({ domain }) =>
-      isQemu(domain) && domain.ioapic !== null && !isX86(domain)
+      isQemu(domain) && domain.ioapic !== null && !isX86(domain) && domain.iommus.length > 0
         ? [{ part: null, cause: `there is <ioapic> on ${effectiveArch(domain)}` }]
         : [],
-  },
-  {
-    id: 'ioapic-schema',
-    stage: 'define',
-    holds: "<ioapic> has driver='qemu' or driver='kvm'",
-    since: null,
-    source: 'libvirt conf/schemas/domaincommon.rng features',
-    fix: "write <ioapic driver='qemu'/>",
-    check: ({ domain }) =>
-      domain.ioapic === null || ['qemu', 'kvm'].includes(domain.ioapic)
-        ? []
-        : [{ part: null, cause: `its driver is '${safe(domain.ioapic)}'` }],
   },
   {
     id: 'intremap-ioapic',
@@ -290,35 +267,6 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
     }),
   },
   {
-    id: 'vcpus-schema',
-    stage: 'define',
-    holds: '<vcpu> is a number from 1 on',
-    since: null,
-    source: 'libvirt conf/schemas/domaincommon.rng vcpu',
-    fix: 'write how many vCPUs the guest can have',
-    check: ({ domain }) => (domain.vcpus > 0 ? [] : [{ part: null, cause: 'it is not' }]),
-  },
-  {
-    id: 'vcpus-machine',
-    stage: 'define',
-    holds:
-      'the vCPUs are no more than the machine type has: pc 255; q35 288, 1024 from 8.1, 4096 from 9.1; Arm virt 512',
-    since: null,
-    source: `${QEMU_VALIDATE} qemuValidateDomainDef (Maximum CPUs greater than specified machine type limit; only supported on q35)`,
-    fix: 'use fewer vCPUs, q35, or a newer machine type',
-    check: ({ domain, versions }) => {
-      const limit = isQemu(domain) ? machineLimit(domain, versions) : null;
-      return limit !== null && domain.vcpus > limit
-        ? [
-            {
-              part: null,
-              cause: `${domain.vcpus} vCPUs on ${safe(domain.machine ?? 'the default machine')}, which has ${limit}`,
-            },
-          ]
-        : [];
-    },
-  },
-  {
     id: 'vcpus-eim',
     stage: 'define',
     holds: `more than 255 vCPUs on x86 need an intel <iommu> with eim='on'; from libvirt ${formatVersion(FILLED_IN_FROM)} on it is added where the XML is silent; from ${formatVersion(XTSUP_FROM)} on <ioapic driver='qemu'/> or amd's xtsup='on' will do`,
@@ -326,35 +274,5 @@ export const VIOMMU_DEFINE_RULES: readonly Rule[] = [
     source: `${QEMU_VALIDATE} qemuValidateDomainVCpuTopology (require extended interrupt mode)`,
     fix: "add <iommu model='intel'><driver intremap='on' eim='on'/></iommu>",
     check: vcpuFault,
-  },
-  {
-    id: 'machine-arch',
-    stage: 'define',
-    holds: 'the machine type is one of its architecture: pc and q35 of x86, virt of others',
-    since: null,
-    source: 'libvirt qemu/qemu_domain.c (does not support machine type; No PCI buses available)',
-    fix: 'correct arch or machine',
-    check: ({ domain }) => {
-      if (!isQemu(domain) || domain.arch === null || domain.machine === null) return [];
-      const wrong = isX86(domain) ? /^(virt(-|$)|none$)/ : /^(pc|q35|isapc|microvm)(-|$)/;
-      return wrong.test(domain.machine)
-        ? [{ part: null, cause: `${safe(domain.arch)} has no machine ${safe(domain.machine)}` }]
-        : [];
-    },
-  },
-  {
-    id: 'machine-version',
-    stage: 'define',
-    holds: 'the machine type is no newer than QEMU',
-    since: null,
-    source: `${QEMU_VALIDATE} qemuValidateDomainDef (does not support machine type)`,
-    fix: 'use the machine type without a version, or a newer QEMU',
-    check: ({ domain, versions }) => {
-      const named = isQemu(domain) ? machineVersion(domain.machine) : null;
-      const minor = versions.qemu === null ? null : Math.floor(versions.qemu / 1000) * 1000;
-      return named !== null && minor !== null && named > minor
-        ? [{ part: null, cause: `machine ${safe(domain.machine ?? '')} needs ${sinceQemu(named)}` }]
-        : [];
-    },
   },
 ];

@@ -1,7 +1,8 @@
 /** A domain's vIOMMUs as the rules see them: what was written, and what libvirt makes of it. */
-import { type DomainFacts, effectiveArch, isArm, isArmVirt, isQ35, isQemu, isX86, type Part } from '../domainFacts.ts';
+import type { Element } from '@xmldom/xmldom';
+import { type DomainFacts, isQ35, isQemu, isX86, type Part } from '../domainFacts.ts';
 import { below, type Fault, type Target } from '../rules/rules.ts';
-import { parseVersion, type Version, type Versions, version } from '../version.ts';
+import { parseVersion, type Version } from '../version.ts';
 import { child } from '../xml/dom.ts';
 import {
   AW_BITS_48_QEMU,
@@ -44,6 +45,12 @@ export const each =
       return cause ? [{ part: i.part, cause }] : [];
     });
 
+/** `<granule>` of its driver. */
+export function granuleOf({ element }: Part): Element | undefined {
+  const driver = child(element, 'driver');
+  return driver && child(driver, 'granule');
+}
+
 /** The type of its address in the guest; null without one. */
 export const guestAddress = (i: Iommu): string | null => child(i.part.element, 'address')?.getAttribute('type') ?? null;
 
@@ -65,21 +72,8 @@ export function effective(i: KnownIommu, t: Target): Switches {
   return amd ? { intremap: intremap ?? 'on', eim, xtsup: xtsup ?? 'on' } : said;
 }
 
-/** The most vCPUs of a machine type: hw/i386/pc_q35.c, pc_piix.c, hw/arm/virt.c; null is not known. */
-export function machineLimit(d: DomainFacts, { libvirt, qemu }: Versions): number | null {
-  if (isArmVirt(d, libvirt)) return 512;
-  // integratorcp, the default once.
-  if (isArm(effectiveArch(d)) && d.machine === null) return 1;
-  if (!isX86(d)) return null;
-  // More than 255 vCPUs are for q35 only (qemuValidateDomainVCpuTopology), whatever the others may have.
-  if (!isQ35(d) || d.machine === null) return 255;
-  const named = parseVersion(/^pc-q35-(.*)$/.exec(d.machine)?.[1] ?? '') ?? (d.machine === 'q35' ? qemu : null);
-  if (named === null) return null;
-  return named < version('8.1.0') ? 288 : named < version('9.1.0') ? 1024 : 4096;
-}
-
 /** The version that a machine type is named after, or null. */
-export const machineVersion = (machine: string | null): Version | null =>
+const machineVersion = (machine: string | null): Version | null =>
   parseVersion(/^(?:pc-q35|pc-i440fx|virt)-(\d+\.\d+(?:\.\d+)?)$/.exec(machine ?? '')?.[1] ?? '');
 
 /** The default width of intel-iommu in a domain: by its machine type (QEMU's compatibility properties), else by QEMU. */

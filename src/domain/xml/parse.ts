@@ -32,7 +32,7 @@ export const placeOf = (node: Attr | Element): XmlPlace => ({
 export function xmlError(what: string, place: XmlPlace, reason: string, cause?: unknown): HostdevError {
   return new HostdevError('HOSTDEV_XML', `${what}: line ${place.line}, column ${place.column}: ${reason}`, {
     cause,
-    data: { line: place.line, column: place.column },
+    data: { line: place.line, column: place.column, reason },
   });
 }
 

@@ -17,7 +17,8 @@ const table = (head: string[], rows: string[][]): string =>
   [head, head.map(() => '---'), ...rows.map((r) => r.map(cell))].map((r) => `| ${r.join(' | ')} |\n`).join('');
 
 const STAGES: Record<string, string> = {
-  define: 'libvirt refuses the definition (VIR_DOMAIN_DEFINE_VALIDATE): exit 3',
+  define:
+    'libvirt refuses the definition (VIR_DOMAIN_DEFINE_VALIDATE); so is what its schema refuses (rule `schema`): exit 3',
   assign: 'it is defined, and does not start with the devices that it takes: exit 3',
   start: 'QEMU will refuse it at start, or the hook cannot read it: said, exit 0',
   advice: 'it works, and not as meant: said, exit 0',
@@ -30,6 +31,7 @@ function page(): string {
   ];
   return [
     `# vIOMMU and domain rules\n\n${MADE}\n\n`,
+    'What hostdev itself judges of a domain: PCI hostdevs, interfaces of type hostdev, NVMe disks, vIOMMUs, and what these need. For every other word of a domain `hostdev domain check` asks the schema of the installed libvirt (domain.rng, by xmllint), and names who judged and who did not ([decision 0016](../decisions/0016-domain-check.md)).\n\n',
     '`hostdev viommu suggest` and `hostdev domain check` follow these tables. A version is that of libvirt unless QEMU is named; what holds in all versions has none.\n',
     `Judged by real libvirts, domain by domain: ${recordedVerdicts()
       .map((v) => `libvirt ${v.libvirt} with QEMU ${v.qemu}`)
