@@ -221,6 +221,12 @@ int answer_hook(int argc, char** argv) {
   sigaction(SIGPIPE, &ignore, nullptr);
   sigaction(SIGXFSZ, &ignore, nullptr);
   const auto conf = read_hook_conf(conf_file);
+  if (!conf.removed.empty()) {
+    say(std::string(kPrefix) + "it was removed while devices were bound (" + printable(conf.removed) +
+        "), so nothing is done for '" + printable(call.name) +
+        "': install it again, or take its hook out of libvirt's hooks folder\n");
+    return 0;
+  }
   const auto input = read_domain_input(started + call.patience(conf));
   if (call.operation == "started") {
     if (input.may_take_devices) note_started(conf, domain_uuid(input.xml));

@@ -38,7 +38,8 @@ std::string trimmed(const std::string& text) {
 }
 
 void set(HookConf& conf, const std::string& key, const std::string& value) {
-  if (key == "node") conf.node = value;
+  if (key == "node" && (conf.node.empty() || access(conf.node.c_str(), X_OK) != 0)) conf.node = value;
+  if (key == "removed") conf.removed = value;
   if (key == "cli") conf.cli = value;
   if (key == "root" && !value.empty()) conf.root = value;
   if (key == "prepare_deadline") seconds(value, conf.prepare_deadline);

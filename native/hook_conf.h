@@ -10,8 +10,11 @@ struct HookConf {
   // Where it was looked for, for messages; `found` tells whether it was there.
   std::string file;
   bool found = false;
+  // Of several node= the first that can be executed; of none of them the last.
   std::string node;
   std::string cli;
+  // What the package's removal wrote when it was forced while devices were bound; empty: it was not removed.
+  std::string removed;
   std::string root = "/";
   double prepare_deadline = 30;
   double start_deadline = 5;

@@ -3,16 +3,13 @@
  * so a clean clone packs a working program or nothing; tools/package.mjs takes what it made. Plain JavaScript without dependencies, because it runs before there are any.
  */
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { newestGlibc, OLDEST_GLIBC } from './glibc.mjs';
 
 export const TOP = dirname(dirname(fileURLToPath(import.meta.url)));
 export const PREBUILDS = `prebuilds/linux-${process.arch}`;
-
-/** What the bundle carries of others; a test holds it against the bundle. */
-export const BUNDLED = ['@xmldom/xmldom', 'toml-eslint-parser', 'eslint-visitor-keys'];
 
 export function fail(line) {
   process.stderr.write(`hostdev: ${line}\n`);
@@ -28,31 +25,27 @@ export function run(command, args, options = {}) {
 
 export function makeProgram() {
   process.chdir(TOP);
-  if (!existsSync('binding.gyp')) fail('there are no sources here to make the program of: pack a clone of the repository');
+  if (!existsSync('binding.gyp'))
+    fail('there are no sources here to make the program of: pack a clone of the repository');
   // Of the clone's lock file; a folder that another lock file made would pack other code.
   if (!existsSync('node_modules/.package-lock.json')) run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']);
   run(process.execPath, ['tools/native-build.mjs']);
   run(process.execPath, ['tools/bundle.mjs']);
   rmSync('prebuilds', { recursive: true, force: true });
   mkdirSync(PREBUILDS, { recursive: true });
-  for (const name of ['hostdev.node', 'hostdev-native']) copyFileSync(join('build/Release', name), join(PREBUILDS, name));
+  for (const name of ['hostdev.node', 'hostdev-native'])
+    copyFileSync(join('build/Release', name), join(PREBUILDS, name));
   const newest = newestGlibc(join(PREBUILDS, 'hostdev.node'));
   if (newest > OLDEST_GLIBC)
-    fail(`hostdev.node needs glibc 2.${newest}, and packages promise 2.${OLDEST_GLIBC}: build on Debian 12 or as old a system`);
-  writeFileSync('dist/third-party.txt', BUNDLED.map((name) => `${name}\n\n${licence(name)}`).join('\n\n'));
+    fail(
+      `hostdev.node needs glibc 2.${newest}, and packages promise 2.${OLDEST_GLIBC}: build on Debian 12 or as old a system`,
+    );
   // The proof that what is packed works, with what is packed only.
   const { status, stdout, stderr } = spawnSync(process.execPath, ['dist/hostdev.js', '--version'], {
     encoding: 'utf8',
     env: { ...process.env, HOSTDEV_NATIVE_DIR: resolve(PREBUILDS) },
   });
   if (status !== 0 || !stdout.startsWith('hostdev ')) fail(`the program that was made does not run: ${stderr}`);
-}
-
-function licence(name) {
-  const folder = join('node_modules', name);
-  const file = readdirSync(folder).find((f) => /^licen[cs]e/i.test(f));
-  if (file === undefined) fail(`${folder} has no licence file, and its code would be packed without`);
-  return readFileSync(join(folder, file), 'utf8');
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) makeProgram();

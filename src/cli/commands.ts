@@ -295,6 +295,12 @@ export const COMMANDS: readonly Command[] = [
     words: [0, 0],
     text: 'remove it',
     changes: true,
+    own: {
+      uninstall: {
+        type: 'boolean',
+        text: 'as before the program itself is removed: only if it is its own, and no device is bound or with a guest',
+      },
+    },
     load: async () => (await import('./hook.ts')).hookRemove,
   },
   {

@@ -1,4 +1,5 @@
 import { testHook } from '../actions/hookTest.ts';
+import { uninstall } from '../actions/uninstall.ts';
 import { readHookConfig } from '../config/hookSettings.ts';
 import { EXIT } from '../errors.ts';
 import { hookStatus, installHook, removeHook } from '../hook/install.ts';
@@ -37,8 +38,9 @@ export async function hookInstall({ host, options }: Invocation): Promise<Answer
 }
 
 /** `hostdev hook remove` */
-export function hookRemove({ host, options }: Invocation): Answer {
-  const { changed, path, notes } = removeHook(host, options.dryRun);
+export async function hookRemove({ host, own, options }: Invocation): Promise<Answer> {
+  const { changed, path, notes } =
+    own.uninstall === true ? await uninstall(host, hookProgram(), options.dryRun) : removeHook(host, options.dryRun);
   const did = options.dryRun ? 'Would remove' : 'Removed';
   return {
     json: { changed: changed && !options.dryRun, path, notes },

@@ -12,6 +12,7 @@ import { HostdevError } from '../errors.ts';
 import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
 import { hasFile, namesIn, readPlain, removeFile, replaceFile } from '../store/files.ts';
+import { removeEmptyFolder } from '../store/folder.ts';
 
 /** Below the root. */
 export type HookPlaces = { executable: string; conf: string };
@@ -19,8 +20,8 @@ export type HookPlaces = { executable: string; conf: string };
 export type HookProgram = {
   /** The native executable to copy. */
   native: string;
-  /** What the copy starts: absolute paths. */
-  node: string;
+  /** What the copy starts: absolute paths. Of the nodes, the first that is there when it is called. */
+  nodes: readonly string[];
   cli: string;
 };
 
@@ -29,7 +30,7 @@ export type HookProgram = {
  * it is run, and stops every guest with host devices; `outdated`: it works, and is of another version than this one.
  */
 export type HookProblem = {
-  id: 'missing' | 'not-executable' | 'outdated' | 'no-conf' | 'no-node' | 'no-cli';
+  id: 'missing' | 'not-executable' | 'outdated' | 'no-conf' | 'removed' | 'no-node' | 'no-cli';
   /** One line for people. */
   text: string;
 };
@@ -76,10 +77,11 @@ export function installHook(
 ): { changed: boolean; path: string; notes: string[] } {
   const at = places(host, libvirt !== null && libvirt < QEMU_D);
   const binary = readProgram(program.native);
-  const conf = confText(host, program, deadlines);
+  const oldConf = readText(host, at.conf);
+  const conf = confText(host, program, deadlines, madeFolders(host, at.executable, oldConf));
   const path = host.absolute(at.executable);
   const old = readOurs(host, at.executable);
-  if (old?.equals(binary) && readText(host, at.conf) === conf && isExecutable(host, at.executable))
+  if (old?.equals(binary) && oldConf === conf && isExecutable(host, at.executable))
     return { changed: false, path, notes: [] };
   const first = !anyHook(host, dirname(at.conf));
   const notes = first ? [RESTART] : [];
@@ -106,12 +108,18 @@ export function removeHook(host: Host, dryRun: boolean): { changed: boolean; pat
   if (readOurs(host, at.executable) === null && readText(host, at.conf) === null)
     return { changed: false, path, notes: [] };
   if (!dryRun) {
+    const made = madeFolders(host, at.executable, readText(host, at.conf));
     // The executable first: without it the conf means nothing.
     removeFile(host, at.executable);
     removeFile(host, at.conf);
+    for (const folder of made) removeEmptyFolder(host, folder);
   }
   return { changed: true, path, notes };
 }
+
+/** The cli= that the installed hook starts; null when none is installed or its conf names none. */
+export const installedCli = (host: Host): string | null =>
+  valuesOf(readText(host, installedPlaces(host).conf), 'cli')[0] ?? null;
 
 /** Whether libvirt would find and could run the hook. */
 export function hookStatus(host: Host, program: HookProgram): HookStatus {
@@ -130,12 +138,23 @@ export function hookStatus(host: Host, program: HookProgram): HookStatus {
     wrong('outdated', "it is of another version of hostdev: run 'hostdev hook install' again");
   const conf = readText(host, at.conf);
   if (conf === null) wrong('no-conf', `${confPath} is not there: run 'hostdev hook install' again`);
-  for (const key of ['node', 'cli'] as const) {
-    const file = conf === null ? undefined : new RegExp(`^${key}=(.*)$`, 'm').exec(conf)?.[1];
+  if (valuesOf(conf, 'removed').length > 0)
+    wrong(
+      'removed',
+      `${confPath} says that hostdev was removed, so the hook does nothing: run 'hostdev hook install' again`,
+    );
+  for (const [key, ours] of [
+    ['node', program.nodes],
+    ['cli', [program.cli]],
+  ] as const) {
     // A conf of another machine names files of that one.
-    const isHere = host.root === '/' || file === program[key];
-    if (file !== undefined && isHere && !existsSync(file))
-      wrong(`no-${key}`, `${key}=${file} in ${confPath} is not there: guests with host devices will not start`);
+    const files = valuesOf(conf, key);
+    const areHere = host.root === '/' || files.every((f) => ours.includes(f));
+    if (files.length > 0 && areHere && !files.some((f) => existsSync(f)))
+      wrong(
+        `no-${key}`,
+        `${key}=${files.join(' and ')} in ${confPath} is not there: guests with host devices will not start`,
+      );
   }
   return { installed: true, path, problems };
 }
@@ -147,8 +166,21 @@ function installedPlaces(host: Host): HookPlaces {
   return readOursOrNull(host, old.executable) === null ? modern : old;
 }
 
-function confText(host: Host, { node, cli }: HookProgram, deadlines: HookDeadlines): string {
-  for (const path of [node, cli, host.root]) {
+/** What a conf says under a key, line by line. */
+const valuesOf = (conf: string | null, key: string): string[] =>
+  [...(conf ?? '').matchAll(new RegExp(`^${key}=(.*)$`, 'gm'))].map(([, value = '']) => value);
+
+/** Of the folders above an executable those that installing makes or, as the conf says, has made, deepest first: what removing takes away again. */
+function madeFolders(host: Host, executable: string, conf: string | null): string[] {
+  const said = valuesOf(conf, 'made').flatMap((v) => v.split(' '));
+  const made: string[] = [];
+  for (let at = dirname(executable); at !== '.'; at = dirname(at))
+    if (said.includes(at) || fileFacts(host, at) === null) made.push(at);
+  return made;
+}
+
+function confText(host: Host, { nodes, cli }: HookProgram, deadlines: HookDeadlines, made: readonly string[]): string {
+  for (const path of [...nodes, cli, host.root]) {
     if (/[\n\r]/.test(path))
       throw new HostdevError(
         'HOSTDEV_HOOKS',
@@ -157,12 +189,13 @@ function confText(host: Host, { node, cli }: HookProgram, deadlines: HookDeadlin
   }
   return [
     '# Written by hostdev hook install; read by 90-hostdev beside it. Deadlines are in seconds.',
-    `node=${node}`,
+    ...nodes.map((node) => `node=${node}`),
     `cli=${cli}`,
     `root=${host.root}`,
     `prepare_deadline=${Math.ceil(deadlines.prepare_seconds)}`,
     `start_deadline=${Math.ceil(deadlines.start_seconds)}`,
     `other_deadline=${Math.ceil(deadlines.other_seconds)}`,
+    ...(made.length === 0 ? [] : [`made=${made.join(' ')}`]),
     '',
   ].join('\n');
 }

@@ -2,7 +2,7 @@
  * Folders of ours, and how a file in one is named for node's fs. Below another root by the folder's own descriptor, and none of its parents is a link: a tree from
  * somebody's machine cannot lead our writes out of it. On the machine's own root by its plain path.
  */
-import { chmodSync, closeSync, constants, existsSync, mkdirSync } from 'node:fs';
+import { chmodSync, closeSync, constants, existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { O_PATH, openInRoot, pathOf } from '../addon/inRoot.ts';
 import { asError, HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -73,6 +73,16 @@ export function makeFolder(host: Host, folder: string): void {
     });
   } catch (e) {
     if (!isErrno(e, 'EEXIST')) throw storeError('make', host.absolute(folder), e);
+  }
+}
+
+/** Takes a folder away if it is there and empty. Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
+export function removeEmptyFolder(host: Host, folder: string): void {
+  const cut = folder.lastIndexOf('/');
+  try {
+    inFolder(host, folder.slice(0, Math.max(cut, 0)), (at) => rmdirSync(at(folder.slice(cut + 1))));
+  } catch (e) {
+    if (!isErrno(e, 'ENOENT', 'ENOTEMPTY', 'EEXIST')) throw storeError('remove', host.absolute(folder), e);
   }
 }
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Host } from '../../src/host/host.ts';
 import { KernelModel, type ModelDevice, type ModelDriver } from './kernel.ts';
 
-const DRIVERS: ModelDriver[] = [
+export const DRIVERS: ModelDriver[] = [
   { name: 'igbvf', module: 'igbvf', ids: ['8086:10ca'] },
   { name: 'igb', module: 'igb', ids: ['8086:10c9'], sriov: true },
   { name: 'e1000', module: 'e1000', ids: ['8086:100e'] },

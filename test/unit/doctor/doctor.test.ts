@@ -28,7 +28,7 @@ const IGB = 'alias pci:v00008086d00001521sv*sd*bc*sc*i* igb';
 const IXGBE = 'alias pci:v00008086d000010FBsv*sd*bc*sc*i* ixgbe';
 const MLX5 = 'alias vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i* mlx5_vfio_pci';
 
-const program = (h: StaticHost) => ({ native: h.path('native'), node: h.path('native'), cli: h.path('native') });
+const program = (h: StaticHost) => ({ native: h.path('native'), nodes: [h.path('native')], cli: h.path('native') });
 
 /** A host where everything is well. */
 function healthy(more: Partial<Tree> = {}): StaticHost {

@@ -81,7 +81,7 @@ test('one to four files of a host hold anything at all', async () => {
   const h = fresh();
   hosts.push(h);
   const all = filesOf(h);
-  const program = { native: h.path('x'), node: h.path('x'), cli: h.path('x') };
+  const program = { native: h.path('x'), nodes: [h.path('x')], cli: h.path('x') };
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.tuple(fc.nat(all.length - 1), damage), { minLength: 1, maxLength: 4 }),

@@ -12,17 +12,19 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { uninstall } from '../../../src/actions/uninstall.ts';
 import { HOOK_DEFAULTS } from '../../../src/config/hookDefaults.ts';
 import { parseVersion } from '../../../src/domain/version.ts';
+import type { HostdevError } from '../../../src/errors.ts';
 import { hookStatus, installHook, removeHook } from '../../../src/hook/install.ts';
 import { Host } from '../../../src/host/host.ts';
 import { book, holdOf } from '../../mock/booked.ts';
-import { UUID_A } from '../../mock/hosts.ts';
+import { DRIVERS, SMALL_HOST, UUID_A } from '../../mock/hosts.ts';
 import { KernelModel } from '../../mock/kernel.ts';
 
 let root: string;
 let host: Host;
-const program = () => ({ native: join(root, 'native'), node: join(root, 'node'), cli: join(root, 'cli.js') });
+const program = () => ({ native: join(root, 'native'), nodes: [join(root, 'node')], cli: join(root, 'cli.js') });
 const hooks = (...parts: string[]) => join(root, 'etc/libvirt/hooks', ...parts);
 const HOOK = ['qemu.d', '90-hostdev'];
 
@@ -123,4 +125,83 @@ test('remove says which devices guests still have', () => {
   const a = holdOf(`domain:${UUID_A}`, 'a');
   book(host, '0000:21:10.0', 11, a, igbvf, vfio);
   expect(removeHook(host, false).notes.join()).toContain('0000:21:10.0');
+});
+
+test('remove takes away the folders that install has made, also by way of a second install, and no others', () => {
+  mkdirSync(hooks(), { recursive: true });
+  installHook(host, program(), false, HOOK_DEFAULTS, null);
+  installHook(host, program(), false, { prepare_seconds: 45, start_seconds: 7, other_seconds: 3 }, null);
+  removeHook(host, false);
+  expect([existsSync(hooks()), existsSync(hooks('qemu.d'))]).toEqual([true, false]);
+  mkdirSync(hooks('qemu.d'));
+  installHook(host, program(), false, HOOK_DEFAULTS, null);
+  removeHook(host, false);
+  expect(existsSync(hooks('qemu.d'))).toBe(true);
+  installHook(host, program(), false, HOOK_DEFAULTS, null);
+  writeFileSync(hooks('qemu.d', 'mine'), '');
+  removeHook(host, false);
+  expect(existsSync(hooks('qemu.d', 'mine'))).toBe(true);
+});
+
+test('of several nodes one is enough; a hook that was told of a removal is not whole', () => {
+  const two = { ...program(), nodes: [join(root, 'newer'), join(root, 'node')] };
+  installHook(host, two, false, HOOK_DEFAULTS, null);
+  expect(hookStatus(host, two).problems).toEqual([]);
+  rmSync(join(root, 'node'));
+  expect(hookStatus(host, two).problems.join()).toMatch(/newer and .*node in .* is not there/);
+  writeFileSync(join(root, 'newer'), '');
+  writeFileSync(hooks('hostdev.conf'), `${readFileSync(hooks('hostdev.conf'), 'utf8')}removed=yesterday\n`);
+  expect(hookStatus(host, two).problems.join()).toContain('hostdev was removed');
+  installHook(host, two, false, HOOK_DEFAULTS, null);
+  expect(hookStatus(host, two).problems).toEqual([]);
+});
+
+describe('before the program is removed', () => {
+  const [igbvf, vfio] = [
+    { driver: 'igbvf', override: null },
+    { driver: 'vfio-pci', override: 'vfio-pci' },
+  ];
+  const refused = async () => {
+    const e = await uninstall(host, program(), false).catch((x: unknown) => x);
+    expect(e).toMatchObject({ code: 'HOSTDEV_IN_USE', exit: 5 });
+    expect(hookStatus(host, program()).installed).toBe(true);
+    return e as HostdevError;
+  };
+
+  test('the hook goes when nothing is bound', async () => {
+    installHook(host, program(), false, HOOK_DEFAULTS, null);
+    expect(await uninstall(host, program(), true)).toMatchObject({ changed: true });
+    expect(hookStatus(host, program()).installed).toBe(true);
+    expect(await uninstall(host, program(), false)).toMatchObject({ changed: true });
+    expect(hookStatus(host, program()).installed).toBe(false);
+    expect(await uninstall(host, program(), false)).toMatchObject({ changed: false });
+  });
+
+  test.each([
+    ['an admin', { owner: 'admin', name: null, managed: false, libvirt: null } as const, 'for admin', 'hostdev unbind'],
+    ['a guest', holdOf(`domain:${UUID_A}`, 'web1'), 'domain web1', 'shut down web1'],
+  ])('it is refused while %s has a device', async (_, hold, whose, way) => {
+    const bound = SMALL_HOST.map((d) => (d.address === '0000:21:10.0' ? { ...d, ...vfio } : d));
+    host = new Host(root, new KernelModel(bound, DRIVERS));
+    installHook(host, program(), false, HOOK_DEFAULTS, null);
+    book(host, '0000:21:10.0', 11, hold, igbvf, vfio);
+    const { message, hint } = await refused();
+    expect(message).toContain('0000:21:10.0');
+    expect(message).toContain(whose);
+    expect(hint).toMatch(new RegExp(way));
+  });
+
+  test('it is refused for a book that cannot be read', async () => {
+    installHook(host, program(), false, HOOK_DEFAULTS, null);
+    mkdirSync(join(root, 'run/hostdev/bindings'), { recursive: true });
+    writeFileSync(join(root, 'run/hostdev/bindings/0000:21:10.0.json'), '{');
+    expect((await refused()).message).toContain('0000:21:10.0.json');
+  });
+
+  test('a hook that starts another hostdev stays', async () => {
+    installHook(host, { ...program(), cli: join(root, 'other.js') }, false, HOOK_DEFAULTS, null);
+    const { changed, notes } = await uninstall(host, program(), false);
+    expect([changed, notes.join()]).toEqual([false, expect.stringContaining('other.js')]);
+    expect(existsSync(hooks(...HOOK))).toBe(true);
+  });
 });

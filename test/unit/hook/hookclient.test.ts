@@ -420,3 +420,44 @@ test('a background process of node keeps nothing of libvirt: its pipe ends when 
   await new Promise((resolve) => child.stderr.on('end', resolve).resume());
   expect(performance.now() - from).toBeLessThan(2000);
 });
+
+describe('the conf', () => {
+  const LOG = () => `echo "$0" > ${out('started')}`;
+
+  test('of several nodes the first that can be executed is started', () => {
+    install(LOG());
+    copyFileSync(out('node'), out('second'));
+    chmodSync(out('second'), 0o755);
+    const conf = (...nodes: string[]) =>
+      writeFileSync(
+        out('hooks/hostdev.conf'),
+        `${nodes.map((n) => `node=${out(n)}`).join('\n')}\ncli=${top}/cli.js\nroot=${top}/root\n`,
+      );
+    for (const [nodes, started] of [
+      [['nowhere', 'second', 'node'], 'second'],
+      [['node', 'second'], 'node'],
+      [['second', 'nowhere'], 'second'],
+    ] as const) {
+      conf(...nodes);
+      expect([nodes, call('prepare').status, seen('started')]).toEqual([nodes, 0, `${out(started)}\n`]);
+    }
+    conf('nowhere', 'neither');
+    expect(call('prepare')).toMatchObject({ status: 1, stderr: expect.stringContaining('neither') });
+  });
+
+  test('one that tells of a removal: one line, exit 0, and nothing is started, for every operation', () => {
+    install(LOG(), 'removed=2026-11-26T12:00:00Z');
+    book();
+    for (const operation of ['prepare', 'start', 'started', 'stopped', 'release'])
+      for (const xml of [XML, BARE, Buffer.from('<domain')]) {
+        const { status, stdout, stderr } = call(operation, xml);
+        expect([operation, status, stdout, stderr.split('\n').length]).toEqual([operation, 0, '', 2]);
+        expect(stderr).toMatch(/^hostdev: it was removed .*install it again/);
+      }
+    for (const operation of ['reconnect', 'migrate', 'nonesuch', ''])
+      expect(call(operation)).toMatchObject({ status: 0, stdout: '' });
+    expect(seen('started')).toBeNull();
+    install(LOG(), 'removed=');
+    expect([call('prepare').status, seen('started')]).toEqual([0, `${out('node')}\n`]);
+  });
+});

@@ -23,7 +23,7 @@ function root(files: Tree['files'], devices: TreeDevice[] = [CARD]): Host {
   return new Host(h.root, loadNative());
 }
 
-const look = (host: Host): Promise<Diagnosis> => diagnose(host, { native: '', node: '', cli: '' });
+const look = (host: Host): Promise<Diagnosis> => diagnose(host, { native: '', nodes: [], cli: '' });
 const ids = (d: Diagnosis): string[] => d.findings.map((f) => f.id);
 
 describe('which it is', () => {
