@@ -12,6 +12,7 @@ import { Look } from '../doctor/look.ts';
 import { checkModules } from '../doctor/modules.ts';
 import { checkResets } from '../doctor/reset.ts';
 import { type Draft, type Finding, type Fix, finding, type Severity, type Unmeasured } from '../doctor/table.ts';
+import { checkVgpus } from '../doctor/vgpu.ts';
 import { HostdevError } from '../errors.ts';
 import { type HookProgram, hookStatus } from '../hook/install.ts';
 import type { Host } from '../host/host.ts';
@@ -48,6 +49,7 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
     ['lockdown', () => checkLockdown(look)],
     ['display', () => checkDisplay(look)],
     ['resets', () => checkResets(look)],
+    ['vGPUs', () => checkVgpus(look)],
     ['configuration', () => checkConfiguration(host)],
   ];
   const drafts: Draft[] = [];

@@ -28,7 +28,7 @@ export function checkMoves(look: Look, folder: string, hooks: readonly string[])
         'hook-writes-driver',
         `${at}:${moves.line}`,
         `"${moves.text.slice(0, 200)}"${started}${waits}; hostdev's hook binds what the domain lists`,
-        workFix(look, path, at, null),
+        workFix(look, path, at, UNIT_FOLDERS.some((f) => path.startsWith(`${f}/`)) ? 'systemctl daemon-reload' : null),
       ),
     ];
   });
@@ -40,15 +40,23 @@ function scriptsOf(look: Look, folder: string, hooks: readonly string[]): Script
   const [dispatcher] = hooks;
   if (dispatcher === undefined) return [];
   for (const path of below(look, `${folder}/qemu.d`, MAX_DEPTH)) put(look, found, path, dispatcher);
+  const commands = ADMINS_COMMANDS.flatMap((f) => look.names(f).map((name) => ({ name, path: `${f}/${name}` })));
   // A Map's iteration comes to what is added meanwhile.
   for (const { path } of found.values()) {
-    const text = linesWith(look, path, /\//)
-      .map((l) => l.text)
-      .join('\n');
-    for (const named of pathsIn(text, folder)) put(look, found, named, path);
+    const text = startsIn(look, path);
+    for (const named of pathsIn(text, path)) put(look, found, named, path);
+    for (const unit of unitsIn(look, text)) put(look, found, unit, path);
+    const words = new Set(text.match(/(?<![\w./-])[\w.-]+/g));
+    for (const c of commands) if (words.has(c.name)) put(look, found, c.path, path);
   }
   return [...found.values()];
 }
+
+/** Lines of a script that may start another one. */
+const startsIn = (look: Look, path: string): string =>
+  linesWith(look, path, /./)
+    .map((l) => l.text)
+    .join('\n');
 
 function put(look: Look, found: Map<string, Script>, path: string, by: string): void {
   if (found.has(path) || found.size >= MAX_SCRIPTS || !isScript(look, path)) return;
@@ -75,19 +83,63 @@ function below(look: Look, folder: string, depth: number): string[] {
 /** Places where no script lies: the kernel's own trees. */
 const NO_SCRIPT = /^\/(?:sys|proc|dev)\//;
 
-/** Paths that a script's text names, without the leading slash; `$0`'s folder is the hooks', variables are those that the text itself sets to a path. */
-function pathsIn(text: string, folder: string): string[] {
-  const set = new Map(
-    [...text.matchAll(/^\s*(?:export\s+|local\s+)?(\w{1,64})=["']?(\/[\w./+@-]{1,256})/gm)].map(([, name, value]) => [
-      name,
-      value,
-    ]),
-  );
-  const plain = text
-    .replace(/\$\(\s*dirname\s+(?:--\s+)?["']?\$\{?0\}?["']?\s*\)|\$\{0%\/\*\}/g, `/${folder}`)
-    .replace(/\$\{?(\w{1,64})\}?/g, (whole, name: string) => set.get(name) ?? whole)
-    .replace(/["']/g, '');
-  return [...new Set([...plain.matchAll(/(?<![\w./$}-])\/[\w./+@-]{2,256}/g)].map(([path]) => path))]
-    .filter((path) => !NO_SCRIPT.test(path) && !path.split('/').includes('..'))
-    .map((path) => path.replace(/\/{2,}/g, '/').slice(1));
+/** Where an admin puts commands of their own; those of the distribution move no devices. */
+const ADMINS_COMMANDS = ['usr/local/sbin', 'usr/local/bin'];
+const UNIT_FOLDERS = [
+  'etc/systemd/system',
+  'usr/local/lib/systemd/system',
+  'usr/lib/systemd/system',
+  'lib/systemd/system',
+];
+
+/** Units that a script starts. */
+function unitsIn(look: Look, text: string): string[] {
+  const names = [
+    ...text.matchAll(/\bsystemctl\s+(?:-\S+\s+)*(?:re)?(?:start|stop|load-or-restart)\s+([^;&|\n]{1,512})/g),
+  ]
+    .flatMap(([, list = '']) => list.replace(/["']/g, '').split(/\s+/))
+    .filter((n) => /^[\w:.@${}\\-]{1,128}$/.test(n) && !n.startsWith('-'));
+  return names.flatMap((name) => {
+    const unit = /\.(?:service|target|timer)$/.test(name) ? name : `${name}.service`;
+    const template = unit.replace(/@.*(?=\.\w+$)/, '@');
+    const path = UNIT_FOLDERS.flatMap((f) => [`${f}/${unit}`, `${f}/${template}`]).find((p) => look.has(p));
+    return path ?? [];
+  });
+}
+
+/** A script's own path and folder as it asks for them, once quotes are gone: `$0`, `$(dirname …)`, `$(readlink -f …)`, `$(cd … && pwd)`. */
+function ownPaths(text: string, path: string): string {
+  const folder = (p: string): string => p.slice(0, p.lastIndexOf('/')) || '/';
+  let now = text
+    .replace(/\$\{0%\/\*\}|\$\{BASH_SOURCE(?:\[0\])?%\/\*\}/g, folder(`/${path}`))
+    .replace(/\$\{?(?:0|BASH_SOURCE)(?:\[0\])?\}?(?![\w%])/g, `/${path}`);
+  // Each turn opens one layer.
+  for (let turn = 0; turn < 4; turn += 1)
+    now = now
+      .replace(/\$\(\s*(?:readlink|realpath)(?:\s+-\S+)*\s+([\w./+@-]+)\s*\)/g, '$1')
+      .replace(/\$\(\s*dirname(?:\s+--)?\s+([\w./+@-]+)\s*\)/g, (_, p: string) => folder(p))
+      .replace(
+        /\$\(\s*cd(?:\s+--)?\s+([\w./+@-]+)(?:\s[12&]?>\s*(?:&\d|[^\s>&;]+))*\s*(?:&&|;)\s*pwd(?:\s+-\w)?\s*\)/g,
+        '$1',
+      );
+  return now;
+}
+
+const SETS = /^\s*(?:export\s+|local\s+|readonly\s+)?(\w{1,64})=(\/[\w./+@-]{1,256})/gm;
+
+/** Paths that a script's text names, without the leading slash; of variables those that the text itself sets to a path. */
+function pathsIn(text: string, path: string): string[] {
+  let plain = ownPaths(text.replace(/["']/g, ''), path).replace(/\$\{\w{1,64}:?[-=](\/[\w./+@-]{1,256})\}/g, '$1');
+  // A variable may be set by way of another.
+  for (let turn = 0; turn < 3; turn += 1) {
+    const set = new Map([...plain.matchAll(SETS)].map(([, name, value]) => [name, value]));
+    plain = plain.replace(/\$\{?(\w{1,64})\}?/g, (whole, name: string) => set.get(name) ?? whole);
+  }
+  const cd = /(?:^|[;&|])\s*cd\s+(?:--\s+)?(\/[\w./+@-]{1,256})/m.exec(plain)?.[1];
+  if (cd !== undefined) plain = plain.replace(/(?<![\w./$}-])\.\/(?=[\w+@-])/g, `${cd}/`);
+  // systemd's marks before a command.
+  plain = plain.replace(/=[-@:+!|]+(?=\/)/g, '=');
+  return [...new Set([...plain.matchAll(/(?<![\w./$}-])\/[\w./+@-]{2,256}/g)].map(([found]) => found))]
+    .filter((found) => !NO_SCRIPT.test(found) && !found.split('/').includes('..'))
+    .map((found) => found.replace(/\/{2,}/g, '/').slice(1));
 }

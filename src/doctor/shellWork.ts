@@ -8,7 +8,7 @@ export const MOVES =
   /driver_override|drivers_probe|\b(?:new|remove)_id\b|(?<!\/platform\/drivers\/[^\s/]{1,64})\/unbind\b|\/pci\/drivers\/[^\s/]{1,64}\/bind\b|nodedev-(?:detach|dettach|reattach)|\bdriverctl\s+(?:-\S+\s+)*(?:un)?set-override/;
 
 /** Loads what devices were moved to, and nothing else. */
-const LOADS = /^modprobe\s+(?:-\S+\s+)*(?:(?:vfio|pci[-_]stub)\S*(?:\s+|$))+(?:\w+=\S*\s*)*$/;
+const LOADS = /^modprobe\s+(?:-\S+\s+)*(?:(?:vfio|pci[-_]stub)\S*(?:\s+|$))+(?:\w+=\S*(?:\s+|$))*$/;
 
 /** Does nothing to the host: what stands around a move, and is for nothing without it. */
 const IDLE =
@@ -19,7 +19,7 @@ const SAYS = /^(?:echo|printf|logger)\b/;
 export type Taken = { first: number; last: number; lines: string[] };
 
 /** A line of the shell's, which may go over several of the file: its text without comments, and its commands with "" for what is in quotes. */
-type Line = { first: number; last: number; full: string; commands: string[]; events: Event[] };
+type Line = { first: number; last: number; full: string; moves: boolean; commands: string[]; events: Event[] };
 /** What a command opens and closes; `name` is a function's, whose brace may come in a later line. */
 type Event = { kind: 'open' | 'close' | 'name'; name: string | null; isCase: boolean };
 type Block = { name: string | null; isCase: boolean; opener: Line; closer: Line | null; parts: Line[]; inner: Node[] };
@@ -28,6 +28,10 @@ type Node = Line | Block;
 const isBlock = (n: Node): n is Block => 'inner' in n;
 
 const MAX_LINES = 4096;
+/** File lines that one line of the shell's goes over, here-documents aside. */
+const MAX_JOINED = 128;
+/** Functions that only call one another, one after the other. */
+const MAX_TURNS = 32;
 
 /** The lines to take out; null where the script's blocks cannot be told, empty where it moves nothing. */
 export function workOf(text: string): Taken[] | null {
@@ -38,7 +42,8 @@ export function workOf(text: string): Taken[] | null {
   const gone = new Set<Line>();
   const names = new Set<string>();
   // A function that goes takes its calls along, and they may be all that another does.
-  for (let before = -1; before !== gone.size + names.size; ) {
+  for (let turn = 0, before = -1; before !== gone.size + names.size; turn += 1) {
+    if (turn > MAX_TURNS) return null;
     before = gone.size + names.size;
     for (const node of root) takeOut(node, gone, names);
   }
@@ -46,18 +51,31 @@ export function workOf(text: string): Taken[] | null {
   for (const node of root) {
     if (!isBlock(node) && node.commands.length > 0 && node.commands.every((c) => LOADS.test(c))) gone.add(node);
   }
-  for (const node of root) if (!isBlock(node) && !gone.has(node) && isUnused(node, lines ?? [], gone)) gone.add(node);
+  const uses = usersOf(lines ?? []);
+  for (const node of root) {
+    const users = isBlock(node) ? undefined : uses.get(setBy(node) ?? '')?.filter((l) => l !== node);
+    // A variable that only lines which go have a use for.
+    if (!isBlock(node) && users !== undefined && users.length > 0 && users.every((l) => gone.has(l))) gone.add(node);
+  }
   return written(raw, root, gone);
 }
 
-/** A variable that only lines which go have a use for. */
-function isUnused(line: Line, all: readonly Line[], gone: ReadonlySet<Line>): boolean {
+/** The variable that a line sets, where it does nothing else. */
+function setBy(line: Line): string | null {
   const [only = '', ...more] = line.commands;
-  const name = /^(?:export\s+|readonly\s+|declare\s+)?(\w+)=[^ ]*$/.exec(only)?.[1];
-  if (name === undefined || more.length > 0) return false;
-  const use = new RegExp(`\\$\\{?[!#]?${name}\\b`);
-  const users = all.filter((l) => l !== line && use.test(l.full));
-  return users.length > 0 && users.every((l) => gone.has(l));
+  return more.length > 0 ? null : (/^(?:export\s+|readonly\s+|declare\s+)?(\w+)=[^ ]*$/.exec(only)?.[1] ?? null);
+}
+
+/** Lines that use each variable. */
+function usersOf(lines: readonly Line[]): Map<string, Line[]> {
+  const users = new Map<string, Line[]>();
+  for (const line of lines)
+    for (const [, name = ''] of line.full.matchAll(/\$\{?[!#]?(\w+)/g)) {
+      const list = users.get(name);
+      if (list === undefined) users.set(name, [line]);
+      else if (list.at(-1) !== line) list.push(line);
+    }
+  return users;
 }
 
 const everyLine = (node: Node): Line[] =>
@@ -69,8 +87,7 @@ const everyLine = (node: Node): Line[] =>
 type State = 'goes' | 'idle' | 'stays';
 
 function takeOut(node: Node, gone: Set<Line>, names: Set<string>): State {
-  const moves = (l: Line): boolean =>
-    MOVES.test(l.full) || l.commands.some((c) => names.has(c.split(/\s/, 1)[0] ?? ''));
+  const moves = (l: Line): boolean => l.moves || l.commands.some((c) => names.has(c.split(/\s/, 1)[0] ?? ''));
   if (!isBlock(node)) {
     if (gone.has(node) || moves(node)) {
       gone.add(node);
@@ -135,7 +152,7 @@ function logicalLines(raw: readonly string[]): Line[] | null {
     let read = words(text);
     while (read === null || /(?:^|[^\\])(?:\\\\)*\\$/.test(read.full)) {
       i += 1;
-      if (i >= raw.length) return null;
+      if (i >= raw.length || i - first > MAX_JOINED) return null;
       text = `${text}\n${raw[i]}`;
       read = words(text);
     }
@@ -149,7 +166,7 @@ function logicalLines(raw: readonly string[]): Line[] | null {
       .split(/;;&?|;&|&&|\|\||(?<![<>&])[;|](?!&)|(?<![<>&])&(?![&>])|\n/)
       .map((c) => c.trim())
       .filter((c) => c !== '');
-    lines.push({ first: first + 1, last: i + 1, full: read.full, ...readCommands(bare) });
+    lines.push({ first: first + 1, last: i + 1, full: read.full, moves: MOVES.test(read.full), ...readCommands(bare) });
   }
   return lines;
 }
@@ -161,7 +178,7 @@ function words(text: string): { full: string; bare: string } | null {
   let quote = '';
   for (let i = 0; i < text.length; i += 1) {
     const c = text[i] ?? '';
-    if (quote === '' && c === '#' && /^$|[\s;&|(]$/.test(full)) {
+    if (quote === '' && c === '#' && /^[\s;&|(]?$/.test(full.at(-1) ?? '')) {
       const end = text.indexOf('\n', i);
       if (end < 0) break;
       i = end - 1;
@@ -251,7 +268,7 @@ function readCommands(bare: readonly string[]): { commands: string[]; events: Ev
   for (const whole of bare) {
     let c = lead(whole);
     // A pattern of case, with its command behind it.
-    c = lead(/^\(?[^()\s]+(?:\s*\|\s*[^()\s]+)*\)\s+(.*)$/.exec(c)?.[1] ?? c);
+    c = lead(/^\(?[^()\s|]+(?:\s*\|\s*[^()\s|]+)*\)\s+(.*)$/.exec(c)?.[1] ?? c);
     const def = FUNCTION.exec(c);
     if (def !== null) {
       events.push({ kind: def[3] === '{' ? 'open' : 'name', name: def[1] ?? def[2] ?? null, isCase: false });

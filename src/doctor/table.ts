@@ -114,6 +114,14 @@ export const FINDINGS = {
     severity: 'warning',
     text: 'A card is known not to come back from the only reset that it has: it works in one guest, once.',
   },
+  'vgpu-off-driver': {
+    severity: 'warning',
+    text: "VFs of a GPU are off their vendor's driver, where alone they are vGPUs: no guest can use them.",
+  },
+  'vgpu-untyped': {
+    severity: 'note',
+    text: 'VFs of a GPU have no vGPU type set: a guest with one of them does not start.',
+  },
   'config-invalid': {
     severity: 'error',
     text: "hostdev's configuration cannot be used: the hook refuses guests with devices, or nothing is given out from the pools.",

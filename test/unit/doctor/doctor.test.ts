@@ -821,6 +821,16 @@ describe('hooks', () => {
     ['by a variable', 'etc/libvirt/scripts/a.sh', 'DIR=/etc/libvirt/scripts\n"$DIR/a.sh"'],
     ['beside it', 'etc/libvirt/hooks/stop.sh', 'exec "$(dirname "$0")/stop.sh"'],
     ['through another', 'opt/b.sh', '/opt/a.sh'],
+    ['beside where a link leads', 'etc/libvirt/hooks/s/a.sh', '"$(dirname "$(readlink -f "$0")")/s/a.sh"'],
+    [
+      'by the folder that bash says',
+      'etc/libvirt/hooks/a.sh',
+      `D="$( cd -- "$( dirname -- "\${BASH_SOURCE[0]}" )" &> /dev/null && pwd )"\n$D/a.sh`,
+    ],
+    ['from its own folder', 'etc/libvirt/hooks/s/a.sh', 'cd "$(dirname "$0")"\n./s/a.sh'],
+    ['as part of itself', 'etc/libvirt/hooks/lib/f.sh', `source "\${0%/*}/lib/f.sh"\nbind_gpu`],
+    ['by a variable with a default, and one by way of it', 'opt/vm/x/a.sh', `S="\${S:-/opt/vm}"\nT=$S/x\n"$T/a.sh"`],
+    ['by its name alone', 'usr/local/sbin/vfio-startup', 'vfio-startup'],
   ])('a script that another hook starts %s', async (_how, path, text) => {
     const h = healthy();
     sh(h);
@@ -831,6 +841,42 @@ describe('hooks', () => {
     const f = only(await ill(h), 'hook-writes-driver');
     expect(f.object).toContain(`/${path}:2`);
     expect(f.cause).toContain('started by ');
+  });
+
+  test.each([
+    ['gpu-bind', 'etc/systemd/system/gpu-bind.service'],
+    ['gpu-bind@win11.service', 'etc/systemd/system/gpu-bind@.service'],
+    ['--no-block libvirt-nosleep.service "gpu-bind@$1"', 'usr/lib/systemd/system/gpu-bind@.service'],
+  ])('a unit that another hook starts: systemctl start %s', async (name, unit) => {
+    const h = healthy();
+    sh(h);
+    script(h, 'opt/a.sh', MOVES);
+    h.file(unit, '[Service]\nType=oneshot\nExecStart=-/opt/a.sh %i\n');
+    script(h, 'etc/libvirt/hooks/qemu', `#!/bin/sh\n[ "$2" = prepare ] && systemctl start ${name}\n`);
+    const f = only(await ill(h), 'hook-writes-driver');
+    expect(f.object).toContain('/opt/a.sh:2');
+    expect(f.cause).toContain(unit);
+  });
+
+  test('all of the work of a hook script is taken out, and the rest of it stays', async () => {
+    const h = healthy();
+    sh(h);
+    const text = [
+      '#!/bin/sh',
+      'systemctl stop display-manager',
+      'for d in 01_00_0 01_00_1; do',
+      '  virsh nodedev-detach pci_0000_$d',
+      'done',
+      'modprobe vfio-pci',
+      'systemctl start other',
+      'virsh nodedev-reattach pci_0000_01_00_0',
+    ];
+    script(h, 'etc/libvirt/hooks/qemu', `${text.join('\n')}\n`);
+    const f = only(await ill(h), 'hook-writes-driver');
+    expect(f.fix.map((x) => [x.where.replace(/^.*\/qemu/, ''), x.line.split('\n').length])).toEqual([
+      [':3-6', 4],
+      [':8', 1],
+    ]);
   });
 
   test('what moves no PCI device, what is a comment, a program, or leads out of the root, is none', async () => {
@@ -964,6 +1010,66 @@ describe('resets', () => {
       cause: expect.stringContaining('Navi 10'),
       change: expect.stringContaining('vendor-reset'),
     });
+  });
+});
+
+describe('vGPUs', () => {
+  const PF: TreeDevice = {
+    address: '0000:41:00.0',
+    ids: '10de:2236',
+    class: '030200',
+    group: 20,
+    driver: 'nvidia',
+    totalVfs: 4,
+  };
+  const vf = (n: number, more: Partial<TreeDevice>): TreeDevice => ({
+    address: `0000:41:00.${n + 1}`,
+    ids: '10de:2236',
+    class: '030200',
+    group: 21 + n,
+    driver: 'nvidia',
+    physfn: PF.address,
+    ...more,
+  });
+  const typed = (id: string): Partial<TreeDevice> => ({
+    attributes: {
+      'nvidia/current_vgpu_type': `${id}\n`,
+      'nvidia/creatable_vgpu_types': 'ID : vGPU Name\n592 : NVIDIA A10-6Q\n',
+    },
+  });
+
+  test('VFs without a type are told once, with the command; those with one are well', async () => {
+    const h = healthy({ devices: [PF, vf(0, typed('592')), vf(1, typed('0')), vf(2, typed('0'))] });
+    const d = await ill(h);
+    expect(ids(d)).toEqual(['vgpu-untyped']);
+    expect(d.findings[0]).toMatchObject({ severity: 'note', object: '0000:41:00.2, 0000:41:00.3' });
+    expect(d.findings[0]?.fix[0]).toMatchObject({
+      line: `echo 592 > ${h.path('sys/bus/pci/devices/0000:41:00.2/nvidia/current_vgpu_type')}`,
+      after: expect.stringContaining('a reboot clears it'),
+    });
+    const full = healthy({
+      devices: [
+        PF,
+        vf(0, { attributes: { 'nvidia/current_vgpu_type': '0\n', 'nvidia/creatable_vgpu_types': 'ID : Name\n' } }),
+      ],
+    });
+    expect(only(await ill(full), 'vgpu-untyped').fix[0]?.line).toMatch(/^cat .*creatable_vgpu_types$/);
+  });
+
+  test('VFs that something took from their driver', async () => {
+    const off = { driver: 'vfio-pci', override: 'vfio-pci\n', vfio: true };
+    const d = await ill(healthy({ devices: [PF, vf(0, typed('592')), vf(1, off)] }));
+    expect(only(d, 'vgpu-off-driver')).toMatchObject({
+      object: '0000:41:00.2',
+      fix: [{ line: 'hostdev unbind --to-host 0000:41:00.2' }],
+    });
+    // The whole card on vfio-pci is no vGPU setup, nor are the VFs of a NIC.
+    const nic = { ...vf(0, off), ids: '8086:1520', class: '020000' };
+    const whole = await ill(healthy({ devices: [{ ...PF, ...off }, vf(0, off)] }));
+    expect(ids(whole)).not.toContain('vgpu-off-driver');
+    expect(ids(await ill(healthy({ devices: [{ ...NIC, address: PF.address }, nic] })))).not.toContain(
+      'vgpu-off-driver',
+    );
   });
 });
 
