@@ -1,22 +1,26 @@
 /** `doctor`: looks at everything that passthrough depends on, and changes nothing. */
 
+import type { Usage } from '../binding/guards.ts';
+import { observing } from '../binding/session.ts';
+import { readUsages } from '../binding/usage.ts';
 import { placeText } from '../config/place.ts';
 import { ownFiles } from '../config/readText.ts';
 import { commandFix } from '../doctor/fix.ts';
 import { checkHooks } from '../doctor/hooks.ts';
 import { checkDisplay, checkLockdown, checkMemlock } from '../doctor/host.ts';
 import { checkIommu } from '../doctor/iommu.ts';
-import { settled } from '../doctor/kernelLine.ts';
 import { checkOverrides, checkScripts } from '../doctor/leftovers.ts';
 import { Look } from '../doctor/look.ts';
 import { checkModules } from '../doctor/modules.ts';
 import { checkResets } from '../doctor/reset.ts';
+import { settled, toBind } from '../doctor/settle.ts';
 import { type Draft, type Finding, type Fix, finding, type Severity, type Unmeasured } from '../doctor/table.ts';
 import { checkVgpus } from '../doctor/vgpu.ts';
 import { HostdevError } from '../errors.ts';
 import { type HookProgram, hookStatus } from '../hook/install.ts';
 import type { Host } from '../host/host.ts';
 import { processesNamed } from '../host/processes.ts';
+import type { Address } from '../pci/address.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import { checkConfig } from './configCheck.ts';
 import type { Warned } from './options.ts';
@@ -27,6 +31,9 @@ export type Diagnosis = Warned & {
   /** What could not be looked at: it is neither well nor ill. */
   not_measured: Unmeasured[];
 };
+
+/** Time for looks that may hang, in ms. */
+const LOOK_MS = 3000;
 
 const ORDER: readonly Severity[] = ['error', 'warning', 'note'];
 
@@ -61,7 +68,15 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
     }
   }
   drafts.sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
-  const findings = settled(look, drafts);
+  const wanted = toBind(drafts);
+  const usages =
+    wanted.length === 0
+      ? new Map<Address, Usage>()
+      : await observing(host, { deadlineMs: LOOK_MS }, (work) => readUsages(work, wanted)).catch((e: unknown) => {
+          look.missed('what the host does with the devices to bind', (e as Error).message);
+          return new Map<Address, Usage>();
+        });
+  const findings = settled(look, drafts, usages);
   return { findings, not_measured: look.unmeasured, warnings: inventory.warnings };
 }
 

@@ -2,12 +2,11 @@
 import { type Directive, idOf, idsWords, optionIds, strayIds } from '../host/modprobe.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
-import { bootDisplays, ofBootDisplay } from './bootDisplay.ts';
-import { bindFix } from './fix.ts';
+import { bootDisplays } from './bootDisplay.ts';
 import { replaceLine } from './initramfs.ts';
 import { kernelWords, removeDirective } from './kernelLine.ts';
 import type { Look } from './look.ts';
-import { type Draft, type Fix, finding } from './table.ts';
+import { type Draft, finding } from './table.ts';
 import { addresses, place } from './words.ts';
 
 /** Modules with an ids= option, and their drivers. */
@@ -72,7 +71,7 @@ function overridden(look: Look, d: Directive, last: Directive, stub: string, fix
       'ids-overridden',
       place(d),
       `"${d.text}": of several ids= for ${stub} the kernel takes one, ${where}${not}`,
-      [...fix, ...bindOthers(look, left, ONCE_GONE)],
+      [...fix, { bind: left, when: ONCE_GONE }],
     ),
   ];
 }
@@ -91,7 +90,7 @@ function taken(look: Look, d: Directive, stub: string, fix: Draft['fix']): Draft
       'ids-option',
       place(d),
       `"${d.text}" takes ${addresses(devices)}${why}${loses}. Name them by address instead`,
-      [...fix, ...bindOthers(look, devices, ONCE_GONE)],
+      [...fix, { bind: devices, when: ONCE_GONE }],
     ),
   ];
   const others = elsewhere(look, devices, stub);
@@ -99,7 +98,7 @@ function taken(look: Look, d: Directive, stub: string, fix: Draft['fix']): Draft
     found.push(
       finding('ids-not-followed', addresses(others), `"${d.text}" in ${place(d)} wants ${stub}; ${onDrivers(others)}`, [
         ...fix,
-        ...bindOthers(look, others, `${ONCE_GONE}: an address is not late, whichever driver comes first`),
+        { bind: others, when: `${ONCE_GONE}: an address is not late, whichever driver comes first` },
       ]),
     );
   return found;
@@ -111,19 +110,6 @@ const onDrivers = (devices: readonly PciDevice[]): string =>
     .slice(0, NAMED)
     .map((p) => `${p.address} is ${p.driver === null ? 'without a driver' : `on ${p.driver}`}`)
     .join(', ');
-
-/** Binds those of the devices that the host can do without: never the boot display, nor what goes with it. */
-export function bindOthers(look: Look, devices: readonly PciDevice[], after: string): Fix[] {
-  const kept = ofBootDisplay(look, devices);
-  const rest = devices.filter((p) => !kept.includes(p)).slice(0, NAMED);
-  if (rest.length === 0) return [];
-  return [
-    bindFix(
-      rest.map((p) => p.address),
-      kept.length > 0 ? `${after}; the boot display and what goes with it are left to the host` : after,
-    ),
-  ];
-}
 
 /** Ids behind a blank: the kernel takes each as an option of its own, which it does not know (kernel/params.c next_arg). */
 function cutOff(look: Look, d: Directive, stub: string, stray: readonly string[], fix: Draft['fix']): Draft[] {

@@ -13,7 +13,6 @@ import { quote } from '../text/safe.ts';
 import { ofBootDisplay } from './bootDisplay.ts';
 import { JUJU } from './cloudInit.ts';
 import { bindFix, commandFix, shellWord } from './fix.ts';
-import { bindOthers } from './ids.ts';
 import { rebuildThen, removeLine } from './initramfs.ts';
 import type { Look } from './look.ts';
 import { devicesNamed, MAX_SCRIPT, workFix } from './scriptFix.ts';
@@ -72,12 +71,14 @@ export function checkScripts(look: Look): Draft[] {
       SCRIPTS.includes(file) && look.quiet(`/${file}`, () => fileFacts(look.host, file))?.executable === false;
     const juju = look.has(JUJU) ? " and Juju's cloudinit-userdata" : '';
     const meant = devicesNamed(look, look.text(file, MAX_SCRIPT) ?? '');
-    const bind = bindOthers(look, meant, MEANT);
     return finding(
       'new-id-script',
       `/${file}:${first.line}`,
       `"${first.text.slice(0, 200)}"${idle ? ' (the file is not executable, so it is not run now)' : ''}; ids cannot tell two identical devices apart. Bind by address instead, and take the file out of cloud-init's write_files${juju} where that makes it`,
-      [...withoutWork(look, file, lines), ...(bind.length > 0 ? bind : [bindFix(['ADDRESS…'], MEANT)])],
+      [
+        ...withoutWork(look, file, lines),
+        meant.length > 0 ? { bind: meant, when: MEANT } : bindFix(['ADDRESS…'], MEANT),
+      ],
     );
   });
 }
@@ -199,7 +200,7 @@ function boundById(look: Look, d: PciDevice): Draft[] {
         ),
         boot
           ? commandFix(`hostdev unbind --to-host ${d.address}`, 'gives it back to the host')
-          : bindFix([d.address], 'makes it one by address'),
+          : { bind: [d], when: 'makes it one by address' },
       ],
     ),
   ];

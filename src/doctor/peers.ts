@@ -61,5 +61,5 @@ export function peers(
 function changeText({ address }: Blocker, way: PeerWay): string {
   if (way.kind !== 'take') return way.text;
   const but = way.loses === '' ? '' : ` (the host loses ${way.loses})`;
-  return `give it to the same guest, or take it from the host: hostdev bind ${address}${but}`;
+  return `give it to the same guest, or take it from the host until the next boot: hostdev bind ${address}${but}`;
 }

@@ -3,6 +3,7 @@
  * this host, and the line to change, are with the finding itself.
  */
 
+import type { PciDevice } from '../pci/inventory.ts';
 import type { CmdlineChange } from './cmdlineWords.ts';
 
 /** `error`: no guest gets a device, or the hook fails. `warning`: it works, with a risk or a trap. `note`: good to know. */
@@ -294,8 +295,11 @@ export type Finding = {
   fix: Fix[];
 };
 
+/** Devices to bind, as far as the host can do without them; `when` says when, or what for. */
+export type BindWish = { bind: readonly PciDevice[]; when: string };
+
 /** A finding as a check makes it. */
-export type Draft = Omit<Finding, 'fix'> & { fix: (Fix | KernelWords)[] };
+export type Draft = Omit<Finding, 'fix'> & { fix: (Fix | KernelWords | BindWish)[] };
 
 /** A finding with the table's severity. */
 export const finding = (id: FindingId, object: string, cause: string, fix: Draft['fix'] = []): Draft => ({

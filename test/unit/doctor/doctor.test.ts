@@ -502,6 +502,22 @@ describe('modules', () => {
     expect(lines(byId as Finding)).toContain(`hostdev unbind --to-host ${boot.address}`);
   });
 
+  test('the advice binds nothing that a guard keeps for the host', async () => {
+    const h = healthy({
+      net: { eth0: NIC.address },
+      files: { 'etc/modprobe.d/v.conf': 'options vfio-pci ids=10de:1bb0,8086:1521\n' },
+    });
+    h.file(
+      'proc/net/route',
+      'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\neth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\n',
+    );
+    const bind = only(await ill(h), 'ids-option').fix.find((x) => x.line.startsWith('hostdev bind'));
+    expect(bind).toMatchObject({
+      line: 'hostdev bind 0000:01:00.0',
+      after: expect.stringMatching(/0000:03:00\.0 is left to the host: .*default route/),
+    });
+  });
+
   test('ids that came too late: each device with its driver, and the way on', async () => {
     const h = healthy({ files: { 'etc/modprobe.d/v.conf': 'options vfio-pci ids=10de:1bb0,8086:1521\n' } });
     const f = only(await ill(h), 'ids-not-followed');
