@@ -28,7 +28,9 @@ export function makeProgram() {
   if (!existsSync('binding.gyp'))
     fail('there are no sources here to make the program of: pack a clone of the repository');
   // Of the clone's lock file; a folder that another lock file made would pack other code.
-  if (!existsSync('node_modules/.package-lock.json')) run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']);
+  if (!existsSync('node_modules/.package-lock.json'))
+    // Not where -g of whoever installs us says.
+    run('npm', ['ci', '--global=false', '--ignore-scripts', '--no-audit', '--no-fund']);
   run(process.execPath, ['tools/native-build.mjs']);
   run(process.execPath, ['tools/bundle.mjs']);
   rmSync('prebuilds', { recursive: true, force: true });
@@ -48,4 +50,7 @@ export function makeProgram() {
   if (status !== 0 || !stdout.startsWith('hostdev ')) fail(`the program that was made does not run: ${stderr}`);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) makeProgram();
+// npm packs what it clones itself (npm i git+…) without asking prepack; prepare it asks, there with this variable set, and at every `npm ci` in a clone too.
+const isNpmsClone = process.env._PACOTE_NO_PREPARE_ !== undefined;
+if (process.argv[1] === fileURLToPath(import.meta.url) && (process.argv[2] !== '--if-npms-clone' || isNpmsClone))
+  makeProgram();

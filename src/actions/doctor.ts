@@ -7,7 +7,7 @@ import { placeText } from '../config/place.ts';
 import { ownFiles } from '../config/readText.ts';
 import { commandFix } from '../doctor/fix.ts';
 import { checkHooks } from '../doctor/hooks.ts';
-import { checkDisplay, checkLockdown, checkMemlock } from '../doctor/host.ts';
+import { checkDisplay, checkLockdown, checkMemlock, checkNative } from '../doctor/host.ts';
 import { checkIommu } from '../doctor/iommu.ts';
 import { checkOverrides, checkScripts } from '../doctor/leftovers.ts';
 import { Look } from '../doctor/look.ts';
@@ -52,6 +52,7 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
     ['boot scripts', () => checkScripts(look)],
     ['driver overrides', () => checkOverrides(look)],
     ['libvirt hooks', () => (own === null ? [] : checkHooks(look, own, libvirts))],
+    ['native part', () => checkNative(look)],
     ['memlock', () => checkMemlock(look, libvirts)],
     ['lockdown', () => checkLockdown(look)],
     ['display', () => checkDisplay(look)],

@@ -10,6 +10,11 @@ const MAX_LINKS = 40;
 
 export class FsReader implements NativeBinding {
   readonly kind = 'fs';
+  readonly missing: string;
+
+  constructor(missing = 'hostdev.node is missing') {
+    this.missing = missing;
+  }
 
   scanDevices(root: string): RawScan {
     const failures: RawFailure[] = [];
@@ -107,7 +112,7 @@ export class FsReader implements NativeBinding {
   }
 
   tryLock(): number | null {
-    throw missing();
+    throw nativeMissing(this);
   }
 
   systemLog(): boolean {
@@ -115,7 +120,7 @@ export class FsReader implements NativeBinding {
   }
 
   unlock(): void {
-    throw missing();
+    throw nativeMissing(this);
   }
 
   processRuns = processRuns;
@@ -123,7 +128,7 @@ export class FsReader implements NativeBinding {
   /** Reads without the helper's deadline; nothing is written. */
   openWriter(root: string): KernelWriter {
     const refuse = async (): Promise<never> => {
-      throw missing();
+      throw nativeMissing(this);
     };
     return {
       read: async (path) => this.#text(root, path, PAGE, true),
@@ -223,8 +228,9 @@ export class FsReader implements NativeBinding {
 
 const lastPart = (path: string): string => path.slice(path.lastIndexOf('/') + 1);
 
-const missing = (): HostdevError =>
-  new HostdevError('HOSTDEV_NATIVE_MISSING', 'hostdev.node is missing: reading works without it, changing does not');
+/** The error for what only the addon does. */
+export const nativeMissing = ({ missing }: Pick<NativeBinding, 'missing'>): HostdevError =>
+  new HostdevError('HOSTDEV_NATIVE_MISSING', `${missing}: reading works without it, changing does not`);
 
 /** Errors name the path below the root, as the addon's do. */
 function relative<T>(path: string, read: () => T): T {

@@ -31,14 +31,15 @@ export function loadNative(): NativeBinding {
   const dir = nativeDir();
   if (dir === null) return new FsReader();
   let addon: Addon;
+  const file = join(dir, 'hostdev.node');
   try {
     // What require() does with an addon, without the half of node:module that it loads first.
     const module = { exports: {} };
-    process.dlopen(module, join(dir, 'hostdev.node'));
+    process.dlopen(module, file);
     addon = module.exports as Addon;
-  } catch {
-    // Built for another node or libc: as good as missing, and said by whatever needs it.
-    return new FsReader();
+  } catch (e) {
+    // Built for another machine or libc: as good as missing, and whatever needs it says why.
+    return new FsReader(`${file} does not load (${(e as Error).message.trim().split('\n')[0]})`);
   }
   return {
     ...addon,

@@ -41,6 +41,8 @@ export type Holder = { pid: number; command: string; path: string };
 export interface NativeBinding {
   /** Which implementation this is; writing is refused unless it is 'addon' or 'model'. */
   readonly kind: 'addon' | 'fs' | 'model';
+  /** Of 'fs': why the addon is not in use, in words that go on with "reading works without it". */
+  readonly missing?: string;
   /** Scans sys/bus/pci/devices below `root` (absolute path), sorted by address. Reads nothing that takes a device's lock, never `config`. */
   scanDevices(root: string): RawScan;
   /** Scans sys/kernel/iommu_groups below `root`, sorted by number. A missing folder is an empty answer. */

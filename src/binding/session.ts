@@ -2,6 +2,7 @@
  * The frame around every change: permission, the devices' locks (groupLocks.ts), the helper that writes, recovery of what dead processes and dead guests left; and all of
  * it given up again.
  */
+import { nativeMissing } from '../addon/fsReader.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
@@ -73,11 +74,7 @@ export async function observing<T>(host: Host, options: SessionOptions, body: (w
  * state.
  */
 export function mayChange(host: Host): void {
-  if (host.native.kind === 'fs')
-    throw new HostdevError(
-      'HOSTDEV_NATIVE_MISSING',
-      'hostdev.node is missing: reading works without it, changing does not',
-    );
+  if (host.native.kind === 'fs') throw nativeMissing(host.native);
   if (host.isReal && process.geteuid?.() !== 0)
     throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
   refuseUnsafe(host);

@@ -128,7 +128,7 @@ async function dryRunAnswer(command: Command, answer: Answer, host: Host): Promi
     return {
       ...answer,
       exit: EXIT.failed,
-      warnings: [...(answer.warnings ?? []), 'the real run would refuse: hostdev.node is missing'],
+      warnings: [...(answer.warnings ?? []), `the real run would refuse: ${host.native.missing}`],
     };
   }
   if (host.isReal && process.geteuid?.() !== 0)

@@ -8,6 +8,18 @@ import { kernelWords } from './kernelLine.ts';
 import type { Look } from './look.ts';
 import { type Draft, finding } from './table.ts';
 
+export const checkNative = ({ host }: Look): Draft[] =>
+  host.native.missing === undefined
+    ? []
+    : [
+        finding(
+          'native-missing',
+          'hostdev.node',
+          `${host.native.missing}: reading works without it, changing does not`,
+          [commandFix('apt-get install --reinstall hostdev', 'or npm i -g, of a package that is made for this system')],
+        ),
+      ];
+
 export function checkMemlock(look: Look, libvirts: readonly ProcessFacts[]): Draft[] {
   if (libvirts.length === 0) look.missed('memlock', 'neither libvirtd nor virtqemud is running');
   return libvirts.flatMap((p): Draft[] => {

@@ -159,6 +159,10 @@ export const FINDINGS = {
     severity: 'warning',
     text: 'libvirt may neither lock enough memory for a guest with devices nor raise that limit.',
   },
+  'native-missing': {
+    severity: 'error',
+    text: "hostdev's native part is missing or does not load here: nothing can be bound or given back.",
+  },
   'lockdown-integrity': {
     severity: 'note',
     text: 'The kernel is locked down (secure boot): unsigned modules are refused, VFIO itself works.',

@@ -1,6 +1,10 @@
 /** The built CLI as users and programs meet it: JSON, exit codes, names of devices, and hosts on which no write does anything. */
 import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { nativeExecutable } from '../../../src/addon/load.ts';
 import { domainXml, UUID_A } from '../../mock/hosts.ts';
 import { CLI, hostdev, type Ran, runCommand, StaticHost, type Tree } from '../../mock/tree.ts';
 
@@ -499,6 +503,31 @@ describe('without the addon', () => {
     });
     expect(planned.err).toContain('hostdev.node is missing');
     expect(host.hash()).toBe(before);
+  });
+
+  test.each([
+    ['no ELF file', 'junk'],
+    ['empty', ''],
+    ['of another machine', null],
+  ])('one that does not load (%s) is not called missing: what changes, and doctor, say why', (_, text) => {
+    const folder = mkdtempSync(join(tmpdir(), 'hostdev-native-'));
+    const file = join(folder, 'hostdev.node');
+    const real = nativeExecutable().replace(/hostdev-native$/, 'hostdev.node');
+    const other = readFileSync(real);
+    // e_machine of the ELF header.
+    other.writeUInt16LE(other.readUInt16LE(18) === 8 ? 62 : 8, 18);
+    writeFileSync(file, text ?? other);
+    const broken = (...args: string[]) =>
+      hostdev(['--root', host.root, ...args], { env: { ...process.env, HOSTDEV_NATIVE_DIR: folder } });
+    const bind = broken('bind', VF, '-j');
+    expect(bind).toMatchObject({ exit: 1, json: { error: { code: 'HOSTDEV_NATIVE_MISSING' } } });
+    const doctor = broken('doctor', '-j');
+    const found = (doctor.json as { findings?: { id: string; cause: string }[] }).findings?.find(
+      (f) => f.id === 'native-missing',
+    );
+    for (const said of [bind.err, broken('bind', '-n', VF).err, found?.cause])
+      expect(said).toMatch(new RegExp(`${file} does not load \\(\\S.*\\w.*\\)`));
+    rmSync(folder, { recursive: true });
   });
 });
 

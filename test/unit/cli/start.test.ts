@@ -59,8 +59,17 @@ test('the build leaves JavaScript and nothing that was made by running it', () =
 });
 
 test('the licence of each package in the build goes with it', () => {
-  const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: object };
   const licences = readFileSync('dist/LICENSES', 'utf8');
-  for (const name of Object.keys(dependencies))
+  const bundled = new Set<string>();
+  for (const name of readdirSync('dist').filter((n) => n.endsWith('.js')))
+    for (const [, from = ''] of readFileSync(`dist/${name}`, 'utf8').matchAll(
+      /^\s*\/\/ node_modules\/((?:@[^/]+\/)?[^/]+)\//gm,
+    ))
+      bundled.add(from);
+  expect(bundled.size).toBeGreaterThan(2);
+  const copyright = readFileSync('debian/copyright', 'utf8');
+  for (const name of bundled) {
     expect(licences).toContain(`${name}\n\n${readFileSync(`node_modules/${name}/LICENSE`, 'utf8')}`);
+    expect(copyright).toContain(name);
+  }
 });
