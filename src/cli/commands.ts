@@ -93,7 +93,7 @@ export const COMMANDS: readonly Command[] = [
       for: { type: 'string', value: 'vfio|netdev', text: 'what drives them: VFIO (default), or the host' },
       recreate: {
         type: 'boolean',
-        text: 'take away those that it has in another number, with their bindings and settings',
+        text: 'take away those that it has in another number, with their bindings, settings and vGPU types',
       },
     },
     load: async () => (await import('./vf.ts')).vfCreate,
