@@ -1,6 +1,6 @@
 /** Files and tools that hold the kernel command line for one boot loader each: their lines, with the change in them. GRUB's are in grub.ts. */
-import { BY_LOADER, type Change, changed, difference, withoutReplacing } from './cmdlineWords.ts';
-import { commandFix, NIXOS_AFTER, NIXOS_FILE, shellWord } from './fix.ts';
+import { BY_LOADER, type Change, changed, difference, key, ONCE, withoutReplacing } from './cmdlineWords.ts';
+import { commandFix, NIXOS_AFTER, NIXOS_FILE, NIXOS_FOLDER, shellWord } from './fix.ts';
 import { GRUB, grubFix } from './grub.ts';
 import type { Look } from './look.ts';
 import type { Fix } from './table.ts';
@@ -136,30 +136,50 @@ export function bootcFix(look: Look, change: Change): Fix[] {
   ];
 }
 
-/** boot.kernelParams of configuration.nix: its list with the change in it, or one to add. Lists of several modules are joined. */
+/** A list of kernelParams, with what Nix may put before it; in a `boot = { … }` it stands without its `boot.`. */
+const NIX_LIST = /^([ \t]*(?:boot\.)?kernelParams\s*=\s*(?:(?:lib\.)?mk\w+\s+)?)\[([^\]]{0,8192})\]/gm;
+
+/** boot.kernelParams of the files in etc/nixos: their lists with the change in them, or one to add. Lists of several modules are joined. */
 export function nixosFix(look: Look, change: Change): Fix[] {
-  const text = look.text(NIXOS_FILE) ?? '';
-  const found = /^([ \t]*boot\.kernelParams\s*=\s*)\[([^\]]{0,8192})\]\s*;/m.exec(text);
-  const items = [...(found?.[2] ?? '').matchAll(/"([^"]*)"|([^\s"]+)/g)];
-  const bare = new Set(items.flatMap(([, , word]) => word ?? []));
-  const words = items.map(([, quoted, word = '']) => quoted ?? word);
-  const now = changed(words, change);
-  if (now.join(' ') === words.join(' ')) {
-    const { add, remove } = withoutReplacing(change);
-    return [
-      {
-        ...commandFix(
-          `grep -rnF ${[...remove, ...add].map((w) => `-e ${shellWord(w)}`).join(' ')} /etc/nixos`,
-          `/${NIXOS_FILE} needs no other line: see what else says so; then ${NIXOS_AFTER}`,
-        ),
-        tool: 'nixos',
-      },
-    ];
-  }
-  const list = now.map((w) => (bare.has(w) ? w : `"${w}"`)).join(' ');
-  const at = found === null ? '' : `:${text.slice(0, found.index).split('\n').length}`;
-  const line = `${found?.[1] ?? 'boot.kernelParams = '}[ ${list} ];`;
-  return [{ tool: 'nixos', where: `/${NIXOS_FILE}${at}`, line, present: true, after: NIXOS_AFTER }];
+  const names = look.names(NIXOS_FOLDER).filter((n) => n.endsWith('.nix'));
+  const files = [NIXOS_FILE, ...names.map((n) => `${NIXOS_FOLDER}/${n}`).filter((f) => f !== NIXOS_FILE)];
+  const lists = files.flatMap((file) => {
+    const text = look.text(file) ?? '';
+    return [...text.matchAll(NIX_LIST)].map(({ index, 1: head = '', 2: list = '' }) => {
+      const items = [...list.replace(/#.*|\/\*[^*]*\*\//g, '').matchAll(/"([^"]*)"|([^\s"]+)/g)];
+      return {
+        where: `/${file}:${text.slice(0, index).split('\n').length}`,
+        head,
+        bare: new Set(items.flatMap(([, , word]) => word ?? [])),
+        words: items.map(([, quoted, word = '']) => quoted ?? word),
+      };
+    });
+  });
+  const [target] = lists;
+  const fix = (where: string, line: string): Fix => ({ tool: 'nixos', where, line, present: true, after: NIXOS_AFTER });
+  if (target === undefined && change.add.length > 0)
+    return [fix(`/${NIXOS_FILE}`, `boot.kernelParams = [ ${change.add.map((w) => `"${w}"`).join(' ')} ];`)];
+  const fixes = lists.flatMap((l) => {
+    // A word that any list has is there.
+    const add =
+      l === target
+        ? change.add.filter((w) => ONCE.has(key(w)) || !lists.some((o) => o !== l && o.words.includes(w)))
+        : [];
+    const now = changed(l.words, { ...change, add });
+    if (now.join(' ') === l.words.join(' ')) return [];
+    return [fix(l.where, `${l.head}[ ${now.map((w) => (l.bare.has(w) ? w : `"${w}"`)).join(' ')} ];`)];
+  });
+  if (fixes.length > 0) return fixes;
+  const { add, remove } = withoutReplacing(change);
+  return [
+    {
+      ...commandFix(
+        `grep -rnF ${[...remove, ...add].map((w) => `-e ${shellWord(w)}`).join(' ')} /${NIXOS_FOLDER}`,
+        `/${NIXOS_FILE} needs no other line: see what else says so; then ${NIXOS_AFTER}`,
+      ),
+      tool: 'nixos',
+    },
+  ];
 }
 
 /** Proxmox: systemd-boot where proxmox-boot-tool's own initrd was started, or where the root is ZFS; else GRUB. Both where that cannot be told. */

@@ -178,9 +178,13 @@ export function cmdlineFix(look: Look, wanted: CmdlineChange): Fix[] {
   const byStub = look.has(KERNEL_CMDLINE) && look.cmdline.some((w) => w.startsWith('initrd=\\'));
   const command = grubCommand(look, change);
   const install = kernelInstall(look);
-  return [
+  const either = [
     ...(byStub ? [] : grubFix(look, change, command)),
     ...(byGrub(look) ? [] : systemdBootFix(look, change, install)),
+  ];
+  const here = either.filter((f) => f.present);
+  return [
+    ...(here.length > 0 ? here : either),
     ...(byStub ? oneLineUserData(look, KERNEL_CMDLINE, change, install) : grubCloud(look, change, command)),
   ];
 }

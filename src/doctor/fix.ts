@@ -5,7 +5,8 @@ import type { Fix } from './table.ts';
 export const OSTREE = 'run/ostree-booted';
 /** There when the host is NixOS, whose files are all made from one. */
 export const NIXOS = 'etc/NIXOS';
-export const NIXOS_FILE = 'etc/nixos/configuration.nix';
+export const NIXOS_FOLDER = 'etc/nixos';
+export const NIXOS_FILE = `${NIXOS_FOLDER}/configuration.nix`;
 export const NIXOS_AFTER = 'nixos-rebuild boot; then reboot';
 /** There when the host's root is read-only and changed by snapshots (SUSE's MicroOS and kin). */
 export const TRANSACTIONAL = 'usr/sbin/transactional-update';
