@@ -1,15 +1,17 @@
 /** `domain check`: what is found wrong with a domain, from its XML alone or on this host, and who looked. */
 import { checkDomain } from '../domain/checkDomain.ts';
 import { type Memlock, memlockNeeded } from '../domain/device/memlock.ts';
-import { type DomainFacts, effectiveArch, readDomainFacts } from '../domain/domainFacts.ts';
+import { type DomainFacts, effectiveArch, partOf, readDomainFacts } from '../domain/domainFacts.ts';
 import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
 import type { Finding, Judge } from '../domain/rules/rules.ts';
 import { formatVersion, parseVersion, type Versions } from '../domain/version.ts';
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { judgeBySchema, type SchemaFault } from '../libvirt/schemaJudge.ts';
+import type { Culprit } from '../libvirt/schemaCulprit.ts';
+import { judgeBySchema, type SchemaFault, schemaCulprit, XMLLINT } from '../libvirt/schemaJudge.ts';
 import { installedLibvirt, installedVersions } from '../libvirt/versions.ts';
+import { safe } from '../text/safe.ts';
 import { checkOnHost, type HostCheck } from './domainOnHost.ts';
 import type { ActionOptions, Warned } from './options.ts';
 
@@ -142,32 +144,43 @@ async function bySchema(
       return silent(`it is of the installed libvirt; ${shown.libvirt} was named, ${is}`);
     }
   }
-  const said = await judgeBySchema(host, domain.text);
+  const said = await judgeBySchema(host, domain, XMLLINT);
   if (said.verdict === 'not judged') return silent(said.why);
   const text = 'all words of the domain (domain.rng)';
   return said.verdict === 'passed'
     ? { verdict: { judge: 'schema', libvirt: shown.libvirt, verdict: 'passed', text }, findings: [] }
     : {
         verdict: { judge: 'schema', libvirt: shown.libvirt, verdict: 'refused', text },
-        findings: [schemaFinding(said)],
+        findings: [schemaFinding(said.faults, await schemaCulprit(host, domain, XMLLINT))],
       };
 }
 
-function schemaFinding({ faults }: { faults: SchemaFault[] }): Finding {
+function schemaFinding(faults: readonly SchemaFault[], culprit: Culprit | null): Finding {
+  const part = culprit && partOf(culprit.element, null);
   const placed = faults.find((f) => f.line !== null);
+  const messages = faults.map((f) => (f.line === null ? f.text : `line ${f.line}: ${f.text}`)).join('; ');
+  const is =
+    culprit === null
+      ? ''
+      : culprit.attribute === null
+        ? 'it is not taken here: '
+        : `${attributeOf(culprit)} is not taken: `;
   return {
     judge: 'schema',
     rule: 'schema',
     stage: 'define',
-    where: placed ? `${placed.element} (line ${placed.line})` : 'domain',
-    line: placed?.line ?? null,
-    column: null,
-    cause: faults.map((f) => (f.line === null ? f.text : `line ${f.line}: ${f.text}`)).join('; '),
+    where: part?.where ?? (placed ? `${placed.element} (line ${placed.line})` : 'domain'),
+    line: part?.place.line ?? placed?.line ?? null,
+    column: part?.place.column ?? null,
+    cause: `${is}${messages}`,
     since: null,
-    fix: 'correct or leave out what the schema does not have; libvirt without VALIDATE drops it silently, or refuses it',
+    fix: 'correct it or leave it out; without VALIDATE libvirt refuses it or drops it silently',
     source: 'domain.rng of the installed libvirt, by xmllint',
   };
 }
+
+const attributeOf = ({ element, attribute }: Culprit): string =>
+  `${safe(attribute ?? '')}='${safe(element.getAttribute(attribute ?? '') ?? '')}'`;
 
 /** The devices as the hook reads them; what the hook would refuse and libvirt takes is a finding. */
 function readDevices(domain: Domain, defines: boolean): { devices: DomainDevices | null; findings: Finding[] } {

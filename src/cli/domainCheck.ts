@@ -38,12 +38,13 @@ function printed(c: Omit<DomainCheck, 'warnings'>): string {
     ...(c.memlock_kib === null ? [] : [['Locks', `${c.memlock_kib} KiB`] as const]),
     ['Verdict', verdict],
     ...c.judges.map(
-      (j, i) => [i === 0 ? 'Judges' : '', `${JUDGE[j.judge](j.libvirt)}: ${SAID[j.verdict]}: ${safe(j.text)}`] as const,
+      (j, i) =>
+        [i === 0 ? 'Judges' : '', `${JUDGE[j.judge](j.libvirt)}: ${SAID[j.verdict]} (${safe(j.text)})`] as const,
     ),
   ]);
   const findings = c.findings.map((f) => {
     const since = f.since === null ? '' : ` [${f.since}]`;
-    const place = f.line === null ? f.where : `${f.where}, column ${f.column ?? 1}`;
+    const place = f.column === null ? f.where : `${f.where}, column ${f.column}`;
     return `${paint[f.stage](STAGE[f.stage])}  ${f.rule}  ${safeBlock(place)}: ${safeBlock(f.cause)}${since}\n    fix: ${safeBlock(f.fix)}\n    by: ${f.source}\n`;
   });
   const host = (c.host?.devices ?? []).map((d) => [

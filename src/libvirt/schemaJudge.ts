@@ -3,15 +3,16 @@
  * connection. libvirt itself judges by the same file with the same library (virXMLValidatorValidate), when it defines with VALIDATE.
  */
 import { spawn } from 'node:child_process';
+import type { Domain } from '../domain/xml/domain.ts';
 import type { Host } from '../host/host.ts';
 import { safe } from '../text/safe.ts';
-
-/** Time for one document, in ms: a thousand devices take 0.2 s. */
-const LIMIT_MS = 10_000;
+import { type Culprit, findCulprit } from './schemaCulprit.ts';
 
 /** What is read of xmllint's messages. */
 const MAX_BYTES = 64 * 1024;
 const MAX_FAULTS = 4;
+/** Of a longer document the culprit is not looked for. */
+const MAX_SEARCHED = 256 * 1024;
 const MAX_TEXT = 200;
 
 /** xmllint's exit status for a document that is not of the schema (XMLLINT_ERR_VALID); every other is no verdict. */
@@ -30,19 +31,31 @@ export type SchemaVerdict =
 
 const notJudged = (why: string): SchemaVerdict => ({ verdict: 'not judged', why });
 
-/** Judges a domain's XML by the schema that is installed on this host. Nothing is fetched, nothing but the schema is read. */
-export async function judgeBySchema(host: Host, xml: string): Promise<SchemaVerdict> {
+/** The program, and how long one document may take it, in ms. */
+export type Linter = { program: string; limitMs: number };
+export const XMLLINT: Linter = { program: 'xmllint', limitMs: 10_000 };
+
+/** Judges a domain by the schema that is installed on this host. Nothing is fetched, nothing but the schema is read. */
+export async function judgeBySchema(host: Host, { text }: Domain, linter: Linter): Promise<SchemaVerdict> {
   if (!host.isReal) return notJudged('no program of this machine judges below another root');
   if (host.list(host.libvirtSchemas)?.includes('domain.rng') !== true) {
     return notJudged(`${host.absolute(host.libvirtSchemas)} has no domain.rng: libvirt's packages bring it`);
   }
-  const { status, error, messages } = await xmllint(host.absolute(`${host.libvirtSchemas}/domain.rng`), xml);
+  const { status, error, messages } = await lint(linter, schemaOf(host), text);
   if (status === 0) return { verdict: 'passed' };
   if (status === REFUSED) return { verdict: 'refused', faults: readFaults(messages) };
   if (error === 'ENOENT') return notJudged('xmllint is not installed (libxml2-utils)');
   if (error !== null) return notJudged(`xmllint could not be asked (${error})`);
   return notJudged(`xmllint ended with ${status}: ${safe(messages.split('\n')[0] ?? '', MAX_TEXT)}`);
 }
+
+/** What of a domain that the schema refused is refused; null where no single thing is, and for a document too long to be asked about many times. */
+export const schemaCulprit = async (host: Host, { text, root }: Domain, linter: Linter): Promise<Culprit | null> =>
+  text.length > MAX_SEARCHED
+    ? null
+    : findCulprit(root, async (xml) => (await lint(linter, schemaOf(host), xml)).status === 0);
+
+const schemaOf = (host: Host): string => host.absolute(`${host.libvirtSchemas}/domain.rng`);
 
 function readFaults(messages: string): SchemaFault[] {
   const found = messages.split('\n').flatMap((message): SchemaFault[] => {
@@ -58,9 +71,9 @@ function readFaults(messages: string): SchemaFault[] {
 type Ran = { status: number | null; error: string | null; messages: string };
 
 /** Runs xmllint with the document on its stdin. No catalogue and no setting of the caller's counts. */
-function xmllint(schema: string, xml: string): Promise<Ran> {
+function lint({ program, limitMs }: Linter, schema: string, xml: string): Promise<Ran> {
   return new Promise((resolve) => {
-    const child = spawn('xmllint', ['--nonet', '--noout', '--relaxng', schema, '-'], {
+    const child = spawn(program, ['--nonet', '--noout', '--relaxng', schema, '-'], {
       cwd: '/',
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', XML_CATALOG_FILES: '' },
       stdio: ['pipe', 'ignore', 'pipe'],
@@ -70,7 +83,7 @@ function xmllint(schema: string, xml: string): Promise<Ran> {
     const timer = setTimeout(() => {
       isLate = true;
       child.kill('SIGKILL');
-    }, LIMIT_MS);
+    }, limitMs);
     const end = (ran: Ran): void => {
       clearTimeout(timer);
       resolve(ran);
@@ -84,7 +97,7 @@ function xmllint(schema: string, xml: string): Promise<Ran> {
     child.stdin.end(xml);
     child.on('error', (e: NodeJS.ErrnoException) => end({ status: null, error: e.code ?? e.message, messages }));
     child.on('close', (status, signal) => {
-      const error = isLate ? `no answer in ${LIMIT_MS / 1000} s` : signal;
+      const error = isLate ? `no answer in ${limitMs / 1000} s` : signal;
       end({ status, error, messages });
     });
   });
