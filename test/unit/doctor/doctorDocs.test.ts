@@ -32,7 +32,8 @@ const page = (): string =>
     '`transactional-update grub.cfg`), or systemd-boot with kernel-install. What several findings want of it is one line, which each\n',
     'of them has: `after` names them. Changes to modules end with what makes the initramfs here (`update-initramfs`, `dracut`,\n',
     '`mkinitcpio`, `mkinitfs`, booster; none on Unraid). Beside these stands the same as user-data, for machines that cloud-init\n',
-    "makes like this one, and in Juju's form (`cloudinit-userdata`), whose commands do nothing in a container.\n\n",
+    "makes like this one, and in Juju's form (`cloudinit-userdata`), whose commands do nothing in a container:\n",
+    'see [the guide](../guide/from-the-charm-guide.md) for hosts that were made by the charm guide.\n\n',
     table(
       ['Finding', 'Severity', 'What it means'],
       Object.entries(FINDINGS).map(([id, f]) => [`\`${id}\``, f.severity, f.text]),

@@ -397,3 +397,97 @@ describe.each(ROWS)('$name ($source)', (row) => {
     expect((here.length > 0 ? here : load).map((x) => x.tool)).toEqual(row.load);
   });
 });
+
+describe("the charm guide's host: rc.local, ids in the initramfs, kernel words, Juju's user-data", () => {
+  const GUIDE = 'intel_iommu=on vfio_iommu_type1.allow_unsafe_interrupts=1 modprobe.blacklist=nvidiafb,nouveau';
+  const RC_LOCAL = `vfiobind() {
+    dev="$1"
+    vendor=$(cat /sys/bus/pci/devices/$dev/vendor)
+    device=$(cat /sys/bus/pci/devices/$dev/device)
+    if [ -e /sys/bus/pci/devices/$dev/driver ]; then
+            echo $dev > /sys/bus/pci/devices/$dev/driver/unbind
+    fi
+    echo $vendor $device > /sys/bus/pci/drivers/vfio-pci/new_id
+}
+vfiobind 0000:83:00.0
+vfiobind 0000:84:00.0
+`;
+  const gpu = { ids: '10de:1bb0', class: '030000', driver: 'vfio-pci', vfio: true } as const;
+
+  function host(more: Record<string, string>): StaticHost {
+    const h = new StaticHost({
+      devices: [
+        { ...gpu, address: '0000:83:00.0', group: 40 },
+        { ...gpu, address: '0000:84:00.0', group: 41 },
+        { address: '0000:03:00.0', ids: '8086:1521', group: 3, driver: 'igb' },
+      ],
+      aliases: ['alias pci:v000010DEd*sv*sd*bc03sc*i* nouveau'],
+      files: {
+        'proc/interrupts': ' 24: 0 IR-PCI-MSI-0000:03:00.0 0-edge eth0\n',
+        'proc/cmdline': `BOOT_IMAGE=/boot/vmlinuz root=/dev/sda1 ro ${GUIDE}\n`,
+        'sys/kernel/iommu_groups/3/type': 'DMA-FQ\n',
+        'sys/firmware/acpi/tables/DMAR': new Uint8Array(48).fill(1),
+        'etc/debian_version': 'bookworm/sid\n',
+        'etc/default/grub': `GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX_DEFAULT="${GUIDE}"\nGRUB_CMDLINE_LINUX=""\n`,
+        'etc/initramfs-tools/modules': 'pci_stub ids=10de:1bb0',
+        'etc/modules': 'pci_stub\nvfio\nvfio_iommu_type1\nvfio_pci\n',
+        'etc/rc.local': RC_LOCAL,
+        'etc/cloud/cloud.cfg': '',
+        ...more,
+      },
+    });
+    hosts.push(h);
+    return h;
+  }
+
+  test('all of the work of rc.local goes, and the devices that it meant are named', async () => {
+    const { findings } = await diagnosed(host({}));
+    const f = findings.find((x) => x.id === 'new-id-script');
+    expect(f?.fix.map((x) => x.where)).toEqual(['/etc/rc.local:1-11', 'as root']);
+    expect(f?.fix[0]?.line.split('\n').every((l) => l.startsWith('# '))).toBe(true);
+    expect(f?.fix[1]).toMatchObject({
+      line: 'hostdev bind 0000:83:00.0 0000:84:00.0',
+      after: expect.stringContaining('a reboot undoes it'),
+    });
+  });
+
+  test("the guide's page shows Juju's user-data as doctor prints it, and the kernel line has all changes", async () => {
+    const { findings } = await diagnosed(host({ 'var/lib/juju/agents/machine-0/agent.conf': '' }));
+    const asking = findings.filter((f) => f.fix.some((x) => x.tool === 'grub'));
+    expect(new Set(asking.map((f) => f.id))).toEqual(
+      new Set(['unsafe-interrupts-needless', 'iommu-translated-host', 'blacklist-gpu', 'blacklist-unneeded']),
+    );
+    const page = readFileSync('docs/guide/from-the-charm-guide.md', 'utf8');
+    for (const f of asking) {
+      expect(f.fix.find((x) => x.tool === 'grub')?.line).toBe('GRUB_CMDLINE_LINUX_DEFAULT="intel_iommu=on iommu=pt"');
+      expect(f.fix.filter((x) => x.present).map((x) => x.tool)).toEqual(['grub', 'juju']);
+      expect(page).toContain(`\`\`\`yaml\n${f.fix.find((x) => x.tool === 'juju')?.line}\n\`\`\``);
+    }
+    // Without Juju the same comes as plain user-data.
+    const plain = (await diagnosed(host({}))).findings.find((f) => f.id === 'blacklist-gpu');
+    expect(plain?.fix.filter((x) => x.present).map((x) => x.tool)).toEqual(['grub', 'cloud-init']);
+  });
+});
+
+test.each(ROWS.filter((r) => r.read !== null))("Juju's form of user-data: $name", async (row) => {
+  const h = built({ ...row, files: { ...row.files, 'var/lib/juju/x': '' } });
+  const fixes = (await diagnosed(h)).findings.flatMap((f) => f.fix.filter((x) => x.tool === 'juju'));
+  for (const { line, present, after } of fixes) {
+    expect(present).toBe(true);
+    expect(after).toContain('juju model-config --file cloudinit-userdata.yaml');
+    const [head, ...rest] = line.split('\n');
+    expect(head).toBe('cloudinit-userdata: |');
+    expect(rest.every((l) => l.startsWith('  '))).toBe(true);
+    // Juju refuses runcmd, bootcmd and users; only these two keys are ever given.
+    const keys = rest.flatMap((l) => /^ {2}(\w+):/.exec(l)?.[1] ?? []);
+    expect(keys.filter((k) => k !== 'write_files' && k !== 'postruncmd')).toEqual([]);
+    // A model gives it to its containers too.
+    for (const c of rest.filter((l) => /^ {4}- ["']/.test(l)))
+      expect(c).toMatch(/^ {4}- ["']systemd-detect-virt --quiet --container \|\| /);
+    // The loader is this host's: nobody else's command is called.
+    const [, command = ''] = row.kernel;
+    const own = command.replace(/; then reboot$/, '');
+    if (rest.some((l) => l.includes('update-grub'))) expect(own).toContain('update-grub');
+    if (rest.some((l) => l.includes('update-initramfs'))) expect(row.modules[1]).toContain('update-initramfs');
+  }
+});
