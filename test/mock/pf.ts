@@ -5,6 +5,7 @@ import { createVfs } from '../../src/actions/vf.ts';
 import { readBooks } from '../../src/binding/books.ts';
 import type { Guard } from '../../src/binding/guards.ts';
 import type { HostdevError } from '../../src/errors.ts';
+import { EVER } from '../patience.ts';
 import { vfsOf } from './attributes.ts';
 import { type SimulatedHost, SMALL_HOST, simulatedHost } from './hosts.ts';
 
@@ -13,7 +14,7 @@ export const AT = `sys/bus/pci/devices/${PF}`;
 export const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4', '0000:21:10.6'];
 export const [VF = ''] = VFS;
 export const VARIANT = 'tb_igbvf_vfio_pci';
-export const ADMIN = { allowed: new Set<Guard>(), deadlineMs: 30_000, dryRun: false };
+export const ADMIN = { allowed: new Set<Guard>(), deadlineMs: EVER, dryRun: false };
 export const ALLOW = { ...ADMIN, allowed: new Set<Guard>(['vfs']) };
 export const RECREATE = { ...ADMIN, recreate: true };
 export const DRY = { ...ADMIN, dryRun: true };

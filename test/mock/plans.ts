@@ -10,6 +10,7 @@ import { readDomain } from '../../src/domain/xml/domain.ts';
 import { decodeXml } from '../../src/domain/xml/parse.ts';
 import { HostdevError } from '../../src/errors.ts';
 import { Host } from '../../src/host/host.ts';
+import { EVER } from '../patience.ts';
 import { allDomains } from './domains.ts';
 import { droppedFromDomain } from './stored.ts';
 import { StaticHost } from './tree.ts';
@@ -76,7 +77,7 @@ export class Plans {
     });
     tree.folder(`sys/bus/pci/devices/${PF}/vdpa0/vhost-vdpa-0`);
     const host = new Host(tree.root, loadNative());
-    const options = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
+    const options = { allowed: new Set<never>(), deadlineMs: EVER, dryRun: false };
     for (const [n, sample] of allDomains().entries()) {
       for (const [k, [wish, request]] of Object.entries(wishes).entries()) {
         if (sample.name.startsWith('generated') && (n + k) % 4 !== 0) continue;

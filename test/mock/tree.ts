@@ -26,6 +26,7 @@ import type { PrintedPlan } from '../../src/actions/plan.ts';
 import type { Status } from '../../src/actions/status.ts';
 import type { Group } from '../../src/pci/groups.ts';
 import type { PciDevice } from '../../src/pci/inventory.ts';
+import { EVER } from '../patience.ts';
 
 export type TreeDevice = {
   address: string;
@@ -276,7 +277,7 @@ export function runCommand(
 ): Ran {
   const { status, stdout, stderr, error } = spawnSync(command, args, {
     input: '',
-    timeout: 20_000,
+    timeout: EVER,
     maxBuffer: 64 * 1024 * 1024,
     ...options,
     encoding: 'utf8',

@@ -16,13 +16,14 @@ import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import { Host } from '../../src/host/host.ts';
 import { domainXml } from '../mock/hosts.ts';
+import { EVER } from '../patience.ts';
 
 const [, , root = '', numberText = '0', roundsText = '1', groupsText = '{}'] = process.argv;
 const number = Number(numberText);
 const groups = Object.entries(JSON.parse(groupsText) as Record<string, string[]>);
 const host = new Host(root, loadNative());
 /** Longer than any wait should be: passing it is a deadlock. */
-const DEADLINE_MS = 60_000;
+const DEADLINE_MS = EVER;
 const options = { allowed: new Set<never>(), deadlineMs: DEADLINE_MS, dryRun: false };
 const tally = { held: 0, refused: 0, bound: 0, unbound: 0 };
 

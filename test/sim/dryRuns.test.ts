@@ -211,7 +211,7 @@ function named(out: string): unknown {
 }
 
 describeSim('-n, then the real run', () => {
-  test.each(STATES)('%s', { timeout: 60_000 }, async (_what, exit, words, { host = HOST, set } = {}) => {
+  test.each(STATES)('%s', async (_what, exit, words, { host = HOST, set } = {}) => {
     const sim = await sims.start(host);
     await set?.(sim);
     const now = () => [

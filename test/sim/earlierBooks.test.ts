@@ -62,7 +62,7 @@ const file = (sim: SimHost, address: string) =>
   JSON.parse(readFileSync(sim.path(`run/hostdev/bindings/${address}.json`), 'utf8'));
 
 describeSim('books of the hostdev before, its guests running', () => {
-  test('known to all who ask, released by this hostdev, and rewritten by a change', { timeout: 60_000 }, async () => {
+  test('known to all who ask, released by this hostdev, and rewritten by a change', async () => {
     const sim = await sims.start(WORLD);
     const original = asThatCommitLeftIt(sim);
     const status = sim.run('status', '-j');

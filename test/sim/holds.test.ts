@@ -181,7 +181,7 @@ describeSim('a prepare that nobody waits for any more', () => {
     });
     client.stdin?.end(guest('g', UUID_A, D));
     const ended = new Promise<number | null>((resolve) => client.once('close', resolve));
-    await until(() => busy(sim), 'the domain has its lock', 10_000);
+    await until(() => busy(sim), 'the domain has its lock');
     // It has become node and waits for the group.
     await new Promise((r) => setTimeout(r, 700));
     return { client, ended, unlock };
@@ -199,19 +199,19 @@ describeSim('a prepare that nobody waits for any more', () => {
     return false;
   };
 
-  test('its hook client is killed: nothing is bound, though the lock comes free', { timeout: 30_000 }, async () => {
+  test('its hook client is killed: nothing is bound, though the lock comes free', async () => {
     const sim = await sims.start(WORLD);
     const original = snapshot(sim);
     const { client, ended, unlock } = await waiting(sim);
     client.kill('SIGKILL');
     await ended;
     unlock();
-    await until(() => !busy(sim), 'node has ended', 10_000);
+    await until(() => !busy(sim), 'node has ended');
     expect(snapshot(sim)).toEqual(original);
     expect([booked(sim.host()), journalled(sim.host()).addresses]).toEqual([[], []]);
   });
 
-  test('a release meets it: waits, and there is nothing left', { timeout: 30_000 }, async () => {
+  test('a release meets it: waits, and there is nothing left', async () => {
     const sim = await sims.start(WORLD);
     const original = snapshot(sim);
     const { ended, unlock } = await waiting(sim);
@@ -223,22 +223,22 @@ describeSim('a prepare that nobody waits for any more', () => {
     unlock();
     expect(await ended).toBe(0);
     await new Promise((resolve) => release.once('close', resolve));
-    await until(() => !busy(sim) && readBook(sim.host(), D) === null, 'it is given back', 15_000);
+    await until(() => !busy(sim) && readBook(sim.host(), D) === null, 'it is given back');
     expect(snapshot(sim)).toEqual(original);
     expect(journalled(sim.host()).addresses).toEqual([]);
   });
 
-  test('killed in the middle of its writes: what it had begun goes back by itself', { timeout: 60_000 }, async () => {
+  test('killed in the middle of its writes: what it had begun goes back by itself', async () => {
     for (const slow of ['sys/bus/pci/drivers/e1000e/unbind', 'sys/bus/pci/drivers_probe']) {
       const sim = await sims.start(WORLD);
       const original = snapshot(sim);
       const { client, ended, unlock } = await waiting(sim);
       sim.ctl(`fault write ${slow} delay=1500 count=1`);
       unlock();
-      await until(() => sim.journal().some((line) => line.startsWith(slow)), 'it writes', 10_000);
+      await until(() => sim.journal().some((line) => line.startsWith(slow)), 'it writes');
       client.kill('SIGKILL');
       await ended;
-      await until(() => !busy(sim), 'node has ended', 15_000);
+      await until(() => !busy(sim), 'node has ended');
       expect(snapshot(sim), slow).toEqual(original);
       expect([booked(sim.host()), journalled(sim.host()).addresses], slow).toEqual([[], []]);
       await sim.stop();

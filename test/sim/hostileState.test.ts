@@ -117,7 +117,7 @@ describeSim('a hostile run/hostdev', () => {
     ['bindings', `bindings/${A}.json`, [...TEXTS, ...json(BOOKS)]],
     ['journal', 'journal/x-1-1.json', [...TEXTS, ...json(ENTRIES)]],
     ['quarantine', `quarantine/${A}.json`, TEXTS],
-  ] as const)('%s', { timeout: 600_000 }, async (_place, name, texts) => {
+  ] as const)('%s', async (_place, name, texts) => {
     const sim = await sims.start(WORLD);
     const file = sim.path(`run/hostdev/${name}`);
     sim.run('bind', C);

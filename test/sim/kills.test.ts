@@ -83,7 +83,7 @@ function momentsOf(kind: Kind, changes: readonly string[], nth: number): ('befor
 describeSim('killed before and after every change', () => {
   let killed = 0;
   for (const kind of KINDS) {
-    test(kind.name, { timeout: 600_000 }, async () => {
+    test(kind.name, async () => {
       const facts = await measure(kind);
       expect(facts.changes.length).toBeGreaterThan(6);
       const last = facts.changes.length - 1;

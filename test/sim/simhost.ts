@@ -23,6 +23,7 @@ import { loadNative } from '../../src/addon/load.ts';
 import { Host } from '../../src/host/host.ts';
 import { isLacking } from '../lacking.ts';
 import { CLI, hostdev, type Ran, ranOf } from '../mock/tree.ts';
+import { EVER } from '../patience.ts';
 import { type HostDescription, linesOf } from '../scenarios/host.ts';
 
 const EXECUTABLE = fileURLToPath(new URL('../../build/simhost', import.meta.url));
@@ -198,7 +199,7 @@ export async function inPairs(cases: (() => Promise<void>)[]): Promise<void> {
 }
 
 /** Waits until `look` is true. Raises after `ms`. */
-export async function until(look: () => boolean, what: string, ms = 5000): Promise<void> {
+export async function until(look: () => boolean, what: string, ms = EVER): Promise<void> {
   for (const end = performance.now() + ms; !look(); ) {
     if (performance.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
     await new Promise((r) => setTimeout(r, 5));

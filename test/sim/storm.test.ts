@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readBooks } from '../../src/binding/books.ts';
 import { domainXml, UUID_A, UUID_B } from '../mock/hosts.ts';
+import { EVER } from '../patience.ts';
 import { describeSim, inPairs, type SimHost, STORM, until, useSimHosts } from './simhost.ts';
 import { come, expectWhole, type Facts, WAYS, wordsOf } from './ways.ts';
 import {
@@ -66,7 +67,7 @@ async function measure(kind: Kind): Promise<Facts> {
 }
 
 describeSim('killed, and killed again while it is put right', () => {
-  test(`${PAIRS} pairs, seed ${SEED}`, { timeout: 60_000 + PAIRS * 6000 }, async () => {
+  test(`${PAIRS} pairs, seed ${SEED}`, { timeout: 24 * EVER }, async () => {
     process.stdout.write(`pairs of kills: ${PAIRS}, HOSTDEV_STORM_SEED=${SEED}\n`);
     const facts = new Map<Kind, Facts>();
     for (const kind of KINDS) facts.set(kind, await measure(kind));
@@ -186,7 +187,7 @@ describeSim('mixed verbs on one host, killed by chance, with two rename loops be
         .map((t) => [t.slice(0, t.indexOf(' ')), t]),
     );
 
-  test(`${ITERATIONS} iterations, seed ${SEED}`, { timeout: 60_000 + ITERATIONS * 10_000 }, async () => {
+  test(`${ITERATIONS} iterations, seed ${SEED}`, { timeout: 24 * EVER }, async () => {
     process.stdout.write(`mixed verbs: ${ITERATIONS}, HOSTDEV_STORM_SEED=${SEED}\n`);
     const chance = new Chance(SEED);
     let sim = await sims.start(WORLD);

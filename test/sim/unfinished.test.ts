@@ -120,9 +120,7 @@ describeSim('a transaction whose own files fail', () => {
     'bind of a PF': [[['vf', 'create', PF, '--count', '2', '--for', 'vfio']], ['bind', PF, '--allow=vfs']],
   };
   for (const [what, [setUp, command]] of Object.entries(changes)) {
-    test(`${what}: read-only from any point on, it is undone and exits 1, or names the journal and exits 7`, {
-      timeout: 300_000,
-    }, async () => {
+    test(`${what}: read-only from any point on, it is undone and exits 1, or names the journal and exits 7`, async () => {
       for (let skip = 0, done = false; !done; skip += 1) {
         const sim = await sims.start(WORLD);
         for (const words of setUp) expect(sim.run(...words).exit).toBe(0);

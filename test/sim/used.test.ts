@@ -6,12 +6,13 @@ import { readlinkSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { fixStatus } from '../../src/actions/statusFix.ts';
 import type { Host } from '../../src/host/host.ts';
+import { EVER } from '../patience.ts';
 import { describeSim, inPairs, type SimHost, STORM, until, useSimHosts } from './simhost.ts';
 import { come, expectWhole, type Facts, WAYS, type Way } from './ways.ts';
 import { bookText, journalled, KINDS, type Kind, snapshot, WORLD } from './world.ts';
 
 const sims = useSimHosts();
-const OPTIONS = { allowed: new Set<never>(), deadlineMs: 10_000, dryRun: false };
+const OPTIONS = { allowed: new Set<never>(), deadlineMs: EVER, dryRun: false };
 const HEAD = 'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n';
 const encoded = (text: string): string =>
   text.replace(/[%\s\0=]/g, (c) => `%${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
@@ -116,7 +117,7 @@ async function usedOnce(kind: Kind, facts: Facts, nth: number, way: Way): Promis
 describeSim('taken into use between kill and recovery: nothing is taken', () => {
   let tried = 0;
   for (const kind of KINDS) {
-    test(kind.name, { timeout: 600_000 }, async () => {
+    test(kind.name, async () => {
       const facts = await measure(kind);
       // Between two writes to sysfs the world is the same.
       const points = facts.changes.flatMap((path, nth) =>

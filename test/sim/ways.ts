@@ -9,6 +9,7 @@ import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import type { Host } from '../../src/host/host.ts';
 import { domainXml, UUID_B } from '../mock/hosts.ts';
+import { EVER } from '../patience.ts';
 import type { SimHost } from './simhost.ts';
 import {
   again,
@@ -24,7 +25,7 @@ import {
 export const WAYS = ['next command', 'hook', 'status --fix', 'journal undo', 'journal resume'] as const;
 export type Way = (typeof WAYS)[number];
 
-const OPTIONS = { allowed: new Set<never>(), deadlineMs: 10_000, dryRun: false };
+const OPTIONS = { allowed: new Set<never>(), deadlineMs: EVER, dryRun: false };
 
 const guestOf = (kind: Kind): Uint8Array =>
   domainXml(

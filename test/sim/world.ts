@@ -12,6 +12,7 @@ import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import type { Host } from '../../src/host/host.ts';
 import { domainXml, UUID_A } from '../mock/hosts.ts';
+import { EVER } from '../patience.ts';
 import type { HostDescription } from '../scenarios/host.ts';
 import type { SimHost } from './simhost.ts';
 
@@ -119,16 +120,16 @@ export type Kind = {
 
 const bind =
   (words: string[]) =>
-  (host: Host, ms = 10_000) =>
+  (host: Host, ms = EVER) =>
     bindDevices(host, words, null, options(ms));
 const unbind =
   (words: string[], toHost = false) =>
-  (host: Host, ms = 10_000) =>
+  (host: Host, ms = EVER) =>
     unbindDevices(host, words, toHost, options(ms));
 const nothing = async (): Promise<void> => {};
 const create =
   (count: number, use: 'vfio' | 'netdev') =>
-  (host: Host, ms = 10_000) =>
+  (host: Host, ms = EVER) =>
     createVfs(host, PF, count, use, { ...options(ms), recreate: true });
 
 const setAutoprobe = (host: Host, text: '0' | '1'): void =>
@@ -137,9 +138,9 @@ const setAutoprobe = (host: Host, text: '0' | '1'): void =>
 /** Two VFs, the first the admin's on VFIO, the second the host's. */
 async function mixedVfs(host: Host): Promise<void> {
   await create(2, 'netdev')(host);
-  await bindDevices(host, [VF0], null, options(10_000));
+  await bindDevices(host, [VF0], null, options(EVER));
 }
-const bindPf = (host: Host, ms = 10_000) => bindDevices(host, [PF], null, options(ms, 'vfs'));
+const bindPf = (host: Host, ms = EVER) => bindDevices(host, [PF], null, options(ms, 'vfs'));
 
 export const KINDS: Kind[] = [
   {
@@ -200,7 +201,7 @@ export const KINDS: Kind[] = [
   },
   {
     name: 'hook release',
-    setup: (host) => prepareDomain(host, domain(), new Set(), options(10_000)),
+    setup: (host) => prepareDomain(host, domain(), new Set(), options(EVER)),
     run: release,
     command: ['hook', 'run', 'guest', 'release', 'end', '-'],
     input: DOMAIN_XML,
@@ -318,14 +319,14 @@ export function booksAgainst(sim: SimHost, host: Host): string[] {
 export async function bringHome(sim: SimHost, host: Host, original: Snapshot, kind?: Kind): Promise<void> {
   const mine = readBooks(host).books;
   const guest = mine.some((b) => b.holds.some(isGuest)) || journalled(host).entries.some(isGuest);
-  if (guest) await releaseDomain(host, `domain:${UUID_A}`, [A, B], options(10_000));
+  if (guest) await releaseDomain(host, `domain:${UUID_A}`, [A, B], options(EVER));
   // A device that is only in the journal goes home by being named: whoever has its group's lock puts it right first.
   for (const a of new Set([...journalled(host).addresses, ...booked(host)].filter((x) => x === deviceOf(x)))) {
-    await unbindDevices(host, [a], false, options(10_000)).catch((e: Error & { code?: string }) => {
+    await unbindDevices(host, [a], false, options(EVER)).catch((e: Error & { code?: string }) => {
       if (e.code !== 'HOSTDEV_NOT_OURS') throw e;
     });
   }
-  if (kind?.devices.includes(PF)) await removeVfs(host, PF, options(10_000));
+  if (kind?.devices.includes(PF)) await removeVfs(host, PF, options(EVER));
   await kind?.home?.(host);
   const now = snapshot(sim);
   const wrong = Object.keys(original).filter((a) => now[a] !== original[a]);

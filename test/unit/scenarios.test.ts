@@ -8,6 +8,7 @@ import { unbindDevices } from '../../src/actions/unbind.ts';
 import { HostdevError } from '../../src/errors.ts';
 import { Host } from '../../src/host/host.ts';
 import { KernelModel } from '../mock/kernel.ts';
+import { EVER } from '../patience.ts';
 import { COMMON } from '../scenarios/host.ts';
 import { SCENARIOS } from '../scenarios/list.ts';
 import { asked, describeStep, expected, type Outcome, type Step } from '../scenarios/step.ts';
@@ -29,7 +30,7 @@ async function act(kernel: KernelModel, host: Host, step: Step): Promise<Outcome
     return { exists: host.list(at) !== null || kernel.isFile(at) };
   }
   const [verb = '', ...words] = step.hostdev;
-  const options = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
+  const options = { allowed: new Set<never>(), deadlineMs: EVER, dryRun: false };
   const run = {
     bind: () => bindDevices(host, words, null, options),
     unbind: () => unbindDevices(host, words, false, options),

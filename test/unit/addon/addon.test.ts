@@ -8,6 +8,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { FsReader } from '../../../src/addon/fsReader.ts';
 import { loadNative, nativeExecutable } from '../../../src/addon/load.ts';
+import { EVER } from '../../patience.ts';
 
 const addon = loadNative();
 const fs = new FsReader();
@@ -253,7 +254,7 @@ test('a FIFO in a simulated host holds nothing up', () => {
     console.log(JSON.stringify([m.exports.holders(root, ['/dev/vfio/12']).holders, m.exports.readFile(root, 'fifo', 9)]));
     m.exports.scanDevices(root);`;
   const file = join(dirname(nativeExecutable()), 'hostdev.node');
-  const text = execFileSync(process.execPath, ['-e', script, file, root], { encoding: 'utf8', timeout: 5000 });
+  const text = execFileSync(process.execPath, ['-e', script, file, root], { encoding: 'utf8', timeout: EVER });
   expect(JSON.parse(text)).toEqual([[{ pid: 9, command: '', path: '/dev/vfio/12' }], '']);
 });
 

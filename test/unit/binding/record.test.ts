@@ -16,6 +16,7 @@ import { runHook } from '../../../src/hook/run.ts';
 import { Host } from '../../../src/host/host.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A } from '../../mock/hosts.ts';
 import { leaveJournal } from '../../mock/leftJournal.ts';
+import { EVER } from '../../patience.ts';
 
 const VF = '0000:21:10.0';
 const PF = '0000:21:00.0';
@@ -28,7 +29,7 @@ beforeEach(() => {
 afterEach(() => sim.remove());
 
 const options = (verb: string, ...allowed: ('vfs' | 'in-use')[]) => ({
-  deadlineMs: 5000,
+  deadlineMs: EVER,
   dryRun: false,
   allowed: new Set(allowed),
   verb,
@@ -102,7 +103,7 @@ test('the hook: the guest by name and UUID', async () => {
     runHook(
       sim.host,
       { name: 'g', operation, xml: domainXml('g', UUID_A, [{ address: VF }]) },
-      { deadlineMs: 5000, allowed: new Set(), lockedUuid: null, verb: `hook ${operation}` },
+      { deadlineMs: EVER, allowed: new Set(), lockedUuid: null, verb: `hook ${operation}` },
     );
   await call('prepare');
   await call('release');

@@ -6,9 +6,10 @@ import { readBooks } from '../../../src/binding/books.ts';
 import { readJournal } from '../../../src/binding/journal.ts';
 import { type SimulatedHost, simulatedHost } from '../../mock/hosts.ts';
 import { leaveJournal } from '../../mock/leftJournal.ts';
+import { EVER } from '../../patience.ts';
 
 const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4'];
-const ADMIN = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
+const ADMIN = { allowed: new Set<never>(), deadlineMs: EVER, dryRun: false };
 
 let sim: SimulatedHost;
 beforeEach(() => {

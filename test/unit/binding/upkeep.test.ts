@@ -12,10 +12,11 @@ import type { DeviceState } from '../../../src/binding/state.ts';
 import { holdOf } from '../../mock/booked.ts';
 import { type SimulatedHost, simulatedHost } from '../../mock/hosts.ts';
 import { leaveJournal } from '../../mock/leftJournal.ts';
+import { EVER } from '../../patience.ts';
 
 const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4'];
 const [VF = ''] = VFS;
-const ADMIN = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
+const ADMIN = { allowed: new Set<never>(), deadlineMs: EVER, dryRun: false };
 const HOST_STATE = { driver: 'igbvf', override: null };
 const VFIO_STATE = { driver: 'tb_igbvf_vfio_pci', override: 'tb_igbvf_vfio_pci' };
 

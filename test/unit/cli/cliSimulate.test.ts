@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { Verdict } from '../../../src/simulate/simulate.ts';
 import { hostdev, type Ran } from '../../mock/tree.ts';
+import { EVER } from '../../patience.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hostdev-simulate-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -222,10 +223,10 @@ describe('input that is no scenario', () => {
 });
 
 describe('large and hostile scenarios end in time', () => {
-  const inTime = (input: object, ms = 10_000): Ran => {
+  const inTime = (input: object): Ran => {
     const from = performance.now();
     const ran = simulate(input);
-    expect(performance.now() - from).toBeLessThan(ms);
+    expect(performance.now() - from).toBeLessThan(EVER);
     expect(ran.exit).toBe(0);
     return ran;
   };
@@ -269,5 +270,5 @@ describe('large and hostile scenarios end in time', () => {
       address: `${(i >> 8).toString(16).padStart(4, '0')}:${((i >> 3) & 31).toString(16).padStart(2, '0')}:00.${i & 7}`,
     }));
     inTime({ ...SCENARIO, devices });
-  }, 30_000);
+  });
 });

@@ -136,4 +136,4 @@ test('where nothing reacts to a write: create and remove give up by their deadli
     expect(host.names('run/hostdev/journal')).toEqual([]);
     expect(host.names('run/hostdev/bindings')).toEqual([]);
   }
-}, 60_000);
+});

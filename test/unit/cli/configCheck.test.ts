@@ -10,6 +10,7 @@ import { ALLOWABLE_GUARDS, SCHEMA } from '../../../src/config/schema.ts';
 import { ALIAS_KEYS } from '../../../src/nova/grammar/alias.ts';
 import { SPEC_KEYS } from '../../../src/nova/grammar/deviceSpec.ts';
 import { type SimulatedHost, simulatedHost } from '../../mock/hosts.ts';
+import { cpuMs } from '../../patience.ts';
 
 const PF = '0000:21:00.0';
 const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4', '0000:21:10.6'];
@@ -128,11 +129,11 @@ describe('what the specs take', () => {
     }));
     const bytes = Buffer.from(JSON.stringify({ schema: 1, devices }));
     const file = write('n.conf', `[pci]\n${'device_spec = {"vendor_id": "8086"}\n'.repeat(2100)}`);
-    const from = performance.now();
+    const from = cpuMs();
     const c = await checkConfig(sim.host, { config: [file], inventory: { bytes, file: 'i', maxBytes: 1e6 } });
     expect(c.specs[0]?.devices).toHaveLength(2000);
     expect(c.remarks.some((r) => r.line === 3 && r.message.includes('takes nothing here'))).toBe(true);
-    expect(performance.now() - from).toBeLessThan(8000);
+    expect(cpuMs() - from).toBeLessThan(8000);
   });
 });
 

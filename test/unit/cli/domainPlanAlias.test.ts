@@ -11,11 +11,12 @@ import { allDomains, canonical } from '../../mock/domains.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B } from '../../mock/hosts.ts';
 import { hostdev, type Ran } from '../../mock/tree.ts';
 import { wish } from '../../mock/wish.ts';
+import { EVER } from '../../patience.ts';
 
 const PF = '0000:21:00.0';
 const VF = (n: number): string => `0000:21:10.${n * 2}`;
 const VFS = '[[alias]]\nname = "vf"\nvendor_id = "8086"\nproduct_id = "10ca"\n';
-const OPTIONS = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
+const OPTIONS = { allowed: new Set<never>(), deadlineMs: EVER, dryRun: false };
 
 const NOTHING: DomainPlanRequest = {
   add: [],

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { emptyConfig } from '../../../src/config/config.ts';
 import { addNovaFiles } from '../../../src/config/novaConf.ts';
 import { readNovaOptions } from '../../../src/config/novaOptions.ts';
+import { cpuMs } from '../../patience.ts';
 
 type Answer = { device_spec: string[]; alias: string[]; report_in_placement: boolean; pci_in_placement: boolean };
 type Case = { texts: string[]; answer: Answer | { error: string } };
@@ -37,9 +38,9 @@ describe('bounds', () => {
     const bomb = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'].map(
       (n, i, all) => `${n} = ${`$${all[(i + 1) % all.length]}`.repeat(1000)}\n`,
     );
-    const from = performance.now();
+    const from = cpuMs();
     const r = read([`[pci]\n${bomb.join('')}device_spec = $a\nalias = $alias\n`]);
-    expect(performance.now() - from).toBeLessThan(2000);
+    expect(cpuMs() - from).toBeLessThan(2000);
     expect(r.findings.filter((f) => f.fatal && /refers to itself/.test(f.message)).length).toBeGreaterThan(1);
     expect(r.texts.every((t) => t.text.length <= 2 * 1024 * 1024)).toBe(true);
   });
@@ -47,11 +48,11 @@ describe('bounds', () => {
   test('a value of very many lines is placed without counting them for each part of it', async () => {
     const lines = 60_000;
     const config = emptyConfig('nova');
-    const from = performance.now();
+    const from = cpuMs();
     addNovaFiles(config, [
       { file: 'n', text: `[pci]\ndevice_spec = [\n${'  {"a": 1},\n'.repeat(lines)}  {"a": 2}]\n` },
     ]);
-    expect(performance.now() - from).toBeLessThan(5000);
+    expect(cpuMs() - from).toBeLessThan(5000);
     expect(config.specs).toHaveLength(lines + 1);
     expect(config.specs.at(-1)?.place).toMatchObject({ line: lines + 3, column: 3 });
   });

@@ -11,8 +11,9 @@ import { iommuAddressBits } from '../../../src/host/iommu.ts';
 import { numaDistance } from '../../../src/host/numa.ts';
 import { type SimulatedHost, simulatedHost } from '../../mock/hosts.ts';
 import { StaticHost } from '../../mock/tree.ts';
+import { EVER } from '../../patience.ts';
 
-const OPTIONS = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
+const OPTIONS = { allowed: new Set<never>(), deadlineMs: EVER, dryRun: false };
 const NONE = { libvirt: null, qemu: null };
 const VF = '0000:21:10.0';
 

@@ -43,7 +43,6 @@ const why = 'our verdicts are held against recorded ones only: apt-get install l
 
 test.skipIf(isLacking(virsh === null ? why : null))(
   'the libvirt of this machine takes no domain by chance that we refuse',
-  { timeout: 60_000 },
   async () => {
     const seed = Number(process.env.HOSTDEV_FUZZ_SEED ?? 7);
     const count = Number(process.env.HOSTDEV_FUZZ_COUNT ?? 200);

@@ -16,7 +16,7 @@ const noSchema = isLacking(
 const noVirsh = isLacking(has('virsh') ? null : 'no libvirt takes XML of ours: apt-get install libvirt-clients');
 
 const plans = new Plans();
-beforeAll(() => plans.write(WISHES, { libvirt: '9.0.0', qemu: '7.2.0' }), 120_000);
+beforeAll(() => plans.write(WISHES, { libvirt: '9.0.0', qemu: '7.2.0' }));
 afterAll(() => plans.remove());
 
 test('there is much to judge, of every wish', () => {
@@ -54,7 +54,7 @@ describe.skipIf(noVirsh)("libvirt's test driver", () => {
     const virsh = (commands: string) =>
       spawnSync('virsh', ['-q', '-c', 'test:///default', commands], { encoding: 'utf8', maxBuffer: 1 << 28 });
     expect(await plans.refusedOrDropped(plans.dir, virsh)).toEqual([]);
-  }, 120_000);
+  });
 });
 
 test('a thing that was dropped is seen', () => {

@@ -5,6 +5,7 @@ import { type DomainDevices, readDomainDevices } from '../../../src/domain/hostD
 import { readDomain } from '../../../src/domain/xml/domain.ts';
 import { HostdevError } from '../../../src/errors.ts';
 import { formatAddress } from '../../../src/pci/address.ts';
+import { cpuMs } from '../../patience.ts';
 
 const fixture = (name: string): string => readFileSync(new URL(`../../data/domains/${name}`, import.meta.url), 'utf8');
 const UUID = '624392bd-9784-4e20-8b29-1e85f123c67d';
@@ -132,9 +133,9 @@ describe('hostdev', () => {
 
   test('ten thousand of them are no matter', () => {
     const all = Array.from({ length: 10_000 }, (_, i) => hostdev(`domain='${i}' bus='1' slot='0' function='0'`));
-    const start = performance.now();
+    const start = cpuMs();
     expect(read(all.join('\n')).devices).toHaveLength(10_000);
-    expect(performance.now() - start).toBeLessThan(5000);
+    expect(cpuMs() - start).toBeLessThan(5000);
   });
 });
 

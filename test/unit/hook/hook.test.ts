@@ -6,10 +6,11 @@ import { readBinding } from '../../../src/binding/books.ts';
 import { readJournal } from '../../../src/binding/journal.ts';
 import { runHook } from '../../../src/hook/run.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B, type XmlDevice } from '../../mock/hosts.ts';
+import { EVER } from '../../patience.ts';
 
 const VF = '0000:21:10.0';
-const NONE = { allowed: new Set<never>(), deadlineMs: 30_000, lockedUuid: null };
-const ADMIN = { allowed: new Set<never>(), deadlineMs: 30_000, dryRun: false };
+const NONE = { allowed: new Set<never>(), deadlineMs: EVER, lockedUuid: null };
+const ADMIN = { allowed: new Set<never>(), deadlineMs: EVER, dryRun: false };
 
 let sim: SimulatedHost;
 beforeEach(() => {

@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { nativeExecutable } from '../../../src/addon/load.ts';
 import { domainXml, UUID_A } from '../../mock/hosts.ts';
+import { EVER } from '../../patience.ts';
 
 const OPERATIONS = [
   'prepare',
@@ -69,7 +70,7 @@ type Ran = { status: number | null; stdout: string; stderr: string };
 /** The hook below a shell's limits or redirections. */
 function run(operation: string, input: Buffer, before = '', after = ''): Ran {
   const words = `exec ${hook()} a ${operation} ${operation === 'release' ? 'end' : 'begin'} - ${after}`;
-  return spawnSync('bash', ['-c', `${before}${words}`], { input, encoding: 'utf8', timeout: 60_000 });
+  return spawnSync('bash', ['-c', `${before}${words}`], { input, encoding: 'utf8', timeout: EVER });
 }
 
 /** A pipe that stays open with nothing more in it. */
@@ -111,7 +112,7 @@ const logged = (): string =>
 
 describe('each operation, with host devices and without', () => {
   const both = (what: string, arrange: () => void, before = '') =>
-    test(what, { timeout: 300_000 }, () => {
+    test(what, () => {
       arrange();
       for (const operation of OPERATIONS) {
         judge(operation, run(operation, WITH, before), true);
@@ -127,14 +128,14 @@ describe('each operation, with host devices and without', () => {
   both('a program that says nothing', () => writeFileSync(join(top, 'cli.js'), 'process.exit(3)'));
   both('no conf', () => writeFileSync(join(top, 'hooks/hostdev.conf'), `root=${top}/root\n`));
 
-  test('no room for a file: what node says counts', { timeout: 300_000 }, () => {
+  test('no room for a file: what node says counts', () => {
     for (const operation of OPERATIONS) {
       judge(operation, run(operation, WITH, 'ulimit -f 0; '), true, false);
       judge(operation, run(operation, WITHOUT, 'ulimit -f 0; '), false);
     }
   });
 
-  test('no memory: none for 15 MiB of XML, none for node', { timeout: 300_000 }, () => {
+  test('no memory: none for 15 MiB of XML, none for node', () => {
     for (const kib of [6_000, 12_000, 24_000, 48_000])
       for (const operation of OPERATIONS) {
         // What could not be read may take devices.
@@ -143,14 +144,14 @@ describe('each operation, with host devices and without', () => {
       }
   });
 
-  test('stdin closed; an XML that ends too early', { timeout: 300_000 }, () => {
+  test('stdin closed; an XML that ends too early', () => {
     for (const operation of OPERATIONS) {
       judge(operation, run(operation, Buffer.alloc(0), '', '<&-'), true);
       judge(operation, run(operation, WITH.subarray(0, WITH.indexOf('<source'))), true, false);
     }
   });
 
-  test('stdin that stalls, empty or half way: the deadline ends it', { timeout: 300_000 }, async () => {
+  test('stdin that stalls, empty or half way: the deadline ends it', async () => {
     install({ prepare_deadline: '1', start_deadline: '1', other_deadline: '1' });
     for (const input of [Buffer.alloc(0), WITHOUT.subarray(0, 40)])
       await Promise.all(OPERATIONS.map(async (o) => judge(o, await stalled(o, input), true)));
@@ -175,7 +176,7 @@ describe('linear in its input', () => {
       const r = spawnSync('bash', ['-c', `TIMEFORMAT='%U %S'; time ${hook()} a prepare begin - 2>/dev/null`], {
         input,
         encoding: 'utf8',
-        timeout: 60_000,
+        timeout: EVER,
       });
       const [user = 0, system = 0] = (r.stderr.trim().split('\n').at(-1) ?? '').split(' ').map(Number);
       return user + system;

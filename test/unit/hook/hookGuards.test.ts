@@ -9,12 +9,13 @@ import { runHook } from '../../../src/hook/run.ts';
 import { holdersOf } from '../../../src/pci/holders.ts';
 import type { PciDevice } from '../../../src/pci/inventory.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B } from '../../mock/hosts.ts';
+import { EVER } from '../../patience.ts';
 
 const NVME = '0000:22:00.0';
 const NIC = '0000:26:02.0';
 const PF = '0000:21:00.0';
 const VF = '0000:21:10.0';
-const admin = (...allowed: Guard[]) => ({ allowed: new Set(allowed), deadlineMs: 30_000, dryRun: false });
+const admin = (...allowed: Guard[]) => ({ allowed: new Set(allowed), deadlineMs: EVER, dryRun: false });
 
 let sim: SimulatedHost;
 beforeEach(() => {
@@ -40,7 +41,7 @@ const prepare = (address: string, managed: 'yes' | 'no', allowances?: Allowance[
   return runHook(
     sim.host,
     { name: 'web', operation: 'prepare', xml: domainXml('web', uuid, [{ address, managed }]) },
-    { allowed: new Set(), deadlineMs: 30_000, lockedUuid: null },
+    { allowed: new Set(), deadlineMs: EVER, lockedUuid: null },
   );
 };
 const allow = (guard: string, domain: string, device = NVME): Allowance => ({ device, guard, domain });
@@ -60,7 +61,7 @@ describe('hostdev.toml', () => {
       hint: expect.stringContaining(`hostdev bind ${VF}`),
     });
     expect(sim.kernel.writes).toEqual([]);
-    await bindDevices(sim.host, [VF], null, { allowed: new Set(), deadlineMs: 30_000, dryRun: false });
+    await bindDevices(sim.host, [VF], null, { allowed: new Set(), deadlineMs: EVER, dryRun: false });
     await expect(prepare(VF, 'no')).resolves.toMatchObject({ bound: [], left_alone: [VF] });
   });
 

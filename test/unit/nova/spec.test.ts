@@ -17,6 +17,7 @@ import { compileField, PatternError } from '../../../src/nova/grammar/regex.ts';
 import { parseRequest, resolveRequest } from '../../../src/nova/grammar/request.ts';
 import { starlingxAliases, starlingxNotes } from '../../../src/nova/grammar/starlingx.ts';
 import { hexField } from '../../../src/nova/grammar/values.ts';
+import { cpuMs } from '../../patience.ts';
 
 const facts: HostFacts = {
   ...NO_FACTS,
@@ -162,11 +163,11 @@ describe('patterns are Python re.match on short texts', () => {
   test('no pattern is catastrophic', () => {
     const nested = `${'('.repeat(30)}a*${')*'.repeat(30)}$`;
     const counted = `${'(?:'.repeat(30)}a?${'){9}'.repeat(30)}$`;
-    const from = performance.now();
+    const from = cpuMs();
     for (const p of [nested, counted, '(a|aa)+$', '(.*)*(.*)*(.*)*x']) {
       expect(compileField(p)('aaaaaaab')).toBe(false);
     }
-    expect(performance.now() - from).toBeLessThan(500);
+    expect(cpuMs() - from).toBeLessThan(500);
   });
 });
 

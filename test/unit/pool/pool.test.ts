@@ -6,6 +6,7 @@ import type { PoolDevice } from '../../../src/pool/device.ts';
 import { PciTracker } from '../../../src/pool/tracker.ts';
 import { parseScenario } from '../../../src/simulate/scenario.ts';
 import { type Report, type StepVerdict, simulate, type Verdict } from '../../../src/simulate/simulate.ts';
+import { cpuMs } from '../../patience.ts';
 
 const pci = (address: string, numa: number | null = 0): object => ({
   address,
@@ -228,11 +229,11 @@ describe('Placement', () => {
   test('a thousand units are found or refused at once', () => {
     const devices = Array.from({ length: 64 }, (_, b) => card((b + 16).toString(16), 8)).flat();
     const base = { ...PLACED, device_spec: [{ product_id: '1515' }], devices };
-    const from = performance.now();
+    const from = cpuMs();
     expect(steps({ ...base, request: 'vf:512' })[0]).toMatchObject({ stage: 'done' });
     expect(steps({ ...base, request: 'vf:64', group_policy: 'isolate' })[0]).toMatchObject({ stage: 'done' });
     expect(steps({ ...base, request: 'vf:60,vf:5', group_policy: 'isolate' })[0]).toMatchObject({ supported: false });
-    expect(performance.now() - from).toBeLessThan(5000);
+    expect(cpuMs() - from).toBeLessThan(5000);
   });
 });
 

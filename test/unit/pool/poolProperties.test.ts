@@ -18,7 +18,6 @@ import type { PoolDevice } from '../../../src/pool/device.ts';
 import { type ClaimOptions, PciTracker } from '../../../src/pool/tracker.ts';
 
 const RUNS = { numRuns: 10_000 };
-const TIMEOUT = 60_000;
 
 const numa = fc.constantFrom(0, 1, null);
 const base = { vendor_id: '8086', parent_addr: null, card_serial_number: null, parent_ifname: null };
@@ -144,7 +143,7 @@ const specsArb = fc.array(specObjects, { minLength: 1, maxLength: 3 });
 const opsArb = fc.array(opArb, { maxLength: 4 });
 
 describe('claims', () => {
-  test('no device is given twice', { timeout: TIMEOUT }, () => {
+  test('no device is given twice', () => {
     fc.assert(
       fc.property(devicesArb, opsArb, (devices, ops) => {
         const tracker = trackerOf([{}], devices);
@@ -159,7 +158,7 @@ describe('claims', () => {
     );
   });
 
-  test('a claim that is freed leaves the pools as they were', { timeout: TIMEOUT }, () => {
+  test('a claim that is freed leaves the pools as they were', () => {
     fc.assert(
       fc.property(
         specsArb,
@@ -181,7 +180,7 @@ describe('claims', () => {
     );
   });
 
-  test('a PF is never beside its VFs', { timeout: TIMEOUT }, () => {
+  test('a PF is never beside its VFs', () => {
     fc.assert(
       fc.property(devicesArb, opsArb, (devices, ops) => {
         const tracker = trackerOf([{}], devices);
@@ -203,7 +202,7 @@ describe('claims', () => {
     );
   });
 
-  test('a refused request changes nothing, and isSupported says so before', { timeout: TIMEOUT }, () => {
+  test('a refused request changes nothing, and isSupported says so before', () => {
     let refused = 0;
     fc.assert(
       fc.property(
@@ -231,7 +230,7 @@ describe('claims', () => {
 });
 
 describe('specs', () => {
-  test('the first that matches decides', { timeout: TIMEOUT }, () => {
+  test('the first that matches decides', () => {
     fc.assert(
       fc.property(fc.array(specObjects, { minLength: 2, maxLength: 4 }), devicesArb, (objects, devices) => {
         const specs = objects.map(parse);
@@ -246,7 +245,7 @@ describe('specs', () => {
     );
   });
 
-  test('printed and parsed again they are the same', { timeout: TIMEOUT }, () => {
+  test('printed and parsed again they are the same', () => {
     fc.assert(
       fc.property(specObjects, fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 2 })), (object, more) => {
         const spec = parse({
@@ -266,7 +265,7 @@ describe('specs', () => {
     );
   });
 
-  test('a field more never matches more', { timeout: TIMEOUT }, () => {
+  test('a field more never matches more', () => {
     fc.assert(
       fc.property(specObjects, specObjects, devicesArb, (object, other, devices) => {
         const [extra] = Object.entries(other).filter(([k]) => !Object.hasOwn(object, k));
@@ -281,7 +280,7 @@ describe('specs', () => {
   });
 });
 
-test('patterns match as regular expressions do', { timeout: TIMEOUT }, () => {
+test('patterns match as regular expressions do', () => {
   const atom = fc.constantFrom('0', '8', 'a', '.', '[0-8]', '[^a]', '\\d', '\\w', '\\b', '^', '$', '\\x30');
   const { pattern } = fc.letrec<{ pattern: string; part: string }>((tie) => ({
     pattern: fc.array(tie('part'), { maxLength: 4 }).map((p) => p.join('')),

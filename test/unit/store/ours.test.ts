@@ -9,6 +9,7 @@ import { isLacking } from '../../lacking.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A } from '../../mock/hosts.ts';
 import { leaveJournal } from '../../mock/leftJournal.ts';
 import { CLI, hostdev, type Ran, runCommand, StaticHost } from '../../mock/tree.ts';
+import { EVER } from '../../patience.ts';
 
 const NIC = '0000:03:00.0';
 const VF = '0000:21:10.0';
@@ -21,7 +22,7 @@ describe('what a change makes', () => {
     sim = simulatedHost();
   });
   afterEach(() => sim.remove());
-  const bind = () => bindDevices(sim.host, [VF], null, { deadlineMs: 5000, dryRun: false, allowed: new Set() });
+  const bind = () => bindDevices(sim.host, [VF], null, { deadlineMs: EVER, dryRun: false, allowed: new Set() });
   const mode = (path: string): string => (statSync(sim.host.absolute(path)).mode & 0o7777).toString(8);
 
   test('is readable for all, the journal and the locks are not; an earlier version made all of it for root alone', async () => {
@@ -40,7 +41,7 @@ describe('what a change makes', () => {
       chmodSync(sim.host.absolute(`run/hostdev${folder}`), 0o700);
     chmodSync(sim.host.absolute('run/hostdev/journal'), 0o755);
     chmodSync(sim.host.absolute(`run/hostdev/bindings/${VF}.json`), 0o600);
-    await bindDevices(sim.host, ['0000:21:10.2'], null, { deadlineMs: 5000, dryRun: false, allowed: new Set() });
+    await bindDevices(sim.host, ['0000:21:10.2'], null, { deadlineMs: EVER, dryRun: false, allowed: new Set() });
     expect(modes()).toEqual(right);
     expect(mode(`run/hostdev/bindings/${VF}.json`)).toBe('644');
   });
