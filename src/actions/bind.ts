@@ -10,6 +10,7 @@ import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.
 import { makersOf } from '../pci/path.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { groupBlockers, groupMembers } from '../pci/vfio.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, printedPlan, refuseWithPlan } from './plan.ts';
 import { lostWithVfs } from './vfLosses.ts';
@@ -39,7 +40,7 @@ export async function bindDevices(
     const plan = await planBind(work, requests, 'admin', options.allowed);
     const printed = printedPlan(work, plan);
     refuseWithPlan(printed, plan.refusals);
-    const going: string[] = [];
+    const going: Warning[] = [];
     for (const { device, move } of plan.devices)
       if (move.sriov !== undefined) going.push(...(await lostWithVfs(work, fresh, device, move.sriov.from)).lines);
     const held = plan.adopted
@@ -88,16 +89,17 @@ function withEndpoints(host: Host, inventory: Inventory, named: readonly PciDevi
 }
 
 /** Binding is done and right; whether a guest can have it is another matter that the admin wants to hear of now. */
-function groupWarnings(host: Host, inventory: Inventory, devices: readonly PciDevice[]): string[] {
-  const warnings: string[] = [];
+function groupWarnings(host: Host, inventory: Inventory, devices: readonly PciDevice[]): Warning[] {
+  const warnings: Warning[] = [];
   const state = iommuState(host);
-  if (!state.on) warnings.push(`no guest can have it yet: ${state.reason}`);
+  if (!state.on) warnings.push(warning('no-iommu', `no guest can have it yet: ${state.reason}`));
   const bound = new Set(devices.map((d) => d.address));
   for (const id of new Set(devices.flatMap((d) => d.iommu_group ?? []))) {
     const stays = (a: Address): boolean => !bound.has(a) && !makersOf(host, inventory, a).some((m) => bound.has(m));
     const peers = groupMembers(inventory, id).filter((d) => stays(d.address));
     for (const b of groupBlockers(host, id, peers)) {
-      warnings.push(`IOMMU group ${id} is not viable for a guest yet: ${b.address} ${b.reason}`);
+      const text = `IOMMU group ${id} is not viable for a guest yet: ${b.address} ${b.reason}`;
+      warnings.push(warning('group-not-viable', text, b.address));
     }
   }
   return warnings;

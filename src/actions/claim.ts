@@ -9,6 +9,7 @@ import { type Held, type HostPools, hostPools } from '../nova/hostPools.ts';
 import { type PciSetup, type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { ANYWHERE, type GuestPlace } from '../pool/filters.ts';
 import type { PciTracker } from '../pool/tracker.ts';
+import { warning } from '../text/warning.ts';
 import type { Warned } from './options.ts';
 
 export type ClaimWish = {
@@ -86,8 +87,8 @@ export async function claimFrom(
     warnings: [
       ...setup.warnings,
       ...pools.warnings,
-      ...notes.map((n) => n.text),
-      ...wishWarnings(setup, requests, wish),
+      ...notes.map((n) => warning('nova', n.text)),
+      ...wishNotes(setup, requests, wish).map((text) => warning('nova', text)),
     ],
   };
 }
@@ -144,22 +145,22 @@ function keptBack(offered: PciTracker, notFree: HostPools['notFree']): string {
 const some = (list: readonly string[], between: string): string =>
   `${list.slice(0, MAX_NAMED).join(between)}${list.length > MAX_NAMED ? ` and ${list.length - MAX_NAMED} more` : ''}`;
 
-function wishWarnings(setup: PciSetup, requests: readonly PciRequest[], wish: ClaimWish): string[] {
+function wishNotes(setup: PciSetup, requests: readonly PciRequest[], wish: ClaimWish): string[] {
   const { pci_in_placement: inPlacement } = setup.config.pci;
-  const warnings: string[] = [];
+  const notes: string[] = [];
   const inert = requests.filter((r) => r.spec.some((s) => 'resource_class' in s || 'traits' in s));
   if (!inPlacement && inert.length > 0)
-    warnings.push(
+    notes.push(
       `resource_class and traits of ${inert.map((r) => r.alias_name).join(', ')} count only with pci_in_placement, as in Nova`,
     );
-  if (!inPlacement && wish.isolate) warnings.push('group policy isolate counts only with pci_in_placement, as in Nova');
+  if (!inPlacement && wish.isolate) notes.push('group policy isolate counts only with pci_in_placement, as in Nova');
   const policies = new Set(requests.map((r) => r.numa_policy));
   const { numaCells, hostCells } = wish.place;
   if (policies.has('socket') && numaCells.length > 0 && hostCells.length === 0)
-    warnings.push(
+    notes.push(
       'the sockets of NUMA nodes are not known, so that the policy socket finds only devices on the nodes themselves: give --sockets',
     );
   if (numaCells.length === 0 && policies.has('required'))
-    warnings.push('without --numa the policy required asks nothing, as in Nova');
-  return warnings;
+    notes.push('without --numa the policy required asks nothing, as in Nova');
+  return notes;
 }

@@ -6,6 +6,7 @@ import { NovaError } from '../nova/grammar/novaError.ts';
 import { starlingxNotes } from '../nova/grammar/starlingx.ts';
 import { matchAll, matchFindings, nowhere } from '../nova/matches.ts';
 import { type PciSetup, readSetup, type SetupOptions } from '../nova/setup.ts';
+import { unknownFacts } from '../pci/facts.ts';
 import { isBridge } from '../pci/inventory.ts';
 import { fromInventory } from '../pool/device.ts';
 import { PciTracker } from '../pool/tracker.ts';
@@ -83,7 +84,7 @@ export async function checkConfig(host: Host, options: SetupOptions): Promise<Ch
       line: place.line,
       devices: served?.get(name) ?? null,
     })),
-    warnings: [...inventory.warnings, ...[...facts.unknown].map((u) => `not known: ${u}`)],
+    warnings: [...inventory.warnings, ...unknownFacts(facts)],
   };
 }
 

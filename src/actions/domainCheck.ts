@@ -12,6 +12,7 @@ import type { Culprit } from '../libvirt/schemaCulprit.ts';
 import { judgeBySchema, type SchemaFault, schemaCulprit, XMLLINT } from '../libvirt/schemaJudge.ts';
 import { installedLibvirt, installedVersions } from '../libvirt/versions.ts';
 import { safe } from '../text/safe.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { checkOnHost, type HostCheck } from './domainOnHost.ts';
 import type { ActionOptions, Warned } from './options.ts';
 
@@ -211,9 +212,10 @@ function readDevices(domain: Domain, defines: boolean): { devices: DomainDevices
   }
 }
 
-const notMeasured = (v: ShownVersions): string[] => {
+const notMeasured = (v: ShownVersions): Warning[] => {
   const missing = [...(v.libvirt === null ? ['libvirt'] : []), ...(v.qemu === null ? ['QEMU'] : [])];
   if (missing.length === 0) return [];
   const why = v.source === 'given' ? 'not given' : 'not measured';
-  return [`the version of ${missing.join(' and of ')} is ${why}: rules that depend on it count as kept`];
+  const text = `the version of ${missing.join(' and of ')} is ${why}: rules that depend on it count as kept`;
+  return [warning('not-measured', text)];
 };

@@ -16,6 +16,7 @@ import { iommuAddressBits } from '../host/iommu.ts';
 import { numaDistance } from '../host/numa.ts';
 import { type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
 import { groupMembers } from '../pci/vfio.ts';
+import type { Warning } from '../text/warning.ts';
 import type { ActionOptions } from './options.ts';
 
 export type HostDevice = {
@@ -33,7 +34,7 @@ export type HostDevice = {
 
 export type HostCheck = {
   findings: Finding[];
-  warnings: string[];
+  warnings: Warning[];
   host: { iommu_address_bits: number | null; devices: HostDevice[] };
 };
 
@@ -136,7 +137,7 @@ function addressBits(host: Host, facts: DomainFacts, versions: Versions): Findin
   return [finding('host-aw-bits', 'assign', 'iommu', cause, "write aw_bits='39'", source)];
 }
 
-type Prepared = { findings: Finding[]; warnings: string[]; drivers: Map<string, string> };
+type Prepared = { findings: Finding[]; warnings: Warning[]; drivers: Map<string, string> };
 
 async function prepare(
   host: Host,

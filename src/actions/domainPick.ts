@@ -4,6 +4,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Held } from '../nova/hostPools.ts';
 import type { PciSetup } from '../nova/setup.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import type { ClaimAnswer, ClaimWish } from './claim.ts';
 import type { Taken } from './domainTake.ts';
 import type { Warned } from './options.ts';
@@ -28,7 +29,7 @@ export async function pickDevices(
   facts: DomainFacts,
   held: readonly Held[],
   wish: ClaimWish,
-  warnings: string[],
+  warnings: Warning[],
 ): Promise<Picked> {
   const { claimFrom } = await import('./claim.ts');
   const asked = wish.place.numaCells;
@@ -45,7 +46,7 @@ export async function pickDevices(
   const claim = await claimFrom(setup, host, placed, held);
   warnings.push(...claim.warnings);
   const given = claim.requests.flatMap((r) => r.devices);
-  if (given.length === 0) warnings.push('the request asks for no device');
+  if (given.length === 0) warnings.push(warning('nothing-offered', 'the request asks for no device'));
   const taken = given.map(({ address, managed }) => {
     const device = setup.inventory.byAddress.get(address);
     if (device === undefined) throw new HostdevError('HOSTDEV_INTERNAL', `${address} is in no inventory`);

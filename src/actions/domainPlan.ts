@@ -18,6 +18,7 @@ import { type Inventory, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { quote } from '../text/safe.ts';
 import { sentence } from '../text/sentence.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import type { ClaimWish } from './claim.ts';
 import { readVersions, type ShownVersions } from './domainCheck.ts';
 import { behindInterfaces } from './domainNic.ts';
@@ -115,7 +116,9 @@ export async function planDomain(
     need(versions, SINCE.unassigned, "<address type='unassigned'/>", 'Name the peers.');
   if (host !== null) await checkGuards(host, domain, added, options, warnings);
   else if (added.length > 0)
-    warnings.push('the devices are of a saved inventory: whether their host needs them is not known');
+    warnings.push(
+      warning('not-measured', 'the devices are of a saved inventory: whether their host needs them is not known'),
+    );
   const withDevices = addDevices(
     rest,
     added.map((a) => a.element),
@@ -215,7 +218,7 @@ function brokenRules(domain: Domain, versions: Versions): Map<string, Finding[]>
  * What the edit breaks of the rules of `domain check`, as warnings. Raises HOSTDEV_DOMAIN_UNFIT when libvirt would refuse the edited domain for it; what was broken
  * before is none of ours.
  */
-function newFindings(before: Domain, after: Domain, versions: Versions): string[] {
+function newFindings(before: Domain, after: Domain, versions: Versions): Warning[] {
   const known = brokenRules(before, versions);
   const found = [...brokenRules(after, versions)].flatMap(([rule, f]) => f.slice(known.get(rule)?.length ?? 0));
   const refused = found.find((f) => f.stage === 'define');
@@ -226,7 +229,7 @@ function newFindings(before: Domain, after: Domain, versions: Versions): string[
     );
   return found
     .filter((f) => f.stage !== 'advice')
-    .map((f) => `${f.where}: ${f.cause}, so the guest will not start: ${f.fix} (${f.rule})`);
+    .map((f) => warning('domain-rule', `${f.where}: ${f.cause}, so the guest will not start: ${f.fix} (${f.rule})`));
 }
 
 const fragment = ({ device, unassigned, element }: Added): Fragment => ({

@@ -18,6 +18,7 @@ import { resolveDevice } from '../pci/resolve.ts';
 import { vendorVfio } from '../pci/vendorVfio.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { sentence } from '../text/sentence.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { type AskedNic, type behindInterfaces, bindNic } from './domainNic.ts';
 import type { ActionOptions } from './options.ts';
 
@@ -96,7 +97,7 @@ export function addedDevice(
   host: Host | null,
   { device, managed: tagged }: Taken,
   request: TakeRequest,
-  warnings: string[],
+  warnings: Warning[],
 ): Added {
   const { address, driver } = device;
   const passed = {
@@ -111,14 +112,26 @@ export function addedDevice(
     const nic = bindNic(host, device, request.nic);
     if (tagged === false && request.managed === null && nic.hostNode === null)
       warnings.push(
-        `${address}: its device_spec says managed "no", which as in Nova does not count for --vnic: --managed no does`,
+        warning(
+          'managed',
+          `${address}: its device_spec says managed "no", which as in Nova does not count for --vnic: --managed no does`,
+          address,
+        ),
       );
     return { device, unassigned: false, element: nicElement(nic, passed), managed, nic };
   }
   if (!managed && request.managed === null && tagged === null)
-    warnings.push(`${address}: managed='no', for it stays on ${driver}, its own driver and VFIO provider`);
+    warnings.push(
+      warning(
+        'vendor-vfio',
+        `${address}: managed='no', for it stays on ${driver}, its own driver and VFIO provider`,
+        address,
+      ),
+    );
   if (managed && driver !== null && driver !== 'vfio-pci' && isVfioDriver(host, address, driver))
-    warnings.push(`${address} is on ${driver}, which is VFIO's already: --managed no leaves it there`);
+    warnings.push(
+      warning('managed', `${address} is on ${driver}, which is VFIO's already: --managed no leaves it there`, address),
+    );
   return { device, unassigned: false, element: hostdevElement({ ...passed, unassigned: false }), managed, nic: null };
 }
 
@@ -132,16 +145,18 @@ export function peersOf(
   domain: DomainDevices,
   added: readonly Added[],
   request: TakeRequest,
-  warnings: string[],
+  warnings: Warning[],
 ): Added[] {
   const taking = added.filter(takesFunction);
   const addresses = taking.map((a) => a.device.address);
   if (host === null) {
     const unknown = taking.filter((a) => a.device.iommu_group === null).map((a) => a.device.address);
-    if (unknown.length > 0) warnings.push(`${unknown.join(', ')}: the inventory does not tell the IOMMU group`);
+    if (unknown.length > 0)
+      warnings.push(warning('not-measured', `${unknown.join(', ')}: the inventory does not tell the IOMMU group`));
   } else if (taking.some((a) => a.device.iommu_group === null)) {
     const { on, reason } = iommuState(host);
-    warnings.push(on ? `${addresses.join(', ')}: not all are in an IOMMU group yet` : `no IOMMU here: ${reason}`);
+    const text = on ? `${addresses.join(', ')}: not all are in an IOMMU group yet` : `no IOMMU here: ${reason}`;
+    warnings.push(warning('no-iommu', text));
   }
   const listed = new Set([...domain.devices.map((d) => d.address), ...addresses]);
   const { blockers, groups } = viability(host, inventory, addresses, listed);
@@ -169,7 +184,9 @@ export function peersOf(
       },
     );
   }
-  warnings.push(...ways.flatMap((w) => lossOf(w).map((l) => `${w.address}: the host loses ${l}`)));
+  warnings.push(
+    ...ways.flatMap((w) => lossOf(w).map((l) => warning('host-loses', `${w.address}: the host loses ${l}`, w.address))),
+  );
   const managed = request.managed ?? true;
   return blockers.flatMap((b) => {
     const device = inventory.byAddress.get(b.address);
@@ -194,7 +211,7 @@ export async function checkGuards(
   domain: DomainDevices,
   added: readonly Added[],
   options: ActionOptions,
-  warnings: string[],
+  warnings: Warning[],
 ): Promise<void> {
   const listed = added.filter(takesFunction).map(({ device, managed, unassigned }) => ({
     device,
@@ -211,7 +228,7 @@ export async function checkGuards(
     warnings.push(...verdict.warnings);
   } catch (e) {
     if (!(e instanceof HostdevError) && !isSysError(e)) throw e;
-    warnings.push(`the guards were not asked: ${e.message}`);
+    warnings.push(warning('not-measured', `the guards were not asked: ${e.message}`));
     return;
   }
   const peers = new Set(added.filter((a) => a.unassigned).map((a) => a.device.address));
@@ -227,7 +244,11 @@ export async function checkGuards(
       },
     );
   }
-  warnings.push(...refusals.map((r) => `${r.address}: ${r.reason}: the hook will refuse it (${r.guard})`));
+  warnings.push(
+    ...refusals.map((r) =>
+      warning('hook-refuses', `${r.address}: ${r.reason}: the hook will refuse it (${r.guard})`, r.address),
+    ),
+  );
 }
 
 /** Nobody waits half a minute for a plan because a device does not answer. */

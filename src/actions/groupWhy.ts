@@ -16,6 +16,7 @@ import type { ReservedRegion } from '../pci/groups.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { groupMembers } from '../pci/vfio.ts';
+import { about } from '../text/warning.ts';
 import type { Warned } from './options.ts';
 
 export type Why = {
@@ -86,5 +87,5 @@ export async function explainDevice(host: Host, word: string): Promise<Warned & 
     reserved_regions: regions.regions,
     not_measured: look.unmeasured,
   };
-  return { why, warnings: inventory.warnings.filter((w) => w.includes(d.address)) };
+  return { why, warnings: about(inventory.warnings, d.address) };
 }

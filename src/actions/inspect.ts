@@ -2,7 +2,7 @@
 
 import { guestDriver } from '../binding/drivers/driverChoice.ts';
 import { observing } from '../binding/session.ts';
-import { HostdevError, isErrno, isGone } from '../errors.ts';
+import { HostdevError, isErrno, isGone, messageOf } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/groups.ts';
@@ -12,6 +12,7 @@ import { representorText } from '../pci/representors.ts';
 import { representorBy, resolveDevice } from '../pci/resolve.ts';
 import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../pci/vendorVfio.ts';
 import { quote } from '../text/safe.ts';
+import { about, type Warning, warning } from '../text/warning.ts';
 import { fullName, readNames } from './list.ts';
 import type { Warned } from './options.ts';
 
@@ -34,55 +35,52 @@ const READ_MS = 1000;
 export async function showDevice(host: Host, word: string): Promise<Warned & { device: ShownDevice }> {
   const inventory = scanInventory(host);
   const found = resolveDevice(host, inventory, word);
-  const warnings = inventory.warnings.filter((w) => w.includes(found.address));
+  const warnings = about(inventory.warnings, found.address);
   const stands = found.parent_addr === null ? null : representorBy(host, word);
-  if (stands !== null) warnings.push(`${representorText(stands)}: this is the VF`);
-  const read = (attribute: string): string | null => {
+  if (stands !== null)
+    warnings.push(warning('representor', `${representorText(stands)}: this is the VF`, found.address));
+  /** What `read` gives; null, with a warning that `what` is not known, when that raises. */
+  const known = <T>(what: string, read: () => T | null): T | null => {
     try {
-      return host.read(host.device(found.address, attribute));
+      return read();
     } catch (e) {
-      warnings.push(`${attribute} is not known: ${(e as Error).message}`);
+      warnings.push(warning('not-measured', `${what} not known: ${messageOf(e)}`, found.address));
       return null;
     }
   };
+  const read = (attribute: string): string | null =>
+    known(`${attribute} is`, () => host.read(host.device(found.address, attribute)));
+  const own = known('managed and vgpu_type are', () => vendorVfio(host, found));
+  if (own !== null && lacksVgpuType(own)) {
+    const text = `no vGPU type is set: ${vgpuTypeAdvice(host, found.address, own)}`;
+    warnings.push(warning('vgpu-untyped', text, found.address));
+  }
   const device: ShownDevice = {
     ...found,
     driver_override: null,
-    variant_driver: null,
+    variant_driver: known('variant_driver is', () => guestDriver(host, found)),
     reset_methods: (read('reset_method') ?? '').split(/\s+/).filter((m) => /^[a-z_]{1,32}$/.test(m)),
     boot_vga: bootVga(read('boot_vga')),
-    managed: null,
-    vgpu_type: null,
+    managed: own === null ? null : 'no',
+    vgpu_type: own?.vgpu?.id ?? null,
     name: fullName(readNames(host), found),
   };
-  try {
-    const own = vendorVfio(host, found);
-    device.managed = own === null ? null : 'no';
-    device.vgpu_type = own?.vgpu?.id ?? null;
-    if (own !== null && lacksVgpuType(own))
-      warnings.push(`no vGPU type is set: ${vgpuTypeAdvice(host, found.address, own)}`);
-  } catch (e) {
-    warnings.push(`managed and vgpu_type are not known: ${(e as Error).message}`);
-  }
-  try {
-    device.variant_driver = guestDriver(host, found);
-  } catch (e) {
-    warnings.push(`variant_driver is not known: ${(e as Error).message}`);
-  }
   await readLocked(host, device, warnings);
   return { device, warnings };
 }
 
-async function readLocked(host: Host, device: ShownDevice, warnings: string[]): Promise<void> {
+async function readLocked(host: Host, device: ShownDevice, warnings: Warning[]): Promise<void> {
   const override = host.device(device.address, 'driver_override');
   try {
     const text = await observing(host, { deadlineMs: READ_MS }, (w) => w.writer.read(override, READ_MS));
     const name = parseOverride(text);
-    if (name !== null && !/^[\x20-\x7e]+$/.test(name)) warnings.push(`${override}: ignored ${quote(name)}`);
+    if (name !== null && !/^[\x20-\x7e]+$/.test(name))
+      warnings.push(warning('malformed', `${override}: ignored ${quote(name)}`, device.address));
     else device.driver_override = name;
   } catch (e) {
     if (isErrno(e, 'ETIMEDOUT')) device.stuck = true;
-    else if (!isGone(e)) warnings.push(`driver_override is not known: ${(e as Error).message}`);
+    else if (!isGone(e))
+      warnings.push(warning('not-measured', `driver_override is not known: ${messageOf(e)}`, device.address));
   }
 }
 
@@ -93,7 +91,7 @@ export function listGroups(host: Host): Warned & { groups: Group[] } {
   const inventory = scanInventory(host);
   const warnings = [...inventory.warnings];
   const groups = readGroups(host, inventory, warnings);
-  if (groups.length === 0) warnings.push(`no IOMMU groups: ${iommuState(host).reason}`);
+  if (groups.length === 0) warnings.push(warning('no-iommu', `no IOMMU groups: ${iommuState(host).reason}`));
   return { groups, warnings };
 }
 

@@ -10,13 +10,13 @@ import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import type { BadFile } from '../store/files.ts';
 import { quote } from '../text/safe.ts';
-import type { ActionOptions, Warned } from './options.ts';
+import type { ActionOptions } from './options.ts';
 
 /** All entries. One whose process still runs is being worked at, which only its devices' locks tell. */
 export const listJournal = (host: Host): { entries: JournalEntry[]; bad: BadFile[] } => readJournal(host);
 
-/** `warnings` has a line for each device that was put right, `kept` each that stays in the journal and why. */
-export type Finished = Warned & { changed: boolean; entries: JournalEntry[]; kept: Kept[]; bad: BadFile[] };
+/** `done` has a line for each device that was put right, `kept` each that stays in the journal and why. */
+export type Finished = { changed: boolean; entries: JournalEntry[]; done: string[]; kept: Kept[]; bad: BadFile[] };
 
 /**
  * Finishes entries (all, or those named by id) the way asked for: `undo` brings each device to where it was before, `resume` to where it was going; an entry that has its
@@ -36,13 +36,13 @@ export async function finishJournal(
   if (absent !== undefined)
     throw new HostdevError('HOSTDEV_JOURNAL_ABSENT', `The journal has no entry ${quote(absent)}`);
   const entries = ids.length === 0 ? all : all.filter((e) => ids.includes(e.id));
-  const finished: Finished = { changed: false, entries, warnings: [], kept: [], bad: ids.length === 0 ? bad : [] };
+  const finished: Finished = { changed: false, entries, done: [], kept: [], bad: ids.length === 0 ? bad : [] };
   if (entries.length === 0) return finished;
   const inventory = scanInventory(host);
   if (options.dryRun)
     return observing(host, options, async (work) => {
       const { done, kept } = await foresee({ ...work, inventory }, nothingForeseen(), entries, bad, direction);
-      return { ...finished, warnings: done.map((d) => d.text), kept };
+      return { ...finished, done: done.map((d) => d.text), kept };
     });
   return working(host, options, inventory, async (work) => {
     const addresses = entries.flatMap((e) => [...namedBy(e)]);
@@ -50,7 +50,7 @@ export async function finishJournal(
     try {
       work.inventory = locked.inventory;
       const { done, kept } = await recover(work, locked.entries, bad, direction);
-      return { ...finished, changed: done.length > 0, warnings: done.map((d) => d.text), kept };
+      return { ...finished, changed: done.length > 0, done: done.map((d) => d.text), kept };
     } finally {
       locked.unlock();
     }

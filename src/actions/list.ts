@@ -6,6 +6,7 @@ import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { PciNames } from '../pci/names.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import type { Warned } from './options.ts';
 
 /** pci.ids is about 1.5 MB. */
@@ -35,7 +36,7 @@ export async function listDevices(host: Host): Promise<Listed> {
 }
 
 /** The devices that hang; where that may not be read, the list is not whole and says so. */
-async function stuckNow(host: Host, warnings: string[]): Promise<Address[]> {
+async function stuckNow(host: Host, warnings: Warning[]): Promise<Address[]> {
   try {
     if (fileFacts(host, host.quarantine) === null) return [];
     const { readQuarantines } = await import('../binding/quarantine.ts');
@@ -43,7 +44,7 @@ async function stuckNow(host: Host, warnings: string[]): Promise<Address[]> {
   } catch (e) {
     const { code, message } = e as Error & { code?: string };
     host.unread.push({ code: code ?? 'EUNKNOWN', errno: 0, syscall: 'open', path: host.quarantine });
-    warnings.push(`which devices hang is not known: ${message}`);
+    warnings.push(warning('not-measured', `which devices hang is not known: ${message}`));
     return [];
   }
 }

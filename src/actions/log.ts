@@ -6,6 +6,7 @@ import { canonicalAddress } from '../pci/address.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { readPlain } from '../store/files.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import type { Warned } from './options.ts';
 
 export type Recorded = Warned & { records: RecordLine[] };
@@ -18,12 +19,13 @@ export function readRecord(host: Host, word: string | null): Recorded {
   const address =
     word === null ? null : (canonicalAddress(word) ?? resolveDevice(host, scanInventory(host), word).address);
   const records: RecordLine[] = [];
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   for (const file of [`${host.record}.1`, host.record]) {
     const lines = (readPlain(host, file)?.toString('utf8') ?? '').split('\n').filter(Boolean);
     const read = lines.map(parsed);
     const bad = read.filter((l) => l === null).length;
-    if (bad > 0) warnings.push(`${host.absolute(file)}: ${bad} lines are no records of this version`);
+    if (bad > 0)
+      warnings.push(warning('record', `${host.absolute(file)}: ${bad} lines are no records of this version`));
     for (const l of read) if (l !== null && (address === null || l.device === address)) records.push(l);
   }
   return { records, warnings };

@@ -1,6 +1,7 @@
 /** What every action is given: the options that are global on the command line (contract 3), already validated. */
 import type { Guard } from '../binding/guards.ts';
 import type { SessionOptions } from '../binding/session.ts';
+import type { Warning } from '../text/warning.ts';
 
 export type ActionOptions = SessionOptions & {
   dryRun: boolean;
@@ -8,4 +9,4 @@ export type ActionOptions = SessionOptions & {
 };
 
 /** What a change answers with beside its own keys. */
-export type Warned = { warnings: string[] };
+export type Warned = { warnings: Warning[] };

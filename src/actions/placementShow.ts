@@ -3,6 +3,7 @@ import type { Host } from '../host/host.ts';
 import { hostPools, viewOptions } from '../nova/hostPools.ts';
 import { type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { Ledger, type PlacementView } from '../placement/ledger.ts';
+import { warning } from '../text/warning.ts';
 import type { Warned } from './options.ts';
 
 export type ShownPlacement = Warned & {
@@ -43,7 +44,9 @@ export async function showPlacement(
     warnings: [
       ...setup.warnings,
       ...warnings,
-      ...(reported ? [] : ['report_in_placement is off: Nova reports nothing, and this is what it would report']),
+      ...(reported
+        ? []
+        : [warning('nova', 'report_in_placement is off: Nova reports nothing, and this is what it would report')]),
     ],
   };
 }

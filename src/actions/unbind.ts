@@ -17,6 +17,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { onHostDriver } from '../pci/vendorVfio.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { uniqueDevices } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
@@ -138,7 +139,7 @@ async function judgeWays(
   work: Work,
   ways: readonly Way[],
   { allowed }: ActionOptions,
-): Promise<{ refusals: Refusal[]; warnings: string[] }> {
+): Promise<{ refusals: Refusal[]; warnings: Warning[] }> {
   const { host } = work;
   // Only what leaves a driver is asked about: an override alone can be taken off a device that is in use. Who has it counts all the same: it would be out of the books.
   const moving = ways.filter((w) => w.binding?.holds.some(isGuest) || leaves(w));
@@ -151,7 +152,7 @@ async function judgeWays(
     moving.flatMap((w) => w.binding ?? []),
     work.deadline.left,
   );
-  const all: { refusals: Refusal[]; warnings: string[] } = { refusals: [], warnings: [] };
+  const all: { refusals: Refusal[]; warnings: Warning[] } = { refusals: [], warnings: [] };
   for (const { device, binding, now } of moving) {
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
     const guest = binding?.holds.find((h) => isGuest(h) && look.presence(binding, h) === 'runs');
@@ -240,10 +241,10 @@ function byHand(host: Host, ways: readonly Way[]): { devices: Move[]; books: Boo
   };
 }
 
-function unclaimed(host: Host, ways: readonly Way[]): string[] {
+function unclaimed(host: Host, ways: readonly Way[]): Warning[] {
   return ways.flatMap(({ device: { address } }) =>
     host.linkName(host.device(address, 'driver')) === null
-      ? [`${address} is free now, but no host driver of this kernel claims it`]
+      ? [warning('no-host-driver', `${address} is free now, but no host driver of this kernel claims it`, address)]
       : [],
   );
 }

@@ -7,6 +7,7 @@ import { badFileText } from '../binding/session.ts';
 import { HostdevError } from '../errors.ts';
 import { type HookProgram, installedCli, removeHook } from '../hook/install.ts';
 import type { Host } from '../host/host.ts';
+import { warning } from '../text/warning.ts';
 import { type BindingStatus, readStatus, type Status } from './status.ts';
 
 /** Removes the hook as {@link removeHook} does. Raises HOSTDEV_IN_USE, with every device and the way out, and what that raises. */
@@ -22,7 +23,11 @@ export async function uninstall(
     });
   const cli = installedCli(host);
   if (cli !== null && cli !== program.cli)
-    return { changed: false, path: cli, notes: [`the installed hook starts another hostdev, ${cli}: it stays`] };
+    return {
+      changed: false,
+      path: cli,
+      notes: [warning('foreign-hook', `the installed hook starts another hostdev, ${cli}: it stays`)],
+    };
   return removeHook(host, dryRun);
 }
 

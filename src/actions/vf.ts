@@ -12,10 +12,11 @@ import { runChange } from '../binding/transaction.ts';
 import { booksOfGoing, type Foretold, type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { failureText, type Inventory, malformedText, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import { providerOfVfs } from '../pci/vendorVfio.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { ADMIN, refuseLone } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
@@ -68,7 +69,7 @@ export async function createVfs(
 ): Promise<VfResult> {
   const first = scanInventory(host);
   const { address } = resolvePf(host, first, word);
-  const run = async (work: Work, inventory: Inventory, recovered: string[]): Promise<VfResult> => {
+  const run = async (work: Work, inventory: Inventory, recovered: Warning[]): Promise<VfResult> => {
     const pf = resolvePf(host, inventory, address);
     if (count > 0 && use === 'vfio') refuseLone(host, [pf]);
     const own = count === 0 ? null : providerOfVfs(host, pf, vfsOf(inventory, address));
@@ -92,9 +93,15 @@ export async function createVfs(
       ...losses,
       ...(own === null
         ? []
-        : [`${address}: its VFs are left to ${own}, their own driver and VFIO provider: ${OWN_WAY}`]),
+        : [
+            warning(
+              'vendor-vfio',
+              `${address}: its VFs are left to ${own}, their own driver and VFIO provider: ${OWN_WAY}`,
+              address,
+            ),
+          ]),
     ];
-    const untold = foretold.untold === null ? [] : [foretold.untold];
+    const untold = foretold.untold === null ? [] : [warning('vfs-untold', foretold.untold, address)];
     if (from !== undefined && going !== null && count > 0 && options.recreate !== true)
       throw refuseRecreate(address, from.numvfs, count, losses, { plan, warnings: [...warnings, ...untold] });
     // Before anything is written, for all of them: they are alike.
@@ -144,10 +151,10 @@ function refuseRecreate(
   pf: string,
   had: number,
   count: number,
-  losses: readonly string[],
-  data: { plan: VfPlan; warnings: string[] },
+  losses: readonly Warning[],
+  data: { plan: VfPlan; warnings: Warning[] },
 ): HostdevError {
-  const also = losses.length === 0 ? '' : `; ${losses.join('; ')}`;
+  const also = losses.length === 0 ? '' : `; ${losses.map((w) => w.text).join('; ')}`;
   return new HostdevError(
     'HOSTDEV_GUARD',
     `${pf} has ${had} VFs, and ${count} are to be had only by taking all of them away${also}`,
@@ -167,8 +174,18 @@ function resolvePf(host: Host, inventory: Inventory, word: string): PciDevice {
     throw new HostdevError('HOSTDEV_NO_SRIOV', `${device.address} is itself a VF`, {
       hint: `Its PF is ${device.parent_addr}.`,
     });
-  const bad = inventory.warnings.find((w) => w.includes(device.address) && w.includes('sriov_totalvfs'));
-  throw new HostdevError('HOSTDEV_NO_SRIOV', bad ?? `${device.address} is no PF: it has no SR-IOV, or can have no VFs`);
+  throw new HostdevError(
+    'HOSTDEV_NO_SRIOV',
+    whyNotCounted(inventory, device.address) ?? `${device.address} is no PF: it has no SR-IOV, or can have no VFs`,
+  );
+}
+
+/** Why it is not known how many VFs a device can have; null when it is known. */
+function whyNotCounted({ malformed, failures }: Inventory, address: string): string | null {
+  const bad = malformed.find((m) => m.address === address && m.attribute === 'sriov_totalvfs');
+  if (bad !== undefined) return malformedText(bad);
+  const failure = failures.find((f) => f.path.endsWith(`/${address}/sriov_totalvfs`));
+  return failure === undefined ? null : failureText(failure);
 }
 
 function planOf(host: Host, inventory: Inventory, move: Move, { vfs }: Foretold, refusals: Refusal[]): PrintedPlan {
@@ -202,7 +219,7 @@ function strayWarnings(
   pf: PciDevice,
   use: 'vfio' | 'netdev',
   own: string | null,
-): string[] {
+): Warning[] {
   const vfs = vfsOf(inventory, pf.address);
   const stray = vfs.filter((d) =>
     own === null ? isVfioDriver(host, d.address, d.driver) !== (use === 'vfio') : d.driver !== own,
@@ -211,6 +228,10 @@ function strayWarnings(
   if (one === undefined) return [];
   const verb = use === 'vfio' && own === null ? 'bind' : 'unbind --to-host';
   return [
-    `${pf.address} has ${vfs.length} VFs; ${stray.length} of them are on other drivers (${one.address}: ${one.driver ?? 'none'}): 'hostdev ${verb} ${one.address}'`,
+    warning(
+      'vfs-elsewhere',
+      `${pf.address} has ${vfs.length} VFs; ${stray.length} of them are on other drivers (${one.address}: ${one.driver ?? 'none'}): 'hostdev ${verb} ${one.address}'`,
+      pf.address,
+    ),
   ];
 }

@@ -10,6 +10,7 @@ import { lostSettings, readVfSettings, type VfSettings } from '../network/vfSett
 import type { Address } from '../pci/address.ts';
 import type { Inventory, PciDevice } from '../pci/inventory.ts';
 import { lacksVgpuType, vendorVfio } from '../pci/vendorVfio.ts';
+import { type Warning, warning } from '../text/warning.ts';
 
 export type LostVfs = {
   /** Whose the VFs are. */
@@ -31,7 +32,7 @@ export async function lostWithVfs(
   inventory: Inventory,
   pf: PciDevice,
   { numvfs, vfs }: SriovChange['from'],
-): Promise<{ lost: LostVfs; lines: string[] }> {
+): Promise<{ lost: LostVfs; lines: Warning[] }> {
   const bindings = recordedVfs({ numvfs, vfs, autoprobe: null }).flatMap(({ address }) => {
     const holds = bindingNow(work, address)?.holds ?? [];
     return holds.length === 0 ? [] : [{ address, for: holds.map(ownerText) }];
@@ -46,7 +47,9 @@ export async function lostWithVfs(
       vgpu_types: typeof types === 'string' ? null : types,
       representors: ports.map(({ representor: { name, n }, bridge }) => ({ name, vf: n, bridge })),
     },
-    lines: [...ports.map(goingText), ...lostSettings(pf.address, reading), ...lostTypes(pf.address, types)],
+    lines: [...ports.map(goingText), ...lostSettings(pf.address, reading), ...lostTypes(pf.address, types)].map(
+      (text) => warning('lost-with-vfs', text, pf.address),
+    ),
   };
 }
 
@@ -55,11 +58,15 @@ export const vfsOf = (inventory: Inventory, pf: Address): PciDevice[] =>
   inventory.devices.filter((d) => d.parent_addr === pf);
 
 /** Whose VFs these are, for who takes them away for good. */
-export const lostBindings = (pf: Address, { bindings }: LostVfs): string[] =>
+export const lostBindings = (pf: Address, { bindings }: LostVfs): Warning[] =>
   bindings.length === 0
     ? []
     : [
-        `${pf}: these bindings go with its VFs: ${bindings.map((b) => `${b.address} (${b.for.join(', ')})`).join(', ')}`,
+        warning(
+          'lost-with-vfs',
+          `${pf}: these bindings go with its VFs: ${bindings.map((b) => `${b.address} (${b.for.join(', ')})`).join(', ')}`,
+          pf,
+        ),
       ];
 
 /** The vGPU types that are set; why they are not known, where that is so. */

@@ -5,6 +5,7 @@ import type { Address } from '../pci/address.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { functionsAbove } from '../pci/path.ts';
 import { vendorVfio } from '../pci/vendorVfio.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { bindingNow } from './access.ts';
 import {
   applyBooks,
@@ -21,7 +22,7 @@ import {
 import { chooseDriver, type ModuleLists, readModuleLists } from './drivers/driverChoice.ts';
 import { type DriverModule, loadedDriver, refuseUnloadable } from './drivers/modules.ts';
 import { vendorVfioUses } from './guards/vendorVfio.ts';
-import { byName, type Guard, judge, type Layer, type Refusal } from './guards.ts';
+import { byName, type Guard, guardWarning, judge, type Layer, type Refusal } from './guards.ts';
 import { deadHolds, type Witness, witness } from './guests.ts';
 import type { Lifted } from './journal.ts';
 import { observe } from './observe.ts';
@@ -43,7 +44,7 @@ export type BindPlan = {
   /** On their driver already, and in the books: they get the hold too. */
   adopted: Binding[];
   refusals: Refusal[];
-  warnings: string[];
+  warnings: Warning[];
   /** What was lifted for each device: by name now, by reason in the journal. */
   lifted: Lifted[];
   allowed: ReadonlyMap<Address, ReadonlySet<Guard>>;
@@ -133,8 +134,12 @@ function staysWhereItIs(work: Work, device: PciDevice, plan: BindPlan): void {
   const binding = bindingNow(work, address);
   if (binding !== null) plan.adopted.push(binding);
   plan.warnings.push(
-    `${address} stays on ${driver}, its own driver and VFIO provider: guests take it with managed='no'`,
-    ...vendorVfioUses(host, device, false).map((u) => `${address}: ${u.reason}`),
+    warning(
+      'vendor-vfio',
+      `${address} stays on ${driver}, its own driver and VFIO provider: guests take it with managed='no'`,
+      address,
+    ),
+    ...vendorVfioUses(host, device, false).map((u) => guardWarning(u.guard, address, u.reason)),
   );
 }
 

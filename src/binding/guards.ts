@@ -5,6 +5,7 @@
 import { HostdevError } from '../errors.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isBridge } from '../pci/inventory.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { denylistAdvice, denylisted } from './drivers/denylist.ts';
 import type { DriverModule } from './drivers/modules.ts';
 
@@ -163,7 +164,7 @@ export const byName =
 
 export type Verdict = {
   refusals: Refusal[];
-  warnings: string[];
+  warnings: Warning[];
   /** What would have refused and was lifted. */
   lifted: PrintedRefusal[];
 };
@@ -180,11 +181,15 @@ export function judge(j: Judged, lifts: Lifts): Verdict {
     const refuses = effect === 'refuses if vital' ? use.vital === true : effect.startsWith('refuses');
     const refusal = { guard, address, reason };
     if (refuses && !lifted) verdict.refusals.push({ ...refusal, firm: use.firm === true, layer: j.layer });
-    else verdict.warnings.push(`${address}: ${reason}${lifted ? ` (allowed: ${guard})` : ''}`);
+    else verdict.warnings.push(guardWarning(guard, address, `${reason}${lifted ? ` (allowed: ${guard})` : ''}`));
     if (refuses && lifted) verdict.lifted.push(refusal);
   }
   return verdict;
 }
+
+/** What a guard says of a device without refusing it. */
+export const guardWarning = (guard: Guard, address: string, reason: string): Warning =>
+  warning(`guard-${guard}`, `${address}: ${reason}`, address);
 
 /** What the device is says enough. */
 function ownUses({ device, target, denylistOff }: Judged): Use[] {

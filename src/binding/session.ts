@@ -10,6 +10,7 @@ import { type Inventory, type PciDevice, scanInventory, unreadOf } from '../pci/
 import { type BadFile, sweepLitter } from '../store/files.ts';
 import { Deadline, type Stop } from '../store/locks.ts';
 import { refuseUnsafe, setModes } from '../store/ours.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { bindingNow, bookNow, type Foreseen, nothingForeseen } from './access.ts';
 import { type Binding, type Hold, ownerText } from './books.ts';
 import { planRelease, type ReleasePlan, type Returned, type Returning, releaseHolds } from './giveBack.ts';
@@ -42,7 +43,7 @@ export type Asked = {
 /** A fifth of the time is kept for the undo: a hook that is killed while it undoes leaves more behind than one that gives up early. */
 const UNDO_SHARE = 0.2;
 
-const NO_DEVICES: Inventory = { devices: [], byAddress: new Map(), warnings: [], failures: [] };
+const NO_DEVICES: Inventory = { devices: [], byAddress: new Map(), warnings: [], failures: [], malformed: [] };
 
 function openWork(host: Host, options: SessionOptions, inventory: Inventory): Work {
   const undoMs = options.deadlineMs * UNDO_SHARE;
@@ -114,8 +115,8 @@ export type Session = {
   work: Work;
   /** The host as it is under the locks: VFs, groups and drivers seen before may be of yesterday. */
   inventory: Inventory;
-  /** A line for each device that was put right, and for what was left alone. */
-  recovered: string[];
+  /** For each device that was put right, and for what was left alone. */
+  recovered: Warning[];
   /** With `tolerant`: what of the devices asked for, or of what hangs together with them, could not be put right. */
   kept: Kept[];
   /** With `tolerant`: the devices that must be left as they are, by an unfinished transaction or a file that nobody understands. */
@@ -196,10 +197,12 @@ async function sessionOf(
   if (asked.tolerant !== true) refuseKept(concerned);
   const others = kept.filter((k) => !concerned.includes(k));
   const recovered = [
-    ...done.map((d) => d.text),
-    ...others.map((k) => `left in the journal (${k.entry}): ${k.address}: ${k.reason}`),
-    ...locked.bad.map(badFileText),
-    ...unread.map((a) => `${unreadOf(locked.inventory, a)}: left alone`),
+    ...done.map((d) => warning('recovered', d.text, d.address)),
+    ...others.map((k) =>
+      warning('unfinished', `left in the journal (${k.entry}): ${k.address}: ${k.reason}`, k.address),
+    ),
+    ...locked.bad.map((b) => warning('bad-file', badFileText(b))),
+    ...unread.map((a) => warning('not-measured', `${unreadOf(locked.inventory, a)}: left alone`, a)),
   ];
   if (done.length > 0 && work.foreseen === undefined) work.inventory = scanInventory(host);
   return {

@@ -2,6 +2,7 @@
 
 import type { ActionOptions } from '../actions/options.ts';
 import type { Host } from '../host/host.ts';
+import type { Warning } from '../text/warning.ts';
 
 /** What a command is run with: the words after its name, its own options, and the global ones. */
 export type Invocation = {
@@ -21,7 +22,7 @@ export type Invocation = {
 };
 
 /** What a command answers: the JSON document (without `schema`), the text for people, the exit code. Warnings go to stderr, and into the JSON. */
-export type Answer = { json: object; text: string; exit?: number; warnings?: string[] };
+export type Answer = { json: object; text: string; exit?: number; warnings?: Warning[] };
 
 /** `multiple`: may be given several times, and is found in `lists`. */
 export type OwnOption = { type: 'string' | 'boolean'; value?: string; text: string; multiple?: true };

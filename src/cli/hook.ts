@@ -31,7 +31,7 @@ export async function hookInstall({ host, options }: Invocation): Promise<Answer
   const { changed, path, notes } = installHook(host, hookProgram(), options.dryRun, hook, await installedLibvirt(host));
   const did = options.dryRun ? 'Would install' : 'Installed';
   return {
-    json: { changed: changed && !options.dryRun, path, notes },
+    json: { changed: changed && !options.dryRun, path, notes: notes.map((n) => n.text) },
     text: changed ? `${did} ${path}\n` : `${path} is installed already\n`,
     warnings: notes,
   };
@@ -43,7 +43,7 @@ export async function hookRemove({ host, own, options }: Invocation): Promise<An
     own.uninstall === true ? await uninstall(host, hookProgram(), options.dryRun) : removeHook(host, options.dryRun);
   const did = options.dryRun ? 'Would remove' : 'Removed';
   return {
-    json: { changed: changed && !options.dryRun, path, notes },
+    json: { changed: changed && !options.dryRun, path, notes: notes.map((n) => n.text) },
     text: changed ? `${did} ${path}\n` : 'It is not installed\n',
     warnings: notes,
   };

@@ -41,16 +41,16 @@ const unreadable = (bad: Finished['bad']): string[] => bad.map((b) => `${safeBlo
 const finish =
   (direction: 'undo' | 'resume') =>
   async ({ host, words, options }: Invocation): Promise<Answer> => {
-    const { changed, entries, warnings, kept, bad } = await finishJournal(host, words, direction, options);
+    const { changed, entries, done, kept, bad } = await finishJournal(host, words, direction, options);
     const text = entries.length + bad.length === 0 ? 'The journal is clean\n' : options.dryRun ? rows(entries) : '';
-    const done = warnings.map((w) => `${safeBlock(w)}\n`);
+    const lines = done.map((d) => `${safeBlock(d)}\n`);
     const left = kept.map((k) => `${k.address} stays in the journal (${k.entry}): ${safeBlock(k.reason)}\n`);
     const by = (why: Kept['by']): boolean => kept.some((k) => k.by === why);
     const failed = by('failure') || bad.length > 0;
     const exit = by('guard') ? EXIT.refused : by('stuck') ? EXIT.timedOut : failed ? EXIT.failed : EXIT.done;
     return {
-      json: { changed, journal: entries, done: warnings, kept, bad_files: bad },
-      text: [text, ...done, ...left, ...unreadable(bad)].join(''),
+      json: { changed, journal: entries, done, kept, bad_files: bad },
+      text: [text, ...lines, ...left, ...unreadable(bad)].join(''),
       exit,
     };
   };

@@ -11,6 +11,7 @@ import { now } from '../clock.ts';
 import { asError, asLastError, ERRORS, EXIT, HostdevError } from '../errors.ts';
 import { Host } from '../host/host.ts';
 import { quote, safeBlock, safeJson } from '../text/safe.ts';
+import { warning } from '../text/warning.ts';
 import type { Answer, Command } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { err, out } from './output.ts';
@@ -36,7 +37,7 @@ async function main(argv: string[]): Promise<number> {
   const json = wantsJson(argv) && named.command?.name !== 'hook run';
   try {
     const answer = await run(argv, named);
-    for (const w of answer.warnings ?? []) err(`hostdev: ${safeBlock(w)}\n`);
+    for (const w of answer.warnings ?? []) err(`hostdev: ${safeBlock(w.text)}\n`);
     if (json) print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
     else out(answer.text);
     return answer.exit ?? EXIT.done;
@@ -128,18 +129,22 @@ async function dryRunAnswer(command: Command, answer: Answer, host: Host): Promi
     return {
       ...answer,
       exit: EXIT.failed,
-      warnings: [...(answer.warnings ?? []), `the real run would refuse: ${host.native.missing}`],
+      warnings: [...(answer.warnings ?? []), warning('dry-run', `the real run would refuse: ${host.native.missing}`)],
     };
   }
   if (host.isReal && process.geteuid?.() !== 0)
-    return { ...answer, exit: EXIT.notPermitted, warnings: [...(answer.warnings ?? []), 'the real run needs root'] };
+    return {
+      ...answer,
+      exit: EXIT.notPermitted,
+      warnings: [...(answer.warnings ?? []), warning('dry-run', 'the real run needs root')],
+    };
   if (command.name.startsWith('hook ')) return answer;
   const why = (await import('../binding/session.ts')).refusal(host);
   if (why === null) return answer;
   return {
     ...answer,
     exit: why.exit,
-    warnings: [...(answer.warnings ?? []), `the real run would refuse: ${why.message}`],
+    warnings: [...(answer.warnings ?? []), warning('dry-run', `the real run would refuse: ${why.message}`)],
   };
 }
 

@@ -1,5 +1,6 @@
 import { MAX_SCENARIO_BYTES, parseScenario } from '../simulate/scenario.ts';
 import { type PoolView, type Report, type StepVerdict, simulate, type Verdict } from '../simulate/simulate.ts';
+import { warning } from '../text/warning.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
 import { table } from './table.ts';
@@ -8,7 +9,7 @@ import { table } from './table.ts';
 export async function simulateCommand({ words }: Invocation): Promise<Answer> {
   const scenario = parseScenario(await readInput(words[0] ?? '-', MAX_SCENARIO_BYTES + 1));
   const { verdict, notes } = simulate(scenario);
-  return { json: verdict, text: textOf(verdict), warnings: notes };
+  return { json: verdict, text: textOf(verdict), warnings: notes.map((n) => warning('nova', n)) };
 }
 
 function textOf(v: Verdict): string {

@@ -4,6 +4,7 @@ import { isGuest } from '../binding/books.ts';
 import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
 import { safeBlock } from '../text/safe.ts';
+import { warning } from '../text/warning.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours, table } from './table.ts';
 
@@ -70,7 +71,7 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
     json: own.fix === true ? { ...s, mended } : s,
     text: lines.join(''),
     exit,
-    warnings: s.journal === null ? [NO_JOURNAL] : [],
+    warnings: s.journal === null ? [warning('not-measured', NO_JOURNAL)] : [],
   };
 }
 

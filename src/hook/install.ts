@@ -13,6 +13,7 @@ import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
 import { hasFile, namesIn, readPlain, removeFile, replaceFile } from '../store/files.ts';
 import { removeEmptyFolder } from '../store/folder.ts';
+import { type Warning, warning } from '../text/warning.ts';
 
 /** Below the root. */
 export type HookPlaces = { executable: string; conf: string };
@@ -74,7 +75,7 @@ export function installHook(
   dryRun: boolean,
   deadlines: HookDeadlines,
   libvirt: Version | null,
-): { changed: boolean; path: string; notes: string[] } {
+): { changed: boolean; path: string; notes: Warning[] } {
   const at = places(host, libvirt !== null && libvirt < QEMU_D);
   const binary = readProgram(program.native);
   const oldConf = readText(host, at.conf);
@@ -84,7 +85,7 @@ export function installHook(
   if (old?.equals(binary) && oldConf === conf && isExecutable(host, at.executable))
     return { changed: false, path, notes: [] };
   const first = !anyHook(host, dirname(at.conf));
-  const notes = first ? [RESTART] : [];
+  const notes = first ? [warning('restart-libvirt', RESTART)] : [];
   if (dryRun) return { changed: true, path, notes };
   // The conf first: a hook without it would refuse every guest with host devices.
   replaceFile(host, at.conf, conf, { mode: 0o644, durable: true });
@@ -94,16 +95,22 @@ export function installHook(
 }
 
 /** Removes the hook. Devices that guests hold now will not come back by themselves, and are said. */
-export function removeHook(host: Host, dryRun: boolean): { changed: boolean; path: string; notes: string[] } {
+export function removeHook(host: Host, dryRun: boolean): { changed: boolean; path: string; notes: Warning[] } {
   const at = installedPlaces(host);
   const path = host.absolute(at.executable);
   const notes = [
-    'libvirt keeps its own list, of hooks and of detached devices, until it is restarted: systemctl restart libvirtd (or virtqemud); running guests go on',
+    warning(
+      'restart-libvirt',
+      'libvirt keeps its own list, of hooks and of detached devices, until it is restarted: systemctl restart libvirtd (or virtqemud); running guests go on',
+    ),
   ];
   const held = readBooks(host).books.filter((b) => b.holds.some(isGuest));
   if (held.length > 0)
     notes.push(
-      `still bound for guests, and now to be given back by hand when these stop ('hostdev unbind'): ${held.map((b) => b.address).join(', ')}`,
+      warning(
+        'still-bound',
+        `still bound for guests, and now to be given back by hand when these stop ('hostdev unbind'): ${held.map((b) => b.address).join(', ')}`,
+      ),
     );
   if (readOurs(host, at.executable) === null && readText(host, at.conf) === null)
     return { changed: false, path, notes: [] };

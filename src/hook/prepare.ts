@@ -20,7 +20,7 @@ import { releaseHolds } from '../binding/giveBack.ts';
 import { liftedFor } from '../binding/guards/allowances.ts';
 import { reservedBar } from '../binding/guards/display.ts';
 import { vendorVfioUses } from '../binding/guards/vendorVfio.ts';
-import { type Allowance, byName, type Guard, judge, type Refusal, refuse } from '../binding/guards.ts';
+import { type Allowance, byName, type Guard, guardWarning, judge, type Refusal, refuse } from '../binding/guards.ts';
 import { forgetStarted, keptBy, markPreparing, releaseOver, type Witness, witness } from '../binding/guests.ts';
 import type { Lifted } from '../binding/journal.ts';
 import { observe } from '../binding/observe.ts';
@@ -35,9 +35,10 @@ import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { Deadline } from '../store/locks.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { checkFunctions, checkIommu, checkViability, domainOwner, findDevices } from './check.ts';
 
-export type Prepared = { bound: string[]; managed: string[]; left_alone: string[]; warnings: string[] };
+export type Prepared = { bound: string[]; managed: string[]; left_alone: string[]; warnings: Warning[] };
 
 /** What hostdev.toml says for the hook: `[hook] unmanaged` and `[[allow]]`. */
 export type HookPolicy = { unmanaged: 'bind' | 'check' | 'ignore'; allowances: readonly Allowance[] };
@@ -115,7 +116,7 @@ type PreparePlan = {
   /** The books of devices that need no move: the guest's hold is kept all the same. */
   books: BookChange[];
   refusals: Refusal[];
-  warnings: string[];
+  warnings: Warning[];
   managed: string[];
   leftAlone: string[];
   /** What was lifted for devices that libvirt moves, or nobody. */
@@ -228,7 +229,7 @@ async function judgeUnmoved(
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
     usage.uses.unshift(...vendorVfioUses(host, device, layer === 'managed'));
     const reserved = onVfio(host, device.address) ? reservedBar(look, device.address) : null;
-    if (reserved !== null) plan.warnings.push(`${device.address}: ${reserved}`);
+    if (reserved !== null) plan.warnings.push(guardWarning('display', device.address, reserved));
     const verdict = judge({ device, usage, target: null, denylistOff, real: host.isReal, layer }, byName(lifted));
     plan.refusals.push(...verdict.refusals);
     plan.warnings.push(...verdict.warnings);
@@ -245,14 +246,15 @@ async function releaseStale(
   owner: Owner,
   listed: ReadonlySet<string>,
   options: SessionOptions,
-): Promise<string[]> {
+): Promise<Warning[]> {
   const isStale = (b: Binding): boolean => !listed.has(b.address) && b.holds.some((h) => h.owner === owner);
   const addresses = readBooks(host)
     .books.filter(isStale)
     .map((b) => b.address);
   if (addresses.length === 0) return [];
   const asked = { addresses, owner, tolerant: true };
-  const told = (address: string, what: string): string => `${address}, of an earlier life of this guest: ${what}`;
+  const told = (address: string, what: string): Warning =>
+    warning('stale-hold', `${address}, of an earlier life of this guest: ${what}`, address);
   try {
     return await changing(host, scanInventory(host), asked, options, async ({ work, held: barred }) => {
       const books = addresses.filter((a) => !barred.has(a)).flatMap((a) => readBook(host, a) ?? []);

@@ -16,8 +16,9 @@ import { changing, type SessionOptions } from '../binding/session.ts';
 import type { Owner } from '../binding/state.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
+import { type Warning, warning } from '../text/warning.ts';
 
-export type Released = { devices: Returned[]; failures: { address: string; error: unknown }[]; recovered: string[] };
+export type Released = { devices: Returned[]; failures: { address: string; error: unknown }[]; recovered: Warning[] };
 
 /**
  * Releases a domain; `listed` are the devices of its XML. Failures of single devices do not stop the others; they are returned. Raises only what concerns all of it
@@ -45,7 +46,10 @@ export async function releaseDomain(
   if (addresses.length === 0) return released;
   const asked = { addresses, owner, tolerant: true };
   await changing(host, scanInventory(host), asked, options, async ({ work, recovered, inventory, kept, held }) => {
-    released.recovered.push(...recovered, ...kept.map((k) => `left in the journal: ${k.address}: ${k.reason}`));
+    released.recovered.push(
+      ...recovered,
+      ...kept.map((k) => warning('unfinished', `left in the journal: ${k.address}: ${k.reason}`, k.address)),
+    );
     const mine = addresses
       .filter((a) => !held.has(a))
       .flatMap((a) => readBook(host, a) ?? [])

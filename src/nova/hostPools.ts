@@ -1,11 +1,15 @@
 /** The pools of this host, or of a saved inventory: which devices the specs offer, which of them are free, and why the others are not. */
+
+import { messageOf } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { unknownFacts } from '../pci/facts.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { computeProviders } from '../placement/view.ts';
 import { fromInventory, type PoolDevice } from '../pool/device.ts';
 import { PciTracker } from '../pool/tracker.ts';
 import { listJson } from '../store/files.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import type { PciSetup } from './setup.ts';
 
 /** Why a device that a spec offers cannot be had now. `claimed`: somebody has it; `consumer` says who. */
@@ -22,7 +26,7 @@ export type HostPools = {
   notFree: ReadonlyMap<string, NotFree>;
   /** Offered by a spec, and never for a guest. */
   leftOut: { address: string; reason: string }[];
-  warnings: string[];
+  warnings: Warning[];
 };
 
 /**
@@ -43,7 +47,7 @@ export async function hostPools(setup: PciSetup, host: Host | null, held: readon
   const devices = fromInventory(endpoints, { cardSerial, netdev });
   const offered = new PciTracker(specs, devices, facts);
   if (config.pci.report_in_placement) computeProviders(specs, offered.devices(), viewOptions(setup));
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   const notFree = await whyNotFree(setup, host, held);
   if (host !== null) await addHostUses(host, offered, setup, notFree, warnings);
   const bridges = inventory.devices.filter(isBridge);
@@ -53,7 +57,7 @@ export async function hostPools(setup: PciSetup, host: Host | null, held: readon
     free: () => new PciTracker(specs, devices.filter(isFree(notFree)), facts),
     notFree,
     leftOut: taken.map(({ device }) => ({ address: device.address, reason: 'it is a bridge' })),
-    warnings: [...warnings, ...offered.notes.map((n) => n.text), ...[...facts.unknown].map((u) => `not known: ${u}`)],
+    warnings: [...warnings, ...offered.notes.map((n) => warning('nova', n.text)), ...unknownFacts(facts)],
   };
 }
 
@@ -108,7 +112,7 @@ async function addHostUses(
   offered: PciTracker,
   { inventory }: PciSetup,
   why: Map<string, NotFree>,
-  warnings: string[],
+  warnings: Warning[],
 ): Promise<void> {
   const candidates = offered
     .devices()
@@ -119,7 +123,10 @@ async function addHostUses(
   const { hostUses } = await import('../binding/usage.ts');
   if (candidates.length > MAX_LOOKED_AT)
     warnings.push(
-      `${candidates.length} devices are on host drivers: only of the first ${MAX_LOOKED_AT} was looked at what the host does with them`,
+      warning(
+        'not-measured',
+        `${candidates.length} devices are on host drivers: only of the first ${MAX_LOOKED_AT} was looked at what the host does with them`,
+      ),
     );
   for (const d of candidates.slice(0, MAX_LOOKED_AT)) {
     try {
@@ -127,7 +134,8 @@ async function addHostUses(
       if (use !== undefined)
         why.set(d.address, { state: 'unavailable', reason: `the host uses it: ${use}`, consumer: null });
     } catch (e) {
-      warnings.push(`${d.address}: what the host does with it is not known: ${(e as Error).message}`);
+      const text = `${d.address}: what the host does with it is not known: ${messageOf(e)}`;
+      warnings.push(warning('not-measured', text, d.address));
     }
   }
 }

@@ -10,6 +10,7 @@ import { type Inventory, scanInventory } from '../pci/inventory.ts';
 import { readSavedInventory } from '../pci/savedInventory.ts';
 import { nearestWord } from '../suggest.ts';
 import { quote } from '../text/safe.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { type Aliases, parseAliases } from './grammar/alias.ts';
 import { type DeviceSpec, duplicateSpecs, parseDeviceSpec, type SpecContext } from './grammar/deviceSpec.ts';
 import type { JsonObject } from './grammar/json.ts';
@@ -59,7 +60,7 @@ export async function readSetup(host: Host, options: SetupOptions): Promise<PciS
 const MAX_TOLD = 8;
 
 /** The setup for a command that uses it: raises HOSTDEV_CONFIG at the first mistake with which Nova would not start; the others are warnings. */
-export async function usableSetup(host: Host, options: SetupOptions): Promise<PciSetup & { warnings: string[] }> {
+export async function usableSetup(host: Host, options: SetupOptions): Promise<PciSetup & { warnings: Warning[] }> {
   const setup = await readSetup(host, options);
   const wrong = setup.findings.filter((f) => f.fatal);
   const [first] = wrong;
@@ -76,15 +77,17 @@ export async function usableSetup(host: Host, options: SetupOptions): Promise<Pc
     });
   }
   const told = setup.findings.slice(0, MAX_TOLD);
-  const warnings = told.map((f) => `${placeText(f)} ${f.message}${f.hint === null ? '' : `. ${f.hint}`}`);
+  const warnings = told.map((f) =>
+    warning('config', `${placeText(f)} ${f.message}${f.hint === null ? '' : `. ${f.hint}`}`),
+  );
   const untold = setup.findings.length - told.length;
-  if (untold > 0) warnings.push(`and ${untold} more: 'hostdev config check' tells all`);
+  if (untold > 0) warnings.push(warning('config', `and ${untold} more: 'hostdev config check' tells all`));
   if (setup.specs.length === 0) {
     const where =
       setup.config.files.length === 0
         ? `there is no ${host.absolute(host.config)}/hostdev.toml`
         : 'it has no device_spec';
-    warnings.unshift(`nothing may be given out: ${where}`);
+    warnings.unshift(warning('nothing-offered', `nothing may be given out: ${where}`));
   }
   return { ...setup, warnings: [...setup.inventory.warnings, ...warnings] };
 }

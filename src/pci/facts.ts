@@ -1,6 +1,7 @@
 /** What Nova's specs ask of a host beside its devices: interfaces, the ids of VFs that are not there yet, serial numbers. A saved inventory knows little of it. */
 import type { Host } from '../host/host.ts';
 import { quote } from '../text/safe.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { type Address, isAddress } from './address.ts';
 import type { Inventory } from './inventory.ts';
 import { representorOf } from './representors.ts';
@@ -17,9 +18,13 @@ export type PciFacts = {
   cardSerial(address: Address): string | null;
   /** The interface of each function that has one; of several the first by name, representors aside. None for a saved inventory. */
   netdevs(): ReadonlyMap<Address, string>;
-  /** Facts that were asked for and could not be known, for a warning. */
+  /** Facts that were asked for and could not be known. */
   readonly unknown: ReadonlySet<string>;
 };
+
+/** What was asked for and could not be known, as warnings. */
+export const unknownFacts = ({ unknown }: PciFacts): Warning[] =>
+  [...unknown].map((what) => warning('not-measured', `not known: ${what}`));
 
 /** linux/pci_regs.h: VPD is at most 32 KiB. */
 const MAX_VPD = 32 * 1024;

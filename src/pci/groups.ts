@@ -2,9 +2,13 @@
  * The IOMMU groups as `group list` shows them: what is in each, what keeps a guest from it now, what the firmware
  * reserves there.
  */
+
+import { messageOf } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { type Address, compareAddresses } from './address.ts';
 import type { Inventory, PciDevice } from './inventory.ts';
+import { failureWarning } from './inventory.ts';
 import { lacksVgpuType, untypedText, vendorVfio } from './vendorVfio.ts';
 import { type Blocker, groupBlockers } from './vfio.ts';
 
@@ -18,11 +22,11 @@ export type Group = {
   blockers: Blocker[];
 };
 
-/** All IOMMU groups with what stands in the way of each now. `warnings` gets a line for what could not be read. */
-export function readGroups(host: Host, inventory: Inventory, warnings: string[]): Group[] {
+/** All IOMMU groups with what stands in the way of each now. `warnings` gets what could not be read. */
+export function readGroups(host: Host, inventory: Inventory, warnings: Warning[]): Group[] {
   const raw = host.native.scanGroups(host.root);
   host.unread.push(...raw.failures);
-  for (const f of raw.failures) warnings.push(`Failed to read ${f.path}: ${f.code} (${f.syscall})`);
+  warnings.push(...raw.failures.map(failureWarning));
   const members = new Map<number, PciDevice[]>();
   for (const d of inventory.devices) {
     if (d.iommu_group === null) continue;
@@ -51,7 +55,7 @@ export function readGroups(host: Host, inventory: Inventory, warnings: string[])
 /**
  * A group of which VFIO has all and a guest could have nothing, because each of its functions is a vGPU without a type.
  */
-function untyped(host: Host, members: readonly PciDevice[], warnings: string[]): Blocker[] {
+function untyped(host: Host, members: readonly PciDevice[], warnings: Warning[]): Blocker[] {
   const blockers: Blocker[] = [];
   for (const d of members) {
     try {
@@ -59,7 +63,7 @@ function untyped(host: Host, members: readonly PciDevice[], warnings: string[]):
       if (own === null || !lacksVgpuType(own)) return [];
       blockers.push({ address: d.address, driver: own.driver, reason: untypedText(own) });
     } catch (e) {
-      warnings.push(`${d.address}: its vGPU type is not known: ${(e as Error).message}`);
+      warnings.push(warning('not-measured', `${d.address}: its vGPU type is not known: ${messageOf(e)}`, d.address));
       return [];
     }
   }

@@ -1,7 +1,9 @@
 /** The PCI devices of a host as the kernel shows them now. Pure reading: nothing here takes a device's lock, so it answers while an unbind hangs. */
 import type { RawDevice, RawFailure } from '../addon/native.ts';
+import { messageOf } from '../errors.ts';
 import { DRIVER_NAME, type Host } from '../host/host.ts';
 import { quote } from '../text/safe.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { type Address, isAddress } from './address.ts';
 
 export type DevType = 'type-PCI' | 'type-PF' | 'type-VF' | 'vdpa';
@@ -33,11 +35,19 @@ export type PciDevice = {
 export type Inventory = {
   devices: PciDevice[];
   byAddress: ReadonlyMap<Address, PciDevice>;
-  /** What could not be read or made no sense, one line each, for stderr. */
-  warnings: string[];
+  /** What could not be read or made no sense. */
+  warnings: Warning[];
   /** What could not be read: where there is any, devices may be missing from the list, and what is null may only be unknown. */
   failures: readonly RawFailure[];
+  /** The attributes in which the kernel writes something else: they count as not known. */
+  malformed: readonly Malformed[];
 };
+
+/** An attribute of a device and what stands in it. */
+export type Malformed = { address: Address; attribute: string; value: string };
+
+export const malformedText = ({ address, attribute, value }: Malformed): string =>
+  `${address}: ignored ${attribute} ${quote(value)}: not what the kernel writes there`;
 
 /** Why what the inventory says of an address, that it is not there included, is not known: a line; null when it is. EAGAIN, EIO and time-outs never mean absent. */
 export function unreadOf({ failures }: Inventory, address: Address): string | null {
@@ -51,7 +61,8 @@ export function unreadOf({ failures }: Inventory, address: Address): string | nu
 /** Scans the host's PCI devices, in order of address. An absent sys/bus/pci is an empty inventory. */
 export function scanInventory(host: Host): Inventory {
   const raw = host.native.scanDevices(host.root);
-  const warnings = raw.failures.map(failureText);
+  const warnings = raw.failures.map(failureWarning);
+  const malformed: Malformed[] = [];
   host.unread.push(...raw.failures);
   const vdpa = host.list(host.module('vdpa')) !== null;
   const devices: PciDevice[] = [];
@@ -61,24 +72,35 @@ export function scanInventory(host: Host): Inventory {
   for (const r of raw.devices) {
     const { address } = r;
     if (!isAddress(address)) {
-      warnings.push(`${host.devices}: ignored the entry ${quote(address)}: it is no PCI address`);
+      warnings.push(warning('malformed', `${host.devices}: ignored the entry ${quote(address)}: it is no PCI address`));
       continue;
     }
-    const device = readDevice(host, r, idsOf, warnings);
+    const device = readDevice(host, r, idsOf, warnings, malformed);
     if (vdpa && device.dev_type === 'type-VF' && hasVdpa(host, address)) device.dev_type = 'vdpa';
     devices.push(device);
     byAddress.set(address, device);
   }
   countVfs(devices, byAddress);
-  return { devices, byAddress, warnings, failures: raw.failures };
+  warnings.push(...malformed.map((m) => warning('malformed', malformedText(m), m.address)));
+  return { devices, byAddress, warnings, failures: raw.failures, malformed };
 }
 
-const failureText = (f: RawFailure): string => `Failed to read ${f.path}: ${f.code} (${f.syscall})`;
+export const failureText = (f: RawFailure): string => `Failed to read ${f.path}: ${f.code} (${f.syscall})`;
 
-function readDevice(host: Host, r: RawDevice, idsOf: Map<string, Ids>, warnings: string[]): PciDevice {
+/** What a scan could not read, with the device whose path it is. */
+export const failureWarning = (f: RawFailure): Warning =>
+  warning('not-measured', failureText(f), f.path.split('/').findLast(isAddress) ?? null);
+
+function readDevice(
+  host: Host,
+  r: RawDevice,
+  idsOf: Map<string, Ids>,
+  warnings: Warning[],
+  malformed: Malformed[],
+): PciDevice {
   const { address } = r;
   const bad = (what: string, text: string): null => {
-    warnings.push(`${address}: ignored ${what} ${quote(text)}: not what the kernel writes there`);
+    malformed.push({ address, attribute: what, value: text });
     return null;
   };
   const number = (what: string, text: string | null): number | null => {
@@ -90,7 +112,7 @@ function readDevice(host: Host, r: RawDevice, idsOf: Map<string, Ids>, warnings:
     try {
       return host.read(host.device(address, name));
     } catch (e) {
-      warnings.push(`Failed to read ${host.device(address, name)}: ${(e as Error).message}`);
+      warnings.push(warning('not-measured', `Failed to read ${host.device(address, name)}: ${messageOf(e)}`, address));
       return null;
     }
   };

@@ -33,7 +33,7 @@ export function readSavedInventory(bytes: Uint8Array, file: string, maxBytes: nu
     byAddress.set(device.address, device);
   }
   devices.sort((a, b) => compareAddresses(a.address, b.address));
-  return { devices, byAddress, warnings: [], failures: [] };
+  return { devices, byAddress, warnings: [], failures: [], malformed: [] };
 }
 
 function parse(bytes: Uint8Array, wrong: (what: string) => HostdevError): unknown {

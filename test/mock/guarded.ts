@@ -8,6 +8,7 @@ import { Host } from '../../src/host/host.ts';
 import { type PciDevice, scanInventory } from '../../src/pci/inventory.ts';
 import { Deadline } from '../../src/store/locks.ts';
 import { StaticHost, type Tree } from './tree.ts';
+import { texts } from './warnings.ts';
 
 export const DEV = '0000:05:00.0';
 export const AT = `sys/devices/pci0000:05/${DEV}`;
@@ -140,10 +141,10 @@ export function refused(rows: readonly Row[]): void {
           layer,
         ).toEqual([guard]);
       }
-      expect(verdict(seen, [guard]).warnings.join('\n')).toContain(`(allowed: ${guard})`);
+      expect(texts(verdict(seen, [guard]).warnings).join('\n')).toContain(`(allowed: ${guard})`);
       const managed = verdict(seen, [], 'managed');
       expect(names(managed).includes(guard)).toBe(vital);
-      expect([...managed.refusals.map((r) => r.reason), ...managed.warnings].join('\n')).toMatch(
+      expect([...managed.refusals.map((r) => r.reason), ...texts(managed.warnings)].join('\n')).toMatch(
         new RegExp(reason.source.replace(/[$^]/g, '')),
       );
     });

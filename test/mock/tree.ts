@@ -26,6 +26,7 @@ import type { PrintedPlan } from '../../src/actions/plan.ts';
 import type { Status } from '../../src/actions/status.ts';
 import type { Group } from '../../src/pci/groups.ts';
 import type { PciDevice } from '../../src/pci/inventory.ts';
+import type { Warning } from '../../src/text/warning.ts';
 import { EVER } from '../patience.ts';
 
 export type TreeDevice = {
@@ -260,7 +261,7 @@ type Document = {
   group: ShownGroup;
   plan: PrintedPlan;
   changed: boolean;
-  warnings: string[];
+  warnings: Warning[];
   matches: string[];
   error: { code: string; message: string; hint: string };
 } & Status;

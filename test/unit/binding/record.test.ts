@@ -16,6 +16,7 @@ import { runHook } from '../../../src/hook/run.ts';
 import { Host } from '../../../src/host/host.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A } from '../../mock/hosts.ts';
 import { leaveJournal } from '../../mock/leftJournal.ts';
+import { saying, texts } from '../../mock/warnings.ts';
 import { EVER } from '../../patience.ts';
 
 const VF = '0000:21:10.0';
@@ -177,11 +178,11 @@ describe('the file', () => {
     writeFileSync(file(), `not json\n{"schema":2}\n${readFileSync(file(), 'utf8')}{"schema":1,"time":"cut o`);
     const { records, warnings } = readRecord(sim.host, null);
     expect(records).toHaveLength(1);
-    expect(warnings).toEqual([expect.stringContaining('3 lines')]);
+    expect(texts(warnings)).toEqual([expect.stringContaining('3 lines')]);
     await unbind();
     expect(readRecord(sim.host, null)).toMatchObject({
       records: { length: 2 },
-      warnings: [expect.stringContaining('3 lines')],
+      warnings: [saying('3 lines')],
     });
     const [good] = records;
     const forged = [
@@ -195,7 +196,7 @@ describe('the file', () => {
     const read = readRecord(sim.host, null);
     expect(read.records).toHaveLength(5001);
     expect(JSON.parse(JSON.stringify(read.records[0]))).toEqual(good);
-    expect(read.warnings).toEqual([expect.stringContaining('3 lines')]);
+    expect(texts(read.warnings)).toEqual([expect.stringContaining('3 lines')]);
   });
 });
 

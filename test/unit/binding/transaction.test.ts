@@ -6,6 +6,7 @@ import { readBooks } from '../../../src/binding/books.ts';
 import { readJournal } from '../../../src/binding/journal.ts';
 import { type SimulatedHost, simulatedHost } from '../../mock/hosts.ts';
 import { leaveJournal } from '../../mock/leftJournal.ts';
+import { texts } from '../../mock/warnings.ts';
 import { EVER } from '../../patience.ts';
 
 const VFS = ['0000:21:10.0', '0000:21:10.2', '0000:21:10.4'];
@@ -148,7 +149,7 @@ test('a dead process left a bind half done: the next one in that group undoes it
   leaveJournal(sim.host, [move]);
   Object.assign(d ?? {}, { driver: null, override: 'vfio-pci' });
   const { warnings } = await bind([address]);
-  expect(warnings.join()).toContain('interrupted bind');
+  expect(texts(warnings).join()).toContain('interrupted bind');
   expect(readBooks(sim.host).books[0]?.before).toEqual({ driver: 'igbvf', override: null });
 });
 

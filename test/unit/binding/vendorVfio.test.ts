@@ -6,6 +6,7 @@ import { loadNative } from '../../../src/addon/load.ts';
 import { Host } from '../../../src/host/host.ts';
 import { onHostDriver, vendorVfio } from '../../../src/pci/vendorVfio.ts';
 import { hostdev, type Ran, StaticHost, type TreeDevice } from '../../mock/tree.ts';
+import { texts } from '../../mock/warnings.ts';
 
 const hosts: StaticHost[] = [];
 afterEach(() => {
@@ -121,9 +122,9 @@ describe('bind and unbind', () => {
     for (const args of [[SET], [OTHER], [SET, '--driver', 'nvidia'], [SET, '--allow=vendor-vfio']]) {
       const r = h.run('-j', 'bind', '-n', ...args);
       expect(r).toMatchObject({ exit: 0, json: { plan: { steps: [] } } });
-      expect(r.json.warnings).toEqual([expect.stringContaining("guests take it with managed='no'")]);
+      expect(texts(r.json.warnings)).toEqual([expect.stringContaining("guests take it with managed='no'")]);
     }
-    expect(h.run('-j', 'bind', '-n', NONE).json.warnings[1]).toContain('no vGPU type set');
+    expect(texts(h.run('-j', 'bind', '-n', NONE).json.warnings)[1]).toContain('no vGPU type set');
     expect(guards(h.run('-j', 'bind', '-n', SET, '--driver', 'vfio-pci'))).toEqual(['vendor-vfio']);
     // Without a type too: that is asked of whoever stays.
     for (const address of [SET, NONE]) {
@@ -146,7 +147,7 @@ describe('who says it', () => {
     expect(shown(SET).device).toMatchObject({ managed: 'no', vgpu_type: '592' });
     expect(shown(OTHER).device).toMatchObject({ managed: 'no', vgpu_type: null });
     expect(shown(VARIANT).device).toMatchObject({ managed: null, vgpu_type: null });
-    expect(shown(NONE).warnings).toEqual([expect.stringContaining('no vGPU type is set: write one of 592')]);
+    expect(texts(shown(NONE).warnings)).toEqual([expect.stringContaining('no vGPU type is set: write one of 592')]);
     expect(h.run('show', SET).out).toMatch(/^VFIO driver +nvidia\nManaged +no: nvidia is its VFIO provider/m);
     for (const [address, driver] of [
       [SET, 'nvidia'],

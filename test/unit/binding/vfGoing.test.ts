@@ -5,6 +5,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import type { LostVfs } from '../../../src/actions/vfLosses.ts';
 import { type Ran, StaticHost, type TreeDevice } from '../../mock/tree.ts';
+import { texts } from '../../mock/warnings.ts';
 
 const hosts: StaticHost[] = [];
 afterEach(() => {
@@ -125,7 +126,7 @@ describe('VFs whose own driver is their VFIO provider', () => {
       ]);
       expect(r.json.plan.devices.filter((d) => d.driver_to !== null).map((d) => d.driver_to)).toEqual([driver, driver]);
       expect(r.json.plan.steps.filter((s) => !s.path.endsWith('sriov_numvfs'))).toEqual([]);
-      expect(r.json.warnings).toContainEqual(expect.stringContaining(`its VFs are left to ${driver}`));
+      expect(texts(r.json.warnings)).toContainEqual(expect.stringContaining(`its VFs are left to ${driver}`));
     }
   });
 
@@ -150,9 +151,9 @@ describe('VFs whose own driver is their VFIO provider', () => {
     ]) {
       const r = h.run('-j', '-n', ...args);
       expect([r.exit, lost(r)?.vgpu_types]).toEqual([0, types]);
-      expect(r.json.warnings).toContainEqual(says);
+      expect(texts(r.json.warnings)).toContainEqual(says);
     }
-    expect(h.run('-j', '-n', 'bind', PF, '--allow=vfs').json.warnings).toContainEqual(says);
+    expect(texts(h.run('-j', '-n', 'bind', PF, '--allow=vfs').json.warnings)).toContainEqual(says);
     expect(lost(root(NIC).run('-j', '-n', 'vf', 'remove', PF))?.vgpu_types).toEqual([]);
   });
 
@@ -162,7 +163,9 @@ describe('VFs whose own driver is their VFIO provider', () => {
     h.folder(`sys/bus/pci/devices/${VFS[0]}/nvidia/current_vgpu_type`);
     const r = h.run('-j', '-n', 'vf', 'remove', PF);
     expect([r.exit, lost(r)?.vgpu_types]).toEqual([0, null]);
-    expect(r.json.warnings).toContainEqual(expect.stringContaining('which vGPU types its VFs have is not known'));
+    expect(texts(r.json.warnings)).toContainEqual(
+      expect.stringContaining('which vGPU types its VFs have is not known'),
+    );
     expect(create(h, 2, '-n', '--recreate').exit).toBe(1);
   });
 });
@@ -174,7 +177,7 @@ describe('the refusal without --recreate', () => {
       const r = create(h, 2, ...args);
       expect([r.exit, r.json.error.code]).toEqual([5, 'HOSTDEV_GUARD']);
       expect(r.json.error.message).toContain(`592 of ${VFS[0]}, 593 of ${VFS[2]}`);
-      expect(r.json.warnings).toContainEqual(expect.stringContaining('592 of'));
+      expect(texts(r.json.warnings)).toContainEqual(expect.stringContaining('592 of'));
       expect(lost(r)).toMatchObject({ bindings: [], settings: [], vgpu_types: [{}, {}], representors: [] });
     }
   });
@@ -195,12 +198,12 @@ describe('the refusal without --recreate', () => {
     const r = create(h, 4);
     expect(r.exit).toBe(5);
     for (const line of going) expect(r.json.error.message).toContain(line);
-    expect(r.json.warnings.slice(0, 2)).toEqual(going);
+    expect(texts(r.json.warnings).slice(0, 2)).toEqual(going);
     expect(lost(r)?.representors).toEqual([
       { name: 'r0', vf: 0, bridge: 'ovs-system' },
       { name: 'r1', vf: 1, bridge: null },
     ]);
-    expect(create(h, 4, '-n', '--recreate').json.warnings.slice(0, 2)).toEqual(going);
+    expect(texts(create(h, 4, '-n', '--recreate').json.warnings).slice(0, 2)).toEqual(going);
   });
 });
 
@@ -247,10 +250,12 @@ describe('the plan says where each VF ends', () => {
     for (const use of ['vfio', 'netdev']) {
       const r = create(h, 2, '-n', '--for', use);
       expect([r.exit, ends(r), r.json.plan.devices]).toEqual([0, [], []]);
-      expect(r.json.warnings).toEqual([expect.stringContaining('where its VFs will be cannot be told (sriov_offset ')]);
+      expect(texts(r.json.warnings)).toEqual([
+        expect.stringContaining('where its VFs will be cannot be told (sriov_offset '),
+      ]);
     }
     const there = create(root(NIC, { attributes: { [attribute]: bytes } }), 3);
-    expect([there.exit, there.json.warnings.at(-1)]).toEqual([5, expect.stringContaining('cannot be told')]);
+    expect([there.exit, texts(there.json.warnings).at(-1)]).toEqual([5, expect.stringContaining('cannot be told')]);
   });
 
   test.each([null, 'x\n', ''])('sriov_vf_device %j: their places are told, their driver is not', (bytes) => {
@@ -260,13 +265,15 @@ describe('the plan says where each VF ends', () => {
       [VFS[0], null, ['admin']],
       [VFS[1], null, ['admin']],
     ]);
-    expect(r.json.warnings).toEqual([expect.stringContaining('which VFIO driver its VFs will be on cannot be told')]);
+    expect(texts(r.json.warnings)).toEqual([
+      expect.stringContaining('which VFIO driver its VFs will be on cannot be told'),
+    ]);
     expect(r.json.plan.steps.map((s) => s.path).filter((p) => p.endsWith('driver_override'))).toEqual([]);
   });
 
   test('no host driver is named for them', () => {
     const h = root({ ...NIC, ids: '8086:1111' }, { has: 0 });
-    expect(create(h, 2, '-n', '--for', 'netdev').json.warnings).toEqual([
+    expect(texts(create(h, 2, '-n', '--for', 'netdev').json.warnings)).toEqual([
       expect.stringContaining("which of the host's drivers will claim its VFs cannot be told"),
     ]);
   });

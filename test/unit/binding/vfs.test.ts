@@ -33,6 +33,7 @@ import {
   VF,
   VFS,
 } from '../../mock/pf.ts';
+import { texts } from '../../mock/warnings.ts';
 
 describe('create', () => {
   test('for VFIO: no host driver ever meets a VF, autoprobe is as before, the books hold them as driverless before', async () => {
@@ -91,7 +92,7 @@ describe('create', () => {
     await start('four');
     const { changed, plan, warnings } = await create(4);
     expect([changed, plan.steps, sim.kernel.writes]).toEqual([false, [], []]);
-    expect(warnings.join()).toContain('4 of them are on other drivers (0000:21:10.0: igbvf)');
+    expect(texts(warnings).join()).toContain('4 of them are on other drivers (0000:21:10.0: igbvf)');
   });
 
   test('another number goes through 0, and the books of those that went are closed', async () => {
@@ -106,7 +107,7 @@ describe('create', () => {
     }
     expect([all(), sim.kernel.writes]).toEqual([before, []]);
     const { warnings } = await create(3, 'netdev', RECREATE);
-    expect(warnings).toContainEqual(expect.stringContaining(`${VF} (admin), ${VFS[1]} (admin)`));
+    expect(texts(warnings)).toContainEqual(expect.stringContaining(`${VF} (admin), ${VFS[1]} (admin)`));
     expect(sim.kernel.writes.filter((w) => w.includes('numvfs'))).toEqual([
       `${AT}/sriov_numvfs=0`,
       `${AT}/sriov_numvfs=3`,
@@ -122,12 +123,12 @@ describe('create', () => {
     expect(vfs.map((v) => [v.driver, v.for])).toEqual(Array(2).fill(['igbvf', []]));
     expect(sim.kernel.writes).toEqual([`${AT}/sriov_numvfs=0`, `${AT}/sriov_numvfs=2`]);
     expect(readBooks(sim.host).books).toEqual([]);
-    expect(warnings.slice(-2)).toEqual([
+    expect(texts(warnings).slice(-2)).toEqual([
       expect.stringContaining(`592 of ${VF}`),
       expect.stringContaining('its VFs are left to igbvf'),
     ]);
     Object.assign(sim.kernel.devices.get(VFS[1] ?? '') ?? {}, { driver: null });
-    expect((await create(2)).warnings).toEqual([
+    expect(texts((await create(2)).warnings)).toEqual([
       expect.stringContaining(`1 of them are on other drivers (${VFS[1]}: none): 'hostdev unbind --to-host ${VFS[1]}'`),
     ]);
   });
@@ -145,16 +146,16 @@ describe('create', () => {
       () => createVfs(sim.host, PF, 2, 'netdev', { ...DRY, ...RECREATE, dryRun: true }),
       () => bindDevices(sim.host, [PF], null, { ...ALLOW, dryRun: true }),
     ])
-      expect((await attempt()).warnings).toContainEqual(says('VF 1: MAC 52:54:00:00:00:01, VLAN 7'));
+      expect(texts((await attempt()).warnings)).toContainEqual(says('VF 1: MAC 52:54:00:00:00:01, VLAN 7'));
     reading({}, {}, {}, {});
-    expect((await removeVfs(sim.host, PF, DRY)).warnings).toEqual([]);
+    expect(texts((await removeVfs(sim.host, PF, DRY)).warnings)).toEqual([]);
     reading({}, {});
-    expect((await removeVfs(sim.host, PF, DRY)).warnings).toEqual([
+    expect(texts((await removeVfs(sim.host, PF, DRY)).warnings)).toEqual([
       expect.stringContaining('is not known (eth7 tells of 2 VFs, not 4)'),
     ]);
     sim.kernel.linkMessages.clear();
     const { warnings, plan } = await removeVfs(sim.host, PF, ADMIN);
-    expect([warnings, plan.lost?.settings]).toEqual([
+    expect([texts(warnings), plan.lost?.settings]).toEqual([
       [expect.stringContaining('is not known (eth7: RTM_GETLINK: ENODEV)')],
       null,
     ]);

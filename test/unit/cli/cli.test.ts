@@ -7,6 +7,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { nativeExecutable } from '../../../src/addon/load.ts';
 import { domainXml, UUID_A } from '../../mock/hosts.ts';
 import { CLI, hostdev, type Ran, runCommand, StaticHost, type Tree } from '../../mock/tree.ts';
+import { texts } from '../../mock/warnings.ts';
 
 const GPU = '0000:01:00.0';
 const PF = '0000:02:00.0';
@@ -200,8 +201,8 @@ describe('JSON', () => {
     const ran = empty.run('group', 'list', '-j');
     empty.remove();
     expect(ran.exit).toBe(0);
-    expect(document(ran)).toMatchObject({ groups: [], warnings: [TEXT] });
-    expect(ran.err).toContain(ran.json.warnings[0]);
+    expect(document(ran)).toMatchObject({ groups: [], warnings: [{ address: null, id: 'no-iommu', text: TEXT }] });
+    expect(ran.err).toContain(texts(ran.json.warnings)[0]);
   });
 
   test('hook run prints nothing, with -j neither, not even an error', () => {

@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { Verdict } from '../../../src/simulate/simulate.ts';
+import type { Warning } from '../../../src/text/warning.ts';
 import { hostdev, type Ran } from '../../mock/tree.ts';
+import { texts } from '../../mock/warnings.ts';
 import { EVER } from '../../patience.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hostdev-simulate-'));
@@ -17,7 +19,7 @@ const SCENARIO = { id: 'x', device_spec: [{}], alias: [ALIAS], devices: [DEVICE]
 /** On stdin, below an empty root: nothing but the input is needed. */
 const simulate = (input: unknown): Ran =>
   hostdev(['--root', folder, 'simulate', '-j'], { input: typeof input === 'string' ? input : JSON.stringify(input) });
-const verdict = (ran: Ran): Verdict & { schema: number; warnings?: string[] } => JSON.parse(ran.out) as never;
+const verdict = (ran: Ran): Verdict & { schema: number; warnings?: Warning[] } => JSON.parse(ran.out) as never;
 
 function expectNone(ran: Ran, place: string): void {
   expect(ran.err).not.toContain('    at ');
@@ -83,7 +85,7 @@ test('what is wrong with specs, aliases and requests is in the verdict, and the 
 
 test('what is worth saying is a warning', () => {
   const ran = simulate({ ...SCENARIO, device_spec: [{ manged: 'no' }, {}, {}], request: 'a' });
-  expect(verdict(ran).warnings).toEqual([
+  expect(texts(verdict(ran).warnings)).toEqual([
     expect.stringContaining('did you mean managed?'),
     expect.stringContaining('device_spec 2'),
     expect.stringContaining('device_spec 3'),
@@ -107,7 +109,7 @@ test('a key that nothing reads is a warning, with the key that was meant', () =>
     ],
   });
   expect(ran.exit).toBe(0);
-  const said = (verdict(ran).warnings ?? []).filter((w) => /does not read|is not read/.test(w));
+  const said = texts(verdict(ran).warnings).filter((w) => /does not read|is not read/.test(w));
   expect(said).toEqual([
     expect.stringMatching(/^the scenario .*"remark"/),
     expect.stringMatching(/^the scenario .*"device_specs".*did you mean device_spec\?/),
@@ -123,7 +125,7 @@ test('a key that nothing reads is a warning, with the key that was meant', () =>
     expect.stringMatching(/^request beside steps is not read/),
   ]);
   const notes = (devices: object[]): string[] =>
-    (verdict(simulate({ ...SCENARIO, devices })).warnings ?? []).filter((w) => w.includes('simulate does not read'));
+    texts(verdict(simulate({ ...SCENARIO, devices })).warnings).filter((w) => w.includes('simulate does not read'));
   expect(notes(Array.from({ length: 500 }, () => ({ ...DEVICE, vendor: '8086' })))).toEqual([
     'devices[0] has a key "vendor" that simulate does not read, nor in 499 more',
   ]);

@@ -8,6 +8,7 @@ import type { DomainPlan } from '../../../src/actions/domainPlan.ts';
 import { readDomainDevices } from '../../../src/domain/hostDevices.ts';
 import { readDomain } from '../../../src/domain/xml/domain.ts';
 import { hostdev, type Ran, StaticHost, type Tree } from '../../mock/tree.ts';
+import { texts } from '../../mock/warnings.ts';
 
 const BRIDGE = '0000:00:01.0';
 const GPU = '0000:01:00.0';
@@ -135,8 +136,8 @@ describe('a hostdev', () => {
   test("a device whose own driver is its VFIO provider is taken with managed='no', unless told otherwise", () => {
     const p = plan(EMPTY, VGPU).plan;
     expect(p.xml).toMatch(/<hostdev [^>]*managed='no'/);
-    expect(p.warnings).toEqual([expect.stringContaining("managed='no', for it stays on nvidia")]);
-    expect(plan(EMPTY, VGPU, '--managed', 'yes').plan.warnings).toEqual([
+    expect(texts(p.warnings)).toEqual([expect.stringContaining("managed='no', for it stays on nvidia")]);
+    expect(texts(plan(EMPTY, VGPU, '--managed', 'yes').plan.warnings)).toEqual([
       expect.stringContaining('--managed no leaves it there'),
       expect.stringContaining('the hook will refuse it (vendor-vfio)'),
     ]);
@@ -348,7 +349,7 @@ describe('--viommu', () => {
   test('a vIOMMU that keeps the guest from starting with the device is told of', () => {
     const p = plan(Q35.replace('>\n  </devices>', "><iommu model='intel'/></devices>"), VF);
     expect(p.exit).toBe(0);
-    expect(p.plan.warnings).toEqual([expect.stringMatching(/^iommu .*will not start: .*caching_mode/)]);
+    expect(texts(p.plan.warnings)).toEqual([expect.stringMatching(/^iommu .*will not start: .*caching_mode/)]);
   });
 });
 

@@ -10,6 +10,7 @@ import { book, holdOf } from '../../mock/booked.ts';
 import { allDomains, canonical } from '../../mock/domains.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B } from '../../mock/hosts.ts';
 import { hostdev, type Ran } from '../../mock/tree.ts';
+import { texts } from '../../mock/warnings.ts';
 import { wish } from '../../mock/wish.ts';
 import { EVER } from '../../patience.ts';
 
@@ -203,7 +204,7 @@ alias = {"name": "gpu", "vendor_id": "10de", "product_id": "20b0"}
   test('a number left out is 1, and said', () => {
     const p = plan(DOMAIN, '--alias', 'gpu');
     expect(p.plan.fragments).toHaveLength(1);
-    expect(p.plan.warnings).toContainEqual('"gpu" has no number: 1 is meant');
+    expect(texts(p.plan.warnings)).toContainEqual('"gpu" has no number: 1 is meant');
   });
 
   test('--numa, else the nodes of <numatune>', () => {
@@ -254,7 +255,7 @@ alias = {"name": "gpu", "vendor_id": "10de", "product_id": "20b0"}
       ['domain', 'plan', '-', ...own, '--config', join(dir, 'no.conf'), '--alias=nic:1', ...mac, '-j'],
       { input: DOMAIN },
     );
-    expect((only.json as unknown as DomainPlan).warnings.join()).toContain('--managed no does');
+    expect(texts((only.json as unknown as DomainPlan).warnings).join()).toContain('--managed no does');
     const tap = plan(DOMAIN, '--alias', 'nic:1', '--vnic', 'macvtap');
     expect([tap.exit, tap.json.error.hint]).toEqual([3, expect.stringContaining('without --inventory')]);
   });

@@ -11,6 +11,7 @@ import type { PciDevice } from '../../../src/pci/inventory.ts';
 import { book, holdOf } from '../../mock/booked.ts';
 import { type SimulatedHost, simulatedHost, UUID_A } from '../../mock/hosts.ts';
 import { hostdev, StaticHost } from '../../mock/tree.ts';
+import { texts } from '../../mock/warnings.ts';
 import { wish } from '../../mock/wish.ts';
 
 const PF = '0000:21:00.0';
@@ -158,7 +159,7 @@ describe('pool list', () => {
   test('no configuration: an empty list, and why', async () => {
     const { pools, warnings } = await listPools(sim.host, { config: [], inventory: null });
     expect(pools).toEqual([]);
-    expect(warnings[0]).toMatch(/nothing may be given out: there is no .*hostdev\.toml/);
+    expect(texts(warnings)[0]).toMatch(/nothing may be given out: there is no .*hostdev\.toml/);
   });
 
   test('a configuration with which Nova would not start is refused, with the place and the line as it should be', async () => {
@@ -171,7 +172,7 @@ describe('pool list', () => {
   test('a mistyped tag does not keep it from working, as it does not keep Nova', async () => {
     const { pools, warnings } = await listPools(sim.host, here('device_spec = {"product_id": "10ca", "manged": "no"}'));
     expect(pools).toMatchObject([{ keys: { manged: 'no' } }]);
-    expect(warnings.join()).toContain('Did you mean managed?');
+    expect(texts(warnings).join()).toContain('Did you mean managed?');
   });
 });
 
@@ -263,7 +264,7 @@ describe('claim -n', () => {
   test('what the legacy way does not look at is said', async () => {
     const alias = 'alias = {"name": "c", "vendor_id": "8086", "product_id": "10ca", "resource_class": "x"}';
     const { warnings } = await tryClaim(sim.host, saved(TWO_CARDS, VF_SPEC, alias), wish('c', { isolate: true }));
-    expect(warnings.filter((w) => w.includes('pci_in_placement'))).toHaveLength(2);
+    expect(texts(warnings).filter((w) => w.includes('pci_in_placement'))).toHaveLength(2);
   });
 
   test.each([

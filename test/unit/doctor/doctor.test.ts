@@ -749,6 +749,7 @@ describe('hooks', () => {
       byAddress: new Map(),
       warnings: [],
       failures: [],
+      malformed: [],
     });
     const file = { path: `${D}/90-hostdev`, name: '90-hostdev', executable: true, ctimeMs: 5_000_000 };
     const libvirt = { pid: 1, command: 'virtqemud', startedMs: 2_000_000, memlock: null, mayRaiseLimits: null };

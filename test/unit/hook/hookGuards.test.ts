@@ -9,6 +9,7 @@ import { runHook } from '../../../src/hook/run.ts';
 import { holdersOf } from '../../../src/pci/holders.ts';
 import type { PciDevice } from '../../../src/pci/inventory.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B } from '../../mock/hosts.ts';
+import { saying } from '../../mock/warnings.ts';
 import { EVER } from '../../patience.ts';
 
 const NVME = '0000:22:00.0';
@@ -96,7 +97,7 @@ describe("managed='no'", () => {
     if (lifted)
       await expect(done).resolves.toMatchObject({
         bound: [NVME],
-        warnings: [expect.stringContaining('(allowed: disk)')],
+        warnings: [saying('(allowed: disk)')],
       });
     else await expect(done).rejects.toMatchObject({ exit: 5 });
   });
@@ -133,7 +134,7 @@ describe("managed='yes'", () => {
     await expect(prepare(NVME, 'yes', [allow('disk', 'web')])).resolves.toMatchObject({ managed: [NVME] });
     mounted('/srv');
     await expect(prepare(NVME, 'yes', [])).resolves.toMatchObject({
-      warnings: [`${NVME}: nvme0n1 is mounted on /srv`],
+      warnings: [expect.objectContaining({ text: `${NVME}: nvme0n1 is mounted on /srv` })],
     });
   });
 
@@ -146,15 +147,17 @@ describe("managed='yes'", () => {
       message: expect.stringContaining('eth9 has the default route'),
     });
     eth9('0001A8C0', '00FFFFFF');
-    await expect(prepare(NIC, 'yes')).resolves.toMatchObject({ warnings: [`${NIC}: eth9 has an address`] });
+    await expect(prepare(NIC, 'yes')).resolves.toMatchObject({
+      warnings: [expect.objectContaining({ text: `${NIC}: eth9 has an address` })],
+    });
   });
 
   test('a PF with VFs, a held device: warnings', async () => {
     sim.kernel.openBy = [{ pid: 9, command: 'fio', path: '/dev/nvme0n1' }];
     await expect(prepare(NVME, 'yes')).resolves.toMatchObject({
-      warnings: [expect.stringContaining('process 9 (fio)')],
+      warnings: [saying('process 9 (fio)')],
     });
-    await expect(prepare(PF, 'yes')).resolves.toMatchObject({ warnings: [expect.stringContaining('it has 4 VFs')] });
+    await expect(prepare(PF, 'yes')).resolves.toMatchObject({ warnings: [saying('it has 4 VFs')] });
   });
 });
 

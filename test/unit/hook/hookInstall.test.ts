@@ -21,6 +21,7 @@ import { Host } from '../../../src/host/host.ts';
 import { book, holdOf } from '../../mock/booked.ts';
 import { DRIVERS, SMALL_HOST, UUID_A } from '../../mock/hosts.ts';
 import { KernelModel } from '../../mock/kernel.ts';
+import { texts } from '../../mock/warnings.ts';
 
 let root: string;
 let host: Host;
@@ -39,7 +40,7 @@ afterEach(() => rmSync(root, { recursive: true, force: true }));
 test('installs a real executable file and its conf; again is no change; remove takes both away', () => {
   const first = installHook(host, program(), false, HOOK_DEFAULTS, null);
   expect(first).toMatchObject({ changed: true, path: hooks(...HOOK) });
-  expect(first.notes.join()).toContain('systemctl restart libvirtd');
+  expect(texts(first.notes).join()).toContain('systemctl restart libvirtd');
   expect(statSync(hooks(...HOOK)).mode & 0o777).toBe(0o755);
   expect(readFileSync(hooks('hostdev.conf'), 'utf8')).toContain(
     `node=${join(root, 'node')}\ncli=${join(root, 'cli.js')}\nroot=${root}\n`,
@@ -47,7 +48,7 @@ test('installs a real executable file and its conf; again is no change; remove t
   expect(hookStatus(host, program())).toEqual({ installed: true, path: hooks(...HOOK), problems: [] });
   expect(installHook(host, program(), false, HOOK_DEFAULTS, null).changed).toBe(false);
   const removed = removeHook(host, false);
-  expect(removed.notes.join()).toContain('until it is restarted');
+  expect(texts(removed.notes).join()).toContain('until it is restarted');
   expect(existsSync(hooks(...HOOK)) || existsSync(hooks('hostdev.conf'))).toBe(false);
   expect(removeHook(host, false).changed).toBe(false);
   expect(hookStatus(host, program()).installed).toBe(false);
@@ -124,7 +125,7 @@ test('remove says which devices guests still have', () => {
   ];
   const a = holdOf(`domain:${UUID_A}`, 'a');
   book(host, '0000:21:10.0', 11, a, igbvf, vfio);
-  expect(removeHook(host, false).notes.join()).toContain('0000:21:10.0');
+  expect(texts(removeHook(host, false).notes).join()).toContain('0000:21:10.0');
 });
 
 test('remove takes away the folders that install has made, also by way of a second install, and no others', () => {

@@ -7,6 +7,7 @@ import { type Group, readGroups, reservedRegions } from '../../../src/pci/groups
 import { type Inventory, scanInventory } from '../../../src/pci/inventory.ts';
 import { resolveDevice } from '../../../src/pci/resolve.ts';
 import { isVfioDriver } from '../../../src/pci/vfio.ts';
+import type { Warning } from '../../../src/text/warning.ts';
 import { loadDump, type StaticHost } from '../../mock/tree.ts';
 
 let tree: StaticHost;
@@ -23,7 +24,7 @@ describe.each(['addon', 'fs'])('through %s', (kind) => {
   let host: Host;
   let inventory: Inventory;
   let groups: Group[];
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   beforeAll(() => {
     host = new Host(tree.root, kind === 'fs' ? new FsReader() : loadNative());
     inventory = scanInventory(host);

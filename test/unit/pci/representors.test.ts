@@ -6,6 +6,7 @@ import { pciFacts } from '../../../src/pci/facts.ts';
 import { scanInventory } from '../../../src/pci/inventory.ts';
 import { DEFAULT, NET, ROUTE, route } from '../../mock/guarded.ts';
 import { StaticHost } from '../../mock/tree.ts';
+import { texts } from '../../mock/warnings.ts';
 
 const hosts: StaticHost[] = [];
 afterEach(() => {
@@ -44,7 +45,7 @@ test.each(['pf0vf1', 'p0vf1', 'p0v1'])('a representor called %s names its VF, an
   const { exit, json } = switchdev({ a1: port }).run('-j', 'show', 'a1');
   expect(exit).toBe(0);
   expect(json.device.address).toBe(VFS[1]);
-  expect(json.warnings).toEqual([`a1 is the representor of VF 1 of ${PF}: this is the VF`]);
+  expect(texts(json.warnings)).toEqual([`a1 is the representor of VF 1 of ${PF}: this is the VF`]);
 });
 
 test.each(['p0', 'pf0', 'p0s1', 'pf0sf1', '1', 'vf1', 'pf0vf1x'])('%s is an interface of the PF itself', (port) => {
@@ -97,7 +98,7 @@ test('vf remove, and vf create through 0, say which ports of a switch go', () =>
     ['vf', 'create', PF, '--count', '4', '--for', 'netdev', '--recreate'],
   ]) {
     const { exit, json } = h.run('-j', '-n', ...args);
-    expect([args[1], exit, json.warnings?.slice(0, 2)]).toEqual([
+    expect([args[1], exit, texts(json.warnings).slice(0, 2)]).toEqual([
       args[1],
       0,
       [0, 1].map(
