@@ -10,7 +10,15 @@ import { cmdlineFix } from './cmdline.ts';
 import { merged } from './cmdlineWords.ts';
 import { bindFix } from './fix.ts';
 import type { Look } from './look.ts';
-import type { BindWish, Draft, Finding, Fix, KernelWords } from './table.ts';
+import {
+  type BindWish,
+  type Draft,
+  FINDINGS,
+  type Finding,
+  type FindingId,
+  type Fix,
+  type KernelWords,
+} from './table.ts';
 
 type Advice = Draft['fix'][number];
 const isWords = (fix: Advice): fix is KernelWords => 'cmdline' in fix;
@@ -47,10 +55,18 @@ export function settled(look: Look, drafts: readonly Draft[], usages: ReadonlyMa
   });
 }
 
-const withAll = (fix: Fix, ids: readonly string[]): Fix => ({
-  ...fix,
-  after: `${fix.after ?? 'reboot'} (this has all changes of the kernel command line: ${ids.join(', ')})`,
-});
+/** What an admin may have wanted as it is: taking it along is for them to say. */
+const isChoice = (id: FindingId): boolean => FINDINGS[id].severity === 'note' || CHOICES.includes(id);
+const CHOICES: readonly FindingId[] = ['acs-override', 'lockdown-confidentiality'];
+
+function withAll(fix: Fix, ids: readonly FindingId[]): Fix {
+  const choices = ids.filter(isChoice);
+  const may = choices.length === 0 ? '' : `; what is for ${choices.join(', ')} you may leave as it is`;
+  return {
+    ...fix,
+    after: `${fix.after ?? 'reboot'} (this has all changes of the kernel command line: ${ids.join(', ')}${may})`,
+  };
+}
 
 /** Binds those of the devices that the host can do without: never the boot display and what goes with it, nor what a guard keeps. */
 function bound(look: Look, { bind, when }: BindWish, usages: ReadonlyMap<Address, Usage>): Fix[] {

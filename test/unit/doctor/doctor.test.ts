@@ -3,6 +3,7 @@ import { chmodSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type Diagnosis, diagnose } from '../../../src/actions/doctor.ts';
 import { explainDevice } from '../../../src/actions/groupWhy.ts';
+import { FsReader } from '../../../src/addon/fsReader.ts';
 import { loadNative } from '../../../src/addon/load.ts';
 import { HOOK_DEFAULTS } from '../../../src/config/hookDefaults.ts';
 import { notSeen } from '../../../src/doctor/hooks.ts';
@@ -918,6 +919,15 @@ describe('hooks', () => {
 });
 
 describe('the rest of the host', () => {
+  test('a native part that does not load says why', async () => {
+    const h = healthy();
+    const why = '/x/hostdev.node does not load (file too short)';
+    const d = await diagnose(new Host(h.root, new FsReader(why)), program(h));
+    const f = only(d, 'native-missing');
+    seen.add(f.id);
+    expect(f.cause).toContain(why);
+  });
+
   test('memlock: a daemon that may not raise its limit', async () => {
     const h = healthy();
     const later = Math.floor(Date.now() / 1000) - 1700000000 + 3600;
@@ -1147,7 +1157,10 @@ describe('one kernel line with all changes', () => {
     );
     for (const f of asking) {
       expect(lineOf(f)).toEqual(['GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"']);
-      for (const g of asking) expect(f.fix.find((x) => x.tool === 'grub')?.after).toContain(g.id);
+      const after = f.fix.find((x) => x.tool === 'grub')?.after ?? '';
+      for (const g of asking) expect(after).toContain(g.id);
+      expect(after).toMatch(/what is for [^;]*acs-override[^;]* you may leave as it is/);
+      expect(after).not.toMatch(/what is for [^;]*ids-option/);
     }
   });
 
