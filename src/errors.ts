@@ -115,6 +115,11 @@ export const ERRORS = {
     text: 'A guard refused: the host itself needs the device.',
     hint: 'If that is really wanted, name the guard with --allow=<guard>.',
   },
+  HOSTDEV_HOOK_REFUSES: {
+    exit: EXIT.refused,
+    text: 'A domain is planned for which the hook would not let the guest start.',
+    hint: "The message says why; 'hostdev hook test FILE' asks it of a finished XML.",
+  },
   HOSTDEV_IN_USE: {
     exit: EXIT.refused,
     text: 'The device is held by a process or belongs to another owner.',

@@ -2,7 +2,7 @@
 import { checkModules, executeBind, planBind } from '../binding/bind.ts';
 import { type Hold, ownerText } from '../binding/books.ts';
 import { asTheyAre, changing, foreseeing } from '../binding/session.ts';
-import { checkIommu } from '../hook/check.ts';
+import { iommuError } from '../hook/check.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState, isNoIommuMode } from '../host/iommu.ts';
 import type { Address } from '../pci/address.ts';
@@ -67,7 +67,8 @@ export async function bindDevices(
  * Raises HOSTDEV_IOMMU_OFF.
  */
 export function refuseLone(host: Host, devices: readonly PciDevice[]): void {
-  if (!isNoIommuMode(host)) checkIommu(host, devices);
+  const error = isNoIommuMode(host) ? null : iommuError(host, devices);
+  if (error !== null) throw error;
 }
 
 /** The admin's right to a device. */

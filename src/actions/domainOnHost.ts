@@ -1,20 +1,17 @@
 /** What this host says of a domain: are its devices there, will their groups be handed over, may they leave their drivers, how near are they. */
 import { refusalHint } from '../binding/guards.ts';
-import { observing } from '../binding/session.ts';
 import type { DomainFacts } from '../domain/domainFacts.ts';
-import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
+import type { DomainDevices } from '../domain/hostDevices.ts';
 import type { Finding } from '../domain/rules/rules.ts';
 import type { Versions } from '../domain/version.ts';
 import { intelAddressBits } from '../domain/viommu/parts.ts';
 import { usesVfio } from '../domain/viommu/suggest.ts';
-import { HostdevError } from '../errors.ts';
-import { checkFunctions, checkIommu, checkViability, domainOwner } from '../hook/check.ts';
-import { planPrepare } from '../hook/prepare.ts';
-import { hookPolicy } from '../hook/run.ts';
+import type { Objection } from '../hook/check.ts';
+import { hookNote, leftToAdmin, type Preview, previewHook } from '../hook/preview.ts';
 import type { Host } from '../host/host.ts';
 import { iommuAddressBits } from '../host/iommu.ts';
 import { numaDistance } from '../host/numa.ts';
-import { type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
+import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { groupMembers } from '../pci/vfio.ts';
 import type { Warning } from '../text/warning.ts';
 import type { ActionOptions } from './options.ts';
@@ -25,7 +22,7 @@ export type HostDevice = {
   /** The other functions of its group. */
   peers: string[];
   driver: string | null;
-  /** The driver that it will be on for the guest: 'libvirt' leaves the choice to it; null: it stays. */
+  /** The driver that the hook binds it to; 'libvirt' leaves the choice to it; null: it stays, or is left to you. */
   will_be: string | null;
   numa_node: number | null;
   /** By the guest cell (null: the whole guest) and the host node of its memory; distance null is not measured. */
@@ -35,11 +32,9 @@ export type HostDevice = {
 export type HostCheck = {
   findings: Finding[];
   warnings: Warning[];
-  host: { iommu_address_bits: number | null; devices: HostDevice[] };
+  /** `hook_runs`: whether libvirt runs hostdev's hook here. */
+  host: { iommu_address_bits: number | null; hook_runs: boolean; devices: HostDevice[] };
 };
-
-/** A domain without a UUID was never defined; any will do to ask what would happen. */
-const NOBODY = '00000000-0000-0000-0000-000000000000';
 
 const finding = (
   rule: string,
@@ -61,17 +56,6 @@ const finding = (
   source,
 });
 
-/** A refusal of the hook's checks as a finding. */
-function caught(rule: string, source: string, check: () => void): Finding[] {
-  try {
-    check();
-    return [];
-  } catch (e) {
-    if (!(e instanceof HostdevError)) throw e;
-    return [finding(rule, 'assign', 'host', e.message, e.hint, source)];
-  }
-}
-
 /** Looks at the host as `prepare` would, and says all that it finds instead of stopping at the first. */
 export async function checkOnHost(
   host: Host,
@@ -81,37 +65,21 @@ export async function checkOnHost(
   options: ActionOptions,
 ): Promise<HostCheck> {
   const inventory = scanInventory(host);
-  const here: { listed: DomainDevice; device: PciDevice }[] = [];
-  const findings: Finding[] = [];
-  for (const listed of domain.devices) {
-    const device = inventory.byAddress.get(listed.address);
-    if (device) here.push({ listed, device });
-    else if (unreadOf(inventory, listed.address) !== null) {
-      const cause = unreadOf(inventory, listed.address) ?? '';
-      findings.push(finding('host-device', 'assign', listed.where, cause, 'try again', 'hostdev list'));
-    } else {
-      const fix = "see 'hostdev list'; VFs are there only while their PF has them";
-      findings.push(
-        finding('host-device', 'assign', listed.where, `this host has no ${listed.address}`, fix, 'hostdev list'),
-      );
-    }
-  }
-  const devices = here.map((h) => h.device);
-  findings.push(
-    ...caught('host-iommu', 'drivers/iommu/iommu.c', () => checkIommu(host, devices)),
-    ...caught('host-functions', 'drivers/pci/iov.c', () => checkFunctions(host, inventory, devices)),
-    ...caught('host-group', 'drivers/iommu/iommu.c iommu_group_claim_dma_owner', () =>
-      checkViability(host, inventory, domain),
-    ),
-    ...addressBits(host, facts, versions),
-  );
-  const prepared = await prepare(host, here, domain, options);
+  const preview = await previewHook(host, inventory, domain, options);
+  const here = preview.devices.flatMap(({ device, ...of }) => (device === null ? [] : [{ ...of, device }]));
   return {
-    findings: [...findings, ...prepared.findings, ...devices.flatMap((d) => farAway(host, facts, d))],
-    warnings: [...inventory.warnings, ...prepared.warnings],
+    findings: [
+      ...preview.objections.filter((o) => o.kind !== 'guard').flatMap((o) => objected(preview, o)),
+      ...addressBits(host, facts, versions),
+      ...preview.objections.filter((o) => o.kind === 'guard').flatMap((o) => objected(preview, o)),
+      ...hookAdvice(preview),
+      ...here.flatMap((h) => farAway(host, facts, h.device)),
+    ],
+    warnings: [...inventory.warnings, ...preview.warnings],
     host: {
       iommu_address_bits: iommuAddressBits(host),
-      devices: here.map(({ listed, device }) => ({
+      hook_runs: preview.runs,
+      devices: here.map(({ device, fate, driver }) => ({
         address: device.address,
         iommu_group: device.iommu_group,
         peers:
@@ -119,12 +87,52 @@ export async function checkOnHost(
             ? []
             : groupMembers(inventory, device.iommu_group).flatMap((p) => (p === device ? [] : [p.address])),
         driver: device.driver,
-        will_be: prepared.drivers.get(device.address) ?? (listed.managed ? 'libvirt' : null),
+        will_be: fate === 'libvirt' ? 'libvirt' : driver,
         numa_node: device.numa_node,
         numa: distances(host, facts, device),
       })),
     },
   };
+}
+
+/** The rule under which an objection of the hook's is found, and who says so. */
+const RULE: Record<Exclude<Objection['kind'], 'device' | 'guard'>, [rule: string, source: string]> = {
+  hook: ['hook-broken', 'hostdev native/hook.cc'],
+  state: ['hook-state', 'hostdev src/store/ours.ts'],
+  config: ['hook-config', 'hostdev src/config/hookSettings.ts'],
+  iommu: ['host-iommu', 'drivers/iommu/iommu.c'],
+  functions: ['host-functions', 'drivers/pci/iov.c'],
+  unfinished: ['host-unfinished', 'hostdev src/binding/session.ts'],
+  driver: ['host-driver', 'hostdev src/binding/drivers/driverChoice.ts'],
+  'not-bound': ['host-driver', 'hostdev src/hook/prepare.ts'],
+  group: ['host-group', 'drivers/iommu/iommu.c iommu_group_claim_dma_owner'],
+};
+
+/** What would stop the guest, as findings: one a device where it is about several. */
+function objected({ missing, refusals }: Preview, { kind, error }: Objection): Finding[] {
+  if (kind === 'guard')
+    return refusals.map((r) =>
+      finding(`guard-${r.guard}`, 'assign', r.address, r.reason, refusalHint([r]), 'hostdev src/binding/guards.ts'),
+    );
+  if (kind === 'device')
+    return missing.map(({ listed, unread }) => {
+      const cause = unread ?? `this host has no ${listed.address}`;
+      const fix = unread === null ? "see 'hostdev list'; VFs are there only while their PF has them" : 'try again';
+      return finding('host-device', 'assign', listed.where, cause, fix, 'hostdev list');
+    });
+  const [rule, source] = RULE[kind];
+  return [finding(rule, 'assign', 'host', error.message, error.hint, source)];
+}
+
+/** What must be done by hand, because no hook does it here; that it is done by then is the admin's to see to. */
+function hookAdvice(preview: Preview): Finding[] {
+  const source = 'hostdev src/hook/preview.ts';
+  const left = leftToAdmin(preview, () => true);
+  const found = left === null ? [] : [finding(left.id, 'advice', 'host', left.cause, left.fix, source)];
+  // Where none is installed and none is needed there is nothing to say.
+  const note = preview.runs && preview.devices.length > 0 ? hookNote(preview) : null;
+  if (note !== null) found.push(finding(note.id, 'advice', 'host', note.text, 'hostdev hook install', source));
+  return found;
 }
 
 /** intel-iommu wider than the host's own (QEMU hw/vfio: aw-bits 48 > host aw-bits 39). */
@@ -135,43 +143,6 @@ function addressBits(host: Host, facts: DomainFacts, versions: Versions): Findin
   const cause = `the guest's intel-iommu has ${wanted} address bits, and this host's IOMMU ${bits}`;
   const source = 'QEMU hw/i386/intel_iommu.c vtd_check_hiod (aw-bits 48 > host aw-bits 39)';
   return [finding('host-aw-bits', 'assign', 'iommu', cause, "write aw_bits='39'", source)];
-}
-
-type Prepared = { findings: Finding[]; warnings: Warning[]; drivers: Map<string, string> };
-
-async function prepare(
-  host: Host,
-  here: { listed: DomainDevice; device: PciDevice }[],
-  domain: DomainDevices,
-  options: ActionOptions,
-): Promise<Prepared> {
-  try {
-    return await observing(host, options, async (work) => {
-      const claim = {
-        owner: domainOwner({ ...domain, uuid: domain.uuid ?? NOBODY }),
-        name: domain.name,
-        managed: false,
-        libvirt: null,
-      };
-      const plan = await planPrepare(work, here, claim, options.allowed, await hookPolicy(host));
-      return {
-        findings: plan.refusals.map((r) =>
-          finding(`guard-${r.guard}`, 'assign', r.address, r.reason, refusalHint([r]), 'hostdev src/binding/guards.ts'),
-        ),
-        warnings: plan.warnings,
-        drivers: new Map(plan.bind.devices.map((d) => [d.device.address, d.target.driver])),
-      };
-    });
-  } catch (e) {
-    // A driver that cannot be found out (no modules.alias, say): everything else is still worth knowing.
-    if (!(e instanceof HostdevError)) throw e;
-    const source = 'hostdev src/hook/prepare.ts';
-    return {
-      findings: [finding('host-driver', 'assign', 'host', e.message, e.hint, source)],
-      warnings: [],
-      drivers: new Map(),
-    };
-  }
 }
 
 function distances(host: Host, facts: DomainFacts, device: PciDevice): HostDevice['numa'] {

@@ -23,15 +23,7 @@ import type { ClaimWish } from './claim.ts';
 import { readVersions, type ShownVersions } from './domainCheck.ts';
 import { behindInterfaces } from './domainNic.ts';
 import { type Picked, pickDevices } from './domainPick.ts';
-import {
-  type Added,
-  addedDevice,
-  checkGuards,
-  namedDevices,
-  peersOf,
-  type Taken,
-  type TakeRequest,
-} from './domainTake.ts';
+import { type Added, addedDevice, askHook, namedDevices, peersOf, type Taken, type TakeRequest } from './domainTake.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { hostIommu } from './viommuSuggest.ts';
 
@@ -114,8 +106,7 @@ export async function planDomain(
   added.push(...peersOf(host, inventory, domain, added, request, warnings));
   if (added.some((a) => a.unassigned))
     need(versions, SINCE.unassigned, "<address type='unassigned'/>", 'Name the peers.');
-  if (host !== null) await checkGuards(host, domain, added, options, warnings);
-  else if (added.length > 0)
+  if (host === null && added.length > 0)
     warnings.push(
       warning('not-measured', 'the devices are of a saved inventory: whether their host needs them is not known'),
     );
@@ -125,7 +116,8 @@ export async function planDomain(
   );
   const { planned, viommu } = withViommu(host, withDevices, versions, wish);
   // What we hand out is read once more as libvirt would read it.
-  readDomainDevices(planned);
+  const then = readDomainDevices(planned);
+  if (host !== null) await askHook(host, inventory, then, added, options, warnings);
   warnings.push(...newFindings(asked, planned, versions));
   return {
     domain: { name: domain.name, uuid: domain.uuid },

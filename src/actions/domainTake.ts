@@ -1,15 +1,14 @@
 /** The devices that a domain is to take: named, with the peers that have to come along, and what the host says to it. */
-import { printedRefusals, type Refusal } from '../binding/guards.ts';
+import { printedRefusals, refusalError } from '../binding/guards.ts';
 import { type PeerWay, peerWay } from '../binding/peerWay.ts';
-import { observing } from '../binding/session.ts';
 import { unfit } from '../domain/device/devices.ts';
 import { type Hostdev, hostdevElement, type Rom } from '../domain/device/fragments.ts';
 import { type Nic, nicElement } from '../domain/device/nic.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import type { XmlElement } from '../domain/xml/write.ts';
 import { HostdevError, isSysError } from '../errors.ts';
-import { viability } from '../hook/check.ts';
-import { planPrepare } from '../hook/prepare.ts';
+import { type Objection, viability } from '../hook/check.ts';
+import { leftToAdmin, type Preview, previewHook } from '../hook/preview.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import type { Address } from '../pci/address.ts';
@@ -203,37 +202,30 @@ const lossesWith = (ways: readonly Way[]): string => {
 };
 
 /**
- * What the hook's guards would say. For a device that was named it is a warning: nothing is changed here, and the hook refuses in its time. A peer was not named, so
- * one that the host needs is refused.
+ * What the hook would say to the planned domain, as `planned` reads it. Raises for what stands against a device that is
+ * put in: HOSTDEV_GUARD for a peer that the host needs, which nobody named, and as {@link refusePlan}. What stands
+ * against devices that the domain had before is a warning: an edit need not mend everything at once.
  */
-export async function checkGuards(
+export async function askHook(
   host: Host,
-  domain: DomainDevices,
+  inventory: Inventory,
+  planned: DomainDevices,
   added: readonly Added[],
   options: ActionOptions,
   warnings: Warning[],
 ): Promise<void> {
-  const listed = added.filter(takesFunction).map(({ device, managed, unassigned }) => ({
-    device,
-    listed: { address: device.address, kind: 'hostdev' as const, managed, model: null, unassigned, where: '' },
-  }));
-  if (listed.length === 0) return;
-  const claim = { owner: `domain:${domain.uuid ?? NOBODY}` as const, name: domain.name, managed: false, libvirt: null };
-  let refusals: Refusal[];
+  if (planned.devices.length === 0) return;
+  let preview: Preview;
   try {
-    const verdict = await observing(host, { ...options, deadlineMs: LOOK_MS }, (work) =>
-      planPrepare(work, listed, claim, options.allowed),
-    );
-    refusals = verdict.refusals;
-    warnings.push(...verdict.warnings);
+    preview = await previewHook(host, inventory, planned, { ...options, deadlineMs: LOOK_MS });
   } catch (e) {
-    if (!(e instanceof HostdevError) && !isSysError(e)) throw e;
-    warnings.push(warning('not-measured', `the guards were not asked: ${e.message}`));
+    if (!isSysError(e)) throw e;
+    warnings.push(warning('not-measured', `the hook's answer is not known: ${e.message}`));
     return;
   }
+  const taking = new Set(added.filter(takesFunction).map((a) => a.device.address));
   const peers = new Set(added.filter((a) => a.unassigned).map((a) => a.device.address));
-  // Who is not root cannot look everywhere, and may plan all the same.
-  const needed = refusals.filter((r) => peers.has(r.address) && r.guard !== 'not-measured');
+  const needed = preview.refusals.filter((r) => peers.has(r.address) && r.guard !== 'not-measured');
   if (needed.length > 0) {
     throw new HostdevError(
       'HOSTDEV_GUARD',
@@ -244,15 +236,43 @@ export async function checkGuards(
       },
     );
   }
-  warnings.push(
-    ...refusals.map((r) =>
-      warning('hook-refuses', `${r.address}: ${r.reason}: the hook will refuse it (${r.guard})`, r.address),
-    ),
-  );
+  const said = saying(preview);
+  for (const objection of preview.objections) {
+    const { addresses, error, open } = objection;
+    const mine = taking.size > 0 && (addresses.length === 0 || addresses.some((a) => taking.has(a)));
+    if (mine && !open) refusePlan(preview, objection, taking, said);
+    const says = open ? 'whether the hook refuses it, only root can see' : said;
+    warnings.push(warning('hook-refuses', `${error.message}: ${says}`, addresses.length === 1 ? addresses[0] : null));
+  }
+  warnings.push(...preview.warnings);
+  for (const { address, guard } of preview.liftedHere)
+    warnings.push(
+      warning(
+        'hook-refuses',
+        `${address}: --allow=${guard} counts here only; for the hook write an [[allow]] into hostdev.toml`,
+        address,
+      ),
+    );
+  const left = leftToAdmin(preview, (d) => taking.has(d.listed.address));
+  if (left !== null) warnings.push(warning(left.id, `${left.cause}: ${left.fix}`));
+}
+
+/** How the hook's refusal is told: nothing is promised of a hook that is not there. */
+const saying = ({ runs }: Preview): string =>
+  runs ? 'the hook will refuse the guest' : 'the hook would refuse the guest, and is not installed';
+
+/** Raises the guards' own error for what they refuse of the devices that are put in, else HOSTDEV_HOOK_REFUSES: exit 5 both. */
+function refusePlan(
+  { refusals }: Preview,
+  { kind, addresses, error }: Objection,
+  taking: ReadonlySet<Address>,
+  said: string,
+): never {
+  const guards = kind === 'guard' ? refusalError(refusals.filter((r) => taking.has(r.address))) : null;
+  const { message, hint, data } = guards ?? error;
+  const code = guards?.code ?? 'HOSTDEV_HOOK_REFUSES';
+  throw new HostdevError(code, `${message}: ${said}`, { hint, data: { ...data, reason: error.code, addresses } });
 }
 
 /** Nobody waits half a minute for a plan because a device does not answer. */
 const LOOK_MS = 5000;
-
-/** As in hookTest.ts: a domain that was never defined has no UUID. */
-const NOBODY = '00000000-0000-0000-0000-000000000000';

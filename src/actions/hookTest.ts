@@ -1,12 +1,8 @@
 /** `hook test FILE`: what prepare would do for this domain now, without doing it. */
-import { refuse } from '../binding/guards.ts';
-import { observing } from '../binding/session.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
-import { checkFunctions, checkIommu, checkViability, domainOwner, findDevices } from '../hook/check.ts';
-import { concerned, planPrepare } from '../hook/prepare.ts';
-import { hookPolicy } from '../hook/run.ts';
+import { hookNote, type PreviewedDevice, previewHook } from '../hook/preview.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -17,58 +13,45 @@ export type HookTest = Warned & {
   devices: { address: string; kind: string; managed: boolean; driver: string | null; will_be: string }[];
   /** Networks whose pool may turn out to be of host devices: known at start only. */
   networks: string[];
+  /** Whether libvirt runs hostdev's hook at all. */
+  hook_runs: boolean;
   plan: PrintedPlan;
 };
 
-/** A domain that was never defined has no UUID; any will do to ask what would happen. */
-const NOBODY = '00000000-0000-0000-0000-000000000000';
+const NO_PLAN: PrintedPlan = { devices: [], steps: [], refusals: [] };
+
+/** The column WILL BE of a device that the hook binds to no driver. */
+const WILL_BE: Record<Exclude<PreviewedDevice['fate'], 'bound'>, string> = {
+  libvirt: 'bound by libvirt',
+  stays: 'left alone',
+  ignored: 'ignored: unmanaged = "ignore"',
+  unknown: 'not known',
+};
 
 /** Raises what prepare would raise, with the plan in the error's data. */
 export async function testHook(host: Host, xml: Uint8Array, what: string, options: ActionOptions): Promise<HookTest> {
-  const read = readDomainDevices(readDomain(xml, what));
-  const policy = await hookPolicy(host);
-  const domain = concerned({ ...read, uuid: read.uuid ?? NOBODY }, policy);
+  const domain = readDomainDevices(readDomain(xml, what));
   const inventory = scanInventory(host);
-  const devices = findDevices(inventory, domain);
-  const listedDevices = devices.map((d) => d.device);
-  checkIommu(host, listedDevices);
-  checkFunctions(host, inventory, listedDevices);
-  return observing(host, options, async (work) => {
-    const plan = await planPrepare(
-      work,
-      devices,
-      { owner: domainOwner(domain), name: domain.name, managed: false, libvirt: null },
-      options.allowed,
-      policy,
-    );
-    const printed = printedPlan(work, plan.bind, plan.refusals);
-    withPlan(printed, () => {
-      refuse(plan.refusals);
-      checkViability(host, inventory, domain);
-    });
-    const target = new Map(plan.bind.devices.map((d) => [d.device.address, d.target.driver]));
-    return {
-      domain: { name: domain.name, uuid: read.uuid },
-      devices: devices.map(({ listed, device }) => ({
-        address: device.address,
-        kind: listed.kind,
-        managed: listed.managed,
-        driver: device.driver,
-        will_be: target.get(device.address) ?? (listed.managed ? 'bound by libvirt' : 'left alone'),
-      })),
-      networks: domain.networks,
-      plan: printed,
-      warnings: [...inventory.warnings, ...plan.warnings],
-    };
-  });
-}
-
-function withPlan(plan: PrintedPlan, check: () => void): void {
-  try {
-    check();
-  } catch (e) {
-    if (e instanceof HostdevError)
-      throw new HostdevError(e.code, e.message, { hint: e.hint, data: { ...e.data, plan } });
-    throw e;
+  const preview = await previewHook(host, inventory, domain, options);
+  const plan = preview.plan === null ? null : printedPlan({ host }, preview.plan, preview.refusals);
+  const [first] = preview.objections;
+  if (first !== undefined) {
+    const { code, message, hint, data } = first.error;
+    throw new HostdevError(code, message, { hint, data: plan === null ? data : { ...data, plan } });
   }
+  const note = domain.devices.length === 0 ? null : hookNote(preview);
+  return {
+    domain: { name: domain.name, uuid: domain.uuid },
+    devices: preview.devices.map(({ listed, device, fate, driver }) => ({
+      address: listed.address,
+      kind: listed.kind,
+      managed: listed.managed,
+      driver: device?.driver ?? null,
+      will_be: driver ?? WILL_BE[fate === 'bound' ? 'unknown' : fate],
+    })),
+    networks: domain.networks,
+    hook_runs: preview.runs,
+    plan: plan ?? NO_PLAN,
+    warnings: [...(note === null ? [] : [note]), ...inventory.warnings, ...preview.warnings],
+  };
 }

@@ -230,15 +230,21 @@ export function refusalHint(refusals: readonly Refusal[]): string {
   return `${GUARDS[first].hint} To go on all the same: ${all}.`;
 }
 
-/** Raises HOSTDEV_GUARD (or HOSTDEV_IN_USE) for refusals, naming all of them. */
-export function refuse(refusals: readonly Refusal[]): void {
-  if (refusals.length === 0) return;
+/** HOSTDEV_GUARD (or HOSTDEV_IN_USE) for refusals, naming all of them; null for none. */
+export function refusalError(refusals: readonly Refusal[]): HostdevError | null {
+  if (refusals.length === 0) return null;
   const held = refusals.every((r) => r.guard === 'in-use' || r.guard === 'other-owner');
   const text = refusals.map((r) => `${r.address}: ${r.reason}`).join('; ');
-  throw new HostdevError(held ? 'HOSTDEV_IN_USE' : 'HOSTDEV_GUARD', text, {
+  return new HostdevError(held ? 'HOSTDEV_IN_USE' : 'HOSTDEV_GUARD', text, {
     hint: refusalHint(refusals),
     data: { refusals: printedRefusals(refusals) },
   });
+}
+
+/** Raises {@link refusalError}, if there is one. */
+export function refuse(refusals: readonly Refusal[]): void {
+  const error = refusalError(refusals);
+  if (error !== null) throw error;
 }
 
 /** An `[[allow]]` of hostdev.toml: the address of a device, the guard, and a domain's name, its UUID, or "*" for every domain. */

@@ -14,7 +14,7 @@ import type { Address } from '../pci/address.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline } from '../store/locks.ts';
 import { quote } from '../text/safe.ts';
-import { noAnswer, writeAttribute } from './access.ts';
+import { bindingNow, noAnswer, writeAttribute } from './access.ts';
 import { type Leaving, mayLeave } from './leave.ts';
 import { writeNumvfs } from './numvfs.ts';
 import { observe, remembered } from './observe.ts';
@@ -167,3 +167,11 @@ async function writeAutoprobe(work: Work, step: Step): Promise<void> {
 /** True when the device is on a VFIO driver now. */
 export const onVfio = (host: Host, address: Address): boolean =>
   isVfioDriver(host, address, host.linkName(host.device(address, 'driver')));
+
+/** {@link onVfio}, as it will be then in a dry run: its books say which VFIO driver it is bound to. */
+export function onVfioNow(work: Pick<Work, 'host' | 'foreseen'>, address: Address): boolean {
+  const { host, foreseen } = work;
+  const then = foreseen?.states.get(address);
+  if (then === undefined || then.driver === host.linkName(host.device(address, 'driver'))) return onVfio(host, address);
+  return then.driver !== null && bindingNow(work, address)?.after?.driver === then.driver;
+}

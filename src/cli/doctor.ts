@@ -1,9 +1,9 @@
 import { diagnose } from '../actions/doctor.ts';
 import { FINDINGS, type Finding, type Fix } from '../doctor/table.ts';
 import { EXIT } from '../errors.ts';
+import { hookProgram } from '../hook/program.ts';
 import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
-import { hookProgram } from './hookProgram.ts';
 import { colours } from './table.ts';
 
 /** `hostdev doctor`: exit 3 with a finding of severity error. */

@@ -3,9 +3,9 @@ import { uninstall } from '../actions/uninstall.ts';
 import { readHookConfig } from '../config/hookSettings.ts';
 import { EXIT } from '../errors.ts';
 import { hookStatus, installHook, removeHook } from '../hook/install.ts';
+import { hookProgram } from '../hook/program.ts';
 import { installedLibvirt } from '../libvirt/versions.ts';
 import type { Answer, Invocation } from './command.ts';
-import { hookProgram } from './hookProgram.ts';
 import { readInput } from './input.ts';
 import { table } from './table.ts';
 

@@ -19,88 +19,144 @@ export function domainOwner(domain: DomainDevices): `domain:${string}` {
   return `domain:${domain.uuid}`;
 }
 
-/** The host's devices behind the domain's, in its order. Raises HOSTDEV_DEVICE_ABSENT naming all that are not there. */
-export function findDevices(
-  inventory: Inventory,
-  domain: DomainDevices,
-): { listed: DomainDevice; device: PciDevice }[] {
-  const found: { listed: DomainDevice; device: PciDevice }[] = [];
-  const absent: string[] = [];
+/**
+ * What would stop a domain. `hook`: the hook itself, which cannot run what it is to start; `state`: our state is not
+ * ours alone; `config`: hostdev.toml; `device`: one is absent or could not be read; `iommu`; `functions`: one goes with
+ * the driver of another; `unfinished`: an earlier change; `driver`: which one it is to be is not known; `not-bound`:
+ * `[hook] unmanaged = "check"`; `guard`; `group`: it is not viable.
+ */
+export type Objection = {
+  kind:
+    | 'hook'
+    | 'state'
+    | 'config'
+    | 'device'
+    | 'iommu'
+    | 'functions'
+    | 'unfinished'
+    | 'driver'
+    | 'not-bound'
+    | 'guard'
+    | 'group';
+  /** The devices of the domain that it is about; none: the domain as a whole. */
+  addresses: Address[];
+  /** What prepare raises. */
+  error: HostdevError;
+};
+
+/** Raises the first of the objections, as prepare and start do. */
+export function raiseFirst([first]: readonly Objection[]): void {
+  if (first !== undefined) throw first.error;
+}
+
+/** A device as the domain lists it, and as the host has it. */
+export type Listed = { listed: DomainDevice; device: PciDevice };
+
+/** One that is not to be had: `unread` says why it could not be read, null where the host does not have it. */
+export type Missing = { listed: DomainDevice; unread: string | null };
+
+export type Found = { devices: Listed[]; missing: Missing[]; objections: Objection[] };
+
+/** The host's devices behind the domain's, in its order, and what speaks against them whatever drivers they are on. */
+export function lookAtDevices(host: Host, inventory: Inventory, domain: DomainDevices): Found {
+  const devices: Listed[] = [];
+  const missing: Missing[] = [];
   for (const listed of domain.devices) {
     const device = inventory.byAddress.get(listed.address);
-    if (device) found.push({ listed, device });
-    else absent.push(`${listed.address} (${listed.where})`);
+    if (device) devices.push({ listed, device });
+    else missing.push({ listed, unread: unreadOf(inventory, listed.address) });
   }
-  const unread = absent.length === 0 ? null : domain.devices.flatMap((d) => unreadOf(inventory, d.address) ?? [])[0];
-  if (unread != null) throw new HostdevError('HOSTDEV_SYSFS', unread);
-  if (absent.length > 0) {
-    throw new HostdevError(
-      'HOSTDEV_DEVICE_ABSENT',
-      `Domain ${domain.name} lists ${absent.join(', ')}, which this host does not have`,
-      {
-        hint: "Compare with 'hostdev list'; VFs are there only while their PF's sriov_numvfs says so.",
-      },
-    );
-  }
-  return found;
+  const there = devices.map((d) => d.device);
+  const objections = [absence(domain, missing), loneness(host, there), dependence(host, inventory, there)];
+  return { devices, missing, objections: objections.filter((o) => o !== null) };
 }
 
-/** A device without a group cannot be assigned. With virtio-iommu a driverless device gets its group at probe only, so groups elsewhere are enough. */
-export function checkIommu(host: Host, devices: readonly PciDevice[]): void {
-  const lone = devices.filter((d) => d.iommu_group === null);
-  if (lone[0] === undefined) return;
-  const state = iommuState(host);
-  if (!state.on) throw new HostdevError('HOSTDEV_IOMMU_OFF', `No IOMMU: ${state.reason}`);
-  if (isVirtioIommu(host)) return;
-  const { cause, change } = noGroupReason(host, lone[0]);
-  const names = lone.map((d) => d.address).join(', ');
-  throw new HostdevError(
-    'HOSTDEV_IOMMU_OFF',
-    `${names} ${lone.length === 1 ? 'is' : 'are'} in no IOMMU group: ${cause}`,
-    {
-      hint: `${sentence(change)}.`,
-    },
+function absence(domain: DomainDevices, missing: readonly Missing[]): Objection | null {
+  if (missing.length === 0) return null;
+  const addresses = missing.map((m) => m.listed.address);
+  const unread = missing.flatMap((m) => m.unread ?? [])[0];
+  if (unread !== undefined) return { kind: 'device', addresses, error: new HostdevError('HOSTDEV_SYSFS', unread) };
+  const list = missing.map(({ listed }) => `${listed.address} (${listed.where})`).join(', ');
+  const error = new HostdevError(
+    'HOSTDEV_DEVICE_ABSENT',
+    `Domain ${domain.name} lists ${list}, which this host does not have`,
+    { hint: "Compare with 'hostdev list'; VFs are there only while their PF's sriov_numvfs says so." },
   );
+  return { kind: 'device', addresses, error };
 }
 
-/** What a driver makes is gone when its device leaves it: a VF without its PF's, what is behind VMD's controller. No domain can have both, unless the PF is on VFIO already. */
-export function checkFunctions(host: Host, inventory: Inventory, devices: readonly PciDevice[]): void {
-  const listed = new Set(devices.map((d) => d.address));
-  for (const { address } of devices) {
-    const maker = makersOf(host, inventory, address).find((a) => listed.has(a));
-    if (maker === undefined) continue;
-    throw new HostdevError(
-      'HOSTDEV_GUARD',
-      `${address} is made by the driver of ${maker}, and the domain lists both: the one goes with the driver of the other`,
-      { hint: `List ${address} without it, or ${maker} alone.` },
-    );
-  }
-  const vf = devices.find((d) => d.parent_addr !== null && listed.has(d.parent_addr) && !onVfio(host, d.parent_addr));
-  if (vf === undefined) return;
-  throw new HostdevError(
-    'HOSTDEV_GUARD',
-    `${vf.address} is a VF of ${vf.parent_addr}, and the domain lists both: the VF goes with the driver of its PF`,
-    { hint: 'List the PF or its VFs.' },
-  );
+function loneness(host: Host, devices: readonly PciDevice[]): Objection | null {
+  const error = iommuError(host, devices);
+  if (error === null) return null;
+  return {
+    kind: 'iommu',
+    addresses: devices.filter((d) => d.iommu_group === null).map((d) => d.address),
+    error,
+  };
 }
 
 /**
- * Judges the groups of the domain's devices as they will be once all that it lists is on VFIO. Raises HOSTDEV_GROUP_NOT_VIABLE naming each peer, its driver and
- * the way out: for an endpoint the XML to add, for a bridge the driver to unbind.
+ * HOSTDEV_IOMMU_OFF for a device without a group, which cannot be assigned; null where none is. With virtio-iommu a
+ * driverless device gets its group at probe only, so groups elsewhere are enough.
  */
-export function checkViability(host: Host, inventory: Inventory, domain: DomainDevices): void {
+export function iommuError(host: Host, devices: readonly PciDevice[]): HostdevError | null {
+  const lone = devices.filter((d) => d.iommu_group === null);
+  if (lone[0] === undefined) return null;
+  const state = iommuState(host);
+  if (!state.on) return new HostdevError('HOSTDEV_IOMMU_OFF', `No IOMMU: ${state.reason}`);
+  if (isVirtioIommu(host)) return null;
+  const { cause, change } = noGroupReason(host, lone[0]);
+  const names = lone.map((d) => d.address).join(', ');
+  const are = lone.length === 1 ? 'is' : 'are';
+  return new HostdevError('HOSTDEV_IOMMU_OFF', `${names} ${are} in no IOMMU group: ${cause}`, {
+    hint: `${sentence(change)}.`,
+  });
+}
+
+/**
+ * What a driver makes is gone when its device leaves it: a VF without its PF's, what is behind VMD's controller. No
+ * domain can have both, unless the PF is on VFIO already.
+ */
+function dependence(host: Host, inventory: Inventory, devices: readonly PciDevice[]): Objection | null {
+  const listed = new Set(devices.map((d) => d.address));
+  const objection = (address: Address, text: string, hint: string): Objection => ({
+    kind: 'functions',
+    addresses: [address],
+    error: new HostdevError('HOSTDEV_GUARD', `${address} is ${text}`, { hint }),
+  });
+  for (const { address } of devices) {
+    const maker = makersOf(host, inventory, address).find((a) => listed.has(a));
+    if (maker === undefined) continue;
+    const text = `made by the driver of ${maker}, and the domain lists both: the one goes with the driver of the other`;
+    return objection(address, text, `List ${address} without it, or ${maker} alone.`);
+  }
+  const vf = devices.find((d) => d.parent_addr !== null && listed.has(d.parent_addr) && !onVfio(host, d.parent_addr));
+  if (vf === undefined) return null;
+  const text = `a VF of ${vf.parent_addr}, and the domain lists both: the VF goes with the driver of its PF`;
+  return objection(vf.address, text, 'List the PF or its VFs.');
+}
+
+/**
+ * Judges the groups of the domain's devices as they will be once all that it lists is on VFIO: HOSTDEV_GROUP_NOT_VIABLE
+ * naming each peer, its driver and the way out, which for an endpoint is the XML to add, for a bridge the driver to
+ * unbind. Null when they are viable.
+ */
+export function viabilityObjection(host: Host, inventory: Inventory, domain: DomainDevices): Objection | null {
   const addresses = domain.devices.map((d) => d.address);
-  const { blockers, groups } = viability(host, inventory, addresses, new Set(addresses));
-  if (blockers.length === 0) return;
+  const wanted = new Set(addresses);
+  const { blockers, groups } = viability(host, inventory, addresses, wanted);
+  if (blockers.length === 0) return null;
   const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
-  throw new HostdevError(
+  const error = new HostdevError(
     'HOSTDEV_GROUP_NOT_VIABLE',
     `IOMMU group ${groups.join(', ')} is not viable for domain ${domain.name}: ${peers}`,
     {
-      hint: sentence(blockers.map((b) => wayOut(host, inventory, b, new Set(addresses))).join('; and ')),
+      hint: sentence(blockers.map((b) => wayOut(host, inventory, b, wanted)).join('; and ')),
       data: { blockers },
     },
   );
+  const inGroup = (a: Address): boolean => groups.includes(inventory.byAddress.get(a)?.iommu_group ?? -1);
+  return { kind: 'group', addresses: addresses.filter(inGroup), error };
 }
 
 /** What blocks the groups of `addresses` once all that is `listed` is on VFIO, and which groups these are. `host` null: of a saved inventory. */

@@ -5,6 +5,7 @@
  * what was there before is noted, because libvirt does not restore an override and forgets the host driver.
  */
 
+import { bindingNow } from '../binding/access.ts';
 import { type BindRequest, executeBind, held, planBind } from '../binding/bind.ts';
 import {
   type Binding,
@@ -20,37 +21,26 @@ import { releaseHolds } from '../binding/giveBack.ts';
 import { liftedFor } from '../binding/guards/allowances.ts';
 import { reservedBar } from '../binding/guards/display.ts';
 import { vendorVfioUses } from '../binding/guards/vendorVfio.ts';
-import { type Allowance, byName, type Guard, guardWarning, judge, type Refusal, refuse } from '../binding/guards.ts';
+import { byName, type Guard, guardWarning, judge, type Refusal, refusalError } from '../binding/guards.ts';
 import { forgetStarted, keptBy, markPreparing, releaseOver, type Witness, witness } from '../binding/guests.ts';
 import type { Lifted } from '../binding/journal.ts';
 import { observe } from '../binding/observe.ts';
-import { onVfio, type Work } from '../binding/perform.ts';
+import { onVfio, onVfioNow, type Work } from '../binding/perform.ts';
 import { recordLifted } from '../binding/record.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import type { Owner } from '../binding/state.ts';
 import { readUsages } from '../binding/usage.ts';
-import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
+import type { DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { Deadline } from '../store/locks.ts';
 import { type Warning, warning } from '../text/warning.ts';
-import { checkFunctions, checkIommu, checkViability, domainOwner, findDevices } from './check.ts';
+import { domainOwner, type Listed, lookAtDevices, type Objection, raiseFirst, viabilityObjection } from './check.ts';
+import type { HookPolicy } from './policy.ts';
 
 export type Prepared = { bound: string[]; managed: string[]; left_alone: string[]; warnings: Warning[] };
-
-/** What hostdev.toml says for the hook: `[hook] unmanaged` and `[[allow]]`. */
-export type HookPolicy = { unmanaged: 'bind' | 'check' | 'ignore'; allowances: readonly Allowance[] };
-
-export const DEFAULT_POLICY: HookPolicy = { unmanaged: 'bind', allowances: [] };
-
-/** The devices of a domain that are the hook's affair: with `unmanaged = "ignore"` only those that libvirt manages. */
-export const concerned = (domain: DomainDevices, { unmanaged }: HookPolicy): DomainDevices =>
-  unmanaged === 'ignore' ? { ...domain, devices: domain.devices.filter((d) => d.managed) } : domain;
-
-/** `managed` devices as they will be: libvirt chooses the driver; for our judgement any VFIO driver will do. */
-type Listed = { listed: DomainDevice; device: PciDevice };
 
 /**
  * Prepares a domain. Raises HOSTDEV_NOT_BOUND, HOSTDEV_DEVICE_ABSENT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_IOMMU_OFF and whatever a
@@ -61,7 +51,7 @@ export async function prepareDomain(
   domain: DomainDevices,
   allowed: ReadonlySet<Guard>,
   options: SessionOptions & { libvirt?: string | null },
-  policy: HookPolicy = DEFAULT_POLICY,
+  policy: HookPolicy,
 ): Promise<Prepared> {
   const owner = domainOwner(domain);
   const deadline = new Deadline(options.deadlineMs);
@@ -71,10 +61,8 @@ export async function prepareDomain(
     const stale = await releaseStale(host, owner, listed, { ...options, deadlineMs: options.deadlineMs / 3 });
     const left = { ...options, deadlineMs: deadline.left };
     const inventory = scanInventory(host);
-    const devices = findDevices(inventory, domain);
-    const listedDevices = devices.map((d) => d.device);
-    checkIommu(host, listedDevices);
-    checkFunctions(host, inventory, listedDevices);
+    const { devices, objections } = lookAtDevices(host, inventory, domain);
+    raiseFirst(objections);
     await awaitReleases(host, devices, owner, left);
     const prepared = await prepareDevices(host, inventory, domain, devices, allowed, left, policy);
     return { ...prepared, warnings: [...stale, ...prepared.warnings] };
@@ -96,9 +84,10 @@ async function prepareDevices(
   const addresses = devices.map((d) => d.device.address);
   return changing(host, inventory, { addresses, owner }, options, async ({ work, recovered, inventory: fresh }) => {
     const hold: Hold = { owner, name: domain.name, managed: false, libvirt: options.libvirt ?? null };
-    const plan = await planPrepare(work, findDevices(fresh, domain), hold, allowed, policy);
-    refuse(plan.refusals);
-    checkViability(host, fresh, domain);
+    const now = lookAtDevices(host, fresh, domain);
+    raiseFirst(now.objections);
+    const plan = await planPrepare(work, now.devices, hold, allowed, policy);
+    raiseFirst(objectionsTo(host, fresh, domain, plan));
     forgetStarted(host, owner.slice('domain:'.length));
     await executeBind(work, plan.bind, hold, plan.books);
     recordLifted(work, owner, domain.name, plan.lifted);
@@ -111,7 +100,9 @@ async function prepareDevices(
   });
 }
 
-type PreparePlan = {
+export type PreparePlan = {
+  /** With `unmanaged = "check"`: what is not on VFIO, and is not ours to bind. */
+  notBound: PciDevice[];
   bind: Awaited<ReturnType<typeof planBind>>;
   /** The books of devices that need no move: the guest's hold is kept all the same. */
   books: BookChange[];
@@ -123,8 +114,31 @@ type PreparePlan = {
   lifted: Lifted[];
 };
 
+/** What speaks against a plan, in the order in which prepare raises it. `domain` are the devices that are the hook's affair. */
+export function objectionsTo(
+  host: Host,
+  inventory: Inventory,
+  domain: DomainDevices,
+  { notBound, refusals }: Pick<PreparePlan, 'notBound' | 'refusals'>,
+): Objection[] {
+  const refused = refusalError(refusals);
+  const guard: Objection | null =
+    refused === null ? null : { kind: 'guard', addresses: refusals.map((r) => r.address), error: refused };
+  return [unbound(notBound), guard, viabilityObjection(host, inventory, domain)].filter((o) => o !== null);
+}
+
+function unbound(devices: readonly PciDevice[]): Objection | null {
+  if (devices.length === 0) return null;
+  const addresses = devices.map((d) => d.address);
+  const on = devices.map((d) => `${d.address} is on ${d.driver ?? 'no driver'}`).join(', ');
+  const error = new HostdevError('HOSTDEV_NOT_BOUND', `${on}, and [hook] unmanaged = "check" leaves binding to you`, {
+    hint: `Run 'hostdev bind ${addresses.join(' ')}' before the guest starts, or let the hook do it: unmanaged = "bind".`,
+  });
+  return { kind: 'not-bound', addresses, error };
+}
+
 /**
- * What prepare would do, without doing it; `hook test` shows it. The caller holds the locks, or only wants to know. `allowed` lifts guards for every device,
+ * What prepare would do, without doing it; the preview shows it. The caller holds the locks, or only wants to know. `allowed` lifts guards for every device,
  * `policy` what hostdev.toml says.
  */
 export async function planPrepare(
@@ -132,13 +146,14 @@ export async function planPrepare(
   devices: readonly Listed[],
   hold: Hold,
   allowed: ReadonlySet<Guard>,
-  policy: HookPolicy = DEFAULT_POLICY,
+  policy: HookPolicy,
 ): Promise<PreparePlan> {
   const { host } = work;
   const { owner } = hold;
   const requests: BindRequest[] = [];
   const unmoved: Unmoved[] = [];
   const plan: Omit<PreparePlan, 'bind'> = {
+    notBound: [],
     books: [],
     refusals: [],
     warnings: [],
@@ -146,7 +161,7 @@ export async function planPrepare(
     leftAlone: [],
     lifted: [],
   };
-  const bindings = new Map(devices.map(({ device: { address } }) => [address, readBinding(host, address)] as const));
+  const bindings = new Map(devices.map(({ device: { address } }) => [address, bindingNow(work, address)] as const));
   const look = await witness(
     host,
     [...bindings.values()].flatMap((b) => b ?? []),
@@ -162,19 +177,12 @@ export async function planPrepare(
       plan.managed.push(address);
       plan.books.push(await unmovedBook(work, look, device, binding, { ...hold, managed: true }));
       unmoved.push({ device, layer: 'managed', lifted });
-    } else if (onVfio(host, address)) {
+    } else if (onVfioNow(work, address)) {
       plan.leftAlone.push(address);
       if (others.length === 0) unmoved.push({ device, layer: 'hook', lifted });
       plan.books.push(await unmovedBook(work, look, device, binding, hold));
-    } else if (policy.unmanaged === 'check') {
-      throw new HostdevError(
-        'HOSTDEV_NOT_BOUND',
-        `${address} is on ${device.driver ?? 'no driver'}, and [hook] unmanaged = "check" leaves binding to you`,
-        {
-          hint: `Run 'hostdev bind ${address}' before the guest starts, or let the hook do it: unmanaged = "bind".`,
-        },
-      );
-    } else requests.push({ device, wanted: listed.model, allowed: lifted });
+    } else if (policy.unmanaged === 'check') plan.notBound.push(device);
+    else requests.push({ device, wanted: listed.model, allowed: lifted });
   }
   await judgeUnmoved(work, unmoved, plan);
   const bind = await planBind(work, requests, owner, allowed);

@@ -8,7 +8,6 @@ import { namedBy, readJournal } from '../binding/journal.ts';
 import { changing } from '../binding/session.ts';
 import type { Owner } from '../binding/state.ts';
 import { now } from '../clock.ts';
-import { readHookConfig } from '../config/hookSettings.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { readDomain } from '../domain/xml/domain.ts';
@@ -19,7 +18,8 @@ import { appendLine } from '../store/files.ts';
 import { Deadline, type Stop, takeLocks } from '../store/locks.ts';
 import { refuseUnsafe } from '../store/ours.ts';
 import { domainOwner } from './check.ts';
-import { concerned, type HookPolicy, prepareDomain } from './prepare.ts';
+import { concerned, hookPolicy } from './policy.ts';
+import { prepareDomain } from './prepare.ts';
 import { endedGuests, releaseDomain } from './release.ts';
 import { checkStart } from './start.ts';
 
@@ -86,12 +86,6 @@ async function releaseByName(host: Host, name: string, options: HookOptions): Pr
       unlock();
     }
   }
-}
-
-/** What hostdev.toml says for the hook. Raises HOSTDEV_CONFIG: with a mistake there no guard is lifted by a guess. */
-export async function hookPolicy(host: Host): Promise<HookPolicy> {
-  const { hook, allow } = await readHookConfig(host);
-  return { unmanaged: hook.unmanaged, allowances: allow };
 }
 
 async function operate(host: Host, operation: string, domain: DomainDevices, options: HookOptions): Promise<object> {

@@ -7,16 +7,17 @@ import type { DomainDevices } from '../domain/hostDevices.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
-import { checkIommu, checkViability, findDevices } from './check.ts';
+import { lookAtDevices, raiseFirst, viabilityObjection } from './check.ts';
 
-/** Raises the cause when a device is not on a VFIO driver or a group is not viable; changes nothing. Returns the addresses that were checked. */
+/**
+ * Raises the cause when a device is not on a VFIO driver or a group is not viable; changes nothing. Returns the
+ * addresses that were checked.
+ */
 export function checkStart(host: Host, domain: DomainDevices): { checked: string[] } {
   const inventory = scanInventory(host);
-  const devices = findDevices(inventory, domain);
-  checkIommu(
-    host,
-    devices.map((d) => d.device),
-  );
+  const { devices, objections } = lookAtDevices(host, inventory, domain);
+  // What goes with whose driver was prepare's to ask: by now all are on VFIO.
+  raiseFirst(objections.filter((o) => o.kind !== 'functions'));
   const wrong = devices.filter(({ device }) => !onVfio(host, device.address));
   if (wrong.length > 0) {
     const list = wrong
@@ -26,6 +27,7 @@ export function checkStart(host: Host, domain: DomainDevices): { checked: string
       hint: "'hostdev status' says what changed since prepare.",
     });
   }
-  checkViability(host, inventory, domain);
+  const group = viabilityObjection(host, inventory, domain);
+  raiseFirst(group === null ? [] : [group]);
   return { checked: devices.map(({ device }) => device.address) };
 }

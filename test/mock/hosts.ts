@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { HookPolicy } from '../../src/hook/policy.ts';
 import { Host } from '../../src/host/host.ts';
 import { KernelModel, type ModelDevice, type ModelDriver } from './kernel.ts';
 
@@ -51,6 +52,9 @@ export function simulatedHost(devices: ModelDevice[] = SMALL_HOST, drivers: Mode
   const kernel = new KernelModel(structuredClone(devices), structuredClone(drivers), ALIASES);
   return { host: new Host(root, kernel), kernel, remove: () => rmSync(root, { recursive: true, force: true }) };
 }
+
+/** What the hook goes by where there is no hostdev.toml. */
+export const NO_POLICY: HookPolicy = { unmanaged: 'bind', allowances: [] };
 
 export const UUID_A = '624392bd-9784-4e20-8b29-1e85f123c67d';
 export const UUID_B = '0f0e0d0c-0b0a-4e20-8b29-1e85f123c67e';

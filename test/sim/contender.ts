@@ -15,7 +15,7 @@ import { HostdevError, isErrno } from '../../src/errors.ts';
 import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import { Host } from '../../src/host/host.ts';
-import { domainXml } from '../mock/hosts.ts';
+import { domainXml, NO_POLICY } from '../mock/hosts.ts';
 import { EVER } from '../patience.ts';
 
 const [, , root = '', numberText = '0', roundsText = '1', groupsText = '{}'] = process.argv;
@@ -86,7 +86,7 @@ async function guest(round: number): Promise<void> {
   );
   const domain = readDomainDevices(readDomain(xml, 'contender'));
   try {
-    await prepareDomain(host, domain, new Set(), options);
+    await prepareDomain(host, domain, new Set(), options, NO_POLICY);
   } catch (e) {
     if (!expected(e)) throw e;
     tally.refused += 1;

@@ -8,7 +8,7 @@ import { readDomain } from '../../src/domain/xml/domain.ts';
 import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import type { Host } from '../../src/host/host.ts';
-import { domainXml, UUID_B } from '../mock/hosts.ts';
+import { domainXml, NO_POLICY, UUID_B } from '../mock/hosts.ts';
 import { EVER } from '../patience.ts';
 import type { SimHost } from './simhost.ts';
 import {
@@ -48,7 +48,7 @@ export async function come(way: Way, kind: Kind, host: Host): Promise<void> {
       return;
     case 'hook': {
       const domain = readDomainDevices(readDomain(guestOf(kind), 'domain other'));
-      await prepareDomain(host, domain, new Set(), OPTIONS).catch((e: Error & { exit?: number }) => {
+      await prepareDomain(host, domain, new Set(), OPTIONS, NO_POLICY).catch((e: Error & { exit?: number }) => {
         if (e.exit !== 5 && e.exit !== 3) throw e;
       });
       await releaseDomain(host, `domain:${UUID_B}`, kind.devices, OPTIONS);

@@ -11,7 +11,7 @@ import { readDomain } from '../../src/domain/xml/domain.ts';
 import { prepareDomain } from '../../src/hook/prepare.ts';
 import { releaseDomain } from '../../src/hook/release.ts';
 import type { Host } from '../../src/host/host.ts';
-import { domainXml, UUID_A } from '../mock/hosts.ts';
+import { domainXml, NO_POLICY, UUID_A } from '../mock/hosts.ts';
 import { EVER } from '../patience.ts';
 import type { HostDescription } from '../scenarios/host.ts';
 import type { SimHost } from './simhost.ts';
@@ -192,7 +192,7 @@ export const KINDS: Kind[] = [
   {
     name: 'hook prepare',
     setup: nothing,
-    run: (host, ms) => prepareDomain(host, domain(), new Set(), options(ms)),
+    run: (host, ms) => prepareDomain(host, domain(), new Set(), options(ms), NO_POLICY),
     command: ['hook', 'run', 'guest', 'prepare', 'begin', '-'],
     input: DOMAIN_XML,
     devices: [A, B],
@@ -201,7 +201,7 @@ export const KINDS: Kind[] = [
   },
   {
     name: 'hook release',
-    setup: (host) => prepareDomain(host, domain(), new Set(), options(EVER)),
+    setup: (host) => prepareDomain(host, domain(), new Set(), options(EVER), NO_POLICY),
     run: release,
     command: ['hook', 'run', 'guest', 'release', 'end', '-'],
     input: DOMAIN_XML,

@@ -137,10 +137,10 @@ describe('a hostdev', () => {
     const p = plan(EMPTY, VGPU).plan;
     expect(p.xml).toMatch(/<hostdev [^>]*managed='no'/);
     expect(texts(p.warnings)).toEqual([expect.stringContaining("managed='no', for it stays on nvidia")]);
-    expect(texts(plan(EMPTY, VGPU, '--managed', 'yes').plan.warnings)).toEqual([
-      expect.stringContaining('--managed no leaves it there'),
-      expect.stringContaining('the hook will refuse it (vendor-vfio)'),
-    ]);
+    const refused = plan(EMPTY, VGPU, '--managed', 'yes');
+    expect([refused.exit, refused.json.error.code]).toEqual([5, 'HOSTDEV_GUARD']);
+    expect(refused.json.error.message).toMatch(/the hook would refuse the guest, and is not installed$/);
+    expect(refused.json.error.hint).toContain('guard = "vendor-vfio"');
   });
 
   test('--diff and --fragments', () => {
