@@ -27,7 +27,8 @@ export type HookProgram = {
 };
 
 /**
- * What can be wrong with the hook: `missing` and `not-executable`: libvirt runs none; `no-conf`, `no-node`, `no-cli`:
+ * What can be wrong with the hook: `missing` and `not-executable`: libvirt runs none; `removed`: it does
+ * nothing, because the package went; `no-conf`, `no-node`, `no-cli`:
  * it is run, and stops every guest with host devices; `outdated`: it works, and is of another version than this one.
  */
 export type HookProblem = {
