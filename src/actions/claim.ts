@@ -25,7 +25,7 @@ export type ClaimWish = {
   placeOf?: string;
 };
 
-export type ClaimedDevice = {
+type ClaimedDevice = {
   address: string;
   vendor_id: string | null;
   product_id: string | null;

@@ -13,7 +13,7 @@ import { PciTracker } from '../pool/tracker.ts';
 import type { Warned } from './options.ts';
 
 /** What one spec takes: `devices` come to it, `hidden` would, but for a spec before it. */
-export type SpecReport = {
+type SpecReport = {
   index: number;
   key: string;
   file: string;
@@ -23,7 +23,7 @@ export type SpecReport = {
 };
 
 /** `devices`: how many a request for it could get, were nothing in use; null where mistakes keep Nova from starting. */
-export type AliasReport = { name: string; file: string; line: number; devices: number | null };
+type AliasReport = { name: string; file: string; line: number; devices: number | null };
 
 export type CheckedConfig = Warned & {
   form: PciSetup['config']['form'];

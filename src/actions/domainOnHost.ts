@@ -16,7 +16,7 @@ import { groupMembers } from '../pci/vfio.ts';
 import type { Warning } from '../text/warning.ts';
 import type { ActionOptions } from './options.ts';
 
-export type HostDevice = {
+type HostDevice = {
   address: string;
   iommu_group: number | null;
   /** The other functions of its group. */

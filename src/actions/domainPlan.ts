@@ -42,7 +42,7 @@ export type DomainPlanRequest = TakeRequest & {
 };
 
 /** A device element for `virsh attach-device`, as a file of its own. */
-export type Fragment = { address: Address; kind: 'hostdev' | 'interface'; unassigned: boolean; xml: string };
+type Fragment = { address: Address; kind: 'hostdev' | 'interface'; unassigned: boolean; xml: string };
 
 export type DomainPlan = Warned & {
   domain: { name: string; uuid: string | null };

@@ -7,7 +7,7 @@ import { resourceClass } from '../placement/names.ts';
 import type { DeviceState } from '../pool/tracker.ts';
 import type { Warned } from './options.ts';
 
-export type PoolDeviceReport = {
+type PoolDeviceReport = {
   address: string;
   state: 'free' | 'claimed' | 'unavailable';
   reason: string | null;
@@ -24,7 +24,7 @@ export type PoolReport = Counts & {
   devices: PoolDeviceReport[];
 };
 
-export type Counts = { total: number; free: number; claimed: number; unavailable: number };
+type Counts = { total: number; free: number; claimed: number; unavailable: number };
 
 export type ListedPools = Warned & {
   pools: PoolReport[];

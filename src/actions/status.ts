@@ -15,7 +15,7 @@ import { type IommuState, iommuState } from '../host/iommu.ts';
 import type { BadFile } from '../store/files.ts';
 
 /** A process that has the device, and the guest that libvirt says it is. */
-export type User = { pid: number; command: string; domain: string | null };
+type User = { pid: number; command: string; domain: string | null };
 
 export type BindingStatus = {
   address: string;

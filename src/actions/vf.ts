@@ -26,7 +26,7 @@ import { type LostVfs, lostBindings, lostWithVfs, vfsOf } from './vfLosses.ts';
 export type ListedVf = PciDevice & { owner: string | null; for: string[] };
 
 /** `lost` null: no VF goes. */
-export type VfPlan = PrintedPlan & { lost: LostVfs | null };
+type VfPlan = PrintedPlan & { lost: LostVfs | null };
 
 export type VfResult = Warned & { changed: boolean; plan: VfPlan; vfs: ListedVf[] };
 

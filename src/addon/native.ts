@@ -31,7 +31,7 @@ export type RawFailure = { code: string; errno: number; syscall: string; path: s
 export type RawScan = { devices: RawDevice[]; failures: RawFailure[] };
 
 /** One entry of sys/kernel/iommu_groups. */
-export type RawGroup = { id: string; type: string | null; reservedRegions: string | null; devices: string[] };
+type RawGroup = { id: string; type: string | null; reservedRegions: string | null; devices: string[] };
 
 export type RawGroups = { groups: RawGroup[]; failures: RawFailure[] };
 

@@ -36,7 +36,7 @@ import { withoutVfs } from './vfPlan.ts';
 /** A device and the driver asked for; null is the kernel's best VFIO driver. `allowed` are guards lifted for this device only, by `[[allow]]`. */
 export type BindRequest = { device: PciDevice; wanted: string | null; allowed?: ReadonlySet<Guard> };
 
-export type PlannedDevice = { device: PciDevice; target: DriverModule; move: Move; binding: Binding | null };
+type PlannedDevice = { device: PciDevice; target: DriverModule; move: Move; binding: Binding | null };
 
 export type BindPlan = {
   /** The devices that will change; one that is on its driver already is not among them. */

@@ -10,7 +10,7 @@ import { type DeviceState, describeState, sameState } from './state.ts';
  * `forget`: nothing is left to give back, the binding goes. `end-hold`: its guest is gone, and with it its hold. `give-back`: try again. `rebind`: back to where
  * hostdev left it. null: hostdev cannot know which is right, a person must choose.
  */
-export type Mend = 'forget' | 'end-hold' | 'give-back' | 'rebind' | null;
+type Mend = 'forget' | 'end-hold' | 'give-back' | 'rebind' | null;
 
 export type Drift = { drift: string; mend: Mend; advice: string };
 

@@ -18,7 +18,7 @@ import type { Owner } from './state.ts';
 const STARTING_MS = 5 * 60_000;
 
 /** `holds`: a process has the device. `starts`: prepare is at work or has been. `runs`: libvirt has the guest, but nobody the device (it was unplugged). `unknown`: it could not be looked at. */
-export type Presence = 'holds' | 'starts' | 'runs' | 'gone' | 'unknown';
+type Presence = 'holds' | 'starts' | 'runs' | 'gone' | 'unknown';
 
 /** What one look shows of the guests in the books. */
 export type Witness = {

@@ -32,7 +32,7 @@ export type JournalKind = 'bind' | 'give-back';
  * `done`: every device is where it was going, only the books are left to be written. `forward`, `back`: so it was decided, and whoever comes finishes it that way.
  * null: nothing was decided yet.
  */
-export type Mark = 'done' | 'forward' | 'back' | null;
+type Mark = 'done' | 'forward' | 'back' | null;
 
 /** A use of a device that an allowance lifted, for this transaction and its recovery. */
 export type Lifted = { address: Address; guard: Guard; reason: string };

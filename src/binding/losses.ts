@@ -37,7 +37,7 @@ export function belowOf(look: Look, d: Pick<PciDevice, 'address' | 'bridge'>): B
 export const belowText = (b: Below): string => [...b.netdevs, ...b.disks, ...b.displays].join(', ');
 
 /** "eth0, sda: eth0 has the default route; sda1 is mounted on /srv"; empty where the host loses nothing that has a name. `uses` are reasons of guards. */
-export function lossText(below: Below, uses: readonly string[]): string {
+function lossText(below: Below, uses: readonly string[]): string {
   return [belowText(below), uses.slice(0, NAMED_USES).join('; ')].filter((t) => t !== '').join(': ');
 }
 

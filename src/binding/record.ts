@@ -13,7 +13,7 @@ import type { Work } from './perform.ts';
 import { type DeviceState, describeState, type Move, type Owner } from './state.ts';
 
 /** How it ended for a device: `done`; `undone`: it is where it was; `left`: neither is known; `allowed`: nothing was moved here, only a guard lifted. */
-export type Outcome = 'done' | 'undone' | 'left' | 'allowed';
+type Outcome = 'done' | 'undone' | 'left' | 'allowed';
 
 export type RecordLine = {
   schema: 1;

@@ -25,7 +25,7 @@ export type Invocation = {
 export type Answer = { json: object; text: string; exit?: number; warnings?: Warning[] };
 
 /** `multiple`: may be given several times, and is found in `lists`. */
-export type OwnOption = { type: 'string' | 'boolean'; value?: string; text: string; multiple?: true };
+type OwnOption = { type: 'string' | 'boolean'; value?: string; text: string; multiple?: true };
 
 export type Command = {
   /** "group list" */

@@ -11,7 +11,7 @@ export type Located =
   /** What has no counterpart in JSON: dates and times of TOML. */
   | { kind: 'other'; line: number; column: number; what: string; raw: string };
 
-export type Scalar = string | number | boolean | null;
+type Scalar = string | number | boolean | null;
 export type Table = Extract<Located, { kind: 'table' }>;
 
 /** A key of a table, and where the key itself stands. */

@@ -25,8 +25,7 @@ export const PATTERNS = {
 } as const;
 
 /** A shell variable of its own file: `NAME="words"`. */
-export const variable = (name: string): RegExp =>
-  new RegExp(`^(\\s*${name}=["']?)([^"'\`$\\\\]*?)(["']?\\s*(?:#.*)?)$`);
+const variable = (name: string): RegExp => new RegExp(`^(\\s*${name}=["']?)([^"'\`$\\\\]*?)(["']?\\s*(?:#.*)?)$`);
 
 /** For a tool that is told what goes and what comes, from what the kernel was started with. */
 export function toldDifference(

@@ -1,7 +1,7 @@
 /** Words of the kernel command line, and a change of them. */
 
 /** One word in the place of another; `by` is the same list with values left out, or another spelling. */
-export type Replacement = { word: string; by: string };
+type Replacement = { word: string; by: string };
 
 /** What is to be on the kernel command line: words to add (one that has the same key is replaced), to take out, to replace. */
 export type CmdlineChange = {

@@ -135,7 +135,7 @@ function mkinitcpio(look: Look, modules: readonly string[]): Fix {
 }
 
 /** The tool whose file it is. */
-export const toolOf = (file: string): Fix['tool'] =>
+const toolOf = (file: string): Fix['tool'] =>
   file.startsWith('etc/initramfs-tools')
     ? 'initramfs-tools'
     : file.includes('modprobe.d')

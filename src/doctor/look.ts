@@ -5,9 +5,9 @@ import type { Inventory } from '../pci/inventory.ts';
 import type { Unmeasured } from './table.ts';
 
 /** More lines than this no file has that an admin writes. */
-export const MAX_TEXT = 1024 * 1024;
+const MAX_TEXT = 1024 * 1024;
 /** More entries than this of one folder are not looked at. */
-export const MAX_ENTRIES = 512;
+const MAX_ENTRIES = 512;
 
 export class Look {
   readonly host: Host;

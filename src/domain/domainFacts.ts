@@ -186,7 +186,7 @@ export const isQ35 = (d: Pick<DomainFacts, 'arch' | 'machine'>): boolean =>
   isX86(d) && d.machine !== null && /^(q35$|pc-q35-)/.test(d.machine);
 
 /** libvirt's own default machine for Arm (qemu_capabilities.c preferredMachines): integratorcp before this, then virt (NEWS 9.3.0). */
-export const ARM_DEFAULTS_TO_VIRT = version('9.3.0');
+const ARM_DEFAULTS_TO_VIRT = version('9.3.0');
 
 /** qemuDomainMachineIsARMVirt; a domain without a machine gets the default of that libvirt, the newer one where it is not known. */
 export function isArmVirt(d: Pick<DomainFacts, 'arch' | 'machine'>, libvirt: Version | null): boolean {

@@ -190,7 +190,7 @@ function wayOut(host: Host, inventory: Inventory, blocker: Blocker, wanted: Read
 }
 
 /** The element that makes libvirt take a group's peer away from the host without showing it to the guest (libvirt 6.0.0). */
-export function unassignedXml(address: Address): string {
+function unassignedXml(address: Address): string {
   const p = parseAddress(address);
   const hex = (n: number | undefined, digits: number): string => `0x${(n ?? 0).toString(16).padStart(digits, '0')}`;
   const source = `<address domain='${hex(p?.domain, 4)}' bus='${hex(p?.bus, 2)}' slot='${hex(p?.slot, 2)}' function='${hex(p?.func, 1)}'/>`;

@@ -16,7 +16,7 @@ import { removeEmptyFolder } from '../store/folder.ts';
 import { type Warning, warning } from '../text/warning.ts';
 
 /** Below the root. */
-export type HookPlaces = { executable: string; conf: string };
+type HookPlaces = { executable: string; conf: string };
 
 export type HookProgram = {
   /** The native executable to copy. */
@@ -31,7 +31,7 @@ export type HookProgram = {
  * nothing, because the package went; `no-conf`, `no-node`, `no-cli`:
  * it is run, and stops every guest with host devices; `outdated`: it works, and is of another version than this one.
  */
-export type HookProblem = {
+type HookProblem = {
   id: 'missing' | 'not-executable' | 'outdated' | 'no-conf' | 'removed' | 'no-node' | 'no-cli';
   /** One line for people. */
   text: string;

@@ -42,7 +42,7 @@ export type FirmwareIommu =
 
 /** ACPI tables that describe an IOMMU, and what its maker and firmware call it. */
 export const IOMMU_TABLES = { DMAR: 'Intel VT-d', IVRS: 'AMD-Vi', IORT: 'Arm SMMU', VIOT: 'virtio-iommu' } as const;
-export type IommuTable = keyof typeof IOMMU_TABLES;
+type IommuTable = keyof typeof IOMMU_TABLES;
 
 /** Where the kernel would know an IOMMU from. Raises what reading the folder of ACPI tables raises. */
 export function firmwareIommu(host: Host): FirmwareIommu {

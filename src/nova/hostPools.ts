@@ -13,7 +13,7 @@ import { type Warning, warning } from '../text/warning.ts';
 import type { PciSetup } from './setup.ts';
 
 /** Why a device that a spec offers cannot be had now. `claimed`: somebody has it; `consumer` says who. */
-export type NotFree = { state: 'claimed' | 'unavailable'; reason: string; consumer: string | null };
+type NotFree = { state: 'claimed' | 'unavailable'; reason: string; consumer: string | null };
 
 /** A device that is not to be offered, and who has it. */
 export type Held = { address: string; consumer: string };

@@ -18,7 +18,7 @@ import { type Note, NovaError } from './grammar/novaError.ts';
 import { starlingxAliases } from './grammar/starlingx.ts';
 
 /** The bytes of `--inventory`, and the name of the file for messages. */
-export type SavedInventory = { bytes: Uint8Array; file: string; maxBytes: number };
+type SavedInventory = { bytes: Uint8Array; file: string; maxBytes: number };
 
 /** `traitBlanks` goes before the configured one. */
 export type SetupOptions = {
@@ -28,7 +28,7 @@ export type SetupOptions = {
 };
 
 /** A spec or alias that could be read, and where it stands. */
-export type Placed<T> = { value: T; place: Place };
+type Placed<T> = { value: T; place: Place };
 
 export type PciSetup = {
   config: Config;

@@ -29,7 +29,7 @@ const PCIE_TYPES: Readonly<Record<number, PcieType>> = {
 };
 
 /** The two registers of the ACS capability. */
-export type Acs = { cap: number; ctrl: number };
+type Acs = { cap: number; ctrl: number };
 
 export type ConfigSpace = {
   /** 0 an endpoint, 1 a bridge, 2 CardBus. */

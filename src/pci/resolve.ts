@@ -80,7 +80,7 @@ export function addressOfClass(host: Host, kind: 'net' | 'block' | 'drm', name: 
 }
 
 /** The last PCI address among the components of a sysfs path. */
-export function lastAddress(path: string): Address | null {
+function lastAddress(path: string): Address | null {
   for (const part of path.split('/').reverse()) {
     const a = canonicalAddress(part);
     if (a !== null && a === part) return a;

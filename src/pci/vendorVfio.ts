@@ -12,7 +12,7 @@ import { isVfioDriver } from './vfio.ts';
 const VGPU_TYPE = 'nvidia/current_vgpu_type';
 const CREATABLE = 'nvidia/creatable_vgpu_types';
 
-export type VgpuType = { id: string; name: string };
+type VgpuType = { id: string; name: string };
 
 export type VendorVfio = {
   driver: string;

@@ -11,7 +11,7 @@ import type { DeviceState } from '../pool/tracker.ts';
 import { resourceClass, traitNames } from './names.ts';
 import { computeProviders, isReported, type Provider, providerName, type ViewOptions } from './view.ts';
 
-export type Inventory = { total: number; max_unit: number; reserved?: number };
+type Inventory = { total: number; max_unit: number; reserved?: number };
 export type ProviderView = { inventory: Record<string, Inventory>; traits: string[] };
 
 /** What contract 7 prints of Placement. */

@@ -15,7 +15,7 @@ import { decodeScenario } from './text.ts';
 /** Device facts that only scenarios have beside what a pool wants. */
 export type ScenarioDevice = PoolDevice & { totalvfs: number | null; sriov_vf_device: string | null };
 
-export type PortRequest = { spec: JsonObject[]; count: number; numa_policy: string | null };
+type PortRequest = { spec: JsonObject[]; count: number; numa_policy: string | null };
 
 export type ClaimStep = {
   op: 'claim';

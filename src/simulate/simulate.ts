@@ -19,11 +19,12 @@ import { type ClaimStep, type Scenario, type Step, scenarioFacts } from './scena
 const HYPERVISOR = 'cn1';
 
 export type { PoolView };
-export type SpecView = Omit<DeviceSpec, 'address'> & { address: AddressSpec | null };
+
+type SpecView = Omit<DeviceSpec, 'address'> & { address: AddressSpec | null };
 export type Report = PlacementView | { error: ErrorView };
 
 /** What the guest's XML would need is beside the status: Nova keeps both with the device. */
-export type StatusView = { status: string; instance: string | null; managed?: JsonValue; live_migratable?: JsonValue };
+type StatusView = { status: string; instance: string | null; managed?: JsonValue; live_migratable?: JsonValue };
 
 export type StepVerdict = {
   op: Step['op'];

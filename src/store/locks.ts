@@ -61,7 +61,7 @@ export async function takeLocks(
 }
 
 /** One try; null when another has the lock. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED. */
-export function tryLock(host: Host, name: string, shared: boolean): number | null {
+function tryLock(host: Host, name: string, shared: boolean): number | null {
   try {
     return inFolder(host, host.locks, (at) => host.native.tryLock(at(name), shared));
   } catch (e) {

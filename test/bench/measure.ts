@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 export type Figure = { what: string; ms: number[] };
 
 export const min = (f: Figure): number => Math.min(...f.ms);
-export const max = (f: Figure): number => Math.max(...f.ms);
+const max = (f: Figure): number => Math.max(...f.ms);
 export function median(f: Figure): number {
   const sorted = [...f.ms].sort((a, b) => a - b);
   return sorted[sorted.length >> 1] ?? Number.NaN;

@@ -354,7 +354,7 @@ const ports = (arm: boolean): Node[] => [
 ];
 
 /** A domain that is mostly sound. `type` is that of the domain. */
-export function soundDomain(c: Chance, id: string, type: string): Node {
+function soundDomain(c: Chance, id: string, type: string): Node {
   const arm = c.next() < 0.25;
   const isViommu = c.next() < 0.7;
   const machine = arm ? 'virt' : c.pick(['q35', 'q35', 'pc-q35-7.2', isViommu && c.next() < 0.9 ? 'q35' : 'pc']);

@@ -18,7 +18,7 @@ export type Recorded = {
   verdicts: string;
 };
 
-export const RECORDS = join(import.meta.dirname, '../data/fuzz/verdicts.json');
+const RECORDS = join(import.meta.dirname, '../data/fuzz/verdicts.json');
 
 export const readRecords = (file = RECORDS): Recorded[] =>
   existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Recorded[]) : [];

@@ -9,7 +9,7 @@ const FOLDER = fileURLToPath(new URL('../data/domains/edit', import.meta.url));
 
 export type SampleDomain = { name: string; bytes: Uint8Array };
 
-export const handwritten = (): SampleDomain[] =>
+const handwritten = (): SampleDomain[] =>
   readdirSync(FOLDER)
     .sort()
     .map((name) => ({ name, bytes: readFileSync(join(FOLDER, name)) }));
@@ -77,7 +77,7 @@ function indented(text: string, unit: string): string {
 }
 
 /** The nth domain of the generator: always the same for the same n. */
-export function generated(n: number): SampleDomain {
+function generated(n: number): SampleDomain {
   const devices = pick(DEVICES, n);
   const section =
     devices === null

@@ -39,11 +39,11 @@ afterEach(() => {
 });
 
 export const pf = () => sim.kernel.devices.get(PF) ?? expect.fail('the PF is gone');
-export const states = () => [
+const states = () => [
   `autoprobe ${pf().autoprobe !== false}`,
   ...[...sim.kernel.devices.values()].map((d) => `${d.address} ${d.driver} ${d.override} ${d.group}`).sort(),
 ];
-export const books = () =>
+const books = () =>
   readBooks(sim.host).books.map((b) => [
     b.address,
     b.holds.map((h) => h.owner),

@@ -10,7 +10,7 @@ const elements = (parent: Element): Element[] =>
 const value = (text: string): string => (/^(0x[0-9a-f]+|\d+)$/i.test(text) ? `${Number(text)}` : text);
 
 /** What `stored` lacks of `asked`, as paths; what it has besides are libvirt's own defaults. */
-export function dropped(asked: Element, stored: Element | undefined, path = `<${asked.nodeName}>`): string[] {
+function dropped(asked: Element, stored: Element | undefined, path = `<${asked.nodeName}>`): string[] {
   if (!stored) return [path];
   const attributes = [...asked.attributes].filter(
     (a) => !a.name.startsWith('xmlns') && value(a.value) !== value(stored.getAttribute(a.name) ?? '\0'),

@@ -137,7 +137,7 @@ const home = (address: string): string => `sys/devices/pci${address.slice(0, add
 
 const linkTo = (host: StaticHost, from: string, to: string): void => host.link(from, relative(dirname(from), to));
 
-export function modalias(d: Pick<TreeDevice, 'ids' | 'subsystem' | 'class'>): string {
+function modalias(d: Pick<TreeDevice, 'ids' | 'subsystem' | 'class'>): string {
   const word = (text: string): string => text.toUpperCase().padStart(8, '0');
   const [v = '', p = ''] = d.ids.split(':');
   const [sv = '', sp = ''] = (d.subsystem ?? '0000:0000').split(':');

@@ -15,7 +15,7 @@ export type HostDescription = {
   control?: string[];
 };
 
-export const RELEASE = '6.12.0-model';
+const RELEASE = '6.12.0-model';
 
 /** What both kernels' proc and lib/modules hold. */
 export const baseFiles = (aliases = ''): Record<string, string> => ({
@@ -35,14 +35,14 @@ const option = (key: string, value: string | number | null | undefined): string 
 
 const flag = (key: string, on: boolean | undefined): string => (on ? ` ${key}=1` : '');
 
-export function deviceLine(d: ModelDevice): string {
+function deviceLine(d: ModelDevice): string {
   const attributes = Object.entries(d.attributes ?? {})
     .filter(([name]) => name !== 'reset_method')
     .map(([name, text]) => option(`attr.${name}`, text));
   return `device ${d.address} ${d.ids}${option('class', d.class)}${option('subsystem', d.subsystem)}${option('parent', d.parent)}${option('group', d.group)}${option('numa', d.numa)}${option('physfn', d.physfn)}${option('totalvfs', d.totalVfs)}${option('vfids', d.vfIds)}${option('vfgroup', d.vfGroup)}${option('driver', d.driver)}${option('override', d.override)}${attributes.join('')}${(d.options ?? []).map((o) => ` ${o}`).join('')}`;
 }
 
-export function driverLine(r: ModelDriver): string {
+function driverLine(r: ModelDriver): string {
   const managed = r.name === 'pcieport' || r.name === 'pci-stub';
   return `driver ${word(r.name)}${option('module', r.module)}${r.ids.length > 0 ? option('ids', r.ids.join(',')) : ''}${flag('vfio', r.vfio)}${flag('sriov', r.sriov)}${flag('managed_dma', managed)}${option('probe_errno', r.probeErrno)}${option('defer', r.defer)}${(r.options ?? []).map((o) => ` ${o}`).join('')}`;
 }

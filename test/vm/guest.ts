@@ -29,14 +29,14 @@ export interface HostdevXml {
 }
 
 /** An NVMe controller given to QEMU's own driver, as a disk. */
-export interface NvmeDiskXml {
+interface NvmeDiskXml {
   address: string;
   managed: boolean;
   namespace?: number;
 }
 
 /** A VF given as a network interface. */
-export interface InterfaceXml {
+interface InterfaceXml {
   address: string;
   managed: boolean;
   mac?: string;
@@ -72,7 +72,7 @@ export function hostdevXml({ address, managed, model, unassigned }: HostdevXml):
 }
 
 /** An <interface type='hostdev'>. */
-export function interfaceXml({ address, managed, mac }: InterfaceXml): string {
+function interfaceXml({ address, managed, mac }: InterfaceXml): string {
   return (
     `<interface type='hostdev' ${managedXml(managed)}>${mac ? `<mac address='${mac}'/>` : ''}` +
     `<source>${addressXml(address, " type='pci'")}</source></interface>`
@@ -80,7 +80,7 @@ export function interfaceXml({ address, managed, mac }: InterfaceXml): string {
 }
 
 /** A <disk type='nvme'>. */
-export function nvmeDiskXml({ address, managed, namespace }: NvmeDiskXml, index = 0): string {
+function nvmeDiskXml({ address, managed, namespace }: NvmeDiskXml, index = 0): string {
   const target = `vd${String.fromCharCode('a'.charCodeAt(0) + index)}`;
   return (
     `<disk type='nvme' device='disk'><driver name='qemu' type='raw'/>` +

@@ -12,7 +12,7 @@ import type { Use } from '../guards.ts';
 const isDisplay = (d: Pick<PciDevice, 'class'>): boolean => d.class?.startsWith('03') === true;
 
 /** The names of the firmware's frame buffers that lie on a function. */
-export const frameBuffersOn = (look: Look, address: Address): string[] =>
+const frameBuffersOn = (look: Look, address: Address): string[] =>
   bootFrameBuffers(look).flatMap((b) => (b.address === address ? [b.name] : []));
 
 /** What a guest meets with a device that VFIO has while the firmware's frame buffer still lies on it (vfio-pci cannot request that BAR); null when none does. */

@@ -6,7 +6,7 @@ import { formatVersion, type Version, type Versions } from '../version.ts';
  * When a broken rule shows: `define`: libvirt refuses the definition (VIR_DOMAIN_DEFINE_VALIDATE); `assign`: it is defined, but the guest cannot start with the
  * host's devices that it takes; `start`: QEMU will refuse it, whatever it takes; `advice`: it works, and not as meant.
  */
-export type Stage = 'define' | 'assign' | 'start' | 'advice';
+type Stage = 'define' | 'assign' | 'start' | 'advice';
 
 /** What a rule judges: a domain, and what it is to run on. */
 export type Target = { domain: DomainFacts; versions: Versions };

@@ -49,7 +49,7 @@ const lastNamed = (parent: Element, name: string): Element | undefined => childr
  * Writes elements below `parent`: behind the last one of the same name as the first of them, else behind all that is there. On lines of their own
  * where their neighbour is, else without any space. Returns the new text.
  */
-export function insertBelow(source: Domain, parent: Element, added: readonly XmlElement[]): string {
+function insertBelow(source: Domain, parent: Element, added: readonly XmlElement[]): string {
   const { text } = source;
   const into = source.at(parent);
   const like = lastNamed(parent, added[0]?.name ?? '');
@@ -73,7 +73,7 @@ export function insertBelow(source: Domain, parent: Element, added: readonly Xml
  * Writes a section that the domain does not have yet, `<devices>` or `<features>`, with its elements, behind the last of the elements named in `after`, else
  * behind the last in no other tool's namespace. Its elements always have lines of their own: so removeElements knows that the section came with them.
  */
-export function insertSection(source: Domain, name: string, added: readonly XmlElement[], after: string[]): string {
+function insertSection(source: Domain, name: string, added: readonly XmlElement[], after: string[]): string {
   const { text, root } = source;
   const into = source.at(root);
   const before = lastOf(root, (e) => after.includes(e.nodeName)) ?? lastOf(root, (e) => !e.nodeName.includes(':'));

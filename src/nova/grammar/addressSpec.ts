@@ -38,7 +38,7 @@ const field = (name: (typeof FIELDS)[number], text: string, key: string): string
  * Parses an address as lspci's -s writes it, with wildcards: the part behind the first "." is the function, the at most three
  * before it are domain, bus and slot from the right ("0000:" is bus 0000). Raises PciConfigInvalidSpec or PciDeviceWrongAddressFormat.
  */
-export function parseGlob(text: string): AddressFields {
+function parseGlob(text: string): AddressFields {
   const dot = text.indexOf('.');
   const before = dot < 0 ? text : text.slice(0, dot);
   const after = dot < 0 ? '' : text.slice(dot + 1);

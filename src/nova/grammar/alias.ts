@@ -9,7 +9,7 @@ import { isObject, type JsonObject, type JsonValue, parseJson } from './json.ts'
 import { NovaError } from './novaError.ts';
 import { BOOL_WORDS, strictBool } from './values.ts';
 
-export const NUMA_POLICIES = ['required', 'legacy', 'preferred', 'socket'] as const;
+const NUMA_POLICIES = ['required', 'legacy', 'preferred', 'socket'] as const;
 export type NumaPolicy = (typeof NUMA_POLICIES)[number];
 
 export const isNumaPolicy = (word: unknown): word is NumaPolicy => (NUMA_POLICIES as readonly unknown[]).includes(word);

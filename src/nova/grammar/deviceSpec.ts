@@ -72,14 +72,7 @@ export type SpecDevice = {
 const MATCH_KEYS = ['vendor_id', 'product_id', 'address', 'devname'] as const;
 /** Tags that Nova normalises to "true" or "false". */
 const BOOL_TAGS = ['managed', 'live_migratable', 'one_time_use'] as const;
-export const KNOWN_TAGS = [
-  'physical_network',
-  'trusted',
-  'remote_managed',
-  ...BOOL_TAGS,
-  'resource_class',
-  'traits',
-] as const;
+const KNOWN_TAGS = ['physical_network', 'trusted', 'remote_managed', ...BOOL_TAGS, 'resource_class', 'traits'] as const;
 /** Every key of a spec that means something to Nova. */
 export const SPEC_KEYS: readonly string[] = [...MATCH_KEYS, ...KNOWN_TAGS];
 

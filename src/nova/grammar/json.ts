@@ -11,7 +11,7 @@ export const isObject = (value: unknown): value is JsonObject =>
 const MAX_DEPTH = 32;
 
 /** True when lists and objects are nested deeper than `most`, which bounds the recursion too. */
-export function isTooDeep(value: JsonValue, most = MAX_DEPTH): boolean {
+function isTooDeep(value: JsonValue, most = MAX_DEPTH): boolean {
   if (typeof value !== 'object' || value === null) return false;
   if (most < 0) return true;
   if (Array.isArray(value)) return value.some((v) => isTooDeep(v, most - 1));
