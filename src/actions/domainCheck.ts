@@ -38,7 +38,7 @@ export type DomainCheck = Warned & {
   host: HostCheck['host'] | null;
 };
 
-export type JudgeVerdict = {
+type JudgeVerdict = {
   /** Our own rules, the schema of the installed libvirt, libvirt's parser. */
   judge: Judge | 'libvirt';
   /** The libvirt that it judged for; null: not known, or it did not judge. */

@@ -197,7 +197,7 @@ export function isArmVirt(d: Pick<DomainFacts, 'arch' | 'machine'>, libvirt: Ver
 }
 
 /** ARCH_IS_ARM */
-export const isArm = (arch: string): boolean => ['aarch64', 'armv7l', 'armv6l'].includes(arch);
+const isArm = (arch: string): boolean => ['aarch64', 'armv7l', 'armv6l'].includes(arch);
 
 /** Only QEMU's driver has vIOMMUs. */
 export const isQemu = (d: Pick<DomainFacts, 'type'>): boolean => ['qemu', 'kvm', 'hvf'].includes(d.type);

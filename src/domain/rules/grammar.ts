@@ -8,7 +8,7 @@ import { below, type Fault, sinceLibvirt } from './rules.ts';
 import type { Value } from './values.ts';
 
 /** An attribute by its value; with the libvirt from which there is one. */
-export type AttributeGrammar = Value | { value: Value; since: Version };
+type AttributeGrammar = Value | { value: Value; since: Version };
 
 /** What an element may have. An element that the table names without a grammar (null) is not looked into. */
 export type Grammar = {
