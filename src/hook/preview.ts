@@ -25,7 +25,7 @@ import { hookProgram } from './program.ts';
  * What becomes of a device: `bound` by the hook, to `driver`; bound by `libvirt` (managed='yes'); it `stays` on its
  * VFIO driver; it is `ignored` (`[hook] unmanaged = "ignore"`); what becomes of it is `unknown`.
  */
-export type Fate = 'bound' | 'libvirt' | 'stays' | 'ignored' | 'unknown';
+type Fate = 'bound' | 'libvirt' | 'stays' | 'ignored' | 'unknown';
 
 export type PreviewedDevice = {
   listed: DomainDevice;
@@ -39,7 +39,7 @@ export type PreviewedDevice = {
 };
 
 /** An objection of which `open` says that whoever asks may not look where the hook, as root, would. */
-export type PreviewedObjection = Objection & { open: boolean };
+type PreviewedObjection = Objection & { open: boolean };
 
 export type Preview = {
   /** What of the hook libvirt would run; null when that may not be read. */
