@@ -337,7 +337,7 @@ export function asError(doing: string, e: unknown, code: ErrorCode, extra: Error
   });
 }
 
-const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
+export const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
 /** What reached the end of a command, as an error of ours: an errno that nobody worded, or a fault. */
 export function asLastError(e: unknown): HostdevError {

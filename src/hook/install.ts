@@ -31,7 +31,7 @@ export type HookProgram = {
  * nothing, because the package went; `no-conf`, `no-node`, `no-cli`:
  * it is run, and stops every guest with host devices; `outdated`: it works, and is of another version than this one.
  */
-type HookProblem = {
+export type HookProblem = {
   id: 'missing' | 'not-executable' | 'outdated' | 'no-conf' | 'removed' | 'no-node' | 'no-cli';
   /** One line for people. */
   text: string;
