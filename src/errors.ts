@@ -269,12 +269,15 @@ export class HostdevError extends Error {
   override readonly name = 'HostdevError';
   readonly code: ErrorCode;
   readonly hint: string;
+  /** The hint is the table's: whoever raised it had no better one. */
+  readonly isGeneralHint: boolean;
   readonly data: Record<string, unknown>;
 
   constructor(code: ErrorCode, message: string, extra: ErrorExtra = {}) {
     super(message, extra.cause === undefined ? undefined : { cause: extra.cause });
     this.code = code;
     this.hint = extra.hint ?? ERRORS[code].hint;
+    this.isGeneralHint = extra.hint === undefined;
     this.data = extra.data ?? {};
   }
 

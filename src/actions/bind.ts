@@ -8,7 +8,7 @@ import { iommuState, isNoIommuMode } from '../host/iommu.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { makersOf } from '../pci/path.ts';
-import { resolveDevice } from '../pci/resolve.ts';
+import { resolveDevice, resolvedNote } from '../pci/resolve.ts';
 import { groupBlockers, groupMembers } from '../pci/vfio.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -29,7 +29,7 @@ export async function bindDevices(
   wholeGroups = false,
 ): Promise<BindResult> {
   const inventory = scanInventory(host);
-  const named = uniqueDevices(host, inventory, words);
+  const { devices: named, resolved } = namedDevices(host, inventory, words);
   const devices = wholeGroups ? withEndpoints(host, inventory, named) : named;
   const asked = { addresses: devices.map((d) => d.address) };
   const session = options.dryRun ? foreseeing : changing;
@@ -57,7 +57,7 @@ export async function bindDevices(
       // A module that was loaded has told its driver's name.
       plan: changed ? printedPlan(work, plan) : printed,
       held,
-      warnings: [...recovered, ...plan.warnings, ...going, ...groupWarnings(host, fresh, devices)],
+      warnings: [...resolved, ...recovered, ...plan.warnings, ...going, ...groupWarnings(host, fresh, devices)],
     };
   });
 }
@@ -74,9 +74,17 @@ export function refuseLone(host: Host, devices: readonly PciDevice[]): void {
 /** The admin's right to a device. */
 export const ADMIN: Hold = { owner: 'admin', name: null, managed: false, libvirt: null };
 
-/** The devices that words name, each once. */
-export function uniqueDevices(host: Host, inventory: Inventory, words: readonly string[]): PciDevice[] {
-  return [...new Map(words.map((w) => resolveDevice(host, inventory, w)).map((d) => [d.address, d])).values()];
+/** The devices that words name, each once; `resolved` says which those are that were not named by their addresses. Raises as {@link resolveDevice}. */
+export function namedDevices(
+  host: Host,
+  inventory: Inventory,
+  words: readonly string[],
+): { devices: PciDevice[]; resolved: Warning[] } {
+  const named = words.map((word) => ({ word, device: resolveDevice(host, inventory, word) }));
+  return {
+    devices: [...new Map(named.map(({ device }) => [device.address, device])).values()],
+    resolved: named.flatMap(({ word, device }) => resolvedNote(word, device)),
+  };
 }
 
 /** With the other devices of their groups, but for those whose drivers make the named ones. What is of class bridge is taken only by name: a host bridge without a driver keeps nobody from the group. */

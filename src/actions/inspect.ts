@@ -9,7 +9,7 @@ import { type Group, type ReservedRegion, readGroups, reservedRegions } from '..
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { parseOverride } from '../pci/override.ts';
 import { representorText } from '../pci/representors.ts';
-import { representorBy, resolveDevice } from '../pci/resolve.ts';
+import { representorBy, resolveDevice, resolvedNote } from '../pci/resolve.ts';
 import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../pci/vendorVfio.ts';
 import { quote } from '../text/safe.ts';
 import { about, type Warning, warning } from '../text/warning.ts';
@@ -100,14 +100,15 @@ export type ShownGroup = Group & { reserved_regions: ReservedRegion[] };
 /** One group, by its number or by a device in it. */
 export function showGroup(host: Host, word: string): Warned & { group: ShownGroup } {
   const { groups, warnings } = listGroups(host);
-  const id = /^\d{1,7}$/.test(word) ? Number(word) : groupOfDevice(host, word);
+  const id = /^\d{1,7}$/.test(word) ? Number(word) : groupOfDevice(host, word, warnings);
   const group = groups.find((g) => g.id === id);
   if (group === undefined) throw new HostdevError('HOSTDEV_GROUP_ABSENT', `There is no IOMMU group ${id} on this host`);
   return { group: { ...group, reserved_regions: reservedRegions(host, id) }, warnings };
 }
 
-function groupOfDevice(host: Host, word: string): number {
+function groupOfDevice(host: Host, word: string, warnings: Warning[]): number {
   const device = resolveDevice(host, scanInventory(host), word);
+  warnings.push(...resolvedNote(word, device));
   if (device.iommu_group !== null) return device.iommu_group;
   const state = iommuState(host);
   throw new HostdevError(

@@ -2,24 +2,27 @@
 import type { RecordLine } from '../binding/record.ts';
 import { isObject } from '../binding/state.ts';
 import type { Host } from '../host/host.ts';
-import { canonicalAddress } from '../pci/address.ts';
-import { scanInventory } from '../pci/inventory.ts';
-import { resolveDevice } from '../pci/resolve.ts';
+import { type Address, canonicalAddress } from '../pci/address.ts';
+import { type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { resolveDevice, resolvedNote } from '../pci/resolve.ts';
 import { readPlain } from '../store/files.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import type { Warned } from './options.ts';
 
-export type Recorded = Warned & { records: RecordLine[] };
+/** `device`: the one that was asked for; null for all. */
+export type Recorded = Warned & { device: Address | null; records: RecordLine[] };
 
 /**
- * The lines of both generations of the file; with `word` only those of that device, which need not be there any more if it is named by its address. Raises
- * HOSTDEV_NOT_PERMITTED for whoever may not read them, HOSTDEV_STORE_UNSAFE, and what {@link resolveDevice} raises.
+ * The lines of both generations of the file; with `word` only those of that device. One that is named by its address need not be there any more, but then it must be on
+ * record. Raises HOSTDEV_NOT_PERMITTED for whoever may not read them, HOSTDEV_STORE_UNSAFE, and what {@link resolveDevice} raises.
  */
 export function readRecord(host: Host, word: string | null): Recorded {
-  const address =
-    word === null ? null : (canonicalAddress(word) ?? resolveDevice(host, scanInventory(host), word).address);
+  const gone = word === null ? null : canonicalAddress(word);
+  const find = (name: string): PciDevice => resolveDevice(host, scanInventory(host), name);
+  const named = word === null || gone !== null ? null : find(word);
+  const address = gone ?? named?.address ?? null;
   const records: RecordLine[] = [];
-  const warnings: Warning[] = [];
+  const warnings: Warning[] = word === null || named === null ? [] : resolvedNote(word, named);
   for (const file of [`${host.record}.1`, host.record]) {
     const lines = (readPlain(host, file)?.toString('utf8') ?? '').split('\n').filter(Boolean);
     const read = lines.map(parsed);
@@ -28,7 +31,9 @@ export function readRecord(host: Host, word: string | null): Recorded {
       warnings.push(warning('record', `${host.absolute(file)}: ${bad} lines are no records of this version`));
     for (const l of read) if (l !== null && (address === null || l.device === address)) records.push(l);
   }
-  return { records, warnings };
+  // Raises for a device that nobody has ever seen here, unless lines that nobody understands may tell of it.
+  if (word !== null && gone !== null && records.length + warnings.length === 0) find(word);
+  return { device: address, records, warnings };
 }
 
 /** What is in the file may be anybody's by now: a line without what is printed of it is none. */

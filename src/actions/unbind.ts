@@ -18,7 +18,7 @@ import type { Host } from '../host/host.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { onHostDriver } from '../pci/vendorVfio.ts';
 import { type Warning, warning } from '../text/warning.ts';
-import { uniqueDevices } from './bind.ts';
+import { namedDevices } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
 
@@ -49,7 +49,7 @@ export async function unbindDevices(
   options: ActionOptions,
 ): Promise<UnbindResult> {
   const inventory = scanInventory(host);
-  const devices = uniqueDevices(host, inventory, words);
+  const { devices, resolved } = namedDevices(host, inventory, words);
   const asked = { addresses: devices.map((d) => d.address) };
   const session = options.dryRun ? foreseeing : changing;
   return session(host, inventory, asked, options, async ({ work, recovered, inventory: fresh, backAlready }) => {
@@ -63,7 +63,7 @@ export async function unbindDevices(
       for (const way of ways) refuseForeign(way);
       refuseKept(ways);
     }
-    if (options.dryRun) return { changed: false, plan, warnings: [...recovered, ...warnings] };
+    if (options.dryRun) return { changed: false, plan, warnings: [...resolved, ...recovered, ...warnings] };
     await giveBackTogether(
       work,
       ways.flatMap((w) => w.back ?? []),
@@ -79,7 +79,7 @@ export async function unbindDevices(
     return {
       changed,
       plan: { ...plan, devices: plan.devices.map((d) => asItIs(host, d)) },
-      warnings: [...recovered, ...warnings, ...unclaimed(host, free)],
+      warnings: [...resolved, ...recovered, ...warnings, ...unclaimed(host, free)],
     };
   });
 }

@@ -5,17 +5,13 @@
 import { isGuest, ownerText } from '../binding/books.ts';
 import { badFileText } from '../binding/session.ts';
 import { HostdevError } from '../errors.ts';
-import { type HookProgram, installedCli, removeHook } from '../hook/install.ts';
+import { type HookChange, type HookProgram, installedCli, removeHook } from '../hook/install.ts';
 import type { Host } from '../host/host.ts';
 import { warning } from '../text/warning.ts';
 import { type BindingStatus, readStatus, type Status } from './status.ts';
 
 /** Removes the hook as {@link removeHook} does. Raises HOSTDEV_IN_USE, with every device and the way out, and what that raises. */
-export async function uninstall(
-  host: Host,
-  program: HookProgram,
-  dryRun: boolean,
-): Promise<ReturnType<typeof removeHook>> {
+export async function uninstall(host: Host, program: HookProgram, dryRun: boolean): Promise<HookChange> {
   const kept = whatIsKept(await readStatus(host));
   if (kept.length > 0)
     throw new HostdevError('HOSTDEV_IN_USE', `hostdev is still needed: ${kept.map((k) => k.text).join('; ')}`, {
@@ -27,6 +23,7 @@ export async function uninstall(
       changed: false,
       path: cli,
       notes: [warning('foreign-hook', `the installed hook starts another hostdev, ${cli}: it stays`)],
+      refused: null,
     };
   return removeHook(host, dryRun);
 }

@@ -13,7 +13,7 @@ import { booksOfGoing, type Foretold, type ForetoldVf, foretellVfs, planVfs, ref
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { failureText, type Inventory, malformedText, type PciDevice, scanInventory } from '../pci/inventory.ts';
-import { resolveDevice } from '../pci/resolve.ts';
+import { resolveDevice, resolvedNote } from '../pci/resolve.ts';
 import { providerOfVfs } from '../pci/vendorVfio.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { type Warning, warning } from '../text/warning.ts';
@@ -37,7 +37,11 @@ export type CreateOptions = ActionOptions & { recreate?: boolean };
 export function listVfs(host: Host, word: string | null): Warned & { vfs: ListedVf[] } {
   const inventory = scanInventory(host);
   const pf = word === null ? null : resolvePf(host, inventory, word);
-  return { vfs: listed(host, inventory, pf?.address ?? null), warnings: inventory.warnings };
+  const resolved = word === null || pf === null ? [] : resolvedNote(word, pf);
+  return {
+    vfs: listed(host, inventory, pf?.address ?? null),
+    warnings: [...inventory.warnings, ...resolved],
+  };
 }
 
 function listed(host: Host, inventory: Inventory, pf: string | null): ListedVf[] {
@@ -68,7 +72,9 @@ export async function createVfs(
   options: CreateOptions,
 ): Promise<VfResult> {
   const first = scanInventory(host);
-  const { address } = resolvePf(host, first, word);
+  const named = resolvePf(host, first, word);
+  const { address } = named;
+  const resolved = resolvedNote(word, named);
   const run = async (work: Work, inventory: Inventory, recovered: Warning[]): Promise<VfResult> => {
     const pf = resolvePf(host, inventory, address);
     if (count > 0 && use === 'vfio') refuseLone(host, [pf]);
@@ -89,6 +95,7 @@ export async function createVfs(
     refuseWithPlan(plan, refusals);
     const losses = [...(lost === null || count === 0 ? [] : lostBindings(address, lost)), ...(going?.lines ?? [])];
     const warnings = [
+      ...resolved,
       ...recovered,
       ...losses,
       ...(own === null

@@ -8,6 +8,7 @@ import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory, unreadOf } from '../pci/inventory.ts';
 import { type BadFile, sweepLitter } from '../store/files.ts';
+import { checkFolder } from '../store/folder.ts';
 import { Deadline, type Stop } from '../store/locks.ts';
 import { refuseUnsafe, setModes } from '../store/ours.ts';
 import { type Warning, warning } from '../text/warning.ts';
@@ -71,14 +72,15 @@ export async function observing<T>(host: Host, options: SessionOptions, body: (w
 }
 
 /**
- * Raises HOSTDEV_NATIVE_MISSING without the addon, HOSTDEV_NOT_PERMITTED without root on the machine itself, HOSTDEV_STORE_UNSAFE where somebody else can write to our
- * state.
+ * Raises HOSTDEV_NATIVE_MISSING without the addon, HOSTDEV_NOT_PERMITTED without root on the machine itself or where our state may not be written, HOSTDEV_STORE where
+ * that is on a read-only file system, HOSTDEV_STORE_UNSAFE where somebody else can write to it.
  */
 export function mayChange(host: Host): void {
   if (host.native.kind === 'fs') throw nativeMissing(host.native);
   if (host.isReal && process.geteuid?.() !== 0)
     throw new HostdevError('HOSTDEV_NOT_PERMITTED', 'Changing a device needs root', { hint: 'Run it with sudo.' });
   refuseUnsafe(host);
+  for (const folder of [host.bindings, host.journal, host.locks]) checkFolder(host, folder);
 }
 
 /** What {@link mayChange} would raise, for a dry run; null where it would not. */

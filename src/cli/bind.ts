@@ -1,5 +1,5 @@
 import { bindDevices } from '../actions/bind.ts';
-import type { PrintedPlan } from '../actions/plan.ts';
+import { foreseenRefusal, type PrintedPlan } from '../actions/plan.ts';
 import { unbindDevices } from '../actions/unbind.ts';
 import { HostdevError } from '../errors.ts';
 import { quote, safeBlock } from '../text/safe.ts';
@@ -18,7 +18,7 @@ export async function bind({ host, words, own, options }: Invocation): Promise<A
   );
   const rest = held.length > 0 && json.plan.devices.length === 0;
   const text = rest ? '' : changeText(json, options.dryRun, 'on a VFIO driver already');
-  return { json, text: safeBlock(`${text}${held.join('')}`), warnings };
+  return { json, text: safeBlock(`${text}${held.join('')}`), warnings, refused: foreseenRefusal(host, json, options) };
 }
 
 /** `hostdev unbind DEV… [--to-host]` */
@@ -31,6 +31,7 @@ export async function unbind({ host, words, own, options }: Invocation): Promise
       changeText(json, options.dryRun, 'where it was already', toHost ? 'a host driver, if one claims it' : NONE),
     ),
     warnings,
+    refused: foreseenRefusal(host, json, options),
   };
 }
 

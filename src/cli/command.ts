@@ -1,6 +1,7 @@
 /** What a command of the CLI is. The table in commands.ts declares each; parsing, help and the exit live in main.ts, once for all. */
 
 import type { ActionOptions } from '../actions/options.ts';
+import type { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Warning } from '../text/warning.ts';
 
@@ -22,27 +23,56 @@ export type Invocation = {
 };
 
 /** What a command answers: the JSON document (without `schema`), the text for people, the exit code. Warnings go to stderr, and into the JSON. */
-export type Answer = { json: object; text: string; exit?: number; warnings?: Warning[] };
+export type Answer = {
+  json: object;
+  text: string;
+  exit?: number;
+  warnings?: Warning[];
+  /** Of a dry run: what would refuse the real one. */
+  refused?: HostdevError | null;
+};
 
-/** `multiple`: may be given several times, and is found in `lists`. */
-type OwnOption = { type: 'string' | 'boolean'; value?: string; text: string; multiple?: true };
+/** A word after a command's name, as help shows it. */
+export type Argument = { name: string; optional?: true; many?: true };
+
+/** `value`: what a text option's is called in help. `multiple`: may be given several times, and is found in `lists`. */
+export type Option = {
+  type: 'string' | 'boolean';
+  short?: string;
+  value?: string;
+  text: string;
+  multiple?: true;
+  required?: true;
+};
+
+export type GlobalOption =
+  | 'root'
+  | 'json'
+  | 'dry-run'
+  | 'allow'
+  | 'config'
+  | 'inventory'
+  | 'connect'
+  | 'help'
+  | 'version';
 
 export type Command = {
   /** "group list" */
   name: string;
-  /** "DEV…" as shown in help; how many words: least, most. */
-  args: string;
-  words: [number, number];
+  args: readonly Argument[];
   text: string;
-  own?: Record<string, OwnOption>;
-  /** True for what changes something: it takes --dry-run and --allow, and Ctrl-C undoes. */
-  changes?: boolean;
-  /** The own option without which it only looks. */
+  /** What else its own help says. */
+  more?: string;
+  own?: Record<string, Option>;
+  /** The global options that not every command takes. */
+  takes?: readonly GlobalOption[];
+  /** Those without which it does nothing. */
+  needs?: readonly GlobalOption[];
+  /** What it changes: devices, or only files. Ctrl-C undoes. */
+  changes?: 'devices' | 'files';
+  /** The own option without which it only looks, and takes neither --dry-run nor --allow. */
   changesWith?: string;
-  /** True for what changes nothing yet but can be asked what it would. */
-  dryRun?: boolean;
-  /** The global options beside -j and --root that it takes. */
-  takes?: readonly ('config' | 'inventory' | 'connect')[];
-  /** The hook: libvirt reads its last line, and its deadline and signals are its own. */
+  /** What libvirt's hook calls: it takes stdout for the domain's XML, and reads the last line of stderr. */
+  isHook?: true;
   load: () => Promise<(i: Invocation) => Promise<Answer> | Answer>;
 };

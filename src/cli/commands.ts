@@ -1,8 +1,36 @@
-/** Every command: grammar and help in one place; what a command needs is loaded when it runs. */
-import type { Command } from './command.ts';
+/** Every command and every global option: grammar and help in one place; what a command needs is loaded when it runs. */
+import type { Argument, Command, GlobalOption, Option } from './command.ts';
 
-const ONE_DEVICE = 'DEV';
-const DEVICES = 'DEV…';
+/** What is global (contract 3). `every`: each command takes it; the others are taken by those that name them in `takes`. */
+export const GLOBALS: Record<GlobalOption, Option & { every?: true }> = {
+  root: { type: 'string', value: 'DIR', text: 'work on the host below DIR instead of /', every: true },
+  json: { type: 'boolean', short: 'j', text: 'one JSON document on stdout, errors too', every: true },
+  'dry-run': {
+    type: 'boolean',
+    short: 'n',
+    text: "show the plan, change nothing; the exit code is the real run's",
+  },
+  allow: { type: 'string', value: 'GUARD', multiple: true, text: 'go on where this guard refuses; again for more' },
+  config: {
+    type: 'string',
+    value: 'FILE|DIR',
+    multiple: true,
+    text: "hostdev's or Nova's configuration instead of /etc/hostdev; again for more",
+  },
+  inventory: {
+    type: 'string',
+    value: 'FILE',
+    text: "the devices that 'hostdev list -j' printed on any host, instead of this one's (- is stdin)",
+  },
+  connect: { type: 'string', value: 'URI', text: 'the libvirt to speak to' },
+  help: { type: 'boolean', short: 'h', text: 'this text; after a command, its own', every: true },
+  version: { type: 'boolean', text: 'the version' },
+};
+
+const DEVICE: Argument = { name: 'DEV' };
+const PF: Argument = { name: 'PF' };
+const FILE: Argument = { name: 'FILE' };
+const SETUP = ['config', 'inventory'] as const;
 const TRAIT_BLANKS = {
   type: 'string',
   value: 'trim|nova',
@@ -23,50 +51,43 @@ const WISH = {
     text: 'from the PFs with the fewest devices in use, instead of one PF after the other',
   },
 } as const;
-const MANY = Number.MAX_SAFE_INTEGER;
-
 export const COMMANDS: readonly Command[] = [
   {
     name: 'list',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'PCI devices with group, driver and type',
     load: async () => (await import('./list.ts')).list,
   },
   {
     name: 'show',
-    args: ONE_DEVICE,
-    words: [1, 1],
+    args: [DEVICE],
     text: 'everything about one device',
     load: async () => (await import('./show.ts')).show,
   },
   {
     name: 'group list',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'IOMMU groups, and what keeps each from a guest',
     load: async () => (await import('./group.ts')).groupList,
   },
   {
     name: 'group show',
-    args: 'N|DEV',
-    words: [1, 1],
+    args: [{ name: 'N|DEV' }],
     text: 'one IOMMU group',
     load: async () => (await import('./group.ts')).groupShow,
   },
   {
     name: 'group why',
-    args: ONE_DEVICE,
-    words: [1, 1],
+    args: [DEVICE],
     text: 'why its group is as it is, and what keeps it from a guest (exit 3)',
     load: async () => (await import('./groupWhy.ts')).groupWhy,
   },
   {
     name: 'bind',
-    args: DEVICES,
-    words: [1, MANY],
+    args: [{ ...DEVICE, many: true }],
     text: "bind devices to VFIO: the kernel's variant driver, or vfio-pci",
-    changes: true,
+    changes: 'devices',
+    takes: ['dry-run', 'allow'],
     own: {
       driver: { type: 'string', value: 'NAME', text: "this driver instead (auto: the kernel's best)" },
       group: { type: 'string', value: 'endpoints', text: 'with all endpoints of their IOMMU groups' },
@@ -75,21 +96,21 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'unbind',
-    args: DEVICES,
-    words: [1, MANY],
+    args: [{ ...DEVICE, many: true }],
     text: 'bring devices back to where they were before hostdev',
-    changes: true,
+    changes: 'devices',
+    takes: ['dry-run', 'allow'],
     own: { 'to-host': { type: 'boolean', text: 'also devices that hostdev did not bind: to their host driver' } },
     load: async () => (await import('./bind.ts')).unbind,
   },
   {
     name: 'vf create',
-    args: 'PF',
-    words: [1, 1],
+    args: [PF],
     text: 'give a PF N VFs, each on VFIO, or for the host',
-    changes: true,
+    changes: 'devices',
+    takes: ['dry-run'],
     own: {
-      count: { type: 'string', value: 'N', text: 'how many (at most its sriov_totalvfs)' },
+      count: { type: 'string', value: 'N', required: true, text: 'how many (at most its sriov_totalvfs)' },
       for: { type: 'string', value: 'vfio|netdev', text: 'what drives them: VFIO (default), or the host' },
       recreate: {
         type: 'boolean',
@@ -100,72 +121,73 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'vf list',
-    args: '[PF]',
-    words: [0, 1],
+    args: [{ ...PF, optional: true }],
     text: 'VFs with driver, group and owner',
     load: async () => (await import('./vf.ts')).vfList,
   },
   {
     name: 'vf remove',
-    args: 'PF',
-    words: [1, 1],
+    args: [PF],
     text: 'take all VFs of a PF away, if none is in use',
-    changes: true,
+    changes: 'devices',
+    takes: ['dry-run'],
     load: async () => (await import('./vf.ts')).vfRemove,
   },
   {
     name: 'status',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'what hostdev bound, for whom, and what drifted (exit 3)',
-    changes: true,
+    more:
+      "Anybody may see what is bound. The journal is root's alone: without root what is unfinished is not known, which is said,\n" +
+      'and the exit code is 1 where it would be 0. --fix needs root, and so does its -n: what it would mend is in the journal.',
+    changes: 'devices',
+    takes: ['dry-run', 'allow'],
     changesWith: 'fix',
     own: { fix: { type: 'boolean', text: 'put right what drifted, where it is known what right is' } },
     load: async () => (await import('./status.ts')).status,
   },
   {
     name: 'log',
-    args: '[DEV]',
-    words: [0, 1],
+    args: [{ ...DEVICE, optional: true }],
     text: 'every change of a device and every lifted guard: who, what, before, after',
+    more:
+      'It is kept in /var/log/hostdev/record.log, which root and its group may read, and once that has 1 MiB in record.log.1\n' +
+      'beside it, in place of the one before. A device that is gone is named by its address.',
     load: async () => (await import('./log.ts')).log,
   },
   {
     name: 'journal list',
-    args: '',
-    words: [0, 0],
-    text: 'transactions that were not finished',
+    args: [],
+    text: "transactions that were not finished (the journal is root's to read)",
     load: async () => (await import('./journal.ts')).journalList,
   },
   {
     name: 'journal undo',
-    args: '[ID…]',
-    words: [0, MANY],
+    args: [{ name: 'ID', optional: true, many: true }],
     text: 'bring their devices back to where they were',
-    changes: true,
+    changes: 'devices',
+    takes: ['dry-run'],
     load: async () => (await import('./journal.ts')).journalUndo,
   },
   {
     name: 'journal resume',
-    args: '[ID…]',
-    words: [0, MANY],
+    args: [{ name: 'ID', optional: true, many: true }],
     text: 'bring their devices to where they were going',
-    changes: true,
+    changes: 'devices',
+    takes: ['dry-run'],
     load: async () => (await import('./journal.ts')).journalResume,
   },
   {
     name: 'doctor',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'what on this host stands in the way of passthrough, and the line to change (exit 3: an error)',
     load: async () => (await import('./doctor.ts')).doctor,
   },
   {
     name: 'domain plan',
-    args: 'FILE [DEV…]',
-    words: [1, MANY],
+    args: [FILE, { ...DEVICE, optional: true, many: true }],
     text: "a domain's XML with devices in it, or out again (- is stdin); changes nothing",
-    takes: ['config', 'inventory'],
+    takes: SETUP,
     own: {
       device: { type: 'string', value: 'DEV', multiple: true, text: 'put this device in; again for more' },
       remove: { type: 'string', value: 'DEV', multiple: true, text: 'take this device out; again for more' },
@@ -203,36 +225,32 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'config check',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'every mistake of the configuration with its place, and what each device_spec takes (exit 3: mistakes)',
-    takes: ['config', 'inventory'],
+    takes: SETUP,
     load: async () => (await import('./config.ts')).configCheck,
   },
   {
     name: 'pool list',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'the pools of the configured devices: what is free, what is not and why',
-    takes: ['config', 'inventory'],
+    takes: SETUP,
     load: async () => (await import('./pool.ts')).poolList,
   },
   {
     name: 'claim',
-    args: 'REQUEST',
-    words: [1, 1],
+    args: [{ name: 'REQUEST' }],
     text: 'the devices that a request such as "gpu:1, nic:2" would get (with -n; keeping them comes later)',
-    dryRun: true,
-    takes: ['config', 'inventory'],
+    takes: ['dry-run', ...SETUP],
+    needs: ['dry-run'],
     own: WISH,
     load: async () => (await import('./claim.ts')).claim,
   },
   {
     name: 'placement show',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'what OpenStack Placement would be told of the configured devices',
-    takes: ['config', 'inventory'],
+    takes: SETUP,
     own: {
       'trait-blanks': TRAIT_BLANKS,
       'hypervisor-hostname': {
@@ -245,8 +263,7 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'domain check',
-    args: 'FILE',
-    words: [1, 1],
+    args: [FILE],
     text: 'whether libvirt takes this domain XML and the guest can start (- is stdin; exit 3: no)',
     own: {
       libvirt: { type: 'string', value: 'X.Y.Z', text: 'judge for this libvirt, and ask nothing of this host' },
@@ -256,8 +273,7 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'viommu suggest',
-    args: 'FILE',
-    words: [1, 1],
+    args: [FILE],
     text: 'the vIOMMU for this domain XML, with reasons (- is stdin; exit 3: there is none)',
     own: {
       model: { type: 'string', value: 'MODEL', text: 'auto (default), intel, virtio, smmuv3 or amd' },
@@ -268,33 +284,33 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'hook run',
-    args: 'NAME OP SUBOP EXTRA',
-    words: [4, 4],
+    args: [{ name: 'NAME' }, { name: 'OP' }, { name: 'SUBOP' }, { name: 'EXTRA' }],
     text: "what libvirt's qemu hook calls (domain XML on stdin)",
+    isHook: true,
     own: { 'deadline-ms': { type: 'string', value: 'MS', text: 'time for all of it' } },
     load: async () => (await import('./hookRun.ts')).hookRun,
   },
   {
     name: 'hook test',
-    args: 'FILE',
-    words: [1, 1],
+    args: [FILE],
+    takes: ['allow'],
     text: 'what the hook would do for this domain XML (- is stdin)',
     load: async () => (await import('./hook.ts')).hookTest,
   },
   {
     name: 'hook install',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'install the hook for libvirt',
-    changes: true,
+    changes: 'files',
+    takes: ['dry-run'],
     load: async () => (await import('./hook.ts')).hookInstall,
   },
   {
     name: 'hook remove',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'remove it',
-    changes: true,
+    changes: 'files',
+    takes: ['dry-run'],
     own: {
       uninstall: {
         type: 'boolean',
@@ -305,15 +321,13 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'hook status',
-    args: '',
-    words: [0, 0],
+    args: [],
     text: 'whether libvirt finds and can run it (exit 3: no)',
     load: async () => (await import('./hook.ts')).hookStatusCommand,
   },
   {
     name: 'simulate',
-    args: '[FILE|-]',
-    words: [0, 1],
+    args: [{ name: 'FILE|-', optional: true }],
     text: "Nova's answers for a host described in a file: specs, aliases, pools, claims, Placement",
     load: async () => (await import('./simulate.ts')).simulateCommand,
   },

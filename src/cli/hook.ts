@@ -2,7 +2,7 @@ import { testHook } from '../actions/hookTest.ts';
 import { uninstall } from '../actions/uninstall.ts';
 import { readHookConfig } from '../config/hookSettings.ts';
 import { EXIT } from '../errors.ts';
-import { hookStatus, installHook, removeHook } from '../hook/install.ts';
+import { type HookChange, hookStatus, installHook, removeHook } from '../hook/install.ts';
 import { hookProgram } from '../hook/program.ts';
 import { installedLibvirt } from '../libvirt/versions.ts';
 import type { Answer, Invocation } from './command.ts';
@@ -28,24 +28,29 @@ export async function hookTest({ host, words, options }: Invocation): Promise<An
 /** `hostdev hook install` */
 export async function hookInstall({ host, options }: Invocation): Promise<Answer> {
   const { hook } = await readHookConfig(host);
-  const { changed, path, notes } = installHook(host, hookProgram(), options.dryRun, hook, await installedLibvirt(host));
-  const did = options.dryRun ? 'Would install' : 'Installed';
-  return {
-    json: { changed: changed && !options.dryRun, path, notes: notes.map((n) => n.text) },
-    text: changed ? `${did} ${path}\n` : `${path} is installed already\n`,
-    warnings: notes,
-  };
+  const change = installHook(host, hookProgram(), options.dryRun, hook, await installedLibvirt(host));
+  return changeAnswer(change, options, ['Installed', 'Would install'], `${change.path} is installed already`);
 }
 
 /** `hostdev hook remove` */
 export async function hookRemove({ host, own, options }: Invocation): Promise<Answer> {
-  const { changed, path, notes } =
+  const change =
     own.uninstall === true ? await uninstall(host, hookProgram(), options.dryRun) : removeHook(host, options.dryRun);
-  const did = options.dryRun ? 'Would remove' : 'Removed';
+  return changeAnswer(change, options, ['Removed', 'Would remove'], 'It is not installed');
+}
+
+/** `would`: a dry run, and the real one would change it. */
+function changeAnswer(
+  { changed, path, notes, refused }: HookChange,
+  { dryRun }: Invocation['options'],
+  [did, would]: [did: string, would: string],
+  already: string,
+): Answer {
   return {
-    json: { changed: changed && !options.dryRun, path, notes: notes.map((n) => n.text) },
-    text: changed ? `${did} ${path}\n` : 'It is not installed\n',
+    json: { changed: changed && !dryRun, would: changed && dryRun, path, notes: notes.map((n) => n.text) },
+    text: changed ? `${dryRun ? would : did} ${path}\n` : `${already}\n`,
     warnings: notes,
+    refused,
   };
 }
 

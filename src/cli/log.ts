@@ -9,8 +9,9 @@ const HEADER = ['TIME', 'DEVICE', 'BY', 'WHO', 'BEFORE', 'AFTER', 'RESULT'];
 
 /** `hostdev log [DEV]` */
 export function log({ host, words }: Invocation): Answer {
-  const { records, warnings } = readRecord(host, words[0] ?? null);
-  const text = records.length === 0 ? 'Nothing is on record\n' : safeBlock(table(HEADER, records.map(row)));
+  const { device, records, warnings } = readRecord(host, words[0] ?? null);
+  const nothing = device === null ? 'Nothing is on record\n' : `Nothing is on record of ${device}\n`;
+  const text = records.length === 0 ? nothing : safeBlock(table(HEADER, records.map(row)));
   return { json: { records }, text, warnings };
 }
 

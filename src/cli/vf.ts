@@ -1,3 +1,4 @@
+import { foreseenRefusal } from '../actions/plan.ts';
 import { createVfs, type ListedVf, listVfs, removeVfs, type VfResult } from '../actions/vf.ts';
 import { HostdevError } from '../errors.ts';
 import { quote, safeBlock } from '../text/safe.ts';
@@ -20,13 +21,15 @@ export async function vfCreate({ host, words, own, options }: Invocation): Promi
     ...options,
     recreate: own.recreate === true,
   });
-  return { json, text: changeText(json, options.dryRun, `${json.vfs.length} VFs already`), warnings };
+  const text = changeText(json, options.dryRun, `${json.vfs.length} VFs already`);
+  return { json, text, warnings, refused: foreseenRefusal(host, json, options) };
 }
 
 /** `hostdev vf remove PF` */
 export async function vfRemove({ host, words, options }: Invocation): Promise<Answer> {
   const { warnings, ...json } = await removeVfs(host, words[0] ?? '', options);
-  return { json, text: changeText(json, options.dryRun, 'no VFs'), warnings };
+  const text = changeText(json, options.dryRun, 'no VFs');
+  return { json, text, warnings, refused: foreseenRefusal(host, json, options) };
 }
 
 /** NumVFs has 16 bits; how many the PF takes is the kernel's to say. */

@@ -12,7 +12,7 @@ import { HostdevError } from '../errors.ts';
 import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
 import { hasFile, namesIn, readPlain, removeFile, replaceFile } from '../store/files.ts';
-import { removeEmptyFolder } from '../store/folder.ts';
+import { checkFolder, removeEmptyFolder } from '../store/folder.ts';
 import { type Warning, warning } from '../text/warning.ts';
 
 /** Below the root. */
@@ -50,6 +50,12 @@ const MARK = 'hostdev-native hook';
 const RESTART =
   'libvirt looks for hooks when it starts: systemctl restart libvirtd (or virtqemud); running guests go on';
 
+const NO_LIBVIRT = 'there is no libvirt here (neither libvirtd nor virtqemud): nothing calls the hook until there is';
+
+/** True where libvirt is installed, as far as its programs and its folders tell. */
+const hasLibvirt = (host: Host): boolean =>
+  [...host.libvirtPrograms, ...host.hookFolders].some((path) => fileFacts(host, path) !== null);
+
 /** Where the hook is or would be. `oldLibvirt`: one without qemu.d. */
 function places(host: Host, oldLibvirt: boolean): HookPlaces {
   const folder = host.hookFolders.find((f) => fileFacts(host, f) !== null) ?? 'etc/libvirt/hooks';
@@ -65,6 +71,20 @@ const QEMU_D = version('6.5.0');
 /** Seconds that libvirt is kept waiting, from `[hook]` of hostdev.toml: the native part reads no TOML, so they are written for it here. */
 export type HookDeadlines = Pick<HookSettings, 'prepare_seconds' | 'start_seconds' | 'other_seconds'>;
 
+/** `changed`: or would be, in a dry run; then `refused` is what would refuse the real one. */
+export type HookChange = { changed: boolean; path: string; notes: Warning[]; refused: HostdevError | null };
+
+/** What would keep this process from changing files in these folders. */
+function refusal(host: Host, files: readonly string[]): HostdevError | null {
+  try {
+    for (const file of files) checkFolder(host, dirname(file));
+    return null;
+  } catch (e) {
+    if (e instanceof HostdevError) return e;
+    throw e;
+  }
+}
+
 /**
  * Installs or renews the hook for the `libvirt` that is here, null where that is not known
  * ({@link file://../libvirt/versions.ts}). Raises HOSTDEV_HOOKS when something else has the name,
@@ -76,7 +96,7 @@ export function installHook(
   dryRun: boolean,
   deadlines: HookDeadlines,
   libvirt: Version | null,
-): { changed: boolean; path: string; notes: Warning[] } {
+): HookChange {
   const at = places(host, libvirt !== null && libvirt < QEMU_D);
   const binary = readProgram(program.native);
   const oldConf = readText(host, at.conf);
@@ -84,19 +104,22 @@ export function installHook(
   const path = host.absolute(at.executable);
   const old = readOurs(host, at.executable);
   if (old?.equals(binary) && oldConf === conf && isExecutable(host, at.executable))
-    return { changed: false, path, notes: [] };
+    return { changed: false, path, notes: [], refused: null };
   const first = !anyHook(host, dirname(at.conf));
-  const notes = first ? [warning('restart-libvirt', RESTART)] : [];
-  if (dryRun) return { changed: true, path, notes };
+  const notes = [
+    ...(first ? [warning('restart-libvirt', RESTART)] : []),
+    ...(hasLibvirt(host) ? [] : [warning('no-libvirt', NO_LIBVIRT)]),
+  ];
+  if (dryRun) return { changed: true, path, notes, refused: refusal(host, [at.conf, at.executable]) };
   // The conf first: a hook without it would refuse every guest with host devices.
   replaceFile(host, at.conf, conf, { mode: 0o644, durable: true });
   // libvirt runs every executable in qemu.d, half-written ones too.
   replaceFile(host, at.executable, binary, { mode: 0o755, durable: true, scratch: dirname(at.conf) });
-  return { changed: true, path, notes };
+  return { changed: true, path, notes, refused: null };
 }
 
 /** Removes the hook. Devices that guests hold now will not come back by themselves, and are said. */
-export function removeHook(host: Host, dryRun: boolean): { changed: boolean; path: string; notes: Warning[] } {
+export function removeHook(host: Host, dryRun: boolean): HookChange {
   const at = installedPlaces(host);
   const path = host.absolute(at.executable);
   const notes = [
@@ -113,16 +136,17 @@ export function removeHook(host: Host, dryRun: boolean): { changed: boolean; pat
         `still bound for guests, and now to be given back by hand when these stop ('hostdev unbind'): ${held.map((b) => b.address).join(', ')}`,
       ),
     );
-  if (readOurs(host, at.executable) === null && readText(host, at.conf) === null)
-    return { changed: false, path, notes: [] };
-  if (!dryRun) {
-    const made = madeFolders(host, at.executable, readText(host, at.conf));
-    // The executable first: without it the conf means nothing.
-    removeFile(host, at.executable);
-    removeFile(host, at.conf);
-    for (const folder of made) removeEmptyFolder(host, folder);
-  }
-  return { changed: true, path, notes };
+  const files = [
+    readOurs(host, at.executable) === null ? [] : at.executable,
+    readText(host, at.conf) === null ? [] : at.conf,
+  ].flat();
+  if (files.length === 0) return { changed: false, path, notes: [], refused: null };
+  const made = madeFolders(host, at.executable, readText(host, at.conf));
+  if (dryRun) return { changed: true, path, notes, refused: refusal(host, [...files, ...made]) };
+  // The executable first: without it the conf means nothing.
+  for (const file of files) removeFile(host, file);
+  for (const folder of made) removeEmptyFolder(host, folder);
+  return { changed: true, path, notes, refused: null };
 }
 
 /** The cli= that the installed hook starts; null when none is installed or its conf names none. */

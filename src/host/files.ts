@@ -1,5 +1,5 @@
 /** What `doctor` asks of ordinary files below the root: mode, times, the first bytes. Links are followed inside the root only. */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { accessSync, closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { O_PATH, openInRoot, pathOf } from '../addon/inRoot.ts';
 import { isErrno } from '../errors.ts';
 import type { Host } from './host.ts';
@@ -54,6 +54,11 @@ export function fileFacts(host: Host, path: string): FileFacts | null {
       bornMs: stats.birthtimeMs > 0 ? stats.birthtimeMs : null,
     };
   });
+}
+
+/** Raises EACCES or EROFS for a file that is there and that this process cannot write. */
+export function checkWritable(host: Host, path: string): void {
+  opened(host, path, O_PATH, (fd) => accessSync(pathOf(fd), constants.W_OK));
 }
 
 /** The first `max` bytes of a regular file; null when it is absent or no regular file. Raises the errno of anything else. */

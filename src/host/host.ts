@@ -88,6 +88,11 @@ export class Host {
   /** Where libvirt looks for hooks; NixOS builds it with the second one. A host has one of them. */
   readonly hookFolders = ['etc/libvirt/hooks', 'var/lib/libvirt/hooks'];
 
+  /** Where libvirt's daemons are: of a distribution, built by hand, and on NixOS. */
+  readonly libvirtPrograms = ['usr/sbin', 'usr/bin', 'usr/local/sbin', 'run/current-system/sw/bin'].flatMap(
+    (folder) => [`${folder}/libvirtd`, `${folder}/virtqemud`],
+  );
+
   /** libvirt's state of the guests that run or start: NAME.xml and NAME.pid (src/qemu/qemu_process.c). */
   readonly guests = 'run/libvirt/qemu';
 

@@ -2,6 +2,7 @@
 import { ERRORS, HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { quote } from '../text/safe.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import { type Address, canonicalAddress, parseAddress } from './address.ts';
 import type { Inventory, PciDevice } from './inventory.ts';
 import { type Representor, representorOf, representorText } from './representors.ts';
@@ -42,6 +43,13 @@ export function resolveDevice(host: Host | null, inventory: Inventory, word: str
     );
   }
   return only;
+}
+
+/** A warning that says which device a word turned out to name; nothing for an address, which says so itself. */
+export function resolvedNote(word: string, { address, dev_type, parent_addr }: PciDevice): Warning[] {
+  if (canonicalAddress(word) !== null) return [];
+  const kind = parent_addr !== null ? `, a VF of ${parent_addr}` : dev_type === 'type-PF' ? ', a PF' : '';
+  return [warning('named', `${quote(word)} is ${address}${kind}`, address)];
 }
 
 function candidates(host: Host | null, inventory: Inventory, word: string): PciDevice[] {

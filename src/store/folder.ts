@@ -2,7 +2,7 @@
  * Folders of ours, and how a file in one is named for node's fs. Below another root by the folder's own descriptor, and none of its parents is a link: a tree from
  * somebody's machine cannot lead our writes out of it. On the machine's own root by its plain path.
  */
-import { chmodSync, closeSync, constants, existsSync, mkdirSync, rmdirSync } from 'node:fs';
+import { accessSync, chmodSync, closeSync, constants, existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { O_PATH, openInRoot, pathOf } from '../addon/inRoot.ts';
 import { asError, HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -83,6 +83,19 @@ export function removeEmptyFolder(host: Host, folder: string): void {
     inFolder(host, folder.slice(0, Math.max(cut, 0)), (at) => rmdirSync(at(folder.slice(cut + 1))));
   } catch (e) {
     if (!isErrno(e, 'ENOENT', 'ENOTEMPTY', 'EEXIST')) throw storeError('remove', host.absolute(folder), e);
+  }
+}
+
+/**
+ * Raises what would keep this process from making a file in a folder of ours, or the folder first: HOSTDEV_NOT_PERMITTED, HOSTDEV_STORE on a read-only file system,
+ * HOSTDEV_STORE_UNSAFE. Makes nothing.
+ */
+export function checkFolder(host: Host, folder: string): void {
+  try {
+    inFolder(host, folder, (at) => accessSync(at(), constants.W_OK | constants.X_OK));
+  } catch (e) {
+    if (!isErrno(e, 'ENOENT') || folder === '') throw storeError('write to', host.absolute(folder), e);
+    checkFolder(host, folder.slice(0, Math.max(0, folder.lastIndexOf('/'))));
   }
 }
 

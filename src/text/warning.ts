@@ -28,6 +28,8 @@ export const WARNINGS = {
   'nothing-offered': 'No device may be given out, or none is asked for.',
   nova: 'Nova reads or does this in a way that one may not expect.',
   record: 'Lines of the record are none of this version.',
+  named: 'The device that a name stands for which is no address.',
+  'no-libvirt': 'The hook is installed where there is no libvirt that would call it.',
   'restart-libvirt': 'libvirt has to be restarted before it goes by this.',
   'still-bound': 'Devices stay bound for guests, and nobody gives them back.',
   'foreign-hook': 'The installed hook starts another hostdev, and stays.',

@@ -533,13 +533,12 @@ describe('without the addon', () => {
 });
 
 test.runIf(process.getuid?.() === 0)(
-  'status -n only looks, for anybody; with --fix the real run needs root, and the dry one says so',
+  'status is for anybody; with --fix the real run needs root, and the dry one says so',
   () => {
     const nobody = { uid: 65534, gid: 65534 };
-    const looks = hostdev(['status', '-j'], nobody);
-    expect(hostdev(['status', '-n', '-j'], nobody)).toMatchObject({ exit: looks.exit, out: looks.out });
+    expect(hostdev(['status', '-j'], nobody).json).toMatchObject({ bindings: expect.any(Array) });
     const fix = hostdev(['status', '--fix', '-n', '-j'], nobody);
     expect(fix).toMatchObject({ exit: 6, json: { mended: expect.any(Array) } });
-    expect(fix.err).toContain('the real run needs root');
+    expect(fix.err).toContain('the real run would refuse: Changing a device needs root');
   },
 );

@@ -304,8 +304,10 @@ describe('a /run that cannot be written', () => {
 
   test('read-only: what only looks works', () => {
     const readOnly = `${READ_ONLY}'${host.path('run')}'`;
-    for (const words of ['list', 'status', `show ${VF}`, `bind -n ${VF}`])
-      expect(inNamespace(readOnly, words).exit).toBe(0);
+    for (const words of ['list', 'status', `show ${VF}`]) expect(inNamespace(readOnly, words).exit).toBe(0);
+    const planned = inNamespace(readOnly, `bind -n -j ${VF}`);
+    expect({ exit: planned.exit, steps: planned.json.plan.steps.length }).toEqual({ exit: 1, steps: 3 });
+    expect(planned.json.warnings.map((w) => w.text).join()).toMatch(/the real run would refuse.*EROFS/);
   });
 
   test.each([

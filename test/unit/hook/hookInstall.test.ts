@@ -202,7 +202,7 @@ describe('before the program is removed', () => {
   test('a hook that starts another hostdev stays', async () => {
     installHook(host, { ...program(), cli: join(root, 'other.js') }, false, HOOK_DEFAULTS, null);
     const { changed, notes } = await uninstall(host, program(), false);
-    expect([changed, notes.join()]).toEqual([false, expect.stringContaining('other.js')]);
+    expect([changed, notes.map((n) => n.text).join()]).toEqual([false, expect.stringContaining('other.js')]);
     expect(existsSync(hooks(...HOOK))).toBe(true);
   });
 });
