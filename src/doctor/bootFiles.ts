@@ -110,7 +110,15 @@ const loaderEntries = (look: Look, change: Change): Fix[] => {
       .filter((n) => n.endsWith('.conf'))
       .map((n) => `${folder}/${n}`),
   );
-  return inLines(look, 'systemd-boot', files.slice(0, 16), PATTERNS.entryOptions, change, 'reboot');
+  return files.slice(0, 16).flatMap((file) => {
+    // The options of all of an entry's lines are put one after the other: what is to come goes into the last.
+    const lines = (look.text(file) ?? '').split('\n');
+    const last = lines.findLastIndex((l) => PATTERNS.entryOptions.test(l)) + 1;
+    const less = inLines(look, 'systemd-boot', [file], PATTERNS.entryOptions, { ...change, add: [] }, 'reboot');
+    const all = inLines(look, 'systemd-boot', [file], PATTERNS.entryOptions, change, 'reboot');
+    const isLast = (f: Fix): boolean => f.where === `/${file}:${last}`;
+    return [...less.filter((f) => !isLast(f)), ...all.filter(isLast)];
+  });
 };
 
 /** bootc merges the image's kargs.d into the entries and carries what else they have along; a word that is to go goes from both. */

@@ -207,6 +207,8 @@ function grubCommand(look: Look, change: Change): string {
   const says = /^\s*GRUB_ENABLE_BLSCFG=["']?(\w+)/m.exec(look.text(GRUB) ?? '')?.[1];
   const entries = (here === undefined || here === GRUB2) && look.names('boot/loader/entries').length > 0;
   if (says === 'true' || (says === undefined && entries)) return grubby(look, change);
+  // Where GRUB of the firmware reads another file, a link in etc says which (CentOS 7).
+  if (here === GRUB2 && look.has('etc/grub2-efi.cfg')) return 'grub2-mkconfig -o /etc/grub2-efi.cfg';
   return here?.command ?? ANY_GRUB;
 }
 

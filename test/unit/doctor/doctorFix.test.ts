@@ -347,6 +347,11 @@ describe('the one in charge gives the only fix', () => {
     ['by os-release', { 'etc/os-release': 'NAME=x\nID=linuxmint\nID_LIKE="ubuntu debian"\n' }, 'update-grub'],
     ['Fedora', { 'etc/os-release': 'ID=fedora\n', 'boot/loader/entries/a.conf': 'options x\n' }, 'grubby'],
     ['CentOS 7', { 'etc/redhat-release': '7' }, 'grub2-mkconfig -o /boot/grub2/grub.cfg'],
+    [
+      'CentOS 7 by UEFI',
+      { 'etc/redhat-release': '7', 'etc/grub2-efi.cfg': '' },
+      'grub2-mkconfig -o /etc/grub2-efi.cfg',
+    ],
     ['openSUSE', { 'usr/lib/os-release': 'ID_LIKE="suse opensuse"\n' }, 'grub2-mkconfig -o /boot/grub2/grub.cfg'],
     ['Arch', { 'etc/arch-release': '' }, 'grub-mkconfig -o /boot/grub/grub.cfg'],
     ['unknown', {}, 'update-grub || grub2-mkconfig -o /boot/grub2/grub.cfg || grub-mkconfig -o /boot/grub/grub.cfg'],
@@ -432,6 +437,13 @@ describe('systemd-boot', () => {
       }),
     ).toEqual([
       { where: '/boot/loader/entries/a.conf:3', line: 'options root=/dev/sda1 quiet intel_iommu=on iommu=pt' },
+    ]);
+    // Options of several lines are one list.
+    expect(
+      boot({ 'boot/loader/entries/a.conf': 'options root=/x intel_iommu=off\noptions quiet\n' }, { ...OFF, ...ON }),
+    ).toEqual([
+      { where: '/boot/loader/entries/a.conf:1', line: 'options root=/x' },
+      { where: '/boot/loader/entries/a.conf:2', line: 'options quiet intel_iommu=on iommu=pt' },
     ]);
     expect(boot({ 'proc/cmdline': 'initrd=\\x root=/dev/sda1 a\n' }, { remove: ['a'] })).toEqual([
       { where: '/etc/kernel/cmdline', line: 'root=/dev/sda1' },
