@@ -53,8 +53,11 @@ function exitCodesPage(): string {
   return [
     `# Exit codes\n\n${MADE}\n\n`,
     table(['Exit', 'Meaning', 'Errors'], rows),
-    '\nWhen several apply, the first of 2, 4, 6, 5, 3, 1 is given. An empty list is 0. A dry run exits as the real run\n',
-    'would, as far as that can be known without writing. Of the hook only `prepare` and `start` exit with anything but 0.\n',
+    '\nWhen several apply, the first of 70, 130, 7, 2, 4, 6, 5, 9, 8, 3, 1 is given. An empty list is 0. A dry run exits as the real run\n',
+    'would, as far as that can be known without writing: whoever may not make the change sees the plan, and 6. Of the hook only `prepare` and\n',
+    '`start` exit with anything but 0.\n',
+    '\n`status` is for everybody; without root the journal cannot be read, so it is 1 where it would be 0, and says so. `log` of an address is 4\n',
+    'only if no such device is here and none is on record.\n',
     '\n`vf create` of another number of VFs than a PF has is a refusal (5) without `--recreate`: the number changes through 0 only, and\n',
     'every VF goes with its binding, its settings, its vGPU type and its representor, which the refusal names (`plan.lost` of `-j`).\n',
     'As many as it has is 0, whatever they are on.\n',
