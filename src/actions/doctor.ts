@@ -3,7 +3,6 @@
 import type { Usage } from '../binding/guards.ts';
 import { observing } from '../binding/session.ts';
 import { readUsages } from '../binding/usage.ts';
-import { placeText } from '../config/place.ts';
 import { ownFiles } from '../config/readText.ts';
 import { commandFix } from '../doctor/fix.ts';
 import { checkHooks } from '../doctor/hooks.ts';
@@ -14,7 +13,7 @@ import { Look } from '../doctor/look.ts';
 import { checkModules } from '../doctor/modules.ts';
 import { checkResets } from '../doctor/reset.ts';
 import { settled, toBind } from '../doctor/settle.ts';
-import { type Draft, type Finding, type Fix, finding, type Severity, type Unmeasured } from '../doctor/table.ts';
+import { type Draft, type Finding, type Fix, finding, type Unmeasured } from '../doctor/table.ts';
 import { checkVgpus } from '../doctor/vgpu.ts';
 import { HostdevError } from '../errors.ts';
 import { type HookProgram, hookStatus } from '../hook/install.ts';
@@ -22,6 +21,7 @@ import type { Host } from '../host/host.ts';
 import { processesNamed } from '../host/processes.ts';
 import type { Address } from '../pci/address.ts';
 import { scanInventory } from '../pci/inventory.ts';
+import type { Severity } from '../text/finding.ts';
 import { checkConfig } from './configCheck.ts';
 import type { Warned } from './options.ts';
 
@@ -90,11 +90,9 @@ async function checkConfiguration(host: Host): Promise<Draft[]> {
     return mistakes.map((m) =>
       finding(
         m.fatal ? 'config-invalid' : 'config-mistake',
-        placeText({ ...m, key: '' }) || host.absolute(host.config),
-        [m.key, m.message].filter(Boolean).join(' '),
-        m.corrected === null
-          ? [tell(m.hint)]
-          : [{ tool: 'file', where: `${m.file}:${m.line}`, line: m.corrected, present: true, after: m.hint }],
+        m.object || host.absolute(host.config),
+        m.cause,
+        m.corrected === null ? [tell(m.hint)] : m.fix,
       ),
     );
   } catch (e) {

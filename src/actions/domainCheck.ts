@@ -3,7 +3,7 @@ import { checkDomain } from '../domain/checkDomain.ts';
 import { type Memlock, memlockNeeded } from '../domain/device/memlock.ts';
 import { type DomainFacts, effectiveArch, partOf, readDomainFacts } from '../domain/domainFacts.ts';
 import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
-import type { Finding, Judge } from '../domain/rules/rules.ts';
+import { domainFinding, type Finding, type Judge } from '../domain/rules/rules.ts';
 import { formatVersion, parseVersion, type Versions } from '../domain/version.ts';
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
@@ -166,7 +166,7 @@ function schemaFinding(faults: readonly SchemaFault[], culprit: Culprit | null):
       : culprit.attribute === null
         ? 'it is not taken here: '
         : `${attributeOf(culprit)} is not taken: `;
-  return {
+  return domainFinding({
     judge: 'schema',
     rule: 'schema',
     stage: 'define',
@@ -174,10 +174,9 @@ function schemaFinding(faults: readonly SchemaFault[], culprit: Culprit | null):
     line: part?.place.line ?? placed?.line ?? null,
     column: part?.place.column ?? null,
     cause: `${is}${messages}`,
-    since: null,
     fix: 'correct it or leave it out; without VALIDATE libvirt refuses it or drops it silently',
     source: 'domain.rng of the installed libvirt, by xmllint',
-  };
+  });
 }
 
 const attributeOf = ({ element, attribute }: Culprit): string =>
@@ -195,18 +194,16 @@ function readDevices(domain: Domain, defines: boolean): { devices: DomainDevices
     return {
       devices: null,
       findings: [
-        {
-          judge: 'hostdev',
+        domainFinding({
           rule: 'hook-reads',
           stage: 'start',
           where: line === undefined ? 'domain' : `line ${line}`,
           line: line ?? null,
           column: column ?? null,
           cause: reason ?? e.message,
-          since: null,
           fix: 'correct it: with hostdev installed as hook, the guest does not start',
           source: 'hostdev src/domain/hostDevices.ts',
-        },
+        }),
       ],
     };
   }

@@ -2,7 +2,7 @@
 import { refusalHint } from '../binding/guards.ts';
 import type { DomainFacts } from '../domain/domainFacts.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
-import type { Finding } from '../domain/rules/rules.ts';
+import { domainFinding, type Finding } from '../domain/rules/rules.ts';
 import type { Versions } from '../domain/version.ts';
 import { intelAddressBits } from '../domain/viommu/parts.ts';
 import { usesVfio } from '../domain/viommu/suggest.ts';
@@ -43,18 +43,7 @@ const finding = (
   cause: string,
   fix: string,
   source: string,
-): Finding => ({
-  judge: 'hostdev',
-  rule,
-  stage,
-  where,
-  line: null,
-  column: null,
-  cause,
-  since: null,
-  fix,
-  source,
-});
+): Finding => domainFinding({ rule, stage, where, cause, fix, source });
 
 /** Looks at the host as `prepare` would, and says all that it finds instead of stopping at the first. */
 export async function checkOnHost(

@@ -16,6 +16,7 @@ import type { PciSetup, SetupOptions } from '../nova/setup.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
 import { type Inventory, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
+import { fixText } from '../text/finding.ts';
 import { quote } from '../text/safe.ts';
 import { sentence } from '../text/sentence.ts';
 import { type Warning, warning } from '../text/warning.ts';
@@ -217,11 +218,13 @@ function newFindings(before: Domain, after: Domain, versions: Versions): Warning
   if (refused)
     throw unfit(
       `libvirt would refuse it: ${refused.where}: ${refused.cause} (${refused.rule})`,
-      sentence(`${refused.fix}.`),
+      sentence(`${fixText(refused)}.`),
     );
   return found
     .filter((f) => f.stage !== 'advice')
-    .map((f) => warning('domain-rule', `${f.where}: ${f.cause}, so the guest will not start: ${f.fix} (${f.rule})`));
+    .map((f) =>
+      warning('domain-rule', `${f.where}: ${f.cause}, so the guest will not start: ${fixText(f)} (${f.rule})`),
+    );
 }
 
 const fragment = ({ device, unassigned, element }: Added): Fragment => ({

@@ -1,5 +1,6 @@
 import { checkDomainXml, type DomainCheck } from '../actions/domainCheck.ts';
 import { EXIT } from '../errors.ts';
+import { fixText } from '../text/finding.ts';
 import { safe, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
@@ -45,7 +46,7 @@ function printed(c: Omit<DomainCheck, 'warnings'>): string {
   const findings = c.findings.map((f) => {
     const since = f.since === null ? '' : ` [${f.since}]`;
     const place = f.column === null ? f.where : `${f.where}, column ${f.column}`;
-    return `${paint[f.stage](STAGE[f.stage])}  ${f.rule}  ${safeBlock(place)}: ${safeBlock(f.cause)}${since}\n    fix: ${safeBlock(f.fix)}\n    by: ${f.source}\n`;
+    return `${paint[f.stage](STAGE[f.stage])}  ${f.rule}  ${safeBlock(place)}: ${safeBlock(f.cause)}${since}\n    fix: ${safeBlock(fixText(f))}\n    by: ${f.source}\n`;
   });
   const host = (c.host?.devices ?? []).map((d) => [
     d.address,

@@ -1,5 +1,7 @@
 /** Where a value stands in a configuration file, the values with their places, and what is said about them. */
 
+import { advice, type Finding as Told } from '../text/finding.ts';
+
 /** Line and column count from 1, as editors do. `key` is the way to the value: `device_spec[2].managed`, `hook.unmanaged`; '' is the file as a whole. */
 export type Place = { file: string; line: number; column: number; key: string };
 
@@ -18,37 +20,51 @@ export type Table = Extract<Located, { kind: 'table' }>;
 export type Member = { line: number; column: number; value: Located };
 
 /** An `error` is a mistake (exit 3 of `config check`); `fatal` ones keep every command from using the configuration, as they keep nova-compute from starting. */
-export type Finding = Place & {
-  severity: 'error' | 'warning';
-  fatal: boolean;
-  message: string;
-  hint: string | null;
-  /** The line as it should read, where that is known. */
-  corrected: string | null;
-};
+export type Finding = Told &
+  Place & {
+    fatal: boolean;
+    /** What is wrong with the key; `cause` has it with the key. */
+    message: string;
+    hint: string | null;
+    /** The line as it should read, where that is known. */
+    corrected: string | null;
+  };
 
 export type FindingExtra = { hint?: string | null; corrected?: string | null };
 
 const finding =
-  (severity: Finding['severity'], fatal: boolean) =>
-  (place: Place, message: string, extra: FindingExtra = {}): Finding => ({
-    file: place.file,
-    line: place.line,
-    column: place.column,
-    key: place.key,
-    severity,
-    fatal,
-    message,
-    hint: extra.hint ?? null,
-    corrected: extra.corrected ?? null,
-  });
+  (id: string, severity: Finding['severity'], fatal: boolean) =>
+  ({ file, line, column, key }: Place, message: string, extra: FindingExtra = {}): Finding => {
+    const { hint = null, corrected = null } = extra;
+    const object = placeText({ file, line, column, key: '' });
+    return {
+      id,
+      severity,
+      object,
+      cause: key === '' ? message : `${key} ${message}`,
+      fix:
+        corrected !== null
+          ? [{ tool: 'file', where: `${file}:${line}`, line: corrected, present: true, after: hint }]
+          : hint !== null
+            ? [advice(object, hint)]
+            : [],
+      file,
+      line,
+      column,
+      key,
+      fatal,
+      message,
+      hint,
+      corrected,
+    };
+  };
 
 /** A mistake with which the configuration cannot be used. */
-export const fatal = finding('error', true);
+export const fatal = finding('config-invalid', 'error', true);
 /** A mistake that Nova would take without a word, such as a mistyped tag. */
-export const mistake = finding('error', false);
+export const mistake = finding('config-mistake', 'error', false);
 /** Worth knowing; exit 0. */
-export const remark = finding('warning', false);
+export const remark = finding('config-remark', 'warning', false);
 
 /** In the order of the files and of the places in them; what stands in no file comes last. */
 export function sortFindings(findings: Finding[], files: readonly string[]): void {

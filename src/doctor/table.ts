@@ -4,10 +4,10 @@
  */
 
 import type { PciDevice } from '../pci/inventory.ts';
+import type { Fix, Severity, Finding as Told } from '../text/finding.ts';
 import type { CmdlineChange } from './cmdlineWords.ts';
 
-/** `error`: no guest gets a device, or the hook fails. `warning`: it works, with a risk or a trap. `note`: good to know. */
-export type Severity = 'error' | 'warning' | 'note';
+export type { Fix } from '../text/finding.ts';
 
 export const FINDINGS = {
   'iommu-firmware': { severity: 'error', text: 'The firmware shows the kernel no IOMMU, so there are no groups.' },
@@ -252,52 +252,11 @@ export const CAUSES = {
 
 export type CauseId = keyof typeof CAUSES;
 
-/** One line to change, for one tool. */
-export type Fix = {
-  tool:
-    | 'firmware'
-    | 'grub'
-    | 'systemd-boot'
-    | 'ostree'
-    | 'bootc'
-    | 'nixos'
-    | 'syslinux'
-    | 'kernelstub'
-    | 'limine'
-    | 'extlinux'
-    | 'refind'
-    | 'dracut'
-    | 'initramfs-tools'
-    | 'mkinitcpio'
-    | 'modprobe.d'
-    | 'modules-load.d'
-    | 'cloud-init'
-    | 'juju'
-    | 'systemd'
-    | 'libvirt'
-    | 'shell'
-    | 'file';
-  /** "/etc/default/grub:6": file and line as they are now; without a number the line is to be added. */
-  where: string;
-  /** The line as it must be. */
-  line: string;
-  /** True when this host has the tool: its file or folder is there. */
-  present: boolean;
-  /** What makes it take effect. */
-  after: string | null;
-};
-
 /** A change of the kernel command line, which becomes a line only once all findings are known: one line has all changes. */
 export type KernelWords = { cmdline: CmdlineChange };
 
-export type Finding = {
-  id: FindingId;
-  severity: Severity;
-  /** The device, file or process it is about. */
-  object: string;
-  cause: string;
-  fix: Fix[];
-};
+/** `error`: no guest gets a device, or the hook fails. */
+export type Finding = Told & { id: FindingId };
 
 /** Devices to bind, as far as the host can do without them; `when` says when, or what for. */
 export type BindWish = { bind: readonly PciDevice[]; when: string };

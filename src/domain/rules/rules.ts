@@ -1,4 +1,5 @@
 /** What a rule of a domain is, and what it found. */
+import { advice, type Finding as Told } from '../../text/finding.ts';
 import type { DomainFacts, Part } from '../domainFacts.ts';
 import { formatVersion, type Version, type Versions } from '../version.ts';
 
@@ -30,19 +31,40 @@ export type Rule = {
 /** Who found it: our own rules and what this host says; the schema of the installed libvirt. */
 export type Judge = 'hostdev' | 'schema';
 
-export type Finding = {
+/** `id` is the rule; `object` is where: "iommu (line 12)", or the domain as a whole. */
+export type Finding = Told & {
   judge: Judge;
   rule: string;
   stage: Stage;
-  /** "iommu (line 12)", or the domain as a whole. */
   where: string;
   line: number | null;
   column: number | null;
-  cause: string;
   since: string | null;
-  fix: string;
   source: string;
 };
+
+/** The severity of each stage: what keeps a guest from being defined or from its devices is an error. */
+const SEVERITY = { define: 'error', assign: 'error', start: 'warning', advice: 'note' } as const;
+
+/** What a finding is made of; what is left out is null, and `fix` is said in words. */
+type Found = Pick<Finding, 'rule' | 'stage' | 'where' | 'cause' | 'source'> &
+  Partial<Pick<Finding, 'judge' | 'line' | 'column' | 'since'>> & { fix: string };
+
+export const domainFinding = ({ rule, stage, where, cause, fix, source, ...more }: Found): Finding => ({
+  id: rule,
+  severity: SEVERITY[stage],
+  object: where,
+  cause,
+  fix: fix === '' ? [] : [advice(where, fix)],
+  judge: more.judge ?? 'hostdev',
+  rule,
+  stage,
+  where,
+  line: more.line ?? null,
+  column: more.column ?? null,
+  since: more.since ?? null,
+  source,
+});
 
 /** True when the version is known and below: what is not known is never held against a domain. */
 export const below = (v: Version | null, from: Version): boolean => v !== null && v < from;
@@ -53,17 +75,18 @@ export const sinceQemu = (v: Version): string => `QEMU ${formatVersion(v)}`;
 /** Runs rules over a domain: all findings, in the order of the rules. */
 export function judgeDomain(rules: readonly Rule[], target: Target): Finding[] {
   return rules.flatMap((rule) =>
-    rule.check(target).map((f) => ({
-      judge: 'hostdev' as const,
-      rule: rule.id,
-      stage: rule.stage,
-      where: f.part?.where ?? 'domain',
-      line: f.part?.place.line ?? null,
-      column: f.part?.place.column ?? null,
-      cause: f.cause,
-      since: f.since ?? rule.since,
-      fix: f.fix ?? rule.fix,
-      source: rule.source,
-    })),
+    rule.check(target).map((f) =>
+      domainFinding({
+        rule: rule.id,
+        stage: rule.stage,
+        where: f.part?.where ?? 'domain',
+        line: f.part?.place.line ?? null,
+        column: f.part?.place.column ?? null,
+        cause: f.cause,
+        since: f.since ?? rule.since,
+        fix: f.fix ?? rule.fix,
+        source: rule.source,
+      }),
+    ),
   );
 }

@@ -1,6 +1,7 @@
 /** What is said of a member that keeps a group from a guest: that its driver makes the device (VMD), or what the host would lose with it. One answer for all who say it. */
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Cause } from '../../../src/doctor/cause.ts';
+import type { Finding } from '../../../src/text/finding.ts';
 import { DEFAULT, ROUTE, route } from '../../mock/guarded.ts';
 import { hostdev, type Ran, StaticHost, type Tree, type TreeDevice } from '../../mock/tree.ts';
 import { texts } from '../../mock/warnings.ts';
@@ -33,9 +34,9 @@ const causes = (h: StaticHost, address: string): Cause[] =>
   (h.run('-j', 'group', 'why', address).json as unknown as { why: { causes: Cause[] } }).why.causes;
 const groupFix = (h: StaticHost, address: string): string | undefined => {
   const { findings } = on(h, ['domain', 'check', '-'], [address]).json as unknown as {
-    findings: { rule: string; fix: string }[];
+    findings: Finding[];
   };
-  return findings.find((f) => f.rule === 'host-group')?.fix;
+  return findings.find((f) => f.id === 'host-group')?.fix[0]?.line;
 };
 
 describe('a function whose driver makes the device', () => {

@@ -54,7 +54,7 @@ describe('on this host', () => {
     expect(c.valid).toBe(false);
     expect(c.defines).toBe(true);
     expect(faults(c.findings)).toEqual(['host-device', 'host-group', 'guard-vfs']);
-    expect(c.findings.find((f) => f.rule === 'host-group')?.fix).toContain("<address type='unassigned'/>");
+    expect(c.findings.find((f) => f.rule === 'host-group')?.fix[0]?.line).toContain("<address type='unassigned'/>");
     expect(c.host?.devices.find((d) => d.address === '0000:26:01.0')?.peers).toEqual(['0000:26:02.0']);
   });
 
