@@ -147,7 +147,7 @@ export function bootcFix(look: Look, change: Change): Fix[] {
 const NIX_LIST = /^([ \t]*(?:boot\.)?kernelParams\s*=\s*(?:(?:lib\.)?mk\w+\s+)?)\[([^\]]{0,8192})\]/gm;
 
 /** boot.kernelParams of the files in etc/nixos: their lists with the change in them, or one to add. Lists of several modules are joined. */
-export function nixosFix(look: Look, change: Change): Fix[] {
+export function nixosParams(look: Look, change: Change): Fix[] {
   const names = look.names(NIXOS_FOLDER).filter((n) => n.endsWith('.nix'));
   const files = [NIXOS_FILE, ...names.map((n) => `${NIXOS_FOLDER}/${n}`).filter((f) => f !== NIXOS_FILE)];
   const lists = files.flatMap((file) => {

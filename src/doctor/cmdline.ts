@@ -7,7 +7,7 @@ import {
   inLines,
   KERNEL_CMDLINE,
   kernelInstall,
-  nixosFix,
+  nixosParams,
   oneLine,
   PATTERNS,
   proxmoxFix,
@@ -17,6 +17,7 @@ import {
 } from './bootFiles.ts';
 import { grubUserData, oneLineUserData, userData } from './cloudInit.ts';
 import { type Change, type CmdlineChange, difference, key, merged, withoutReplacing } from './cmdlineWords.ts';
+import { anyOf, distribution } from './distribution.ts';
 import { NIXOS, OSTREE, shellWord, TRANSACTIONAL } from './fix.ts';
 import { GRUB, grubFix } from './grub.ts';
 import type { Look } from './look.ts';
@@ -67,7 +68,7 @@ const IN_CHARGE: readonly Loader[] = [
       ...add.map((w) => shellWord(`--append=${w}`)),
     ]),
   },
-  { files: [NIXOS], fix: nixosFix },
+  { files: [NIXOS], fix: nixosParams },
   { files: PROXMOX, fix: proxmoxFix },
   {
     files: ['etc/kernelstub/configuration'],
@@ -153,22 +154,6 @@ const IN_CHARGE: readonly Loader[] = [
   },
 ];
 
-/** How GRUB is made to follow its files, by distribution; where none of them is known to be here, the commands one after the other. */
-const GRUB_COMMANDS: readonly { command: string; ids: readonly string[]; files: readonly string[] }[] = [
-  { command: 'update-grub', ids: ['debian', 'ubuntu'], files: ['etc/debian_version', 'usr/sbin/update-grub'] },
-  {
-    command: 'grub2-mkconfig -o /boot/grub2/grub.cfg',
-    ids: ['fedora', 'rhel', 'centos', 'suse', 'opensuse'],
-    files: ['etc/redhat-release', 'boot/grub2', 'usr/sbin/grub2-mkconfig'],
-  },
-  {
-    command: 'grub-mkconfig -o /boot/grub/grub.cfg',
-    ids: ['arch', 'gentoo', 'void', 'alpine'],
-    files: ['etc/arch-release', 'usr/bin/grub-mkconfig', 'boot/grub'],
-  },
-];
-const GRUB2 = GRUB_COMMANDS[1];
-
 /** Lines that change the kernel command line. */
 export function cmdlineFix(look: Look, wanted: CmdlineChange): Fix[] {
   const change = merged([wanted]);
@@ -195,21 +180,17 @@ const grubCloud = (look: Look, change: Change, command: string): Fix[] =>
     ? userData(look, { commands: [command] })
     : grubUserData(look, change, command === ANY_GRUB ? 'update-grub' : command);
 
-const ANY_GRUB = GRUB_COMMANDS.map((g) => g.command).join(' || ');
+const ANY_GRUB = anyOf((d) => d.grub);
 
 function grubCommand(look: Look, change: Change): string {
   if (look.has(TRANSACTIONAL)) return 'transactional-update grub.cfg';
-  const release = look.text('etc/os-release') ?? look.text('usr/lib/os-release') ?? '';
-  const ids = [...release.matchAll(/^ID(?:_LIKE)?=["']?([\w .-]*)/gm)].flatMap(([, words = '']) => words.split(' '));
-  const here =
-    GRUB_COMMANDS.find((g) => g.ids.some((id) => ids.includes(id))) ??
-    GRUB_COMMANDS.find((g) => g.files.some((f) => look.has(f)));
+  const here = distribution(look);
   const says = /^\s*GRUB_ENABLE_BLSCFG=["']?(\w+)/m.exec(look.text(GRUB) ?? '')?.[1];
-  const entries = (here === undefined || here === GRUB2) && look.names('boot/loader/entries').length > 0;
+  const entries = (here === null || here.entries === true) && look.names('boot/loader/entries').length > 0;
   if (says === 'true' || (says === undefined && entries)) return grubby(look, change);
   // Where GRUB of the firmware reads another file, a link in etc says which (CentOS 7).
-  if (here === GRUB2 && look.has('etc/grub2-efi.cfg')) return 'grub2-mkconfig -o /etc/grub2-efi.cfg';
-  return here?.command ?? ANY_GRUB;
+  if (here?.entries && look.has('etc/grub2-efi.cfg')) return 'grub2-mkconfig -o /etc/grub2-efi.cfg';
+  return here?.grub ?? ANY_GRUB;
 }
 
 /** An argument that is given takes the place of all that have its key (grubby-bls): the others of that key are given again. */

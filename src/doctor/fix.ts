@@ -15,6 +15,15 @@ export const TRANSACTIONAL = 'usr/sbin/transactional-update';
 export const shellWord = (word: string): string =>
   /^[\w.,:=@/+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
+/** A line of configuration.nix. */
+export const nixosFix = (line: string): Fix => ({
+  tool: 'nixos',
+  where: `/${NIXOS_FILE}`,
+  line,
+  present: true,
+  after: NIXOS_AFTER,
+});
+
 /** A setting of the firmware: no file holds it. */
 export const firmwareFix = (line: string): Fix => ({
   tool: 'firmware',

@@ -3,7 +3,7 @@ import { bootFrameBuffers } from '../host/display.ts';
 import { Look as Seen, Tables } from '../host/look.ts';
 import type { ProcessFacts } from '../host/processes.ts';
 import { bootDisplays } from './bootDisplay.ts';
-import { commandFix, firmwareFix } from './fix.ts';
+import { commandFix, firmwareFix, NIXOS, nixosFix } from './fix.ts';
 import { kernelWords } from './kernelLine.ts';
 import type { Look } from './look.ts';
 import { type Draft, finding } from './table.ts';
@@ -34,13 +34,15 @@ export function checkMemlock(look: Look, libvirts: readonly ProcessFacts[]): Dra
         `${p.command} (pid ${p.pid})`,
         `it may lock ${p.memlock} bytes and lacks CAP_SYS_RESOURCE; a guest with devices needs all its memory locked, and 1 GiB more, times the number of its devices where it has a vIOMMU`,
         [
-          {
-            tool: 'systemd',
-            where: `/etc/systemd/system/${p.command}.service.d/hostdev.conf`,
-            line: '[Service]\nLimitMEMLOCK=infinity',
-            present: true,
-            after: `systemctl daemon-reload && systemctl restart ${p.command}`,
-          },
+          look.has(NIXOS)
+            ? nixosFix(`systemd.services.${p.command}.serviceConfig.LimitMEMLOCK = "infinity";`)
+            : {
+                tool: 'systemd',
+                where: `/etc/systemd/system/${p.command}.service.d/hostdev.conf`,
+                line: '[Service]\nLimitMEMLOCK=infinity',
+                present: true,
+                after: `systemctl daemon-reload && systemctl restart ${p.command}`,
+              },
         ],
       ),
     ];

@@ -3,7 +3,7 @@
  * what makes initramfs images.
  */
 import { userData } from './cloudInit.ts';
-import { NIXOS, NIXOS_AFTER, NIXOS_FILE, OSTREE, TRANSACTIONAL } from './fix.ts';
+import { commandFix, NIXOS, NIXOS_AFTER, NIXOS_FOLDER, nixosFix, OSTREE, shellWord, TRANSACTIONAL } from './fix.ts';
 import type { Look } from './look.ts';
 import type { Fix } from './table.ts';
 
@@ -53,17 +53,9 @@ const cloudRebuild = (look: Look): string => {
   return command === null || command.includes(', or ') ? 'update-initramfs -u' : command;
 };
 
-const nixos = (line: string): Fix => ({
-  tool: 'nixos',
-  where: `/${NIXOS_FILE}`,
-  line,
-  present: true,
-  after: NIXOS_AFTER,
-});
-
 /** A line for modprobe.d, and the same for machines that cloud-init makes. */
 export function modprobeFix(look: Look, line: string, file = 'hostdev.conf'): Fix[] {
-  if (look.has(NIXOS)) return [nixos(`boot.extraModprobeConfig = "${line}";`)];
+  if (look.has(NIXOS)) return [nixosFix(`boot.extraModprobeConfig = "${line}";`)];
   const folder = isUnraid(look) ? UNRAID_MODPROBE : MODPROBE;
   return [
     {
@@ -79,7 +71,7 @@ export function modprobeFix(look: Look, line: string, file = 'hostdev.conf'): Fi
 
 /** Lines that load modules at boot, and early from the initramfs. */
 export function loadFix(look: Look, modules: readonly string[]): Fix[] {
-  if (look.has(NIXOS)) return [nixos(`boot.initrd.kernelModules = [ ${modules.map((m) => `"${m}"`).join(' ')} ];`)];
+  if (look.has(NIXOS)) return [nixosFix(`boot.initrd.kernelModules = [ ${modules.map((m) => `"${m}"`).join(' ')} ];`)];
   if (isUnraid(look))
     return [
       {
@@ -157,18 +149,30 @@ const lasting = (look: Look, file: string): string => {
 /** Files of theirs are made into the initramfs. */
 const IN_INITRAMFS: readonly Fix['tool'][] = ['initramfs-tools', 'modprobe.d', 'dracut', 'mkinitcpio'];
 
+type Place = { file: string; line: number; text: string };
+
+/** A line that is to go: given as a comment, so that the file keeps what it said. */
+export const removeLine = (look: Look, where: Place): Fix => inPlace(look, where, null);
+
 /** One line of a file in the place of another. */
-export function replaceLine(look: Look, where: { file: string; line: number }, line: string): Fix {
+export const replaceLine = (look: Look, where: Place, line: string): Fix => inPlace(look, where, line);
+
+function inPlace(look: Look, where: Place, line: string | null): Fix {
   const tool = toolOf(where.file);
+  // Its files in etc are made from others: there it is to be looked for.
+  if (look.has(NIXOS) && IN_INITRAMFS.includes(tool))
+    return {
+      ...commandFix(
+        `grep -rnF -e ${shellWord(where.text)} /${NIXOS_FOLDER}`,
+        `${line === null ? 'take it out there' : `make it "${line}" there`}; then ${NIXOS_AFTER}`,
+      ),
+      tool: 'nixos',
+    };
   return {
     tool,
     where: `/${lasting(look, where.file)}:${where.line}`,
-    line,
+    line: line ?? `# ${where.text}`,
     present: true,
     after: IN_INITRAMFS.includes(tool) ? rebuildThen(look, 'reboot') : 'reboot',
   };
 }
-
-/** A line that is to go: given as a comment, so that the file keeps what it said. */
-export const removeLine = (look: Look, where: { file: string; line: number; text: string }): Fix =>
-  replaceLine(look, where, `# ${where.text}`);

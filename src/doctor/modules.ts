@@ -5,7 +5,8 @@ import { chooseVariant, type Modalias, parseModalias } from '../binding/drivers/
 import { architecture } from '../host/architecture.ts';
 import { type Directive, optionIds, readDirectives } from '../host/modprobe.ts';
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
-import { commandFix, shellWord, UNTIL_REBOOT } from './fix.ts';
+import { anyOf, distribution } from './distribution.ts';
+import { commandFix, NIXOS, nixosFix, shellWord, UNTIL_REBOOT } from './fix.ts';
 import { checkIds, STUBS } from './ids.ts';
 import { loadFix, modprobeFix, rebuildThen } from './initramfs.ts';
 import { removeDirective } from './kernelLine.ts';
@@ -61,10 +62,12 @@ function checkPresent(look: Look): Draft[] {
         `/lib/modules/${release}`,
         `${absent.join(', ')}: neither loaded nor among the modules of kernel ${release}`,
         [
-          commandFix(
-            `apt-get install linux-modules-extra-${release} || dnf install kernel-modules-${release}`,
-            'or boot a kernel of the distribution',
-          ),
+          look.has(NIXOS)
+            ? nixosFix('boot.kernelPackages = pkgs.linuxPackages;')
+            : commandFix(
+                distribution(look)?.modules(release ?? '') ?? anyOf((d) => d.modules(release ?? '')),
+                'reboot, if the kernel is another one then; or boot a kernel of the distribution',
+              ),
         ],
       ),
     );

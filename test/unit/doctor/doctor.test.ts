@@ -307,6 +307,21 @@ describe('interrupts', () => {
 });
 
 describe('modules', () => {
+  test.each([
+    ['ID=ubuntu\nID_LIKE=debian\n', /^apt-get install linux-modules-extra-6\.12\.0-static$/],
+    ['ID=debian\n', /^apt-get install linux-image-/],
+    ['ID="rocky"\nID_LIKE="rhel centos fedora"\n', /^dnf install kernel-modules-6\.12\.0-static$/],
+    ['ID="opensuse-leap"\n', /^zypper install kernel-default$/],
+    ['ID=alpine\n', /^apk add linux-lts$/],
+    ['ID=endeavouros\nID_LIKE=arch\n', /^pacman -S linux$/],
+    ['ID=unheard-of\n', / \|\| /],
+  ])('modules that a small kernel lacks: %j', async (release, command) => {
+    const h = healthy({ files: { 'etc/os-release': release } });
+    h.remove('sys/module/vfio_pci');
+    h.file(`lib/modules/${RELEASE}/modules.dep`, 'kernel/drivers/vfio/vfio.ko:\n');
+    expect(only(await ill(h), 'vfio-missing').fix[0]?.line).toMatch(command);
+  });
+
   test('missing, or there and not loaded; built in counts as there', async () => {
     const h = healthy();
     h.remove('sys/module/vfio_pci');

@@ -233,7 +233,7 @@ const ROWS: Row[] = [
     },
     kernel: ['/etc/nixos/vm.nix:3', 'nixos-rebuild boot; then reboot'],
     read: (h) => text('etc/nixos/vm.nix', /kernelParams = \[ (.*) \];$/m)(h).replaceAll('"', ''),
-    modules: [MODPROBE, 'nixos-rebuild boot; then reboot'],
+    modules: ['as root', 'take it out there; then nixos-rebuild boot; then reboot'],
     load: ['nixos'],
   },
   {
