@@ -59,4 +59,4 @@ Options:
 const generalOptions = (): string =>
   columns(globals((name) => name === 'version' || COMMANDS.some((c) => takes(c, name))));
 
-const DEVICES = 'A device is 0000:01:00.0, 01:00.0, pci_0000_01_00_0, vvvv:dddd, /dev/nvme0n1 or eth0.\n';
+const DEVICES = 'A device is 0000:01:00.0, 01:00.0, pci_0000_01_00_0, vvvv:dddd, /dev/nvme0n1, nvme0n1 or eth0.\n';

@@ -69,7 +69,7 @@ function candidates(host: Host | null, inventory: Inventory, word: string): PciD
   if (node !== undefined) return pick(addressOfBlock(host, node) ?? addressOfClass(host, 'drm', node));
   const stands = representorBy(host, word);
   if (stands !== null) return pick(stands.vf);
-  return isInterfaceName(word) ? pick(addressOfClass(host, 'net', word)) : [];
+  return isInterfaceName(word) ? pick(addressOfBlock(host, word) ?? addressOfClass(host, 'net', word)) : [];
 }
 
 /** IFNAMSIZ is 16 with its NUL; dots alone would be a path. */

@@ -165,6 +165,7 @@ describe('names that are no addresses', () => {
     ['eth0', `"eth0" is ${PF}, a PF`],
     ['eth9', `"eth9" is ${VF}, a VF of ${PF}`],
     ['/dev/nvme0n1', `"/dev/nvme0n1" is 0000:03:00.0`],
+    ['nvme0n1', `"nvme0n1" is 0000:03:00.0`],
     ['8086:10CA', `"8086:10CA" is ${VF}, a VF of ${PF}`],
   ];
 
