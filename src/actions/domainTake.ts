@@ -8,7 +8,7 @@ import type { DomainDevices } from '../domain/hostDevices.ts';
 import type { XmlElement } from '../domain/xml/write.ts';
 import { HostdevError, isSysError } from '../errors.ts';
 import { type Objection, viability } from '../hook/check.ts';
-import { leftToAdmin, type Preview, previewHook } from '../hook/preview.ts';
+import { leftToAdmin, liftedHereOnly, type Preview, previewHook } from '../hook/preview.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import type { Address } from '../pci/address.ts';
@@ -244,15 +244,7 @@ export async function askHook(
     const says = open ? 'whether the hook refuses it, only root can see' : said;
     warnings.push(warning('hook-refuses', `${error.message}: ${says}`, addresses.length === 1 ? addresses[0] : null));
   }
-  warnings.push(...preview.warnings);
-  for (const { address, guard } of preview.liftedHere)
-    warnings.push(
-      warning(
-        'hook-refuses',
-        `${address}: --allow=${guard} counts here only; for the hook write an [[allow]] into hostdev.toml`,
-        address,
-      ),
-    );
+  warnings.push(...preview.warnings, ...liftedHereOnly(preview));
   const left = leftToAdmin(preview, (d) => taking.has(d.listed.address));
   if (left !== null) warnings.push(warning(left.id, `${left.cause}: ${left.fix}`));
 }

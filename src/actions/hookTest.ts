@@ -2,7 +2,7 @@
 import { readDomainDevices } from '../domain/hostDevices.ts';
 import { readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
-import { hookNote, type PreviewedDevice, previewHook } from '../hook/preview.ts';
+import { hookNote, liftedHereOnly, type PreviewedDevice, previewHook } from '../hook/preview.ts';
 import type { Host } from '../host/host.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -52,6 +52,11 @@ export async function testHook(host: Host, xml: Uint8Array, what: string, option
     networks: domain.networks,
     hook_runs: preview.runs,
     plan: plan ?? NO_PLAN,
-    warnings: [...(note === null ? [] : [note]), ...inventory.warnings, ...preview.warnings],
+    warnings: [
+      ...(note === null ? [] : [note]),
+      ...inventory.warnings,
+      ...preview.warnings,
+      ...liftedHereOnly(preview),
+    ],
   };
 }

@@ -187,7 +187,7 @@ export const COMMANDS: readonly Command[] = [
     name: 'domain plan',
     args: [FILE, { ...DEVICE, optional: true, many: true }],
     text: "a domain's XML with devices in it, or out again (- is stdin); changes nothing",
-    takes: SETUP,
+    takes: [...SETUP, 'allow'],
     own: {
       device: { type: 'string', value: 'DEV', multiple: true, text: 'put this device in; again for more' },
       remove: { type: 'string', value: 'DEV', multiple: true, text: 'take this device out; again for more' },

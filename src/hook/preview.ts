@@ -240,6 +240,16 @@ export function hookNote({ hook, runs }: Pick<Preview, 'hook' | 'runs'>): Warnin
     : warning('hook-missing', `no hook of hostdev's runs here: ${first.text}`);
 }
 
+/** What --allow lifts for whoever asks, and not for the hook. */
+export const liftedHereOnly = ({ liftedHere }: Preview): Warning[] =>
+  liftedHere.map(({ address, guard }) =>
+    warning(
+      'hook-refuses',
+      `${address}: --allow=${guard} counts here only; for the hook write an [[allow]] into hostdev.toml`,
+      address,
+    ),
+  );
+
 /** Why nobody binds devices of managed='no' for the guest, and what is to be done. */
 export type LeftToAdmin = { id: Extract<WarningId, 'hook-ignores' | 'hook-missing'>; cause: string; fix: string };
 

@@ -141,6 +141,11 @@ describe('a hostdev', () => {
     expect([refused.exit, refused.json.error.code]).toEqual([5, 'HOSTDEV_GUARD']);
     expect(refused.json.error.message).toMatch(/the hook would refuse the guest, and is not installed$/);
     expect(refused.json.error.hint).toContain('guard = "vendor-vfio"');
+    const allowed = plan(EMPTY, VGPU, '--managed', 'yes', '--allow=vendor-vfio');
+    expect(allowed.exit).toBe(0);
+    expect(texts(allowed.plan.warnings)).toContainEqual(
+      expect.stringContaining('--allow=vendor-vfio counts here only; for the hook write an [[allow]]'),
+    );
   });
 
   test('--diff and --fragments', () => {

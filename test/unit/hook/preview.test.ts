@@ -11,6 +11,7 @@ import { bindDevices } from '../../../src/actions/bind.ts';
 import { checkDomainXml } from '../../../src/actions/domainCheck.ts';
 import { planDomain } from '../../../src/actions/domainPlan.ts';
 import { testHook } from '../../../src/actions/hookTest.ts';
+import type { Guard } from '../../../src/binding/guards.ts';
 import { HOOK_DEFAULTS, UNMANAGED } from '../../../src/config/hookDefaults.ts';
 import { ERRORS, type ErrorCode, type HostdevError } from '../../../src/errors.ts';
 import { installHook } from '../../../src/hook/install.ts';
@@ -266,6 +267,23 @@ const either = <T>(p: Promise<T>): Promise<{ value: T } | { error: HostdevError 
     (value) => ({ value }),
     (error: HostdevError) => ({ error }),
   );
+
+test.each(['no', 'yes'] as const)(
+  "--allow of whoever asks lifts a guard for the answer, and says that it does not for the hook: managed='%s'",
+  async (managed) => {
+    const kind = KINDS.find((k) => k.what === 'the root disk');
+    if (kind === undefined) throw new Error('no such row');
+    const row: Row = { kind, managed, policy: 'bind', hook: 'installed' };
+    const { host } = await hostOf(row);
+    const options = { ...OPTIONS, allowed: new Set<Guard>(['disk']) };
+    const shown = await testHook(host, WHOLE(elementOf(row)), 'web.xml', options);
+    expect(shown.warnings).toContainEqual({
+      address: NVME,
+      id: 'hook-refuses',
+      text: expect.stringContaining('[[allow]]'),
+    });
+  },
+);
 
 test('the table is of the size that was asked for, and of both answers', () => {
   expect(ROWS.length).toBeGreaterThanOrEqual(60);
