@@ -10,7 +10,10 @@ const LAYERS = [
   ['list', ['src/cli/main.ts']],
   ['input', ['src/cli/input.ts']],
   // What the commands over pools need too, which have no use for the rest of `engine`.
-  ['common', ['src/binding/drivers/denylist.ts', 'src/pci/resolve.ts', 'src/store/files.ts']],
+  [
+    'common',
+    ['src/binding/drivers/denylist.ts', 'src/pci/resolve.ts', 'src/store/files.ts', 'src/config/allowable.ts'],
+  ],
   [
     'engine',
     [
@@ -18,9 +21,11 @@ const LAYERS = [
       ...['guards', 'quarantine', 'session'].map((n) => `src/binding/${n}.ts`),
     ],
   ],
-  ['simulate', ['src/cli/simulate.ts']],
-  // What the hook reads where there is a configuration, and what it reads only then.
+  // What the hook reads to see whether there is a configuration; `config` and `toml` it reads only then.
   ['settings', ['src/config/hookSettings.ts']],
+  // What the configuration and Nova's grammar both need: else the one would load all of the other.
+  ['schema', ['src/config/schema.ts', 'src/config/jsonText.ts']],
+  ['simulate', ['src/cli/simulate.ts']],
   ['config', ['src/config/load.ts']],
   ['toml', ['src/config/hostdevToml.ts', 'toml-eslint-parser']],
   ['pools', ['config', 'pool', 'claim', 'placement'].map((n) => `src/cli/${n}.ts`)],

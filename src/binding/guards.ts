@@ -2,6 +2,7 @@
  * What must not be taken from the host, and why: the one table of guards, and the pure judgement of what was found. Each guard has a name that --allow and
  * `[[allow]]` take; allowing one never lifts another.
  */
+import { ALLOWABLE_GUARDS, type AllowableGuard } from '../config/allowable.ts';
 import { HostdevError } from '../errors.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isBridge } from '../pci/inventory.ts';
@@ -21,100 +22,90 @@ export type Layer = 'bind' | 'unbind' | 'hook' | 'managed';
  */
 type Effect = 'refuses' | 'refuses another driver' | 'refuses if vital' | 'warns' | '-';
 
-type GuardRow = { allowable: boolean; text: string; hint: string; layers: Record<Layer, Effect> };
+type GuardRow = { text: string; hint: string; layers: Record<Layer, Effect> };
 
 const EVERYWHERE = { bind: 'refuses', unbind: 'refuses', hook: 'refuses', managed: 'warns' } as const;
 const VITAL = { ...EVERYWHERE, managed: 'refuses if vital' } as const;
 
-/** Every guard: what it stands for, the way out, whether an allowance may lift it, and what it does in each layer. */
+/** Every guard: what it stands for, the way out, and what it does in each layer. */
 export const GUARDS = {
   bridge: {
-    allowable: false,
     text: 'bridges and other non-endpoints are not for guests',
     hint: 'Bind the devices behind it; VFIO takes no bridge.',
     layers: EVERYWHERE,
   },
   vfs: {
-    allowable: true,
     text: 'a PF with VFs: they go with its driver (while one of them is in use, nothing lifts this)',
     hint: "Remove them first, once nothing uses them: 'hostdev vf remove'.",
     layers: VITAL,
   },
   denylist: {
-    allowable: false,
     text: 'vfio-pci refuses the device',
     hint: 'Leave the device to the host, or load vfio-pci with disable_denylist=1 at your own risk.',
     layers: { ...EVERYWHERE, unbind: '-', managed: '-' },
   },
   'vendor-vfio': {
-    allowable: true,
     text: 'its own driver is its VFIO provider (vGPU): a guest has it there, and nowhere else',
     hint: 'Leave it there: managed=\'no\' in the domain ("managed": "no" in a device_spec), and nothing to bind.',
     layers: { bind: 'refuses another driver', unbind: '-', hook: 'refuses', managed: 'refuses' },
   },
   'vgpu-type': {
-    allowable: false,
     text: 'a vGPU of which no type is set',
     hint: 'Set a vGPU type first; it must be set again whenever its VFs are made anew.',
     layers: { bind: 'warns', unbind: '-', hook: 'refuses', managed: 'refuses' },
   },
   'in-use': {
-    allowable: true,
     text: 'a process holds the device open',
     hint: 'End what holds it first: the kernel may wait for it without end.',
     layers: EVERYWHERE,
   },
   'other-owner': {
-    allowable: true,
     text: 'the device belongs to another guest or to the admin',
     hint: 'It comes back when that guest stops.',
     layers: { ...EVERYWHERE, hook: '-', managed: '-' },
   },
   disk: {
-    allowable: true,
     text: 'a disk of it is mounted, swap, or part of a stack',
     hint: 'Unmount it, end its swap, take it out of its stack.',
     layers: VITAL,
   },
   network: {
-    allowable: true,
     text: 'a network interface of it is in use',
     hint: 'Take the interface out of use, and keep another way into this host.',
     layers: VITAL,
   },
   display: {
-    allowable: true,
     text: 'it is the boot display, in use',
     hint: 'Have another way in, and end what draws on it: its screen goes dark.',
     layers: VITAL,
   },
   mdev: {
-    allowable: true,
     text: 'it has mediated devices',
     hint: "Remove them first: 'mdevctl stop -u UUID'.",
     layers: EVERYWHERE,
   },
   vdpa: {
-    allowable: true,
     text: 'it has vDPA devices',
     hint: "Remove them first: 'vdpa dev del NAME'.",
     layers: EVERYWHERE,
   },
   rdma: {
-    allowable: true,
     text: 'a process uses its RDMA device',
     hint: 'End what uses it first.',
     layers: EVERYWHERE,
   },
   'not-measured': {
-    allowable: true,
     text: 'a guard could not look',
     hint: 'Run it as root, and see that what is named can be read.',
     layers: EVERYWHERE,
   },
-} as const satisfies Record<string, GuardRow>;
+} as const satisfies Record<AllowableGuard, GuardRow> & Record<string, GuardRow>;
 
 export type Guard = keyof typeof GUARDS;
+
+/** True where an allowance may lift a guard. */
+export const isAllowable = (guard: Guard): guard is AllowableGuard =>
+  (ALLOWABLE_GUARDS as readonly Guard[]).includes(guard);
 
 /** A refusal as it is printed (contract 4). */
 export type PrintedRefusal = { guard: Guard; address: string; reason: string };
@@ -176,7 +167,7 @@ export function judge(j: Judged, lifts: Lifts): Verdict {
   for (const use of [...ownUses(j), ...j.usage.uses, ...missing(j)]) {
     const { guard, reason } = use;
     const effect: Effect = GUARDS[guard].layers[j.layer];
-    const lifted = GUARDS[guard].allowable && use.firm !== true && lifts(use);
+    const lifted = isAllowable(guard) && use.firm !== true && lifts(use);
     if (effect === '-') continue;
     const refuses = effect === 'refuses if vital' ? use.vital === true : effect.startsWith('refuses');
     const refusal = { guard, address, reason };
@@ -220,8 +211,7 @@ export function refusalHint(refusals: readonly Refusal[]): string {
   const guards = [...new Set(refusals.map((r) => r.guard))];
   const [first] = guards;
   if (first === undefined) return '';
-  if (refusals.some((r) => r.firm || !GUARDS[r.guard].allowable))
-    return `${GUARDS[first].hint} No allowance lifts this.`;
+  if (refusals.some((r) => r.firm || !isAllowable(r.guard))) return `${GUARDS[first].hint} No allowance lifts this.`;
   const forDomain = refusals.filter((r) => r.layer === 'hook' || r.layer === 'managed');
   const all =
     forDomain.length === 0

@@ -143,16 +143,14 @@ function rootFolder(value: Values[string]): string {
 async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
   const set = new Set<Guard>();
   if (words === undefined) return set;
-  const { GUARDS, isGuard } = await import('../binding/guards.ts');
+  const { GUARDS, isAllowable, isGuard } = await import('../binding/guards.ts');
   for (const word of [words].flat()) {
     if (typeof word !== 'string' || !isGuard(word)) {
       throw new HostdevError('HOSTDEV_USAGE', `--allow=${quote(word)}: there is no such guard`, {
-        hint: `There are: ${Object.entries(GUARDS)
-          .flatMap(([name, g]) => (g.allowable ? name : []))
-          .join(', ')}.`,
+        hint: `There are: ${(Object.keys(GUARDS) as Guard[]).filter(isAllowable).join(', ')}.`,
       });
     }
-    if (!GUARDS[word].allowable)
+    if (!isAllowable(word))
       throw new HostdevError('HOSTDEV_USAGE', `--allow=${word}: this guard cannot be lifted (${GUARDS[word].text})`);
     set.add(word);
   }

@@ -1,8 +1,9 @@
 /** What a configuration says, whatever file it came from. */
 import { hostname } from 'node:os';
+import type { AllowableGuard } from './allowable.ts';
 import { HOOK_DEFAULTS, type HookSettings } from './hookDefaults.ts';
 import type { Finding, Place, Table } from './place.ts';
-import type { AllowableGuard, TRAIT_BLANKS } from './schema.ts';
+import type { TRAIT_BLANKS } from './schema.ts';
 
 /** One device_spec or alias as it was written: its own meaning is src/nova/grammar's. */
 export type Entry = {

@@ -2,10 +2,11 @@
 
 import { nearestWord } from '../suggest.ts';
 import { quote } from '../text/safe.ts';
+import { ALLOWABLE_GUARDS } from './allowable.ts';
 import { checkKeys, checkTypes, checkValues, fatalKeys } from './check.ts';
 import type { Config, Entry } from './config.ts';
 import { fatal, kindText, type Located, type Place, plainValue, remark, type Table } from './place.ts';
-import { ALLOWABLE_GUARDS, SCHEMA, type SectionName } from './schema.ts';
+import { SCHEMA, type SectionName } from './schema.ts';
 import { readToml } from './tomlText.ts';
 
 /** The files in their order, added to `config`. */

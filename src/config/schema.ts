@@ -3,6 +3,7 @@
  * docs/reference/config.md are made from it.
  */
 
+import { ALLOWABLE_GUARDS } from './allowable.ts';
 import { HOOK_DEFAULTS, UNMANAGED } from './hookDefaults.ts';
 
 export type ValueType = 'text' | 'boolean' | 'number' | 'table' | 'list of texts';
@@ -32,22 +33,6 @@ export type Section = {
   open: boolean;
   keys: Record<string, KeyRule>;
 };
-
-/** The guards that an `[[allow]]` may lift; a test holds them against src/binding/guards.ts, which lies on a higher floor. */
-export const ALLOWABLE_GUARDS = [
-  'vfs',
-  'vendor-vfio',
-  'in-use',
-  'other-owner',
-  'disk',
-  'network',
-  'display',
-  'mdev',
-  'vdpa',
-  'rdma',
-  'not-measured',
-] as const;
-export type AllowableGuard = (typeof ALLOWABLE_GUARDS)[number];
 
 /** src/placement/names.ts says what they do. */
 export const TRAIT_BLANKS = ['trim', 'nova'] as const;

@@ -9,14 +9,16 @@ const MAY_IMPORT: Record<string, string[]> = {
   addon: [],
   host: ['addon'],
   store: ['addon', 'host'],
+  // Names that --allow and hostdev.toml share.
+  'config/allowable.ts': [],
   // Values and their places: what they mean is told by the floors above.
-  config: ['addon', 'host', 'store'],
+  config: ['addon', 'host', 'store', 'config/allowable.ts'],
   pci: ['addon', 'host', 'store'],
-  // Nova's grammar is text in, values out.
-  'nova/grammar': [],
+  // Nova's grammar is text in, values out; the names of the keys are the schema's.
+  'nova/grammar': ['config'],
   pool: ['nova/grammar', 'pci'],
   placement: ['nova/grammar', 'pool'],
-  binding: ['addon', 'host', 'store', 'pci'],
+  binding: ['addon', 'host', 'store', 'pci', 'config/allowable.ts'],
   network: ['addon', 'host', 'pci', 'binding'],
   // Addresses only: a domain knows no sysfs.
   domain: ['pci'],

@@ -3,7 +3,8 @@
  * code is the real run's. The stacks are built on scratch disks: md by its sysfs files (drivers/md/md.c), because the image has no mdadm.
  */
 import { beforeAll, describe, expect, test } from 'vitest';
-import { GUARDS, type Guard, type Refusal } from '../../src/binding/guards.ts';
+import { GUARDS, type Guard, isAllowable, type Refusal } from '../../src/binding/guards.ts';
+import { ALLOWABLE_GUARDS } from '../../src/config/allowable.ts';
 import { createVfs, domainXml, driverOf, installHostdev } from './guest.ts';
 import { skipped, useMachine } from './suite.ts';
 
@@ -17,8 +18,7 @@ const NIC = '0000:23:00.0';
 const PF = '0000:21:00.0';
 const BRIDGE = '0000:25:00.0';
 const EDU = '0000:24:00.0';
-const OTHERS = (guard: Guard): Guard[] =>
-  (Object.keys(GUARDS) as Guard[]).filter((g) => g !== guard && GUARDS[g].allowable);
+const OTHERS = (guard: Guard): Guard[] => (Object.keys(GUARDS) as Guard[]).filter((g) => g !== guard && isAllowable(g));
 
 type Answer = { code: number; refusals: Refusal[]; guards: Guard[]; text: string };
 
@@ -273,7 +273,7 @@ test('a PF with VFs: idle ones are lifted by --allow=vfs, one in use by nothing'
   await vm().ok(
     `ip addr add 203.0.113.1/24 dev $(ls /sys/bus/pci/devices/${vf}/net) && ip link set $(ls /sys/bus/pci/devices/${vf}/net) up; sleep 2`,
   );
-  const all = await ask(`bind ${PF}`, Object.keys(GUARDS).filter((g) => GUARDS[g as Guard].allowable) as Guard[]);
+  const all = await ask(`bind ${PF}`, [...ALLOWABLE_GUARDS]);
   expect([all.code, all.refusals]).toEqual([
     5,
     [{ guard: 'vfs', address: PF, reason: expect.stringContaining(`${vf}: `) }],

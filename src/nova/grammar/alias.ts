@@ -3,13 +3,14 @@
  * One name given several times means: any of these.
  */
 
+import { keysOf, SCHEMA } from '../../config/schema.ts';
 import { nearestWord } from '../../suggest.ts';
 import { quote } from '../../text/safe.ts';
 import { isObject, type JsonObject, type JsonValue, parseJson } from './json.ts';
 import { NovaError } from './novaError.ts';
 import { BOOL_WORDS, strictBool } from './values.ts';
 
-const NUMA_POLICIES = ['required', 'legacy', 'preferred', 'socket'] as const;
+const NUMA_POLICIES = SCHEMA.alias.keys.numa_policy.values;
 export type NumaPolicy = (typeof NUMA_POLICIES)[number];
 
 export const isNumaPolicy = (word: unknown): word is NumaPolicy => (NUMA_POLICIES as readonly unknown[]).includes(word);
@@ -22,19 +23,7 @@ export type Alias = { numa_policy: NumaPolicy; specs: RequestSpec[] };
 /** By name, in the order of the configuration. */
 export type Aliases = ReadonlyMap<string, Alias>;
 
-const DEVICE_TYPES = ['type-PCI', 'type-PF', 'type-VF'] as const;
-/** Every key of an alias. */
-export const ALIAS_KEYS = [
-  'name',
-  'vendor_id',
-  'product_id',
-  'device_type',
-  'capability_type',
-  'numa_policy',
-  'resource_class',
-  'traits',
-  'live_migratable',
-] as const;
+const KEYS = Object.keys(SCHEMA.alias.keys);
 
 const MAX_NAME = 256;
 
@@ -68,12 +57,12 @@ function fromText(text: string): JsonValue {
 
 function checkKeys(entry: JsonObject): void {
   for (const key of Object.keys(entry)) {
-    if ((ALIAS_KEYS as readonly string[]).includes(key)) continue;
-    const meant = nearestWord(key, ALIAS_KEYS);
+    if (KEYS.includes(key)) continue;
+    const meant = nearestWord(key, KEYS);
     throw invalid(
       `An alias has no key ${quote(key)}`,
       key,
-      meant === null ? `It takes: ${ALIAS_KEYS.join(', ')}.` : `Did you mean ${meant}?`,
+      meant === null ? `It takes: ${KEYS.join(', ')}.` : `Did you mean ${meant}?`,
     );
   }
 }
@@ -81,11 +70,6 @@ function checkKeys(entry: JsonObject): void {
 /** The schema; for Python's `$`, which lets an end of line pass after an id, ours does not. */
 function checkValue(key: string, value: JsonValue): void {
   if (typeof value !== 'string') throw invalid(`The alias key ${key} is ${quote(value)}, not a text`, key);
-  const oneOf = (words: readonly string[]): void => {
-    if (!words.includes(value)) {
-      throw invalid(`The alias key ${key} cannot be ${quote(value)}`, key, `It takes one of: ${words.join(', ')}.`);
-    }
-  };
   const length = key === 'name' ? [...value].length : 1;
   if (length === 0 || length > MAX_NAME) {
     throw invalid(`The name of an alias has 1 to ${MAX_NAME} characters, not ${length}`, key);
@@ -94,10 +78,9 @@ function checkValue(key: string, value: JsonValue): void {
     const hint = 'An alias has no wildcards and no 0x.';
     throw invalid(`The alias key ${key} takes exactly 4 hex digits, not ${quote(value)}`, key, hint);
   }
-  if (key === 'device_type') oneOf(DEVICE_TYPES);
-  // Nova keeps it as something a pool must have, and no pool has it: such an alias would never be satisfied.
-  if (key === 'capability_type') oneOf(['pci']);
-  if (key === 'numa_policy') oneOf(NUMA_POLICIES);
+  const words = keysOf('alias')[key]?.values;
+  if (words !== undefined && !words.includes(value))
+    throw invalid(`The alias key ${key} cannot be ${quote(value)}`, key, `It takes one of: ${words.join(', ')}.`);
 }
 
 function readLive(value: JsonValue): string {

@@ -3,6 +3,7 @@
  * There is no schema: every key that does not match devices is a tag and becomes part of the pool; slips are only noted.
  */
 
+import { SCHEMA } from '../../config/schema.ts';
 import { nearestWord } from '../../suggest.ts';
 import { quote } from '../../text/safe.ts';
 import {
@@ -72,9 +73,8 @@ export type SpecDevice = {
 const MATCH_KEYS = ['vendor_id', 'product_id', 'address', 'devname'] as const;
 /** Tags that Nova normalises to "true" or "false". */
 const BOOL_TAGS = ['managed', 'live_migratable', 'one_time_use'] as const;
-const KNOWN_TAGS = ['physical_network', 'trusted', 'remote_managed', ...BOOL_TAGS, 'resource_class', 'traits'] as const;
 /** Every key of a spec that means something to Nova. */
-export const SPEC_KEYS: readonly string[] = [...MATCH_KEYS, ...KNOWN_TAGS];
+const SPEC_KEYS = Object.keys(SCHEMA.device_spec.keys);
 
 const ANY = '*';
 const MAX_ID = 0xffff;
@@ -185,7 +185,7 @@ function parseTags(given: JsonObject, context: SpecContext, notes: Note[]): Json
 }
 
 function noteTag(key: string, value: JsonValue, notes: Note[]): void {
-  if ((KNOWN_TAGS as readonly string[]).includes(key)) {
+  if (SPEC_KEYS.includes(key)) {
     if (key === 'remote_managed' && value !== null && strictBool(value) === null) {
       notes.push(note(`remote_managed is ${quote(value)}, which Nova takes for false`, key));
     }

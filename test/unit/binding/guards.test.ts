@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { KernelWriter } from '../../../src/addon/native.ts';
-import { byName, GUARDS, judge, type Layer } from '../../../src/binding/guards.ts';
+import { byName, type Guard, isAllowable, judge, type Layer } from '../../../src/binding/guards.ts';
 import { readUsages } from '../../../src/binding/usage.ts';
 import { Host } from '../../../src/host/host.ts';
 import type { PciDevice } from '../../../src/pci/inventory.ts';
@@ -219,7 +219,7 @@ test('allowing guards lifts these and no others, whatever was found', () => {
     fc.property(fc.array(use), fc.uniqueArray(guard), layer, (uses, allowed, on) => {
       const j = { device, usage: { uses, unmeasured: [] }, target: null, denylistOff: false, real: true, layer: on };
       const all = judge(j, () => false).refusals;
-      const lifted = new Set(allowed.filter((g) => GUARDS[g].allowable));
+      const lifted = new Set<Guard>(allowed.filter(isAllowable));
       const firm = uses.filter((u) => u.firm).map((u) => u.reason);
       const left = judge(j, byName(new Set(allowed))).refusals;
       expect(left.filter((r) => !lifted.has(r.guard))).toEqual(all.filter((r) => !lifted.has(r.guard)));

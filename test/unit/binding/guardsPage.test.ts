@@ -2,7 +2,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { expect, test } from 'vitest';
-import { GUARDS, type Guard, judge, type Layer, refusalHint } from '../../../src/binding/guards.ts';
+import { GUARDS, type Guard, isAllowable, judge, type Layer, refusalHint } from '../../../src/binding/guards.ts';
 import type { PciDevice } from '../../../src/pci/inventory.ts';
 import { pageTable } from '../../mock/pages.ts';
 
@@ -26,7 +26,7 @@ function page(): string {
     `\`${name}\``,
     g.text,
     ...LAYERS.map((l) => g.layers[l]),
-    g.allowable ? `\`--allow=${name}\`` : 'none',
+    isAllowable(name as Guard) ? `\`--allow=${name}\`` : 'none',
     g.hint,
   ]);
   return [
