@@ -3,6 +3,7 @@ import { readBooks } from '../binding/books.ts';
 import { observing } from '../binding/session.ts';
 import { isErrno, isGone } from '../errors.ts';
 import { ELF, fileFacts, fileHead } from '../host/files.ts';
+import { readDirectives } from '../host/modprobe.ts';
 import type { Address } from '../pci/address.ts';
 import { heldBy } from '../pci/holders.ts';
 import type { PciDevice } from '../pci/inventory.ts';
@@ -18,8 +19,10 @@ import type { Look } from './look.ts';
 import { devicesNamed, MAX_SCRIPT, workFix } from './scriptFix.ts';
 import { type Draft, type Fix, finding } from './table.ts';
 
-/** Scripts of an admin's that run at boot. */
+/** Scripts of an admin's that run at boot, where they can be executed. */
 const SCRIPTS = ['etc/rc.local', 'etc/rc.d/rc.local'];
+/** What is read rather than executed: Unraid's, and cron's with its @reboot. */
+const LISTS = ['boot/config/go', 'etc/crontab'];
 const UNITS = 'etc/systemd/system';
 const SCRIPT_FOLDERS = [
   'etc/udev/rules.d',
@@ -27,6 +30,11 @@ const SCRIPT_FOLDERS = [
   'etc/initramfs-tools/scripts/init-top',
   'etc/initramfs-tools/scripts/init-premount',
   'etc/initramfs-tools/scripts/local-top',
+  'etc/init.d',
+  'etc/local.d',
+  'etc/cron.d',
+  'var/spool/cron',
+  'var/spool/cron/crontabs',
   'usr/local/sbin',
   'usr/local/bin',
 ];
@@ -58,14 +66,17 @@ export function linesWith(look: Look, file: string, pattern: RegExp): { file: st
 const isProgram = (look: Look, file: string): boolean =>
   look.quiet(`/${file}`, () => fileHead(look.host, file, ELF.length))?.toString('latin1') === ELF;
 
+/** All that an admin may have run at boot; no programs. */
+const bootScripts = (look: Look): string[] =>
+  [...SCRIPTS, ...LISTS, ...SCRIPT_FOLDERS.flatMap((f) => look.names(f).map((n) => `${f}/${n}`))].filter(
+    (f) => !isProgram(look, f),
+  );
+
 export function checkScripts(look: Look): Draft[] {
-  const files = [...SCRIPTS, ...SCRIPT_FOLDERS.flatMap((f) => look.names(f).map((n) => `${f}/${n}`))];
-  const found = files
-    .filter((f) => !isProgram(look, f))
-    .flatMap((file) => {
-      const lines = linesWith(look, file, /\bnew_id\b/);
-      return lines[0] === undefined ? [] : [{ file, first: lines[0], lines }];
-    });
+  const found = bootScripts(look).flatMap((file) => {
+    const lines = linesWith(look, file, /\bnew_id\b/);
+    return lines[0] === undefined ? [] : [{ file, first: lines[0], lines }];
+  });
   return found.slice(0, MAX_FINDINGS).map(({ file, first, lines }) => {
     const idle =
       SCRIPTS.includes(file) && look.quiet(`/${file}`, () => fileFacts(look.host, file))?.executable === false;
@@ -155,9 +166,9 @@ export async function checkOverrides(look: Look): Promise<Draft[]> {
   );
   const ours = new Set([...books.map((b) => b.address), ...bad.flatMap((b) => b.addresses)]);
   const driverctl = new Set(look.names(DRIVERCTL).flatMap((n) => /^pci-(.+)$/.exec(n)?.[1] ?? []));
-  const rules = look.names(UDEV_RULES).flatMap((n) => linesWith(look, `${UDEV_RULES}/${n}`, /driver_override/));
   const found: Draft[] = [...notOurs(look), ...unreadable];
   const all = await overrides(look);
+  let setters: Setter[] | null = null;
   for (const d of look.inventory.devices) {
     const override = all.get(d.address);
     if (override === undefined || ours.has(d.address)) continue;
@@ -170,17 +181,37 @@ export async function checkOverrides(look: Look): Promise<Draft[]> {
           `driverctl keeps it on ${quote(override)} (/${DRIVERCTL}/pci-${d.address})`,
         ),
       );
-    else if (rules.length > 0)
-      found.push(
-        finding(
-          'override-pinned',
-          d.address,
-          `driver_override is ${quote(override)}; /${rules[0]?.file}:${rules[0]?.line} sets overrides`,
-        ),
-      );
-    else if (!(await isHeld(look, d))) found.push(leftover(d, override));
+    else {
+      setters ??= overrideSetters(look);
+      const by = setters.find((s) => s.devices.length === 0 || s.devices.includes(d));
+      if (by !== undefined)
+        found.push(
+          finding(
+            'override-pinned',
+            d.address,
+            `driver_override is ${quote(override)}; /${by.file}:${by.line} sets overrides`,
+          ),
+        );
+      else if (!(await isHeld(look, d))) found.push(leftover(d, override));
+    }
   }
   return found;
+}
+
+/** A line of a file that sets overrides at boot, and the devices that the file names; none where it finds them by itself. */
+type Setter = { file: string; line: number; devices: PciDevice[] };
+
+/** udev's rules, boot scripts, and what modprobe runs instead of loading vfio-pci (`install`). */
+function overrideSetters(look: Look): Setter[] {
+  const run = readDirectives(look.host)
+    .directives.filter((d) => d.kind === 'install')
+    .flatMap((d) => [...d.rest.matchAll(/(?<![\w./-])\/([\w./+@-]{2,256})/g)].map(([, file = '']) => file))
+    .filter((f) => !f.split('/').includes('..') && !isProgram(look, f));
+  return [...new Set([...bootScripts(look), ...run])].flatMap((file) => {
+    const [first] = linesWith(look, file, /driver_override/);
+    if (first === undefined) return [];
+    return [{ file, line: first.line, devices: devicesNamed(look, look.text(file, MAX_SCRIPT) ?? '') }];
+  });
 }
 
 /** vfio-pci's one static id is for overrides only, and pci-stub has none: without an override an id was added. */
@@ -228,7 +259,7 @@ function leftover(d: PciDevice, override: string): Draft {
   return finding(
     'override-leftover',
     d.address,
-    `driver_override is ${quote(override)}, ${now}; ${next}, and neither hostdev's books, driverctl, udev nor a running guest know of it (libvirt may keep a detached device so)`,
+    `driver_override is ${quote(override)}, ${now}; ${next}, and neither hostdev's books, driverctl, udev, a boot script nor a running guest know of it (libvirt may keep a detached device so)`,
     [commandFix(`hostdev unbind --to-host ${d.address}`, 'brings it to its host driver; or leave it, if it is meant')],
   );
 }

@@ -110,7 +110,10 @@ export const FINDINGS = {
     text: 'A device is on vfio-pci or pci-stub without driver_override: a dynamic id (new_id, ids=) brought it there.',
   },
   'override-leftover': { severity: 'warning', text: 'A driver_override that nobody owns decides over a device.' },
-  'override-pinned': { severity: 'note', text: 'A driver_override is kept by driverctl or udev, not by hostdev.' },
+  'override-pinned': {
+    severity: 'note',
+    text: 'A driver_override is kept by driverctl, udev or a script at boot, not by hostdev.',
+  },
   'reset-bug': {
     severity: 'warning',
     text: 'A card is known not to come back from the only reset that it has: it works in one guest, once.',

@@ -648,6 +648,37 @@ describe('leftovers', () => {
     expect(fix.at(-1)?.line).toBe(`hostdev bind ${wanted}`);
   });
 
+  test.each([
+    ['etc/local.d/vfio.start', '#!/bin/sh\n'],
+    ['etc/cron.d/vfio', '@reboot root '],
+    ['var/spool/cron/crontabs/root', '@reboot '],
+    ['boot/config/go', '#!/bin/bash\n/usr/local/sbin/emhttp\n'],
+    ['etc/init.d/boot.local', '#!/bin/sh\n'],
+  ])('what runs at boot in other places: %s', async (file, before) => {
+    const h = healthy();
+    h.file(file, `${before}echo 10de 1bb0 > /sys/bus/pci/drivers/vfio-pci/new_id\n`);
+    const f = only(await ill(h), 'new-id-script');
+    expect(f.object).toMatch(new RegExp(`^/${file}:\\d$`));
+    expect(f.cause).not.toContain('not executable');
+    expect(f.fix[0]?.line).toMatch(/^# .*new_id$/);
+    expect(f.fix[1]?.line).toBe('hostdev bind 0000:01:00.0');
+  });
+
+  test('an override that a script sets at boot is nobody’s leftover, unless the script means other devices', async () => {
+    const override = (): StaticHost =>
+      healthy({ devices: [NIC, { ...GPU, driver: 'vfio-pci', override: 'vfio-pci\n', vfio: true }] });
+    const loop = '#!/bin/sh\nfor i in /sys/bus/pci/devices/*; do echo vfio-pci > "$i/driver_override"; done\n';
+    const installed = override();
+    installed.file('etc/modprobe.d/v.conf', 'install vfio-pci /sbin/vfio-pci-override.sh\n');
+    installed.file('sbin/vfio-pci-override.sh', loop);
+    expect(only(await ill(installed), 'override-pinned').cause).toContain('/sbin/vfio-pci-override.sh:2');
+    const named = override();
+    named.file('etc/rc.local', '#!/bin/sh\necho vfio-pci > /sys/bus/pci/devices/0000:03:00.0/driver_override\n');
+    expect(ids(await ill(named))).toContain('override-leftover');
+    named.file('etc/rc.local', '#!/bin/sh\necho vfio-pci > /sys/bus/pci/devices/0000:01:00.0/driver_override\n');
+    expect(ids(await ill(named))).toContain('override-pinned');
+  });
+
   test('a script of another language, or that cannot be told apart, is switched off as a whole', async () => {
     const h = healthy();
     for (const text of ['#!/usr/bin/python3\nopen("new_id", "w")\n', '#!/bin/sh\nif x\necho > new_id\n']) {
