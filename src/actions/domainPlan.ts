@@ -21,10 +21,10 @@ import { quote } from '../text/safe.ts';
 import { sentence } from '../text/sentence.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import type { ClaimWish } from './claim.ts';
-import { readVersions, type ShownVersions } from './domainCheck.ts';
 import { behindInterfaces } from './domainNic.ts';
 import { type Picked, pickDevices } from './domainPick.ts';
 import { type Added, addedDevice, askHook, namedDevices, peersOf, type Taken, type TakeRequest } from './domainTake.ts';
+import { readVersions, type ShownVersions } from './domainVersions.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { hostIommu } from './viommuSuggest.ts';
 

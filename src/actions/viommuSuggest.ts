@@ -13,7 +13,7 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuAddressBits } from '../host/iommu.ts';
 import { quote } from '../text/safe.ts';
-import { type AskedVersions, readVersions, type ShownVersions } from './domainCheck.ts';
+import { type AskedVersions, readVersions, type ShownVersions } from './domainVersions.ts';
 import type { Warned } from './options.ts';
 
 export type ViommuAnswer = Warned & {

@@ -264,7 +264,7 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'domain check',
     args: [FILE],
-    text: 'whether libvirt takes this domain XML and the guest can start (- is stdin; exit 3: no)',
+    text: "what is wrong with this domain XML, by our rules and libvirt's schema (- is stdin; exit 3: refused)",
     own: {
       libvirt: { type: 'string', value: 'X.Y.Z', text: 'judge for this libvirt, and ask nothing of this host' },
       qemu: { type: 'string', value: 'X.Y.Z', text: 'judge for this QEMU, and ask nothing of this host' },
