@@ -28,8 +28,8 @@ export async function doctor({ host }: Invocation): Promise<Answer> {
 }
 
 /**
- * What it means, what was seen, and the lines to change for the tools that this host has; for all tools where it has none. A fix that several findings share, the kernel
- * line, is written out once.
+ * What it means, what was seen, and the lines to change for the tools that this host has; for all tools where it has
+ * none. A fix that several findings share, the kernel line, is written out once.
  */
 function body(f: Finding, told: Set<Fix>): string {
   const here = f.fix.filter((x) => x.present);

@@ -12,7 +12,10 @@ export const bootDisplays = (look: Look): PciDevice[] =>
 
 const slot = (d: PciDevice): string => d.address.slice(0, d.address.lastIndexOf('.'));
 
-/** Of these devices those that go with the boot display: it itself, the functions of its slot, the rest of its IOMMU group. */
+/**
+ * Of these devices those that go with the boot display: it itself, the functions of its slot, the rest of its IOMMU
+ * group.
+ */
 export function ofBootDisplay(look: Look, devices: readonly PciDevice[]): PciDevice[] {
   const boot = bootDisplays(look);
   return devices.filter((d) =>

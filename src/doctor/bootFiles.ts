@@ -1,4 +1,7 @@
-/** Files and tools that hold the kernel command line for one boot loader each: their lines, with the change in them. GRUB's are in grub.ts. */
+/**
+ * Files and tools that hold the kernel command line for one boot loader each: their lines, with the change in them.
+ * GRUB's are in grub.ts.
+ */
 import { BY_LOADER, type Change, changed, difference, key, ONCE, withoutReplacing } from './cmdlineWords.ts';
 import { commandFix, NIXOS_AFTER, NIXOS_FILE, NIXOS_FOLDER, shellWord } from './fix.ts';
 import { GRUB, grubFix } from './grub.ts';
@@ -65,7 +68,10 @@ export function inLines(
   );
 }
 
-/** A file of one line, all of which is the command line; made from what the kernel was started with where it is not there. */
+/**
+ * A file of one line, all of which is the command line; made from what the kernel was started with where it is not
+ * there.
+ */
 export function oneLine(look: Look, tool: Fix['tool'], file: string, change: Change, after: string): Fix[] {
   const text = look.text(file);
   if (text === null) {
@@ -81,7 +87,10 @@ export function oneLine(look: Look, tool: Fix['tool'], file: string, change: Cha
   return [{ tool, where: `/${file}:1`, line, present: true, after: `${already}${after}` }];
 }
 
-/** A variable of a shell file; where it is not set, the line to add, which begins with what the tool would take without it. */
+/**
+ * A variable of a shell file; where it is not set, the line to add, which begins with what the tool would take without
+ * it.
+ */
 export function shellVariable(
   look: Look,
   tool: Fix['tool'],
@@ -121,7 +130,10 @@ const loaderEntries = (look: Look, change: Change): Fix[] => {
   });
 };
 
-/** bootc merges the image's kargs.d into the entries and carries what else they have along; a word that is to go goes from both. */
+/**
+ * bootc merges the image's kargs.d into the entries and carries what else they have along; a word that is to go goes
+ * from both.
+ */
 export function bootcFix(look: Look, change: Change): Fix[] {
   const { add, remove } = withoutReplacing(change);
   const after = 'build the image, bootc upgrade; then reboot';
@@ -146,7 +158,10 @@ export function bootcFix(look: Look, change: Change): Fix[] {
 /** A list of kernelParams, with what Nix may put before it; in a `boot = { … }` it stands without its `boot.`. */
 const NIX_LIST = /^([ \t]*(?:boot\.)?kernelParams\s*=\s*(?:(?:lib\.)?mk\w+\s+)?)\[([^\]]{0,8192})\]/gm;
 
-/** boot.kernelParams of the files in etc/nixos: their lists with the change in them, or one to add. Lists of several modules are joined. */
+/**
+ * boot.kernelParams of the files in etc/nixos: their lists with the change in them, or one to add. Lists of several
+ * modules are joined.
+ */
 export function nixosParams(look: Look, change: Change): Fix[] {
   const names = look.names(NIXOS_FOLDER).filter((n) => n.endsWith('.nix'));
   const files = [NIXOS_FILE, ...names.map((n) => `${NIXOS_FOLDER}/${n}`).filter((f) => f !== NIXOS_FILE)];
@@ -189,7 +204,10 @@ export function nixosParams(look: Look, change: Change): Fix[] {
   ];
 }
 
-/** Proxmox: systemd-boot where proxmox-boot-tool's own initrd was started, or where the root is ZFS; else GRUB. Both where that cannot be told. */
+/**
+ * Proxmox: systemd-boot where proxmox-boot-tool's own initrd was started, or where the root is ZFS; else GRUB. Both
+ * where that cannot be told.
+ */
 export function proxmoxFix(look: Look, change: Change): Fix[] {
   const refresh = 'proxmox-boot-tool refresh';
   const words = look.cmdline;

@@ -1,6 +1,7 @@
 /**
- * The same changes for machines that cloud-init makes: MAAS and clouds take user-data, Juju takes cloudinit-userdata of a model, in which it refuses runcmd, bootcmd and
- * users and runs postruncmd last (Juju's documentation, "cloudinit-userdata"). A model gives it to its containers too: no command does anything there.
+ * The same changes for machines that cloud-init makes: MAAS and clouds take user-data, Juju takes cloudinit-userdata of
+ * a model, in which it refuses runcmd, bootcmd and users and runs postruncmd last (Juju's documentation,
+ * "cloudinit-userdata"). A model gives it to its containers too: no command does anything there.
  */
 import { type Change, withoutReplacing } from './cmdlineWords.ts';
 import { GRUB, GRUB_DROPINS } from './grub.ts';
@@ -11,7 +12,10 @@ const CLOUD = 'etc/cloud/cloud.cfg';
 /** There where Juju runs the machine. */
 export const JUJU = 'var/lib/juju';
 
-/** What a new machine is to be given: files, with content that is one line or several, and commands that make them take effect. */
+/**
+ * What a new machine is to be given: files, with content that is one line or several, and commands that make them take
+ * effect.
+ */
 export type UserData = { files?: readonly { path: string; content: string }[]; commands?: readonly string[] };
 
 const NOT_IN_CONTAINER = 'systemd-detect-virt --quiet --container || ';
@@ -56,7 +60,10 @@ export function userData(look: Look, data: UserData): Fix[] {
 const takenOut = (file: string, words: readonly string[]): string[] =>
   words.map((w) => `sed -i 's#\\b${w.replace(/[.+]/g, '[$&]')}\\b##' /${file}`);
 
-/** GRUB: a drop-in where the distribution reads them (Debian's grub-mkconfig), else a line behind the others of the file, which a shell reads. */
+/**
+ * GRUB: a drop-in where the distribution reads them (Debian's grub-mkconfig), else a line behind the others of the
+ * file, which a shell reads.
+ */
 export function grubUserData(look: Look, change: Change, command: string): Fix[] {
   const { add, remove } = withoutReplacing(change);
   const line = `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${add.join(' ')}"`;

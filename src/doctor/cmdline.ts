@@ -1,6 +1,7 @@
 /**
- * The line that changes the kernel command line: a table of who may be in charge of it, known by what is there. The first that is in charge gives the only fix; where none
- * of them is, it is GRUB or systemd-boot. Beside it, where cloud-init makes such machines, the same for the next one.
+ * The line that changes the kernel command line: a table of who may be in charge of it, known by what is there. The
+ * first that is in charge gives the only fix; where none of them is, it is GRUB or systemd-boot. Beside it, where
+ * cloud-init makes such machines, the same for the next one.
  */
 import {
   bootcFix,
@@ -193,7 +194,10 @@ function grubCommand(look: Look, change: Change): string {
   return here?.grub ?? ANY_GRUB;
 }
 
-/** An argument that is given takes the place of all that have its key (grubby-bls): the others of that key are given again. */
+/**
+ * An argument that is given takes the place of all that have its key (grubby-bls): the others of that key are given
+ * again.
+ */
 function grubby(look: Look, change: Change): string {
   const { remove, add, all } = difference(look.cmdline, change);
   const flat = withoutReplacing(change);

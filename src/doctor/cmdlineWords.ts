@@ -3,7 +3,10 @@
 /** One word in the place of another; `by` is the same list with values left out, or another spelling. */
 type Replacement = { word: string; by: string };
 
-/** What is to be on the kernel command line: words to add (one that has the same key is replaced), to take out, to replace. */
+/**
+ * What is to be on the kernel command line: words to add (one that has the same key is replaced), to take out, to
+ * replace.
+ */
 export type CmdlineChange = {
   add?: readonly string[];
   remove?: readonly string[];
@@ -19,8 +22,9 @@ export const WORD = /^[\w.,:=@/+-]{1,256}$/;
 export const key = (word: string): string => word.split('=', 1)[0] ?? word;
 
 /**
- * Options of which one word counts, its value a list by commas (drivers/iommu/intel/iommu.c, drivers/iommu/amd/init.c, arch/x86/kernel/pci-dma.c): ours takes the place of
- * the word that is there, whose other values stay. All others may be said several times, and theirs are left alone.
+ * Options of which one word counts, its value a list by commas (drivers/iommu/intel/iommu.c, drivers/iommu/amd/init.c,
+ * arch/x86/kernel/pci-dma.c): ours takes the place of the word that is there, whose other values stay. All others may
+ * be said several times, and theirs are left alone.
  */
 export const ONCE = new Set(['intel_iommu', 'amd_iommu', 'iommu']);
 
@@ -83,7 +87,10 @@ export function changed(words: readonly string[], { add = [], remove = [], repla
 /** What a boot loader puts on the command line by itself. */
 export const BY_LOADER = /^(?:BOOT_IMAGE|initrd)=/;
 
-/** What must go from the words that the kernel was started with, and what must come, for tools that are told the difference; `all` is the outcome. */
+/**
+ * What must go from the words that the kernel was started with, and what must come, for tools that are told the
+ * difference; `all` is the outcome.
+ */
 export function difference(
   words: readonly string[],
   change: CmdlineChange,

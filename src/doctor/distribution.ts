@@ -1,4 +1,7 @@
-/** Which distribution the host is, and what it calls what others call otherwise: one table, known by os-release, else by what is there. */
+/**
+ * Which distribution the host is, and what it calls what others call otherwise: one table, known by os-release, else by
+ * what is there.
+ */
 import type { Look } from './look.ts';
 
 export type Distribution = {

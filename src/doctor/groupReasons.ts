@@ -11,7 +11,10 @@ import type { Look } from './look.ts';
 /** Config space is as large as this, and at most this is read. */
 const CONFIG_BYTES = 4096;
 
-/** The config space of a function. Reading it may wake a sleeping device: only a group that must be explained is worth that. */
+/**
+ * The config space of a function. Reading it may wake a sleeping device: only a group that must be explained is worth
+ * that.
+ */
 function readConfig(look: Look, address: Address): ConfigSpace | NoConfig {
   try {
     const bytes = look.host.readBytes(look.host.device(address, 'config'), CONFIG_BYTES);

@@ -7,7 +7,10 @@ import type { Fix } from './table.ts';
 export const GRUB = 'etc/default/grub';
 export const GRUB_DROPINS = 'etc/default/grub.d';
 
-/** A shell assignment without commands in it: what GRUB's files usually hold. In double quotes a variable, its own above all, is one of the words. */
+/**
+ * A shell assignment without commands in it: what GRUB's files usually hold. In double quotes a variable, its own above
+ * all, is one of the words.
+ */
 const GRUB_LINE =
   /^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(?:"((?:[^"`$\\]|\$\w)*)"|'([^'"`$\\]*)'|([\w.,:=@/+-]*))\s*(?:#.*)?$/;
 
@@ -55,7 +58,10 @@ export function grubFix(look: Look, change: Change, command: string): Fix[] {
 const isElsewhere = (lines: readonly Assignment[], here: Assignment, word: string): boolean =>
   lines.some((l) => l !== here && l.words.includes(word));
 
-/** GRUB's files need no other line, and yet the kernel was not started so; or they hold none that can be given back changed. */
+/**
+ * GRUB's files need no other line, and yet the kernel was not started so; or they hold none that can be given back
+ * changed.
+ */
 function nothingToChange(lines: readonly Assignment[], { add }: Change, command: string): Fix {
   const after = `${command}; then reboot`;
   if (add.length === 0)

@@ -1,6 +1,7 @@
 /**
- * Scripts that somebody else's qemu hook starts: the layout of the hook helper (qemu.d/GUEST/OPERATION/SUBOPERATION/*), scripts beside the hook, scripts started by their
- * path. They move the same devices as we do, and some call libvirt from inside its own hook. Bounded in depth, number and size; no link leads out of the root.
+ * Scripts that somebody else's qemu hook starts: the layout of the hook helper (qemu.d/GUEST/OPERATION/SUBOPERATION/*),
+ * scripts beside the hook, scripts started by their path. They move the same devices as we do, and some call libvirt
+ * from inside its own hook. Bounded in depth, number and size; no link leads out of the root.
  */
 import { ELF, fileFacts, fileHead } from '../host/files.ts';
 import { linesWith } from './leftovers.ts';
@@ -15,7 +16,10 @@ const MAX_SCRIPTS = 256;
 /** A script, and the one that it was found through; null for a hook itself. */
 type Script = { path: string; by: string | null };
 
-/** One finding for each of the hooks (paths below the root), and for each script that they start, which moves devices by itself. */
+/**
+ * One finding for each of the hooks (paths below the root), and for each script that they start, which moves devices by
+ * itself.
+ */
 export function checkMoves(look: Look, folder: string, hooks: readonly string[]): Draft[] {
   return scriptsOf(look, folder, hooks).flatMap(({ path, by }) => {
     const [moves] = linesWith(look, path, MOVES);
@@ -36,7 +40,8 @@ export function checkMoves(look: Look, folder: string, hooks: readonly string[])
 
 function scriptsOf(look: Look, folder: string, hooks: readonly string[]): Script[] {
   const found = new Map<string, Script>(hooks.map((path) => [path, { path, by: null }]));
-  // A hook that hands on to a folder of its own: whose files are no hooks to libvirt (src/util/virhook.c reads one level).
+  // A hook that hands on to a folder of its own: whose files are no hooks to libvirt (src/util/virhook.c reads one
+  // level).
   const [dispatcher] = hooks;
   if (dispatcher === undefined) return [];
   for (const path of below(look, `${folder}/qemu.d`, MAX_DEPTH)) put(look, found, path, dispatcher);
@@ -107,7 +112,10 @@ function unitsIn(look: Look, text: string): string[] {
   });
 }
 
-/** A script's own path and folder as it asks for them, once quotes are gone: `$0`, `$(dirname …)`, `$(readlink -f …)`, `$(cd … && pwd)`. */
+/**
+ * A script's own path and folder as it asks for them, once quotes are gone: `$0`, `$(dirname …)`, `$(readlink -f …)`,
+ * `$(cd … && pwd)`.
+ */
 function ownPaths(text: string, path: string): string {
   const folder = (p: string): string => p.slice(0, p.lastIndexOf('/')) || '/';
   let now = text
@@ -127,7 +135,9 @@ function ownPaths(text: string, path: string): string {
 
 const SETS = /^\s*(?:export\s+|local\s+|readonly\s+)?(\w{1,64})=(\/[\w./+@-]{1,256})/gm;
 
-/** Paths that a script's text names, without the leading slash; of variables those that the text itself sets to a path. */
+/**
+ * Paths that a script's text names, without the leading slash; of variables those that the text itself sets to a path.
+ */
 function pathsIn(text: string, path: string): string[] {
   let plain = ownPaths(text.replace(/["']/g, ''), path).replace(/\$\{\w{1,64}:?[-=](\/[\w./+@-]{1,256})\}/g, '$1');
   // A variable may be set by way of another.

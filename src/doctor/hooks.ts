@@ -1,4 +1,7 @@
-/** Whether libvirt finds hostdev's hook and can start it, and what else it would start. What libvirt does: src/util/virhook.c, since 6.5 with qemu.d. */
+/**
+ * Whether libvirt finds hostdev's hook and can start it, and what else it would start. What libvirt does:
+ * src/util/virhook.c, since 6.5 with qemu.d.
+ */
 import { ELF, fileFacts, fileHead, isBackupName } from '../host/files.ts';
 import type { ProcessFacts } from '../host/processes.ts';
 import { commandFix } from './fix.ts';
@@ -134,8 +137,8 @@ const folderBorn = (look: Look, folder: string): number | null =>
   look.quiet(`/${folder}/qemu.d`, () => fileFacts(look.host, `${folder}/qemu.d`))?.bornMs ?? null;
 
 /**
- * libvirt looks for a driver's hooks when it starts, and afterwards reads qemu.d anew at each call only if there was any. A hook that is newer than libvirt may have
- * replaced an older one, unless its folder is newer too.
+ * libvirt looks for a driver's hooks when it starts, and afterwards reads qemu.d anew at each call only if there was
+ * any. A hook that is newer than libvirt may have replaced an older one, unless its folder is newer too.
  */
 export function notSeen(
   look: Look,

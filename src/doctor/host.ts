@@ -66,7 +66,10 @@ export function checkLockdown(look: Look): Draft[] {
   return found;
 }
 
-/** vfio-pci takes the firmware's framebuffer off a VGA device before it claims it since 6.0 (drivers/vfio/pci/vfio_pci_core.c, aperture helpers). */
+/**
+ * vfio-pci takes the firmware's framebuffer off a VGA device before it claims it since 6.0
+ * (drivers/vfio/pci/vfio_pci_core.c, aperture helpers).
+ */
 const EVICTS_SINCE = 6;
 
 export function checkDisplay(look: Look): Draft[] {

@@ -1,4 +1,7 @@
-/** Devices that are given to vfio-pci or pci-stub by their ids: what such an option takes, what it does not, and what the host loses. */
+/**
+ * Devices that are given to vfio-pci or pci-stub by their ids: what such an option takes, what it does not, and what
+ * the host loses.
+ */
 import { type Directive, idOf, idsWords, optionIds, strayIds } from '../host/modprobe.ts';
 import type { PciDevice } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
@@ -35,8 +38,9 @@ export function checkIds(look: Look, directives: readonly Directive[]): Draft[] 
 }
 
 /**
- * Which of a module's ids= is the one that counts. modprobe puts the options of all its files one after the other, then those of the command line (libkmod-config.c),
- * then those that a list gives with the module; the kernel's parameter holds one text, the last (module_param_string in vfio_pci.c and pci-stub.c).
+ * Which of a module's ids= is the one that counts. modprobe puts the options of all its files one after the other, then
+ * those of the command line (libkmod-config.c), then those that a list gives with the module; the kernel's parameter
+ * holds one text, the last (module_param_string in vfio_pci.c and pci-stub.c).
  */
 function counting(look: Look, options: readonly Directive[], d: Directive): Directive {
   if (idsWords(d.rest).length === 0) return d;
@@ -111,7 +115,9 @@ const onDrivers = (devices: readonly PciDevice[]): string =>
     .map((p) => `${p.address} is ${p.driver === null ? 'without a driver' : `on ${p.driver}`}`)
     .join(', ');
 
-/** Ids behind a blank: the kernel takes each as an option of its own, which it does not know (kernel/params.c next_arg). */
+/**
+ * Ids behind a blank: the kernel takes each as an option of its own, which it does not know (kernel/params.c next_arg).
+ */
 function cutOff(look: Look, d: Directive, stub: string, stray: readonly string[], fix: Draft['fix']): Draft[] {
   if (stray.length === 0) return [];
   const devices = havingIds(

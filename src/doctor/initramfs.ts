@@ -1,6 +1,6 @@
 /**
- * Lines about modules: their options, what is loaded at boot and from the initramfs, lines that are to go; with what makes them take effect on this host, by one table of
- * what makes initramfs images.
+ * Lines about modules: their options, what is loaded at boot and from the initramfs, lines that are to go; with what
+ * makes them take effect on this host, by one table of what makes initramfs images.
  */
 import { userData } from './cloudInit.ts';
 import { commandFix, NIXOS, NIXOS_AFTER, NIXOS_FOLDER, nixosFix, OSTREE, shellWord, TRANSACTIONAL } from './fix.ts';
@@ -32,7 +32,10 @@ const INITRAMFS: readonly { command: string; files: readonly string[]; sole?: tr
 ];
 const USUAL = ['update-initramfs -u', 'dracut -f', 'mkinitcpio -P'];
 
-/** What the initramfs must be made anew with after a change to modules or their options; null where there is none to make; all ways where none is known. */
+/**
+ * What the initramfs must be made anew with after a change to modules or their options; null where there is none to
+ * make; all ways where none is known.
+ */
 export function rebuild(look: Look): string | null {
   if (isUnraid(look)) return null;
   const here = INITRAMFS.filter((i) => i.files.some((f) => look.has(f)));

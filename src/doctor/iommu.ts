@@ -161,7 +161,10 @@ function remappingFix(look: Look, words: string[]): Draft['fix'] {
     : [firmwareFix('Interrupt Remapping: Enabled; x2APIC opt-out: Disabled')];
 }
 
-/** Groups whose reserved regions the kernel holds to (drivers/iommu/iommu.c require_direct; Intel's device_is_rmrr_locked before 6.6). */
+/**
+ * Groups whose reserved regions the kernel holds to (drivers/iommu/iommu.c require_direct; Intel's
+ * device_is_rmrr_locked before 6.6).
+ */
 function checkReserved(look: Look): Draft[] {
   const ids = [...new Set(look.inventory.devices.flatMap((d) => d.iommu_group ?? []))].sort((a, b) => a - b);
   return ids.flatMap((id): Draft[] => {
@@ -208,7 +211,10 @@ function checkTranslatedHost(look: Look): Draft[] {
   ];
 }
 
-/** The word that spares the host the translation (Documentation/admin-guide/kernel-parameters.txt); s390 and POWER have none. */
+/**
+ * The word that spares the host the translation (Documentation/admin-guide/kernel-parameters.txt); s390 and POWER have
+ * none.
+ */
 function passthroughWord({ host }: Look): string | null {
   const arch = architecture(host);
   if (arch === 's390' || arch === 'power') return null;

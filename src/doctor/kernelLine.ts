@@ -1,4 +1,6 @@
-/** Changes of the kernel command line, as checks ask for them: the line itself is made once all have spoken (settle.ts). */
+/**
+ * Changes of the kernel command line, as checks ask for them: the line itself is made once all have spoken (settle.ts).
+ */
 import type { Directive } from '../host/modprobe.ts';
 import { type CmdlineChange, merged } from './cmdlineWords.ts';
 import { removeLine } from './initramfs.ts';

@@ -1,4 +1,6 @@
-/** What earlier ways of binding left behind: scripts that write new_id, devices taken by id, overrides that nobody owns. */
+/**
+ * What earlier ways of binding left behind: scripts that write new_id, devices taken by id, overrides that nobody owns.
+ */
 import { readBooks } from '../binding/books.ts';
 import { observing } from '../binding/session.ts';
 import { isErrno, isGone } from '../errors.ts';
@@ -198,7 +200,10 @@ export async function checkOverrides(look: Look): Promise<Draft[]> {
   return found;
 }
 
-/** A line of a file that sets overrides at boot, and the devices that the file names; none where it finds them by itself. */
+/**
+ * A line of a file that sets overrides at boot, and the devices that the file names; none where it finds them by
+ * itself.
+ */
 type Setter = { file: string; line: number; devices: PciDevice[] };
 
 /** udev's rules, boot scripts, and what modprobe runs instead of loading vfio-pci (`install`). */

@@ -36,7 +36,10 @@ function namedIn(look: Look, file: string): Named[] {
     });
 }
 
-/** VFIO modules on these lists that the running kernel no longer has; where its modules are not to be seen, its version decides. */
+/**
+ * VFIO modules on these lists that the running kernel no longer has; where its modules are not to be seen, its version
+ * decides.
+ */
 export function checkModuleLists(look: Look): Draft[] {
   const files = [
     ...FILES,

@@ -16,7 +16,10 @@ import { checkModuleLists } from './moduleLists.ts';
 import { type Draft, finding } from './table.ts';
 import { addresses, place } from './words.ts';
 
-/** What a guest with a device needs; vfio_virqfd is part of vfio_pci_core since 6.2. POWER maps by spapr_tce (drivers/vfio/vfio_iommu_spapr_tce.c). */
+/**
+ * What a guest with a device needs; vfio_virqfd is part of vfio_pci_core since 6.2. POWER maps by spapr_tce
+ * (drivers/vfio/vfio_iommu_spapr_tce.c).
+ */
 const needed = (look: Look): string[] => {
   const power = architecture(look.host) === 'power' && !isLoaded(look, 'vfio_iommu_type1');
   return ['vfio', power ? 'vfio_iommu_spapr_tce' : 'vfio_iommu_type1', 'vfio_pci'];
@@ -77,7 +80,10 @@ function checkPresent(look: Look): Draft[] {
   return found;
 }
 
-/** What keeps a module from being loaded: kmod's blacklist (hostdev and libvirt load with `modprobe -b`), the kernel's own, or an install command that does nothing. */
+/**
+ * What keeps a module from being loaded: kmod's blacklist (hostdev and libvirt load with `modprobe -b`), the kernel's
+ * own, or an install command that does nothing.
+ */
 function blockers(directives: readonly Directive[], module: string): Directive[] {
   return directives.filter(
     (d) =>
@@ -202,7 +208,8 @@ function checkBlacklists(look: Look, lists: ModuleLists, directives: readonly Di
     seen.add(`${d.module} ${place(d)}`);
     const devices = devicesOf(look, lists, d.module);
     const fix = removeDirective(look, d);
-    // Of modules that drive no PCI device (USB, sound codecs, …) nothing is said; a GPU's vendor driver may not be installed now.
+    // Of modules that drive no PCI device (USB, sound codecs, …) nothing is said; a GPU's vendor driver may not be
+    // installed now.
     if (devices.length === 0 && !GPU_DRIVERS.test(d.module) && !hasPciAlias(lists, d.module)) return [];
     if (devices.length === 0)
       return [finding('blacklist-unneeded', place(d), `"${d.text}": no device of this host is ${d.module}'s`, fix)];

@@ -1,4 +1,7 @@
-/** PCI devices that are in no IOMMU group on a host that has groups: no IOMMU translates for them, and VFIO does not take them (vfio_group_find_or_alloc: EINVAL). */
+/**
+ * PCI devices that are in no IOMMU group on a host that has groups: no IOMMU translates for them, and VFIO does not
+ * take them (vfio_group_find_or_alloc: EINVAL).
+ */
 import { isBridge, type PciDevice } from '../pci/inventory.ts';
 import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
 import { commandFix } from './fix.ts';

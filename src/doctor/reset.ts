@@ -14,7 +14,10 @@ export type Reset = { methods: string[] | null; scope: Address[] };
 /** Methods that reach the function alone (drivers/pci/pci.c pci_reset_fn_methods). */
 const LOCAL = new Set(['device_specific', 'acpi', 'flr', 'af_flr', 'pm']);
 
-/** The methods of a function; null where the kernel is too old to say (before 5.15), which shows only whether there is one. */
+/**
+ * The methods of a function; null where the kernel is too old to say (before 5.15), which shows only whether there is
+ * one.
+ */
 function resetMethods(look: Look, d: PciDevice): string[] | null {
   const { host } = look;
   const text = look.quiet(d.address, () => host.read(host.device(d.address, 'reset_method')));
@@ -29,7 +32,10 @@ function resetMethods(look: Look, d: PciDevice): string[] | null {
 /** What resets such a card as it must be: FLR by itself, `device_specific` by vendor-reset or a later kernel. */
 const SOUND = new Set(['flr', 'af_flr', 'device_specific']);
 
-/** The known reset bug of a function, where nothing here gets around it; null otherwise, and where the methods are not known. */
+/**
+ * The known reset bug of a function, where nothing here gets around it; null otherwise, and where the methods are not
+ * known.
+ */
 function brokenReset(look: Look, d: PciDevice, methods: readonly string[] | null): string | null {
   const family = resetBug(d.vendor_id, d.product_id);
   if (family === null || methods === null || methods.some((m) => SOUND.has(m))) return null;

@@ -13,7 +13,8 @@ export const MAX_SCRIPT = 256 * 1024;
 const isShell = (text: string): boolean => !text.startsWith('#!') || /^#!.*\b(?:ba|da|k|mk|z|a)?sh\b/.test(text);
 
 /**
- * The lines to take out of a script. One that is no shell's, or whose blocks cannot be told, is switched off as a whole.
+ * The lines to take out of a script. One that is no shell's, or whose blocks cannot be told, is switched off as a
+ * whole.
  * @param shown The path as the finding shows it.
  * @param after What makes it take effect.
  */

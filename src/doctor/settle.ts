@@ -1,6 +1,6 @@
 /**
- * What is decided only once all checks have spoken: the one kernel line, so that the line of one finding never undoes that of another; and which of the devices that are
- * to be bound the host can do without.
+ * What is decided only once all checks have spoken: the one kernel line, so that the line of one finding never undoes
+ * that of another; and which of the devices that are to be bound the host can do without.
  */
 import type { Usage } from '../binding/guards.ts';
 import type { Address } from '../pci/address.ts';
@@ -35,7 +35,8 @@ export const toBind = (drafts: readonly Draft[]): PciDevice[] => [
 /**
  * The findings with the one kernel line in place of each wish for words of it, and commands in place of wishes to bind.
  * @param usages What the guards find of the devices that are to be bound; bind would refuse those.
- * @returns The same findings in the same order. Where several want something of the line, each has the same fix, and what follows it says whose changes it has.
+ * @returns The same findings in the same order. Where several want something of the line, each has the same fix, and
+ * what follows it says whose changes it has.
  */
 export function settled(look: Look, drafts: readonly Draft[], usages: ReadonlyMap<Address, Usage>): Finding[] {
   const asking = drafts.filter((d) => d.fix.some(isWords));
@@ -68,7 +69,10 @@ function withAll(fix: Fix, ids: readonly FindingId[]): Fix {
   };
 }
 
-/** Binds those of the devices that the host can do without: never the boot display and what goes with it, nor what a guard keeps. */
+/**
+ * Binds those of the devices that the host can do without: never the boot display and what goes with it, nor what a
+ * guard keeps.
+ */
 function bound(look: Look, { bind, when }: BindWish, usages: ReadonlyMap<Address, Usage>): Fix[] {
   const display = ofBootDisplay(look, bind);
   const kept = bind.flatMap((p) => {

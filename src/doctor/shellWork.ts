@@ -1,6 +1,7 @@
 /**
- * What a shell script does with devices, as the lines to take out so that nothing of it is left and the rest still runs: a function with its calls, a loop, the lines of a
- * condition. Read as far as the shell's blocks go, no further; a script that cannot be read so is said to be none.
+ * What a shell script does with devices, as the lines to take out so that nothing of it is left and the rest still
+ * runs: a function with its calls, a loop, the lines of a condition. Read as far as the shell's blocks go, no further;
+ * a script that cannot be read so is said to be none.
  */
 
 /** Moves a PCI device, or asks libvirt or a tool to. Taking a platform driver's frame buffer away moves none. */
@@ -18,7 +19,10 @@ const SAYS = /^(?:echo|printf|logger)\b/;
 /** Lines `first` to `last`, counted from 1, and what they are to be. */
 export type Taken = { first: number; last: number; lines: string[] };
 
-/** A line of the shell's, which may go over several of the file: its text without comments, and its commands with "" for what is in quotes. */
+/**
+ * A line of the shell's, which may go over several of the file: its text without comments, and its commands with "" for
+ * what is in quotes.
+ */
 type Line = { first: number; last: number; full: string; moves: boolean; commands: string[]; events: Event[] };
 /** What a command opens and closes; `name` is a function's, whose brace may come in a later line. */
 type Event = { kind: 'open' | 'close' | 'name'; name: string | null; isCase: boolean };
@@ -107,7 +111,10 @@ function takeOut(node: Node, gone: Set<Line>, names: Set<string>): State {
   return 'goes';
 }
 
-/** Comments, in runs; a line inside a block that stays leaves a command that does nothing, without which the block could be empty. */
+/**
+ * Comments, in runs; a line inside a block that stays leaves a command that does nothing, without which the block could
+ * be empty.
+ */
 function written(raw: readonly string[], root: readonly Node[], gone: ReadonlySet<Line>): Taken[] {
   const inBlock = new Map<Line, Block>();
   const visit = (node: Node): void => {
@@ -143,7 +150,10 @@ function standIn(block: Block, l: Line, raw: string): string {
   return /;;&?\s*$/.test(l.full) ? `${pattern} ;;` : pattern;
 }
 
-/** Lines of the file joined as the shell joins them: by a backslash, by open quotes, by a here-document. Null where one never ends. */
+/**
+ * Lines of the file joined as the shell joins them: by a backslash, by open quotes, by a here-document. Null where one
+ * never ends.
+ */
 function logicalLines(raw: readonly string[]): Line[] | null {
   const lines: Line[] = [];
   for (let i = 0; i < raw.length; i += 1) {

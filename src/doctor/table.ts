@@ -1,6 +1,6 @@
 /**
- * Everything that `doctor` can find and that `group why` can name, each with what it means: one table, mirrored in docs/reference/doctor.md by a test. What was seen on
- * this host, and the line to change, are with the finding itself.
+ * Everything that `doctor` can find and that `group why` can name, each with what it means: one table, mirrored in
+ * docs/reference/doctor.md by a test. What was seen on this host, and the line to change, are with the finding itself.
  */
 
 import type { PciDevice } from '../pci/inventory.ts';
@@ -193,7 +193,9 @@ export const FINDINGS = {
 
 export type FindingId = keyof typeof FINDINGS;
 
-/** What `group why` names: `blocks` keeps the device from a guest as things are; the others explain the group or warn. */
+/**
+ * What `group why` names: `blocks` keeps the device from a guest as things are; the others explain the group or warn.
+ */
 export const CAUSES = {
   'iommu-off': { blocks: true, text: 'The host has no IOMMU in use.' },
   'no-group': { blocks: true, text: 'The device is in no IOMMU group: no IOMMU covers it.' },
@@ -255,7 +257,9 @@ export const CAUSES = {
 
 export type CauseId = keyof typeof CAUSES;
 
-/** A change of the kernel command line, which becomes a line only once all findings are known: one line has all changes. */
+/**
+ * A change of the kernel command line, which becomes a line only once all findings are known: one line has all changes.
+ */
 export type KernelWords = { cmdline: CmdlineChange };
 
 /** `error`: no guest gets a device, or the hook fails. */

@@ -1,4 +1,7 @@
-/** What keeps a device from a guest, the rest of its group aside: the host as a whole, the device itself, what the firmware keeps. */
+/**
+ * What keeps a device from a guest, the rest of its group aside: the host as a whole, the device itself, what the
+ * firmware keeps.
+ */
 import { denylistAdvice, denylisted } from '../binding/drivers/denylist.ts';
 import { guestDriver } from '../binding/drivers/driverChoice.ts';
 import type { Guard, Usage } from '../binding/guards.ts';
@@ -123,7 +126,10 @@ const denylistOff = (look: Look): boolean =>
     .quiet('disable_denylist', () => look.host.read(look.host.module('vfio_pci', 'parameters/disable_denylist')))
     ?.trim() === 'Y';
 
-/** Regions that the firmware keeps: `direct` forbids every other use of the group, `direct-relaxable`, `msi` and `reserved` do not. */
+/**
+ * Regions that the firmware keeps: `direct` forbids every other use of the group, `direct-relaxable`, `msi` and
+ * `reserved` do not.
+ */
 export function reserved(look: Look, d: PciDevice): { regions: ReservedRegion[]; causes: Cause[] } {
   if (d.iommu_group === null) return { regions: [], causes: [] };
   const regions =

@@ -1,6 +1,7 @@
 /**
- * What the admin and the distribution told modprobe, the initramfs and the kernel command line about modules: blacklists, options, soft dependencies. Read as kmod reads
- * them (libkmod/libkmod-config.c): *.conf of five folders by name, a name in an earlier folder hides the same in later ones.
+ * What the admin and the distribution told modprobe, the initramfs and the kernel command line about modules:
+ * blacklists, options, soft dependencies. Read as kmod reads them (libkmod/libkmod-config.c): *.conf of five folders by
+ * name, a name in an earlier folder hides the same in later ones.
  */
 
 import { orNull } from '../errors.ts';
@@ -121,7 +122,10 @@ function listLines(file: string, text: string): Directive[] {
   });
 }
 
-/** `modprobe.blacklist=a,b` (kmod), `module_blacklist=a,b` (kernel), `rd.driver.blacklist=a` (dracut) and `module.option=value`. */
+/**
+ * `modprobe.blacklist=a,b` (kmod), `module_blacklist=a,b` (kernel), `rd.driver.blacklist=a` (dracut) and
+ * `module.option=value`.
+ */
 function cmdlineWords(file: string, text: string): Directive[] {
   return text.split(/\s+/).flatMap((word): Directive[] => {
     const lists = /^(?:modprobe\.blacklist|module_blacklist|rd\.driver\.blacklist)=(.*)$/.exec(word)?.[1];
@@ -136,7 +140,10 @@ function cmdlineWords(file: string, text: string): Directive[] {
   });
 }
 
-/** The words of module options as the kernel parts them: by blanks outside of double quotes, which it takes off (kernel/params.c next_arg). */
+/**
+ * The words of module options as the kernel parts them: by blanks outside of double quotes, which it takes off
+ * (kernel/params.c next_arg).
+ */
 const optionWords = (rest: string): string[] =>
   (rest.match(/(?:"[^"]*"?|[^\s"])+/g) ?? []).map((w) => w.replaceAll('"', ''));
 
@@ -147,7 +154,9 @@ export const idOf = (word: string): string | null =>
 /** The words of an `ids=` option: of several the last counts. */
 export const idsWords = (rest: string): string[] => optionWords(rest).filter((w) => w.startsWith('ids='));
 
-/** The ids of the `ids=` option that counts (vfio-pci, pci-stub), by commas; a blank ends them, but for one in quotes. */
+/**
+ * The ids of the `ids=` option that counts (vfio-pci, pci-stub), by commas; a blank ends them, but for one in quotes.
+ */
 export const optionIds = (rest: string): string[] =>
   (idsWords(rest).at(-1) ?? '')
     .slice('ids='.length)

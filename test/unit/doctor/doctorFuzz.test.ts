@@ -1,4 +1,7 @@
-/** Any file of a host may hold anything: `doctor` and `group why` answer, or refuse by an error of ours, and never change a thing. */
+/**
+ * Any file of a host may hold anything: `doctor` and `group why` answer, or refuse by an error of ours, and never
+ * change a thing.
+ */
 import { lstatSync, readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import fc from 'fast-check';

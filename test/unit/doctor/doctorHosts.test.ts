@@ -1,6 +1,7 @@
 /**
- * doctor on hosts as distributions make them: each fix line is the one for that host. Each tree is built from what the distribution's own package or document says, which
- * `source` names; the fixes are then made on the tree, and what the boot loader would hand the kernel is read back as that loader reads it.
+ * doctor on hosts as distributions make them: each fix line is the one for that host. Each tree is built from what the
+ * distribution's own package or document says, which `source` names; the fixes are then made on the tree, and what the
+ * boot loader would hand the kernel is read back as that loader reads it.
  */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -16,7 +17,10 @@ afterEach(() => {
   for (const h of hosts.splice(0)) h.remove();
 });
 
-/** What the kernel was started with: words that several findings want out (an override of ACS, blacklists), and one that is missing (iommu=pt). */
+/**
+ * What the kernel was started with: words that several findings want out (an override of ACS, blacklists), and one that
+ * is missing (iommu=pt).
+ */
 const BEFORE = 'quiet intel_iommu=on pcie_acs_override=downstream modprobe.blacklist=nvidiafb,nouveau';
 const AFTER = 'quiet intel_iommu=on iommu=pt';
 const ASKING = ['acs-override', 'blacklist-gpu', 'blacklist-unneeded', 'iommu-translated-host'];

@@ -1,4 +1,7 @@
-/** What is said of a member that keeps a group from a guest: that its driver makes the device (VMD), or what the host would lose with it. One answer for all who say it. */
+/**
+ * What is said of a member that keeps a group from a guest: that its driver makes the device (VMD), or what the host
+ * would lose with it. One answer for all who say it.
+ */
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Cause } from '../../../src/doctor/cause.ts';
 import type { Finding } from '../../../src/text/finding.ts';
@@ -45,7 +48,10 @@ describe('a function whose driver makes the device', () => {
   const NVME = '10000:e1:00.0';
   const BESIDE = '0000:00:0d.0';
 
-  /** The controller makes a bus of its own below itself, `maker` drives it; idle disks behind it, and another device in the group. */
+  /**
+   * The controller makes a bus of its own below itself, `maker` drives it; idle disks behind it, and another device in
+   * the group.
+   */
   function vmd(maker = 'vmd', more: TreeDevice[] = []): StaticHost {
     const h = root({
       devices: [

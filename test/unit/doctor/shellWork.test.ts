@@ -1,4 +1,7 @@
-/** What is taken out of a script that moves devices: all of it, and what is left is a script still, as bash itself reads it. */
+/**
+ * What is taken out of a script that moves devices: all of it, and what is left is a script still, as bash itself reads
+ * it.
+ */
 import { spawnSync } from 'node:child_process';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
