@@ -2,7 +2,7 @@
  * Bundles the CLI into dist/ as layers, a CommonJS file each; LAYERS says what is in which. A layer finds the modules of those above it in the list in their
  * files, so each module is there once; a layer is loaded when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
  */
-import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { build } from 'esbuild';
 
@@ -29,6 +29,7 @@ const LAYERS = [
   ['config', ['src/config/load.ts']],
   ['toml', ['src/config/hostdevToml.ts', 'toml-eslint-parser']],
   ['pools', ['config', 'pool', 'claim', 'placement'].map((n) => `src/cli/${n}.ts`)],
+  ['completion', ['src/cli/completion.ts']],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['doctor', ['src/cli/doctor.ts', 'src/cli/groupWhy.ts']],
   ['domain', ['src/cli/domainCheck.ts', 'src/cli/viommu.ts']],
@@ -101,6 +102,7 @@ const licences = [...packages]
   .sort()
   .map((p) => `${p.slice('node_modules/'.length)}\n\n${readFileSync(`${p}/LICENSE`, 'utf8')}`);
 writeFileSync('dist/LICENSES', licences.join('\n\n'));
+for (const shell of ['bash', 'zsh', 'fish']) copyFileSync(`src/cli/completion.${shell}`, `dist/completion.${shell}`);
 // The package's own says "module".
 writeFileSync('dist/package.json', '{"type":"commonjs"}\n');
 chmodSync('dist/hostdev.js', 0o755);

@@ -1,5 +1,5 @@
 /**
- * `npm run package [-- --version V]`: the Debian packages `hostdev` and `hostdev-node`, into .cache/package. Builds the program, takes Node from the npm package of the pinned version, lays
+ * `npm run package [-- --version V] [--without-node]`: the Debian packages `hostdev` and `hostdev-node`, into .cache/package. Builds the program, takes Node from the npm package of the pinned version, lays
  * all of it beside a copy of debian/ and lets debhelper put it together: what is in which package is said there.
  */
 
@@ -72,10 +72,14 @@ function node() {
 function layTree(own) {
   rmSync(TREE, { recursive: true, force: true });
   mkdirSync(join(TREE, 'bin'), { recursive: true });
-  for (const name of ['debian', 'dist', 'prebuilds', 'docs', 'README.md', 'CHANGELOG.md'])
+  for (const name of ['debian', 'dist', 'prebuilds', 'docs', 'systemd', 'README.md', 'CHANGELOG.md'])
     cpSync(name, join(TREE, name), { recursive: true });
   copyFileSync('debian/hostdev.sh', join(TREE, 'bin/hostdev'));
   chmodSync(join(TREE, 'bin/hostdev'), 0o755);
+  // Where each shell looks, under the name that it expects.
+  mkdirSync(join(TREE, 'completions'));
+  for (const [shell, name] of Object.entries({ bash: 'hostdev', zsh: '_hostdev', fish: 'hostdev.fish' }))
+    copyFileSync(`src/cli/completion.${shell}`, join(TREE, 'completions', name));
   // What hooks and units execute lies in /usr/bin: AppArmor's profile of libvirtd asks for it, and resolves links.
   const native = join(TREE, PREBUILDS, 'hostdev-native');
   renameSync(native, join(TREE, 'bin/hostdev-native'));
@@ -113,7 +117,7 @@ function isNodeMade() {
   const digest = createHash('sha256');
   for (const file of of.sort()) digest.update(readFileSync(file));
   const stamp = `${NODE_DEB}.${digest.digest('hex').slice(0, 16)}`;
-  const made = existsSync(NODE_DEB) && existsSync(stamp);
+  const made = process.argv.includes('--without-node') || (existsSync(NODE_DEB) && existsSync(stamp));
   return { made, stamp };
 }
 
@@ -129,4 +133,4 @@ run('dpkg-buildpackage', ['-b', '-us', '-uc', '-ui'], {
   env: { ...process.env, ...(made ? { DH_OPTIONS: '-Nhostdev-node' } : {}) },
 });
 if (!made) writeFileSync(stamp, '');
-process.stdout.write(`${join(OUT, `hostdev_${own}_${ARCH}.deb`)}\n${NODE_DEB}\n`);
+process.stdout.write(`${join(OUT, `hostdev_${own}_${ARCH}.deb`)}\n${existsSync(NODE_DEB) ? `${NODE_DEB}\n` : ''}`);

@@ -331,4 +331,13 @@ export const COMMANDS: readonly Command[] = [
     text: "Nova's answers for a host described in a file: specs, aliases, pools, claims, Placement",
     load: async () => (await import('./simulate.ts')).simulateCommand,
   },
+  {
+    name: 'completion',
+    args: [{ name: 'bash|zsh|fish|words' }, { name: 'WORD', optional: true, many: true }],
+    text: "the completion script of a shell, or (after 'words --') what may stand in the place of the last word",
+    load: async () => {
+      const { completion } = await import('./completion.ts');
+      return (i) => completion({ commands: COMMANDS, globals: GLOBALS }, i);
+    },
+  },
 ];

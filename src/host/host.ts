@@ -95,6 +95,8 @@ export class Host {
 
   /** libvirt's state of the guests that run or start: NAME.xml and NAME.pid (src/qemu/qemu_process.c). */
   readonly guests = 'run/libvirt/qemu';
+  /** libvirt's definitions of the domains that it keeps: NAME.xml, for root to read. */
+  readonly definitions = 'etc/libvirt/qemu';
 
   /** libvirt's RelaxNG schemas, which come with its library or with libvirt-common. */
   readonly libvirtSchemas = 'usr/share/libvirt/schemas';

@@ -55,7 +55,13 @@ test('a compile cache of whoever calls is neither filled nor read', () => {
 test('the build leaves JavaScript and nothing that was made by running it', () => {
   const files = readdirSync('dist');
   expect(files).toContain('hostdev.js');
-  expect(files.filter((f) => !f.endsWith('.js')).sort()).toEqual(['LICENSES', 'package.json']);
+  expect(files.filter((f) => !f.endsWith('.js')).sort()).toEqual([
+    'LICENSES',
+    'completion.bash',
+    'completion.fish',
+    'completion.zsh',
+    'package.json',
+  ]);
 });
 
 test('the licence of each package in the build goes with it', () => {

@@ -16,7 +16,7 @@ test('the decision says which Node is pinned', () => {
 
 test('the hook takes the nodes that /usr/bin/hostdev takes, in its order', () => {
   const [, wrapper = ''] = /^for node in (.*); do$/m.exec(text('debian/hostdev.sh')) ?? [];
-  const [, list = ''] = /nodes: \[([^\]]*)\]/.exec(text('src/cli/hookProgram.ts')) ?? [];
+  const [, list = ''] = /nodes: \[([^\]]*)\]/.exec(text('src/hook/program.ts')) ?? [];
   expect([...list.matchAll(/'([^']+)'/g)].map(([, node]) => node)).toEqual(wrapper.split(' '));
   expect(wrapper.split(' ')[0]).toBe('/usr/bin/hostdev-node');
 });
