@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { fullName, listDevices, readNames } from '../actions/list.ts';
 import { GUARDS } from '../binding/guards.ts';
 import { readJournal } from '../binding/journal.ts';
+import { ALLOWABLE_GUARDS } from '../config/allowable.ts';
 import { HostdevError } from '../errors.ts';
 import { Host } from '../host/host.ts';
 import { readSetup } from '../nova/setup.ts';
@@ -199,8 +200,7 @@ class Live {
     if (kind === 'N') return groups(host);
     if (kind === 'FILE' || kind === 'NAME') return domains(host, kind === 'NAME');
     if (kind === 'ID') return readJournal(host).entries.map((e) => ({ word: e.id, text: `${e.kind} for ${e.owner}` }));
-    if (kind === 'GUARD')
-      return Object.entries(GUARDS).flatMap(([word, g]) => (g.allowable ? [{ word, text: g.text }] : []));
+    if (kind === 'GUARD') return ALLOWABLE_GUARDS.map((word) => ({ word, text: GUARDS[word].text }));
     if (kind === 'REQUEST') {
       const config = this.#config === null ? [] : [this.#config];
       const { aliases } = await readSetup(host, { config, inventory: null, traitBlanks: null });
