@@ -22,7 +22,7 @@ type HostDevice = {
   /** The other functions of its group. */
   peers: string[];
   driver: string | null;
-  /** The driver that the hook binds it to; 'libvirt' leaves the choice to it; null: it stays, or is left to you. */
+  /** The driver that the hook binds it to, where one runs (`hook_runs`); 'libvirt' leaves the choice to it; null: it stays, or is left to you. */
   will_be: string | null;
   numa_node: number | null;
   /** By the guest cell (null: the whole guest) and the host node of its memory; distance null is not measured. */

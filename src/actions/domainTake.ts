@@ -251,7 +251,7 @@ export async function askHook(
 
 /** How the hook's refusal is told: nothing is promised of a hook that is not there. */
 const saying = ({ runs }: Preview): string =>
-  runs ? 'the hook will refuse the guest' : 'the hook would refuse the guest, and is not installed';
+  runs ? 'the hook will refuse the guest' : 'the hook would refuse the guest, and none runs here';
 
 /** Raises the guards' own error for what they refuse of the devices that are put in, else HOSTDEV_HOOK_REFUSES: exit 5 both. */
 function refusePlan(

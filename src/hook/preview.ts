@@ -262,9 +262,13 @@ export function leftToAdmin(preview: Preview, which: (d: PreviewedDevice) => boo
   const left = devices.filter((d) => d.device !== null && !d.listed.managed && !d.ready && which(d));
   if (left.length === 0 || (runs && unmanaged !== 'ignore')) return null;
   const on = left.map((d) => `${d.listed.address} is on ${d.device?.driver ?? 'no driver'}`).join(', ');
-  const bind = `run 'hostdev bind ${left.map((d) => d.listed.address).join(' ')}' before the guest starts`;
+  const bind = `'hostdev bind ${left.map((d) => d.listed.address).join(' ')}' before the guest starts`;
   if (unmanaged === 'ignore')
-    return { id: 'hook-ignores', cause: `[hook] unmanaged = "ignore" leaves managed='no' to you: ${on}`, fix: bind };
-  const cause = `nobody binds it for the guest: ${on}, and ${hookNote(preview)?.text ?? 'there is no hook'}`;
-  return { id: 'hook-missing', cause, fix: `or ${bind}` };
+    return {
+      id: 'hook-ignores',
+      cause: `[hook] unmanaged = "ignore" leaves managed='no' to you: ${on}`,
+      fix: `run ${bind}`,
+    };
+  const cause = `no hook of hostdev's runs here, so nobody binds it for the guest: ${on}`;
+  return { id: 'hook-missing', cause, fix: `run 'hostdev hook install', or ${bind}` };
 }

@@ -12,6 +12,7 @@ import { checkDomainXml } from '../../../src/actions/domainCheck.ts';
 import { planDomain } from '../../../src/actions/domainPlan.ts';
 import { testHook } from '../../../src/actions/hookTest.ts';
 import type { Guard } from '../../../src/binding/guards.ts';
+import { markStarted } from '../../../src/binding/guests.ts';
 import { HOOK_DEFAULTS, UNMANAGED } from '../../../src/config/hookDefaults.ts';
 import { ERRORS, type ErrorCode, type HostdevError } from '../../../src/errors.ts';
 import { installHook } from '../../../src/hook/install.ts';
@@ -78,6 +79,16 @@ const KINDS: Kind[] = [
     set: (sim) => bindDevices(sim.host, [VF], 'vfio-pci', OPTIONS),
     expected: { bind: null, check: null, ignore: null, managed: null },
     driver: null,
+  },
+  {
+    what: 'one that a guest had which is gone: it is given back, and bound anew',
+    address: VF,
+    set: async (sim) => {
+      await call(sim, 'b', UUID_B, VF, 'no');
+      markStarted(sim.host, UUID_B);
+    },
+    expected: { bind: null, check: 'HOSTDEV_NOT_BOUND', ignore: null, managed: null },
+    driver: 'tb_igbvf_vfio_pci',
   },
   {
     what: 'one that another guest has',
