@@ -188,7 +188,7 @@ function words(text: string): { full: string; bare: string } | null {
   let quote = '';
   for (let i = 0; i < text.length; i += 1) {
     const c = text[i] ?? '';
-    if (quote === '' && c === '#' && /^[\s;&|(]?$/.test(full.at(-1) ?? '')) {
+    if (quote === '' && c === '#' && /^[\s;&|(]?$/.test(i === 0 ? '' : (text[i - 1] ?? ''))) {
       const end = text.indexOf('\n', i);
       if (end < 0) break;
       i = end - 1;

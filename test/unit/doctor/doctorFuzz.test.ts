@@ -16,7 +16,19 @@ import { StaticHost } from '../../mock/tree.ts';
 
 const GPU = '0000:01:00.0';
 
-const fresh = (): StaticHost =>
+/** Boot loaders and makers of an initramfs whose files are read where they are in charge. */
+const LOADERS: readonly Record<string, string>[] = [
+  {},
+  { 'etc/NIXOS': '', 'etc/nixos/a.nix': '{ boot.kernelParams = [ "quiet" ]; }\n' },
+  { 'usr/sbin/u-boot-update': '', 'etc/default/u-boot': 'U_BOOT_PARAMETERS="quiet"\n' },
+  { 'boot/extlinux/extlinux.conf': 'label l\n  append quiet\n' },
+  { 'boot/firmware/cmdline.txt': 'quiet\n', 'var/lib/juju/x': '' },
+  { 'etc/update-extlinux.conf': 'default_kernel_opts="quiet"\n', 'etc/mkinitfs/mkinitfs.conf': '' },
+  { 'etc/os-release': 'ID=arch\n', 'etc/mkinitcpio.conf': 'MODULES=()\n', 'etc/mkinitcpio.d/a.preset': 'a_uki=x\n' },
+  { 'etc/unraid-version': '', 'boot/config/go': 'echo > new_id\n', 'boot/syslinux/syslinux.cfg': 'append initrd=/x\n' },
+];
+
+const fresh = (loader: Record<string, string>): StaticHost =>
   new StaticHost({
     devices: [
       { address: '0000:00:01.0', ids: '8086:1901', class: '060400', group: 1, driver: 'pcieport' },
@@ -55,6 +67,7 @@ const fresh = (): StaticHost =>
       'etc/libvirt/hooks/qemu': '#!/bin/sh\n',
       'etc/libvirt/hooks/qemu.d/10-x.bak': 'no\n',
       'run/hostdev/bindings/x.json': '{}',
+      ...loader,
     },
   });
 
@@ -81,18 +94,22 @@ const damage = fc.oneof(
 );
 
 test('one to four files of a host hold anything at all', async () => {
-  const h = fresh();
-  hosts.push(h);
-  const all = filesOf(h);
-  const program = { native: h.path('x'), nodes: [h.path('x')], cli: h.path('x') };
+  const files = LOADERS.map((loader) => {
+    const h = fresh(loader);
+    hosts.push(h);
+    return filesOf(h);
+  });
+  const program = { native: '/x', nodes: ['/x'], cli: '/x' };
   await fc.assert(
     fc.asyncProperty(
-      fc.array(fc.tuple(fc.nat(all.length - 1), damage), { minLength: 1, maxLength: 4 }),
-      async (damages) => {
-        const one = fresh();
+      fc.nat(LOADERS.length - 1),
+      fc.array(fc.tuple(fc.nat(999), damage), { minLength: 1, maxLength: 4 }),
+      async (loader, damages) => {
+        const one = fresh(LOADERS[loader] ?? {});
+        const all = files[loader] ?? [];
         try {
           for (const [i, d] of damages) {
-            const name = all[i] ?? '';
+            const name = all[i % all.length] ?? '';
             one.remove(name);
             try {
               if (d.kind === 'bytes' || d.kind === 'text') one.file(name, d.bytes);

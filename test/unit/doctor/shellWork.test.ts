@@ -155,6 +155,30 @@ test('what moves no device is left alone, and what is no shell is told', () => {
     expect(workOf(text)).toBe(null);
 });
 
+test.each([
+  '#',
+  'a#',
+  'a=a=',
+  'modprobe vfio a=a=',
+  '\\\\',
+  '"',
+  'x "\n',
+  '|a',
+  'f() {\n',
+  'f() { new_id; }\nf\n',
+  'if new_id\nthen\nfi\n',
+  'a=1 new_id $a\n',
+  'case x in a) new_id ;;\nesac\n',
+  '<<A ',
+])('256 KiB of %j come to an end', (piece) => {
+  const text = piece.repeat(Math.ceil((256 * 1024) / piece.length));
+  const taken = workOf(text);
+  expect(taken === null || Array.isArray(taken)).toBe(true);
+  // As many lines as are read.
+  const lines = piece.endsWith('\n') ? workOf(piece.repeat(1000)) : [];
+  expect(lines === null || Array.isArray(lines)).toBe(true);
+});
+
 describe('any script of these pieces', () => {
   const simple = fc.constantFrom(
     'touch /tmp/a',
