@@ -19,6 +19,7 @@ import { installHook } from '../../../src/hook/install.ts';
 import { hookProgram } from '../../../src/hook/program.ts';
 import { runHook } from '../../../src/hook/run.ts';
 import { domainXml, type SimulatedHost, simulatedHost, UUID_A, UUID_B } from '../../mock/hosts.ts';
+import { leaveJournal } from '../../mock/leftJournal.ts';
 
 const VF = '0000:21:10.0';
 const PF = '0000:21:00.0';
@@ -66,6 +67,14 @@ const held = async (sim: SimulatedHost): Promise<void> => {
   sim.kernel.openBy = [{ pid: 7, command: 'qemu-b', path: '/dev/vfio/11' }];
 };
 
+/** A bind died after the unbind. */
+const killed = ({ host, kernel }: SimulatedHost): void => {
+  const from = { driver: 'igbvf', override: null };
+  const to = { driver: 'vfio-pci', override: 'vfio-pci' };
+  leaveJournal(host, [{ address: VF, group: 11, from, to, override_bytes: '(null)\n' }]);
+  Object.assign(kernel.devices.get(VF) ?? {}, { driver: null, override: 'vfio-pci' });
+};
+
 const KINDS: Kind[] = [
   {
     what: 'a VF on its host driver',
@@ -87,6 +96,13 @@ const KINDS: Kind[] = [
       await call(sim, 'b', UUID_B, VF, 'no');
       markStarted(sim.host, UUID_B);
     },
+    expected: { bind: null, check: 'HOSTDEV_NOT_BOUND', ignore: null, managed: null },
+    driver: 'tb_igbvf_vfio_pci',
+  },
+  {
+    what: 'one that a dead command left between two drivers: it is put back first',
+    address: VF,
+    set: killed,
     expected: { bind: null, check: 'HOSTDEV_NOT_BOUND', ignore: null, managed: null },
     driver: 'tb_igbvf_vfio_pci',
   },
