@@ -111,6 +111,7 @@ function typeHint(rule: KeyRule, value: Located): string | null {
 function isOf(type: ValueType, value: Located): boolean {
   if (type === 'table') return value.kind === 'table';
   if (type === 'list of texts') return value.kind === 'list' && value.items.every((i) => isOf('text', i));
+  if (type === 'list of tables') return value.kind === 'list' && value.items.every((i) => isOf('table', i));
   if (value.kind !== 'scalar') return false;
   return typeof value.value === (type === 'text' ? 'string' : type);
 }
@@ -121,5 +122,6 @@ const TYPE_TEXT: Record<ValueType, string> = {
   number: 'a number',
   table: 'a table',
   'list of texts': 'a list of texts',
+  'list of tables': 'a list of tables',
 };
 const typesText = (types: readonly ValueType[]): string => types.map((t) => TYPE_TEXT[t]).join(' or ');

@@ -36,6 +36,9 @@ export type Config = {
   pci: PciSettings;
   hook: HookSettings;
   allow: Allowance[];
+  /** Wishes as they are written: what they mean is src/boot/wishes.ts'. */
+  devices: Entry[];
+  pfs: Entry[];
   findings: Finding[];
 };
 
@@ -54,5 +57,7 @@ export const emptyConfig = (form: Config['form']): Config => ({
   },
   hook: { ...HOOK_DEFAULTS },
   allow: [],
+  devices: [],
+  pfs: [],
   findings: [],
 });

@@ -5,7 +5,17 @@ import { quote } from '../text/safe.ts';
 import { ALLOWABLE_GUARDS } from './allowable.ts';
 import { checkKeys, checkTypes, checkValues, fatalKeys } from './check.ts';
 import type { Config, Entry } from './config.ts';
-import { fatal, kindText, type Located, type Place, plainValue, remark, type Table } from './place.ts';
+import {
+  type Finding,
+  fatal,
+  kindText,
+  type Located,
+  mistake,
+  type Place,
+  plainValue,
+  remark,
+  type Table,
+} from './place.ts';
 import { SCHEMA, type SectionName } from './schema.ts';
 import { readToml } from './tomlText.ts';
 
@@ -19,20 +29,23 @@ export function addTomlFiles(config: Config, files: readonly { file: string; tex
   }
 }
 
-const isSection = (name: string): name is SectionName => Object.hasOwn(SCHEMA, name);
+/** `[[pf.range]]` is a key of `[[pf]]`. */
+const isSection = (name: string): name is SectionName => Object.hasOwn(SCHEMA, name) && !name.includes('.');
 
 function addFile(config: Config, file: string, root: Table, seen: Map<string, Place>): void {
   for (const [name, member] of root.members) {
     const place: Place = { file, line: member.line, column: member.column, key: name };
     if (!isSection(name)) {
-      const meant = nearestWord(name, Object.keys(SCHEMA));
+      const sections = Object.entries(SCHEMA).filter(([n]) => isSection(n));
+      const meant = nearestWord(
+        name,
+        sections.map(([n]) => n),
+      );
       config.findings.push(
         fatal(place, 'is no section', {
           hint:
             meant === null
-              ? `There are: ${Object.entries(SCHEMA)
-                  .map(([n, s]) => header(n, s.list))
-                  .join(', ')}.`
+              ? `There are: ${sections.map(([n, s]) => header(n, s.list)).join(', ')}.`
               : `Did you mean ${header(meant, isSection(meant) && SCHEMA[meant].list)}?`,
         }),
       );
@@ -51,26 +64,47 @@ const header = (name: string, list: boolean): string => (list ? `[[${name}]]` : 
 
 function addList(config: Config, name: SectionName, place: Place, value: Located): void {
   const items = value.kind === 'list' ? value.items : [value];
+  const lists: Partial<Record<SectionName, Entry[]>> = {
+    device_spec: config.specs,
+    alias: config.aliases,
+    device: config.devices,
+    pf: config.pfs,
+  };
+  const list = lists[name];
+  // A wish that is wrong is not fulfilled, and keeps nothing else from the configuration.
+  const isWish = name === 'device' || name === 'pf';
   for (const item of items) {
-    const count =
-      name === 'device_spec' ? config.specs.length : name === 'alias' ? config.aliases.length : config.allow.length;
+    const count = (list ?? config.allow).length;
     const here: Place = { ...place, line: item.line, column: item.column, key: `${name}[${count}]` };
     if (value.kind !== 'list' || item.kind !== 'table') {
       config.findings.push(
-        fatal(here, `is ${kindText(item)}: a list of tables is expected`, {
+        (isWish ? mistake : fatal)(here, `is ${kindText(item)}: a list of tables is expected`, {
           hint: `Write ${header(name, true)}, with two brackets, and its keys below.`,
         }),
       );
       continue;
     }
-    const values = name === 'allow' ? checkValues : checkTypes;
-    const wrong = [...checkKeys(name, item, here), ...values(name, item, here)];
-    config.findings.push(...wrong);
+    const values = name === 'allow' || isWish ? checkValues : checkTypes;
+    const wrong = [
+      ...checkKeys(name, item, here),
+      ...values(name, item, here),
+      ...(name === 'pf' ? checkRanges(item, here) : []),
+    ];
+    config.findings.push(...(isWish ? wrong.map((f) => ({ ...f, fatal: false })) : wrong));
     const entry: Entry = { place: here, table: item, bad: fatalKeys(wrong, here), unreadable: false };
-    if (name === 'device_spec') config.specs.push(entry);
-    else if (name === 'alias') config.aliases.push(entry);
+    if (list !== undefined) list.push(entry);
     else if (entry.bad.size === 0) addAllowance(config, entry);
   }
+}
+
+function checkRanges(pf: Table, place: Place): Finding[] {
+  const ranges = pf.members.get('range')?.value;
+  if (ranges?.kind !== 'list') return [];
+  return ranges.items.flatMap((item, n) => {
+    const { line, column } = item;
+    const here: Place = { ...place, line, column, key: `${place.key}.range[${n}]` };
+    return item.kind === 'table' ? [...checkKeys('pf.range', item, here), ...checkValues('pf.range', item, here)] : [];
+  });
 }
 
 function addAllowance(config: Config, { place, table }: Entry): void {

@@ -54,6 +54,7 @@ const EXTENDED = 4096;
 
 const STATUS_CAP_LIST = 0x10;
 const CAP_ID_EXP = 0x10;
+const EXT_CAP_ID_DSN = 0x0003;
 const EXT_CAP_ID_ACS = 0x000d;
 /** PCI_FIND_CAP_TTL: more capabilities do not fit behind the header. */
 const MAX_CAPS = 48;
@@ -120,6 +121,25 @@ function findCapability(view: DataView, id: number, space: ConfigSpace): number 
 }
 
 function findAcs(view: DataView, space: ConfigSpace): Acs | null {
+  const at = findExtended(view, EXT_CAP_ID_ACS, 8, space);
+  return at === null ? null : { cap: view.getUint16(at + 4, true), ctrl: view.getUint16(at + 6, true) };
+}
+
+/**
+ * The Device Serial Number of a function (PCI Express 6.0, 7.9.3) from all bytes of its `config`, as lspci writes it: `00-1b-21-ff-ff-3c-4d-5e`. Null where there is none, where
+ * the extended space may not be read (without root), and for one that says nothing (every bit alike).
+ */
+export function deviceSerial(bytes: Uint8Array): string | null {
+  if (bytes.length < EXTENDED) return null;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, EXTENDED);
+  const at = findExtended(view, EXT_CAP_ID_DSN, 12, { fault: null });
+  const number = at === null ? 0n : view.getBigUint64(at + 4, true);
+  if (number === 0n || number === 2n ** 64n - 1n) return null;
+  return (number.toString(16).padStart(16, '0').match(/../g) ?? []).join('-');
+}
+
+/** Where the extended capability `id` stands, if `size` bytes of it are there. */
+function findExtended(view: DataView, id: number, size: number, space: Pick<ConfigSpace, 'fault'>): number | null {
   const seen = new Set<number>();
   let at = CONVENTIONAL;
   for (let n = 0; n < MAX_EXT_CAPS; n++) {
@@ -131,8 +151,7 @@ function findAcs(view: DataView, space: ConfigSpace): Acs | null {
     seen.add(at);
     const header = view.getUint32(at, true);
     if (header === 0 || header === 0xffffffff) return null;
-    if ((header & 0xffff) === EXT_CAP_ID_ACS && at + 8 <= EXTENDED)
-      return { cap: view.getUint16(at + 4, true), ctrl: view.getUint16(at + 6, true) };
+    if ((header & 0xffff) === id && at + size <= EXTENDED) return at;
     at = (header >>> 20) & ~3;
   }
   return null;

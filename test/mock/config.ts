@@ -4,7 +4,10 @@ import type { PcieType } from '../../src/pci/configSpace.ts';
 export type MockConfig = {
   /** Null for a conventional function. */
   pcie?: Exclude<PcieType, 'reserved'> | null;
+  /** Not together with serial. */
   acs?: { cap: number; ctrl: number };
+  /** Device Serial Number. */
+  serial?: bigint;
   multifunction?: boolean;
   /** Of a bridge. */
   buses?: [secondary: number, subordinate: number];
@@ -32,6 +35,7 @@ const EXP_AT = 0x60;
 /** Another capability stands before ACS, as advanced error reporting does in life. */
 const AER_AT = 0x100;
 const ACS_AT = 0x148;
+const DSN_AT = 0x140;
 
 export function configBytes(c: MockConfig = {}): Uint8Array {
   const bytes = new Uint8Array(4096);
@@ -48,7 +52,12 @@ export function configBytes(c: MockConfig = {}): Uint8Array {
     view.setUint8(PM_AT + 1, EXP_AT);
     view.setUint8(EXP_AT, 0x10);
     view.setUint16(EXP_AT + 2, (TYPE_NUMBER[pcie] << 4) | 2, true);
-    view.setUint32(AER_AT, 0x0001 | (2 << 16) | ((c.acs ? ACS_AT : 0) << 20), true);
+    const next = c.serial !== undefined ? DSN_AT : c.acs ? ACS_AT : 0;
+    view.setUint32(AER_AT, 0x0001 | (2 << 16) | (next << 20), true);
+    if (c.serial !== undefined) {
+      view.setUint32(DSN_AT, 0x0003 | (1 << 16), true);
+      view.setBigUint64(DSN_AT + 4, c.serial, true);
+    }
     if (c.acs) {
       view.setUint32(ACS_AT, 0x000d | (1 << 16), true);
       view.setUint16(ACS_AT + 4, c.acs.cap, true);

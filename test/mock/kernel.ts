@@ -369,6 +369,7 @@ export class KernelModel implements NativeBinding {
     const extraDirs: string[] = ['sys/bus/pci/devices', 'sys/bus/pci/drivers'];
     for (const d of this.devices.values()) {
       const at = `sys/bus/pci/devices/${d.address}`;
+      links.set(at, `../../../devices/${this.#home(d)}`);
       files.set(`${at}/modalias`, modalias(d));
       files.set(`${at}/driver_override`, `${d.override ?? '(null)'}\n`);
       for (const [name, text] of Object.entries(d.attributes ?? {})) files.set(`${at}/${name}`, text);
@@ -410,6 +411,13 @@ export class KernelModel implements NativeBinding {
       }
     }
     return { files, links, dirs };
+  }
+
+  /** Where the kernel puts it: below its bridge, or a root bus of its own. */
+  #home(d: Live): string {
+    const bridge = this.devices.get(d.parent ?? '');
+    const above = bridge === undefined ? `pci${d.address.slice(0, d.address.indexOf(':') + 3)}` : this.#home(bridge);
+    return `${above}/${d.address}`;
   }
 
   #error(code: Errno, syscall: string, path: string): Error {

@@ -45,6 +45,8 @@ export type TreeDevice = {
   totalVfs?: number;
   /** Of a VF: its PF's address. */
   physfn?: string;
+  /** The bridges above it, from its root bus on; none when absent. */
+  below?: string[];
   /** The device is on a VFIO driver and shows its vfio-dev folder. */
   vfio?: boolean;
   /** Further attributes, or other bytes for the usual ones; null leaves one out. */
@@ -72,6 +74,8 @@ const WHERE = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 
 export class StaticHost {
   readonly root = mkdtempSync(join(WHERE, 'hostdev-static-'));
+  /** Where the devices with bridges above them are. */
+  readonly homes = new Map<string, string>();
 
   constructor(tree?: Tree) {
     if (tree) writeTree(this, tree);
@@ -132,8 +136,9 @@ export class StaticHost {
   }
 }
 
-/** Where the kernel puts a device: below its root port in life, below its host bridge here. */
-const home = (address: string): string => `sys/devices/pci${address.slice(0, address.indexOf(':') + 3)}/${address}`;
+/** Where the kernel puts a device: below its bridges, or right below its host bridge. */
+const home = (host: StaticHost, address: string): string =>
+  host.homes.get(address) ?? `sys/devices/pci${address.slice(0, address.indexOf(':') + 3)}/${address}`;
 
 const linkTo = (host: StaticHost, from: string, to: string): void => host.link(from, relative(dirname(from), to));
 
@@ -146,6 +151,14 @@ function modalias(d: Pick<TreeDevice, 'ids' | 'subsystem' | 'class'>): string {
 }
 
 function writeTree(host: StaticHost, tree: Tree): void {
+  for (const { address, below } of tree.devices)
+    if (below !== undefined) {
+      const [first = ''] = below;
+      host.homes.set(
+        address,
+        ['sys/devices', `pci${first.slice(0, first.indexOf(':') + 3)}`, ...below, address].join('/'),
+      );
+    }
   for (const d of tree.devices) writeDevice(host, d);
   host.folder('sys/bus/pci/devices');
   host.file('sys/bus/pci/drivers_probe', '');
@@ -160,7 +173,7 @@ function writeTree(host: StaticHost, tree: Tree): void {
 }
 
 function writeDevice(host: StaticHost, d: TreeDevice): void {
-  const at = home(d.address);
+  const at = home(host, d.address);
   const [vendor, product] = d.ids.split(':');
   const [subVendor, subDevice] = (d.subsystem ?? '0000:0000').split(':');
   const attributes: Record<string, string | Uint8Array | null> = {
@@ -178,7 +191,7 @@ function writeDevice(host: StaticHost, d: TreeDevice): void {
   };
   for (const [name, bytes] of Object.entries(attributes)) if (bytes !== null) host.file(`${at}/${name}`, bytes);
   linkTo(host, `sys/bus/pci/devices/${d.address}`, at);
-  if (d.physfn !== undefined) linkTo(host, `${at}/physfn`, home(d.physfn));
+  if (d.physfn !== undefined) linkTo(host, `${at}/physfn`, home(host, d.physfn));
   if (d.vfio) host.folder(`${at}/vfio-dev/vfio0`);
   if (d.driver !== undefined) {
     writeDriver(host, d.driver, d.driver.replaceAll('-', '_'));
@@ -203,7 +216,7 @@ function writeDriver(host: StaticHost, driver: string, module: string | null): v
 }
 
 function writeClass(host: StaticHost, kind: 'net' | 'block' | 'drm', name: string, address: string | null): void {
-  const at = `${address === null ? 'sys/devices/virtual' : home(address)}/${kind}/${name}`;
+  const at = `${address === null ? 'sys/devices/virtual' : home(host, address)}/${kind}/${name}`;
   host.file(`${at}/uevent`, '');
   linkTo(host, `sys/class/${kind}/${name}`, at);
 }
