@@ -28,7 +28,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   // Nova's configuration on this host: what its values mean, what they take, what is free.
   nova: ['host', 'store', 'config', 'pci', 'binding', 'nova/grammar', 'pool', 'placement'],
   // Wishes, what of them this host fulfils, and who else has a hand in it: asks, writes its own files, moves nothing.
-  boot: ['addon', 'host', 'store', 'config', 'pci', 'binding'],
+  boot: ['addon', 'host', 'store', 'config', 'config/allowable.ts', 'pci', 'binding'],
   // No host at all.
   simulate: ['config', 'pci', 'nova/grammar', 'pool', 'placement'],
   // Judges facts, changes nothing.

@@ -1,6 +1,15 @@
 /** The sample hostdev.toml that the package ships: every table and key of the schema, commented out, with what it means. Without its `#` it is a configuration that holds. */
 import { keysOf, SCHEMA, type Section, type SectionName } from '../../../src/config/schema.ts';
 
+const identity = (address: string, port: string, product: string): Record<string, string> => ({
+  address: `"0000:${address}"`,
+  path: `"pci0000:20/${port}/00.0"`,
+  vendor_id: '"8086"',
+  product_id: `"${product}"`,
+  subsystem_vendor_id: '"8086"',
+  subsystem_device_id: '"0000"',
+});
+
 /** Values that go together, a table each. */
 const EXAMPLES: Record<SectionName, Record<string, string>[]> = {
   device_spec: [
@@ -44,6 +53,32 @@ const EXAMPLES: Record<SectionName, Record<string, string>[]> = {
   ],
   hook: [{ unmanaged: '"bind"', prepare_seconds: '30', start_seconds: '5', other_seconds: '2' }],
   allow: [{ device: '"0000:01:00.0"', guard: '"display"', domain: '"win11"' }],
+  device: [
+    {
+      ...identity('23:00.0', '05.0', '10d3'),
+      serial: '"00-1b-21-ff-ff-3c-4d-5e"',
+      mac: '"00:1b:21:3c:4d:5e"',
+      driver: '"vfio"',
+      group: '"endpoints"',
+      allow: '["network"]',
+    },
+    { ...identity('24:00.0', '06.0', 'a808'), nvme_serial: '"S4EVNX0M123456"', driver: '"vfio"' },
+    { ...identity('21:10.2', '04.0', '10c9'), vf: '1', driver: '"vfio-pci"' },
+  ],
+  pf: [
+    {
+      ...identity('25:00.0', '07.0', '10c9'),
+      serial: '"00-1b-21-ff-ff-3c-4d-5f"',
+      nvme_serial: '"S4EVNX0M123457"',
+      mac: '"00:1b:21:3c:4d:5f"',
+      vfs: '4',
+      for: '"vfio"',
+      range: '[{ vfs = "0", driver = "host" }]',
+      allow: '["vfs"]',
+    },
+    { ...identity('21:00.0', '04.0', '10c9'), vfs: '8', for: '"netdev"' },
+  ],
+  'pf.range': [{ vfs: '"0-3"', driver: '"vfio"' }],
 };
 
 const comment = (text: string): string => {
