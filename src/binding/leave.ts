@@ -2,14 +2,13 @@
  * May these devices leave their drivers now? Asked right before every unbind and before VFs are taken away, by whoever moves a device: command, hook, undo, recovery.
  * perform.ts is the only one that writes an unbind or a number of VFs, and it asks here first, so nobody can go round it; a mount that was made since the plan is seen.
  */
-import { HostdevError } from '../errors.ts';
 import type { Address } from '../pci/address.ts';
 import type { Inventory } from '../pci/inventory.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
 import type { Access } from './access.ts';
 import { isGuest, ownerText, readBinding } from './books.ts';
-import { judge, type Layer, type Lifts, type Refusal, refuse, type Usage } from './guards.ts';
+import { judge, type Layer, type Lifts, type Refusal, type Usage } from './guards.ts';
 import { witness } from './guests.ts';
 import type { Lifted } from './journal.ts';
 import { devicesNow } from './observe.ts';
@@ -28,11 +27,11 @@ export type Leaving = Access & {
   lifted?: Lifted[];
 };
 
-/** The devices that may not leave, each with the error that says why: HOSTDEV_GUARD or HOSTDEV_IN_USE. */
-export async function mayLeave(work: Leaving, addresses: readonly Address[]): Promise<Map<Address, HostdevError>> {
+/** The devices that may not leave, each with what keeps it. */
+export async function mayLeave(work: Leaving, addresses: readonly Address[]): Promise<Map<Address, Refusal[]>> {
   const { host, inventory, permit } = work;
   const devices = devicesNow(host, inventory, addresses);
-  const refused = new Map<Address, HostdevError>();
+  const refused = new Map<Address, Refusal[]>();
   const usages = await readUsages(work, devices);
   for (const device of devices) {
     const { address } = device;
@@ -41,20 +40,13 @@ export async function mayLeave(work: Leaving, addresses: readonly Address[]): Pr
     const judged = { device, usage, target: null, denylistOff: true, real: host.isReal, layer };
     const { refusals, lifted } = judge(judged, permit.lifts(address));
     work.lifted?.push(...lifted);
-    const error = caught(refusals.map((r) => ({ ...r, layer: permit.layer })));
-    if (error !== null) refused.set(address, error);
+    if (refusals.length > 0)
+      refused.set(
+        address,
+        refusals.map((r) => ({ ...r, layer: permit.layer })),
+      );
   }
   return refused;
-}
-
-function caught(refusals: readonly Refusal[]): HostdevError | null {
-  try {
-    refuse(refusals);
-    return null;
-  } catch (e) {
-    if (e instanceof HostdevError) return e;
-    throw e;
-  }
 }
 
 /**

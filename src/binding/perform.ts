@@ -15,6 +15,7 @@ import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline } from '../store/locks.ts';
 import { quote } from '../text/safe.ts';
 import { bindingNow, noAnswer, writeAttribute } from './access.ts';
+import { refuse } from './guards.ts';
 import { type Leaving, mayLeave } from './leave.ts';
 import { writeNumvfs } from './numvfs.ts';
 import { observe, remembered } from './observe.ts';
@@ -58,10 +59,10 @@ export function batchesOf(steps: readonly Step[]): Step[][] {
 /** All steps of a batch to their end; what failed, by device, in the order of the steps. */
 export async function performBatch(work: Work, batch: readonly Step[]): Promise<Map<Address, unknown>> {
   const unbinds = batch.filter((s) => s.kind === 'unbind').map((s) => s.address);
-  const refused = unbinds.length === 0 ? new Map() : await mayLeave(work, unbinds);
+  const refused = unbinds.length === 0 ? null : await mayLeave(work, unbinds);
   const results = await Promise.allSettled(
     batch.map(async (step) => {
-      if (refused.has(step.address)) throw refused.get(step.address);
+      refuse(refused?.get(step.address) ?? []);
       await perform(work, step);
       work.onStep?.(step);
     }),
@@ -140,7 +141,7 @@ async function probe(work: Work, step: Step): Promise<void> {
         `${address} has ${saw} after the probe, not ${expect}, although ${step.path} took the write: the driver refused it or nothing reacts`,
       );
     }
-    for (const e of (await mayLeave(work, [address])).values()) throw e;
+    refuse((await mayLeave(work, [address])).get(address) ?? []);
     await unbind(work, address, host.driver(driver, 'unbind'));
   }
 }

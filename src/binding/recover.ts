@@ -13,6 +13,7 @@ import type { Foreseen } from './access.ts';
 import { applyBooks, isGuest, isSameDevice, readBook, removeBinding } from './books.ts';
 import { isOfThisBoot } from './boot.ts';
 import { finishRelease } from './giveBack.ts';
+import type { Refusal } from './guards.ts';
 import {
   type JournalEntry,
   type Lifted,
@@ -132,7 +133,7 @@ async function decide(work: Work, found: JournalEntry, asked?: Direction): Promi
   if (refused.size > 0)
     return {
       act: 'keep',
-      kept: [...refused].map(([address, e]) => kept(found, address, reasonsOf(address, e), 'guard')),
+      kept: [...refused].map(([address, list]) => kept(found, address, reasonsOf(address, list), 'guard')),
     };
   return { act: 'settle', end, moves, stuck, gone, there };
 }
@@ -309,8 +310,9 @@ function forgetBook(host: Host, address: Address): void {
   if (b !== null && (host.inode(host.device(address)) === null || !isSameDevice(host, b))) removeBinding(host, address);
 }
 
-/** The reasons of a guard without the address that they are of, which is told beside them. */
-const reasonsOf = (address: Address, e: HostdevError): string => e.message.replaceAll(`${address}: `, '');
+/** The reasons of guards; the device's own address is told beside them. */
+const reasonsOf = (address: Address, refusals: readonly Refusal[]): string =>
+  refusals.map((r) => (r.address === address ? r.reason : `${r.address}: ${r.reason}`)).join('; ');
 
 /** The entry as it was, with the reasons why nothing of it has moved. */
 function keep(work: Work, entry: JournalEntry, kept: Kept[]): Recovered {
@@ -349,10 +351,10 @@ async function lookAhead(
   work: Work,
   moves: readonly Move[],
   end: End,
-): Promise<{ refused: Map<Address, HostdevError>; there: Set<Address> }> {
+): Promise<{ refused: Map<Address, Refusal[]>; there: Set<Address> }> {
   const there = new Set<Address>();
   const leaving: Address[] = [];
-  const refused = new Map<Address, HostdevError>();
+  const refused = new Map<Address, Refusal[]>();
   for (const m of moves) {
     let now: Awaited<ReturnType<typeof observe>>;
     try {
@@ -372,8 +374,7 @@ async function lookAhead(
     const seen = { ...m.sriov, from: { ...m.sriov.from, numvfs: vfCount(work, m) }, to: m.sriov[end] };
     if (emptySteps(work.host, m.address, seen, now.driver !== target.driver).length === 0) continue;
     const [first] = await vfRefusals(work, m.address, null);
-    if (first !== undefined)
-      refused.set(m.address, new HostdevError('HOSTDEV_IN_USE', `${first.address}: ${first.reason}`));
+    if (first !== undefined) refused.set(m.address, [first]);
   }
   // The VFs that go with a PF are a part of its move, and were asked for above.
   const withVfs = new Set(moves.filter((m) => m.sriov !== undefined).map((m) => m.address));
@@ -382,7 +383,7 @@ async function lookAhead(
     lifts: (a) => (use) => (use.guard === 'vfs' && withVfs.has(a)) || work.permit.lifts(a)(use),
   };
   if (leaving.length > 0)
-    for (const [a, e] of await mayLeave({ ...work, permit }, leaving)) if (!refused.has(a)) refused.set(a, e);
+    for (const [a, list] of await mayLeave({ ...work, permit }, leaving)) if (!refused.has(a)) refused.set(a, list);
   return { refused, there };
 }
 

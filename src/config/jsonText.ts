@@ -9,6 +9,8 @@ export type JsonFault = {
   at: number;
   path: string;
   message: string;
+  /** The value is whole, and something comes after it: a file of one value a line, for instance. */
+  isRest: boolean;
   fix: { from: number; end: number; text: string } | null;
 };
 
@@ -78,7 +80,7 @@ class Reader {
         this.#stop('is empty: a JSON object is expected, such as {"vendor_id": "8086"}');
       value = this.#value();
       this.#blanks();
-      if (this.#at < this.#text.length) this.#stop(`has more after its end: ${this.#next()}`);
+      if (this.#at < this.#text.length) this.#stop(`has more after its end: ${this.#next()}`, true);
     } catch (e) {
       if (!(e instanceof Unreadable)) throw e;
       value = null;
@@ -86,13 +88,13 @@ class Reader {
     return { value, faults: this.#faults, repeated: this.#repeated };
   }
 
-  #stop(message: string): never {
-    this.#faults.push({ at: this.#at, path: this.#path.join(''), message, fix: null });
+  #stop(message: string, isRest = false): never {
+    this.#faults.push({ at: this.#at, path: this.#path.join(''), message, isRest, fix: null });
     throw new Unreadable();
   }
 
   #fault(from: number, end: number, text: string, message: string, at = from): void {
-    this.#faults.push({ at, path: this.#path.join(''), message, fix: { from, end, text } });
+    this.#faults.push({ at, path: this.#path.join(''), message, isRest: false, fix: { from, end, text } });
     if (this.#faults.length >= MAX_FAULTS) this.#stop('has more mistakes than are worth listing');
   }
 

@@ -1,4 +1,6 @@
 /** Why the kernel made a group, in words. The reasons themselves are pci/grouping.ts's. */
+
+import { isErrno, messageOf } from '../errors.ts';
 import { type Address, compareAddresses } from '../pci/address.ts';
 import { acsBitName, type ConfigSpace, type NoConfig, parseConfig } from '../pci/configSpace.ts';
 import { explainGroup, type Join } from '../pci/grouping.ts';
@@ -20,7 +22,7 @@ function readConfig(look: Look, address: Address): ConfigSpace | NoConfig {
     const bytes = look.host.readBytes(look.host.device(address, 'config'), CONFIG_BYTES);
     return bytes === null ? { unmeasured: 'its config file is not there' } : parseConfig(bytes);
   } catch (e) {
-    return { unmeasured: (e as Error).message };
+    return { unmeasured: messageOf(e), ...(isErrno(e, 'EACCES', 'EPERM') ? { root: true as const } : {}) };
   }
 }
 
@@ -91,8 +93,8 @@ function joinCause(j: Join): Cause {
       return because(
         'join-unmeasured',
         j.at,
-        `${j.at}: ${j.unmeasured}`,
-        j.unmeasured?.includes('root') ? 'run this as root' : null,
+        `${j.at}: ${j.unmeasured?.unmeasured}`,
+        j.unmeasured?.root ? 'run this as root' : null,
       );
     case 'unknown':
       return because(

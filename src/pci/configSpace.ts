@@ -45,8 +45,11 @@ export type ConfigSpace = {
   fault: string | null;
 };
 
-/** Why a config space says nothing: only its header may be read without CAP_SYS_ADMIN (drivers/pci/pci-sysfs.c pci_read_config). */
-export type NoConfig = { unmeasured: string };
+/**
+ * Why a config space says nothing; `root` where root would be told more: only its header may be read without
+ * CAP_SYS_ADMIN (drivers/pci/pci-sysfs.c pci_read_config).
+ */
+export type NoConfig = { unmeasured: string; root?: true };
 
 const HEADER = 64;
 const CONVENTIONAL = 256;
@@ -92,7 +95,10 @@ export function parseConfig(bytes: Uint8Array): ConfigSpace | NoConfig {
   };
   if ((view.getUint16(0x06, true) & STATUS_CAP_LIST) === 0) return space;
   if (view.byteLength < CONVENTIONAL)
-    return { unmeasured: `only the first ${view.byteLength} bytes of config space may be read: that needs root` };
+    return {
+      unmeasured: `only the first ${view.byteLength} bytes of config space may be read: that needs root`,
+      root: true,
+    };
   const exp = findCapability(view, CAP_ID_EXP, space);
   if (exp === null || exp + 4 > CONVENTIONAL) return space;
   space.pcie = PCIE_TYPES[(view.getUint16(exp + 2, true) >> 4) & 0xf] ?? 'reserved';

@@ -26,7 +26,7 @@ export type Join = {
   /** The bits that are off; empty when there is no ACS capability at all, null where ACS is not the reason. */
   missing: AcsBit[] | null;
   /** Why it was not measured. */
-  unmeasured: string | null;
+  unmeasured: NoConfig | null;
 };
 
 const measured = (c: ConfigSpace | NoConfig): c is ConfigSpace => !('unmeasured' in c);
@@ -67,7 +67,7 @@ function bridgeJoin(members: readonly Member[], bridge: Member): Join[] {
   };
   if (bridge.isMaker) return [{ ...join, kind: 'maker' }];
   const { config } = bridge;
-  if (!measured(config)) return [{ ...join, kind: 'unmeasured', unmeasured: config.unmeasured }];
+  if (!measured(config)) return [{ ...join, kind: 'unmeasured', unmeasured: config }];
   const lacks = lacked(bridge, config);
   if (lacks.kind === 'conventional') return [{ ...join, kind: 'conventional-bridge', pcie: config.pcie }];
   if (lacks.kind === 'none') return [];
@@ -96,7 +96,7 @@ function slotJoins(members: readonly Member[]): Join[] {
       members: open.map(({ o }) => o.address),
       pcie: null,
       missing: [...new Set(bits)],
-      unmeasured: blind !== undefined && !measured(blind) ? blind.unmeasured : null,
+      unmeasured: blind !== undefined && !measured(blind) ? blind : null,
     });
   }
   return joins;

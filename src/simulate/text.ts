@@ -36,8 +36,7 @@ function faultOf(text: string, e: Error): HostdevError {
   const said = e.message.replace(/\s+/g, ' ').slice(0, 200);
   if (fault === undefined) return bad(`The scenario is not JSON: ${said}`, e);
   const { line, column } = placeOf(fault.at);
-  const isSeveral = fault.message.startsWith('has more after its end');
-  const hint = isSeveral ? 'simulate takes one scenario: of a file with one a line, give one line.' : undefined;
-  const what = isSeveral ? 'a second value begins here' : fault.message;
+  const hint = fault.isRest ? 'simulate takes one scenario: of a file with one a line, give one line.' : undefined;
+  const what = fault.isRest ? 'a second value begins here' : fault.message;
   return bad(`The scenario is not JSON: line ${line}, column ${column}: ${what}`, e, hint);
 }
