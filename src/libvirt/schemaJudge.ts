@@ -50,10 +50,10 @@ export async function judgeBySchema(host: Host, { text }: Domain, linter: Linter
 }
 
 /** What of a domain that the schema refused is refused; null where no single thing is, and for a document too long to be asked about many times. */
-export const schemaCulprit = async (host: Host, { text, root }: Domain, linter: Linter): Promise<Culprit | null> =>
-  text.length > MAX_SEARCHED
+export const schemaCulprit = async (host: Host, domain: Domain, linter: Linter): Promise<Culprit | null> =>
+  domain.text.length > MAX_SEARCHED
     ? null
-    : findCulprit(root, async (xml) => (await lint(linter, schemaOf(host), xml)).status === 0);
+    : findCulprit(domain, async (xml) => (await lint(linter, schemaOf(host), xml)).status === 0);
 
 const schemaOf = (host: Host): string => host.absolute(`${host.libvirtSchemas}/domain.rng`);
 

@@ -7,6 +7,7 @@ import { checkDomainXml, type DomainCheck } from '../../../src/actions/domainChe
 import { loadNative } from '../../../src/addon/load.ts';
 import { readDomain } from '../../../src/domain/xml/domain.ts';
 import { Host } from '../../../src/host/host.ts';
+import { findCulprit } from '../../../src/libvirt/schemaCulprit.ts';
 import { judgeBySchema, schemaCulprit, XMLLINT } from '../../../src/libvirt/schemaJudge.ts';
 import { fuzzDomains } from '../../fuzz/generate.ts';
 import { askLibvirt, TEST_DRIVER, virshVersion } from '../../fuzz/judge.ts';
@@ -254,6 +255,32 @@ function goodDomains(): string[] {
       pci(3),
   ].map(more);
 }
+
+describe('the culprit', () => {
+  const many = (bad: string): string =>
+    put('</devices>', `${"<input type='mouse' bus='ps2'/>\r\n".repeat(3000)}${bad}</devices>`);
+  /** A schema that takes everything but a word, and counts how often it is asked. */
+  const search = async (xml: string, word: string) => {
+    let asked = 0;
+    const found = await findCulprit(readDomain(xml, 'd.xml'), async (text) => {
+      asked += 1;
+      readDomain(text, 'asked');
+      return !text.includes(word);
+    });
+    return { found: found && [found.element.nodeName, found.attribute, found.element.lineNumber], asked };
+  };
+
+  test('is found among thousands by halves, whatever the line ends and quotes', async () => {
+    const { found, asked } = await search(many("<x\r\n\tb='>' bad\n= \"1 a='2'\"/>"), 'bad');
+    expect(found?.slice(0, 2)).toEqual(['x', 'bad']);
+    expect(asked).toBeLessThan(40);
+  });
+
+  test('is none where there are several or where nothing helps, and the questions end', async () => {
+    expect(await search(`<!-- bad -->${many('')}`, 'bad')).toEqual({ found: null, asked: 64 });
+    expect((await search(many("<a bad='1'/>").replace('<name>judged', '<name>bad'), 'bad')).found).toBeNull();
+  });
+});
 
 describe('what is no verdict is said to be none', () => {
   const domain = readDomain(BASE, 'd.xml');
