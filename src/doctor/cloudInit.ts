@@ -16,7 +16,7 @@ export const JUJU = 'var/lib/juju';
  * What a new machine is to be given: files, with content that is one line or several, and commands that make them take
  * effect.
  */
-export type UserData = { files?: readonly { path: string; content: string }[]; commands?: readonly string[] };
+type UserData = { files?: readonly { path: string; content: string }[]; commands?: readonly string[] };
 
 const NOT_IN_CONTAINER = 'systemd-detect-virt --quiet --container || ';
 

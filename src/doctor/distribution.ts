@@ -4,7 +4,7 @@
  */
 import type { Look } from './look.ts';
 
-export type Distribution = {
+type Distribution = {
   /** `ID` and `ID_LIKE` of os-release(5). */
   ids: readonly string[];
   files: readonly string[];
