@@ -1,7 +1,7 @@
 /** `claim -n`: which devices a request would get now. Nothing is kept yet. */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { mostOf, wayOf } from '../nova/allocation.ts';
+import { allocatorOf, mostOf } from '../nova/allocation.ts';
 import { NovaError } from '../nova/grammar/novaError.ts';
 import { type PciRequest, resolveRequest } from '../nova/grammar/request.ts';
 import { strictBool } from '../nova/grammar/values.ts';
@@ -56,10 +56,10 @@ export async function claimFrom(
 ): Promise<ClaimAnswer> {
   const { requests, notes } = resolveRequest(wish.request, setup.aliases, wish.policy);
   const pools = await hostPools(setup, host, held);
-  const way = wayOf(setup, pools.free(), wish.isolate);
+  const allocator = allocatorOf(setup, pools.free(), wish.isolate);
   let byRequest: string[][];
   try {
-    byRequest = way.claim(requests, { place: wish.place, spread: wish.spread });
+    byRequest = allocator.claim(requests, { place: wish.place, spread: wish.spread });
   } catch (e) {
     if (!(e instanceof NovaError) || e.novaClass !== 'PciDeviceRequestFailed') throw e;
     throw noCapacity(setup, pools, requests, wish, e);
@@ -79,7 +79,7 @@ export async function claimFrom(
           dev_type = 'type-PCI',
           numa_node = null,
         } = known.get(address) ?? {};
-        const provider = way.providerOf(address);
+        const provider = allocator.providerOf(address);
         const managed = strictBool(tags.get(address)?.managed ?? null);
         return { address, vendor_id, product_id, dev_type, numa_node, provider, managed };
       }),
@@ -102,8 +102,8 @@ function noCapacity(
   cause: NovaError,
 ): HostdevError {
   const [all, now] = [offered, free()].map((tracker) => {
-    const way = wayOf(setup, tracker, false);
-    return requests.map((r) => mostOf(way, r, tracker.devices().length));
+    const allocator = allocatorOf(setup, tracker, false);
+    return requests.map((r) => mostOf(allocator, r, tracker.devices().length));
   });
   const rows = requests.map((r, n) => ({
     alias_name: r.alias_name,
@@ -113,7 +113,7 @@ function noCapacity(
   }));
   const numbers = rows.map((r) => `${r.alias_name ?? 'a port'}: ${r.wanted} wanted, ${r.free} free of ${r.offered}`);
   const fits = (isolate: boolean, place: GuestPlace): boolean =>
-    wayOf(setup, free(), isolate).supports(requests, { place });
+    allocatorOf(setup, free(), isolate).supports(requests, { place });
   const isEnough = rows.every((r) => r.free >= r.wanted);
   const hint = !isEnough
     ? rows.some((r) => r.free < r.offered)

@@ -1,7 +1,7 @@
 /** `config check`: every mistake of a configuration with its place, and what its specs take on this host or in a saved inventory. */
 import { type Finding, remark, sortFindings } from '../config/place.ts';
 import type { Host } from '../host/host.ts';
-import { mostOf, wayOf } from '../nova/allocation.ts';
+import { allocatorOf, mostOf } from '../nova/allocation.ts';
 import { NovaError } from '../nova/grammar/novaError.ts';
 import { starlingxNotes } from '../nova/grammar/starlingx.ts';
 import { matchAll, matchFindings, nowhere } from '../nova/matches.ts';
@@ -106,12 +106,12 @@ function countServed(setup: PciSetup): Map<string, number> {
     devices,
     facts,
   );
-  const way = wayOf(setup, tracker, false);
+  const allocator = allocatorOf(setup, tracker, false);
   const most = tracker.devices().length;
   return new Map(
     [...aliases].map(([name, { specs: spec, numa_policy }]) => [
       name,
-      mostOf(way, { alias_name: name, count: 1, numa_policy, spec }, most),
+      mostOf(allocator, { alias_name: name, count: 1, numa_policy, spec }, most),
     ]),
   );
 }

@@ -194,9 +194,9 @@ export function peersOf(
   });
 }
 
-type Way = { address: Address; way: PeerWay };
-const lossOf = ({ way }: Way): string[] => (way.kind === 'take' && way.loses !== '' ? [way.loses] : []);
-const lossesWith = (ways: readonly Way[]): string => {
+type Peer = { address: Address; way: PeerWay };
+const lossOf = ({ way }: Peer): string[] => (way.kind === 'take' && way.loses !== '' ? [way.loses] : []);
+const lossesWith = (ways: readonly Peer[]): string => {
   const told = ways.flatMap((w) => lossOf(w).map((l) => `with ${w.address} ${l}`));
   return told.length === 0 ? '' : ` (the host loses ${told.join('; ')})`;
 };

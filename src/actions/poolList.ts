@@ -4,7 +4,7 @@ import type { JsonObject } from '../nova/grammar/json.ts';
 import { hostPools } from '../nova/hostPools.ts';
 import { type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { resourceClass } from '../placement/names.ts';
-import type { DeviceState } from '../pool/tracker.ts';
+import type { TrackedDevice } from '../pool/tracker.ts';
 import type { Warned } from './options.ts';
 
 type PoolDeviceReport = {
@@ -37,7 +37,7 @@ export async function listPools(host: Host, options: SetupOptions): Promise<List
   const setup = await usableSetup(host, options);
   const { offered, notFree, leftOut, warnings } = await hostPools(setup, options.inventory === null ? host : null);
   const states = new Map(offered.devices().map((s) => [s.device.address, s]));
-  const report = ({ device, tags }: DeviceState): PoolDeviceReport => {
+  const report = ({ device, tags }: TrackedDevice): PoolDeviceReport => {
     const why = notFree.get(device.address);
     const given = typeof tags.resource_class === 'string' ? tags.resource_class : null;
     return {

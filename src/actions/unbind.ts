@@ -24,7 +24,7 @@ import { type PrintedPlan, refuseWithPlan } from './plan.ts';
 
 export type UnbindResult = Warned & { changed: boolean; plan: PrintedPlan };
 
-type Way = {
+type Unbinding = {
   device: PciDevice;
   binding: Binding | null;
   now: Seen;
@@ -39,7 +39,7 @@ type Way = {
 };
 
 /**
- * Raises HOSTDEV_NOT_OURS for a device that hostdev did not bind (unless `toHost`), HOSTDEV_IN_USE when a process holds one or a guest claims it, and what the
+ * Raises HOSTDEV_NOT_OURS for a device that hostdev did not bind (unless `toHost`), HOSTDEV_IN_USE when a process holds one or a guest has it, and what the
  * transaction raises. A device that is on its host driver already is no change.
  */
 export async function unbindDevices(
@@ -53,29 +53,29 @@ export async function unbindDevices(
   const asked = { addresses: devices.map((d) => d.address) };
   const session = options.dryRun ? foreseeing : changing;
   return session(host, inventory, asked, options, async ({ work, recovered, inventory: fresh, backAlready }) => {
-    const ways: Way[] = [];
+    const unbindings: Unbinding[] = [];
     for (const device of asTheyAre(fresh, devices))
-      if (toHost || !backAlready.has(device.address)) ways.push(await wayOf(work, device, toHost, options));
-    const { refusals, warnings } = await judgeWays(work, ways, options);
-    const plan = planOf(work, ways, refusals);
+      if (toHost || !backAlready.has(device.address)) unbindings.push(await unbindingOf(work, device, toHost, options));
+    const { refusals, warnings } = await judgeWays(work, unbindings, options);
+    const plan = planOf(work, unbindings, refusals);
     refuseWithPlan(plan, refusals);
     if (!toHost) {
-      for (const way of ways) refuseForeign(way);
-      refuseKept(ways);
+      for (const unbinding of unbindings) refuseForeign(unbinding);
+      refuseKept(unbindings);
     }
     if (options.dryRun) return { changed: false, plan, warnings: [...resolved, ...recovered, ...warnings] };
     await giveBackTogether(
       work,
-      ways.flatMap((w) => w.back ?? []),
+      unbindings.flatMap((w) => w.back ?? []),
       options.allowed,
       byHand(
         host,
-        ways.filter((w) => w.back === null),
+        unbindings.filter((w) => w.back === null),
       ),
     );
     const changed =
-      backAlready.size > 0 || ways.some((w) => w.move !== null || (w.back === null && w.binding !== null));
-    const free = ways.filter((w) => w.move?.any_host);
+      backAlready.size > 0 || unbindings.some((w) => w.move !== null || (w.back === null && w.binding !== null));
+    const free = unbindings.filter((w) => w.move?.any_host);
     return {
       changed,
       plan: { ...plan, devices: plan.devices.map((d) => asItIs(host, d)) },
@@ -84,7 +84,12 @@ export async function unbindDevices(
   });
 }
 
-async function wayOf(work: Work, device: PciDevice, toHost: boolean, { allowed }: ActionOptions): Promise<Way> {
+async function unbindingOf(
+  work: Work,
+  device: PciDevice,
+  toHost: boolean,
+  { allowed }: ActionOptions,
+): Promise<Unbinding> {
   const { host } = work;
   const binding = bindingNow(work, device.address);
   const now = await observe(work, device.address);
@@ -113,8 +118,8 @@ const asItIs = (host: Host, d: PrintedPlan['devices'][number]): PrintedPlan['dev
 });
 
 /** Somebody has it, or has changed it since: without --to-host it stays, and with it all that was to go together. */
-function refuseKept(ways: readonly Way[]): void {
-  const kept = ways.filter((w) => w.kept !== null);
+function refuseKept(unbindings: readonly Unbinding[]): void {
+  const kept = unbindings.filter((w) => w.kept !== null);
   const [first] = kept;
   if (first === undefined) return;
   throw new HostdevError(
@@ -125,7 +130,7 @@ function refuseKept(ways: readonly Way[]): void {
 }
 
 /** On VFIO before us, and in the books only for who used it. */
-function refuseForeign({ device, binding, now }: Way): void {
+function refuseForeign({ device, binding, now }: Unbinding): void {
   if (binding !== null && isHoldOnly(binding) && binding.holds.every(isGuest)) throw notOurs(device, now);
 }
 
@@ -137,12 +142,12 @@ const notOurs = (device: PciDevice, now: DeviceState): HostdevError =>
 /** The same guards as on the way there: without books a device may well be on a host driver that it would lose for a moment. */
 async function judgeWays(
   work: Work,
-  ways: readonly Way[],
+  unbindings: readonly Unbinding[],
   { allowed }: ActionOptions,
 ): Promise<{ refusals: Refusal[]; warnings: Warning[] }> {
   const { host } = work;
   // Only what leaves a driver is asked about: an override alone can be taken off a device that is in use. Who has it counts all the same: it would be out of the books.
-  const moving = ways.filter((w) => w.binding?.holds.some(isGuest) || leaves(w));
+  const moving = unbindings.filter((w) => w.binding?.holds.some(isGuest) || leaves(w));
   const usages = await readUsages(
     work,
     moving.map((w) => ({ ...w.device, driver: work.host.linkName(work.host.device(w.device.address, 'driver')) })),
@@ -162,15 +167,15 @@ async function judgeWays(
     if (reason !== null)
       usage.uses.unshift({ guard: 'other-owner', reason: `${reason}: it comes back when that guest stops` });
     const judged = { device: { ...device, driver: now.driver }, usage, target: null, denylistOff: true };
-    const verdict = judge({ ...judged, real: host.isReal, layer: 'unbind' }, byName(allowed));
-    all.refusals.push(...verdict.refusals);
-    all.warnings.push(...verdict.warnings);
-    work.lifted?.push(...verdict.lifted);
+    const judgement = judge({ ...judged, real: host.isReal, asker: 'unbind' }, byName(allowed));
+    all.refusals.push(...judgement.refusals);
+    all.warnings.push(...judgement.warnings);
+    work.lifted?.push(...judgement.lifted);
   }
   return all;
 }
 
-const leaves = ({ now, target }: Way): boolean => now.driver !== null && now.driver !== target.driver;
+const leaves = ({ now, target }: Unbinding): boolean => now.driver !== null && now.driver !== target.driver;
 
 const hostTarget = (host: Host, device: PciDevice, now: DeviceState): DeviceState => ({
   driver: onHostDriver(host, device.address, now.driver) ? now.driver : null,
@@ -204,11 +209,11 @@ function toHostMove(
   };
 }
 
-function planOf({ host }: Work, ways: readonly Way[], refusals: Refusal[]): PrintedPlan {
-  const moves = ways.flatMap((w) => w.move ?? []);
+function planOf({ host }: Work, unbindings: readonly Unbinding[], refusals: Refusal[]): PrintedPlan {
+  const moves = unbindings.flatMap((w) => w.move ?? []);
   const foretold = hostDrivers(host);
   return {
-    devices: ways.map(({ device, now, target, move, binding }) => ({
+    devices: unbindings.map(({ device, now, target, move, binding }) => ({
       address: device.address,
       driver_from: now.driver,
       driver_to: move?.any_host
@@ -230,19 +235,19 @@ const driverBefore = (binding: Binding | null): string | null =>
   /vfio/.test(binding?.before.driver ?? '') ? null : (binding?.before.driver ?? null);
 
 /** Never bound by us, or changed by somebody since: the override goes, the kernel matches anew, with the module that its modalias names; and they are out of the books. */
-function byHand(host: Host, ways: readonly Way[]): { devices: Move[]; books: BookChange[] } {
-  const out = ways.flatMap(({ device, move }) => [
+function byHand(host: Host, unbindings: readonly Unbinding[]): { devices: Move[]; books: BookChange[] } {
+  const out = unbindings.flatMap(({ device, move }) => [
     device.address,
     ...recordedVfs(move?.sriov?.from).map((vf) => vf.address),
   ]);
   return {
-    devices: ways.flatMap(({ move }) => move ?? []),
+    devices: unbindings.flatMap(({ move }) => move ?? []),
     books: out.map((address) => ({ address, before: readBook(host, address), after: null })),
   };
 }
 
-function unclaimed(host: Host, ways: readonly Way[]): Warning[] {
-  return ways.flatMap(({ device: { address } }) =>
+function unclaimed(host: Host, unbindings: readonly Unbinding[]): Warning[] {
+  return unbindings.flatMap(({ device: { address } }) =>
     host.linkName(host.device(address, 'driver')) === null
       ? [warning('no-host-driver', `${address} is free now, but no host driver of this kernel claims it`, address)]
       : [],

@@ -22,7 +22,7 @@ import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
 import { type LostVfs, lostBindings, lostWithVfs, vfsOf } from './vfLosses.ts';
 
-/** A VF as `vf list` shows it: `owner` as in the books, null when nobody's; `for` its claims in words. */
+/** A VF as `vf list` shows it: `owner` as in the books, null when nobody's; `for` its holds in words. */
 export type ListedVf = PciDevice & { owner: string | null; for: string[] };
 
 /** `lost` null: no VF goes. */

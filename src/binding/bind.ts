@@ -22,7 +22,7 @@ import {
 import { chooseDriver, type ModuleLists, readModuleLists } from './drivers/driverChoice.ts';
 import { type DriverModule, loadedDriver, refuseUnloadable } from './drivers/modules.ts';
 import { vendorVfioUses } from './guards/vendorVfio.ts';
-import { byName, type Guard, guardWarning, judge, type Layer, type Refusal } from './guards.ts';
+import { type Asker, byName, type Guard, guardWarning, judge, type Refusal } from './guards.ts';
 import { deadHolds, type Witness, witness } from './guests.ts';
 import type { Lifted } from './journal.ts';
 import { observe } from './observe.ts';
@@ -61,7 +61,7 @@ export async function planBind(
   allowed: ReadonlySet<Guard>,
 ): Promise<BindPlan> {
   const { host } = work;
-  const layer = layerOf(owner);
+  const asker = askerOf(owner);
   const readLists = once(() => readModuleLists(host));
   const denylistOff = host.read(host.module('vfio_pci', 'parameters/disable_denylist')) === 'Y';
   const allowedFor = new Map(
@@ -116,11 +116,11 @@ export async function planBind(
     usage.uses.unshift(...vendorVfioUses(host, now.get(device.address) ?? device, true));
     if (foreign !== null) usage.uses.unshift({ guard: 'other-owner', reason: foreign });
     const lifted = allowedFor.get(device.address) ?? new Set();
-    const verdict = judge({ device, usage, target, denylistOff, real: host.isReal, layer }, byName(lifted));
+    const judgement = judge({ device, usage, target, denylistOff, real: host.isReal, asker }, byName(lifted));
     const gone = [...goneWithPf(plan, device), ...goneWithMaker(work, plan, device)];
-    plan.refusals.push(...verdict.refusals, ...gone.map((reason) => goes(device, reason, layer)));
-    plan.warnings.push(...verdict.warnings);
-    plan.lifted.push(...verdict.lifted);
+    plan.refusals.push(...judgement.refusals, ...gone.map((reason) => goes(device, reason, asker)));
+    plan.warnings.push(...judgement.warnings);
+    plan.lifted.push(...judgement.lifted);
     if (lifted.has('vfs') && (device.sriov_numvfs ?? 0) > 0)
       planned.move = { ...planned.move, sriov: await withoutVfs(work, device.address) };
   }
@@ -143,7 +143,7 @@ function staysWhereItIs(work: Work, device: PciDevice, plan: BindPlan): void {
   );
 }
 
-const layerOf = (owner: string): Layer => (owner.startsWith('domain:') ? 'hook' : 'bind');
+const askerOf = (owner: string): Asker => (owner.startsWith('domain:') ? 'hook' : 'bind');
 
 /** On its driver, but by somebody's hand with another override than we left. */
 const isOverridden = (b: Binding | null, seen: DeviceState): boolean =>
@@ -157,12 +157,12 @@ function othersHold(look: Witness, b: Binding | null, owner: string): string | n
   return other === undefined ? null : `it belongs to ${ownerText(other)}`;
 }
 
-const goes = ({ address }: PciDevice, reason: string, layer: Layer): Refusal => ({
+const goes = ({ address }: PciDevice, reason: string, asker: Asker): Refusal => ({
   guard: 'vfs',
   address,
   reason,
   firm: true,
-  layer,
+  asker,
 });
 
 /** A VF cannot be had beside its PF: it goes with the PF's driver. */
@@ -225,7 +225,7 @@ export async function executeBind(
   ];
   const devices = plan.devices.map((d) => d.move);
   const permit = {
-    layer: layerOf(hold.owner),
+    asker: askerOf(hold.owner),
     lifts: (address: Address) => byName(plan.allowed.get(address) ?? new Set()),
   };
   const changed =

@@ -75,7 +75,7 @@ export async function giveBackTogether(
 ): Promise<void> {
   const devices = [...ways.flatMap((w) => w.move ?? []), ...also.devices];
   const books = [...ways.flatMap((w) => booksBack(work.host, w)), ...also.books];
-  const permit = { layer: 'unbind' as const, lifts: () => byName(lifted) };
+  const permit = { asker: 'unbind' as const, lifts: () => byName(lifted) };
   if (devices.length > 0) await runChange({ ...work, permit }, { kind: 'give-back', owner: 'admin', devices, books });
   else applyBooks(work.host, books, 'after');
 }

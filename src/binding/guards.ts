@@ -14,7 +14,7 @@ import type { DriverModule } from './drivers/modules.ts';
  * Who asks: `bind` and `unbind` by hand, the hook for a device it moves itself (managed='no'), the hook for one that libvirt moves (managed='yes'). There, what
  * libvirt would do anyway is refused only where the host would be lost with it.
  */
-export type Layer = 'bind' | 'unbind' | 'hook' | 'managed';
+export type Asker = 'bind' | 'unbind' | 'hook' | 'managed';
 
 /**
  * What a guard's finding comes to: always a refusal (of a device that stays unless another driver is named, when one
@@ -22,82 +22,82 @@ export type Layer = 'bind' | 'unbind' | 'hook' | 'managed';
  */
 type Effect = 'refuses' | 'refuses another driver' | 'refuses if vital' | 'warns' | '-';
 
-type GuardRow = { text: string; hint: string; layers: Record<Layer, Effect> };
+type GuardRow = { text: string; hint: string; effects: Record<Asker, Effect> };
 
 const EVERYWHERE = { bind: 'refuses', unbind: 'refuses', hook: 'refuses', managed: 'warns' } as const;
 const VITAL = { ...EVERYWHERE, managed: 'refuses if vital' } as const;
 
-/** Every guard: what it stands for, the way out, and what it does in each layer. */
+/** Every guard: what it stands for, the way out, and what it does for each asker. */
 export const GUARDS = {
   bridge: {
     text: 'bridges and other non-endpoints are not for guests',
     hint: 'Bind the devices behind it; VFIO takes no bridge.',
-    layers: EVERYWHERE,
+    effects: EVERYWHERE,
   },
   vfs: {
     text: 'a PF with VFs: they go with its driver (while one of them is in use, nothing lifts this)',
     hint: "Remove them first, once nothing uses them: 'hostdev vf remove'.",
-    layers: VITAL,
+    effects: VITAL,
   },
   denylist: {
     text: 'vfio-pci refuses the device',
     hint: 'Leave the device to the host, or load vfio-pci with disable_denylist=1 at your own risk.',
-    layers: { ...EVERYWHERE, unbind: '-', managed: '-' },
+    effects: { ...EVERYWHERE, unbind: '-', managed: '-' },
   },
   'vendor-vfio': {
     text: 'its own driver is its VFIO provider (vGPU): a guest has it there, and nowhere else',
     hint: 'Leave it there: managed=\'no\' in the domain ("managed": "no" in a device_spec), and nothing to bind.',
-    layers: { bind: 'refuses another driver', unbind: '-', hook: 'refuses', managed: 'refuses' },
+    effects: { bind: 'refuses another driver', unbind: '-', hook: 'refuses', managed: 'refuses' },
   },
   'vgpu-type': {
     text: 'a vGPU of which no type is set',
     hint: 'Set a vGPU type first; it must be set again whenever its VFs are made anew.',
-    layers: { bind: 'warns', unbind: '-', hook: 'refuses', managed: 'refuses' },
+    effects: { bind: 'warns', unbind: '-', hook: 'refuses', managed: 'refuses' },
   },
   'in-use': {
     text: 'a process holds the device open',
     hint: 'End what holds it first: the kernel may wait for it without end.',
-    layers: EVERYWHERE,
+    effects: EVERYWHERE,
   },
   'other-owner': {
     text: 'the device belongs to another guest or to the admin',
     hint: 'It comes back when that guest stops.',
-    layers: { ...EVERYWHERE, hook: '-', managed: '-' },
+    effects: { ...EVERYWHERE, hook: '-', managed: '-' },
   },
   disk: {
     text: 'a disk of it is mounted, swap, or part of a stack',
     hint: 'Unmount it, end its swap, take it out of its stack.',
-    layers: VITAL,
+    effects: VITAL,
   },
   network: {
     text: 'a network interface of it is in use',
     hint: 'Take the interface out of use, and keep another way into this host.',
-    layers: VITAL,
+    effects: VITAL,
   },
   display: {
     text: 'it is the boot display, in use',
     hint: 'Have another way in, and end what draws on it: its screen goes dark.',
-    layers: VITAL,
+    effects: VITAL,
   },
   mdev: {
     text: 'it has mediated devices',
     hint: "Remove them first: 'mdevctl stop -u UUID'.",
-    layers: EVERYWHERE,
+    effects: EVERYWHERE,
   },
   vdpa: {
     text: 'it has vDPA devices',
     hint: "Remove them first: 'vdpa dev del NAME'.",
-    layers: EVERYWHERE,
+    effects: EVERYWHERE,
   },
   rdma: {
     text: 'a process uses its RDMA device',
     hint: 'End what uses it first.',
-    layers: EVERYWHERE,
+    effects: EVERYWHERE,
   },
   'not-measured': {
     text: 'a guard could not look',
     hint: 'Run it as root, and see that what is named can be read.',
-    layers: EVERYWHERE,
+    effects: EVERYWHERE,
   },
 } as const satisfies Record<AllowableGuard, GuardRow> & Record<string, GuardRow>;
 
@@ -110,8 +110,11 @@ export const isAllowable = (guard: Guard): guard is AllowableGuard =>
 /** A refusal as it is printed (contract 4). */
 export type PrintedRefusal = { guard: Guard; address: string; reason: string };
 
-/** `firm`: no allowance lifts it although its guard has one. `layer`: who asked, so that the hint names a way that the reader has. */
-export type Refusal = PrintedRefusal & { firm: boolean; layer: Layer };
+/**
+ * `firm`: no allowance lifts it although its guard has one. `asker`: who asked, so that the hint names a way that the
+ * reader has.
+ */
+export type Refusal = PrintedRefusal & { firm: boolean; asker: Asker };
 
 export const printedRefusals = (refusals: readonly Refusal[]): PrintedRefusal[] =>
   refusals.map(({ guard, address, reason }) => ({ guard, address, reason }));
@@ -141,7 +144,7 @@ export type Judged = {
   denylistOff: boolean;
   /** On the machine itself, "not measured" refuses. */
   real: boolean;
-  layer: Layer;
+  asker: Asker;
 };
 
 /** Whether an allowance lifts a use of a device. What no allowance may lift is never asked for. */
@@ -153,29 +156,29 @@ export const byName =
   ({ guard }) =>
     allowed.has(guard);
 
-export type Verdict = {
+export type Judgement = {
   refusals: Refusal[];
   warnings: Warning[];
   /** What would have refused and was lifted. */
   lifted: PrintedRefusal[];
 };
 
-/** The verdict on one device that is to leave its driver. */
-export function judge(j: Judged, lifts: Lifts): Verdict {
-  const verdict: Verdict = { refusals: [], warnings: [], lifted: [] };
+/** The judgement on one device that is to leave its driver. */
+export function judge(j: Judged, lifts: Lifts): Judgement {
+  const judgement: Judgement = { refusals: [], warnings: [], lifted: [] };
   const { address } = j.device;
   for (const use of [...ownUses(j), ...j.usage.uses, ...missing(j)]) {
     const { guard, reason } = use;
-    const effect: Effect = GUARDS[guard].layers[j.layer];
+    const effect: Effect = GUARDS[guard].effects[j.asker];
     const lifted = isAllowable(guard) && use.firm !== true && lifts(use);
     if (effect === '-') continue;
     const refuses = effect === 'refuses if vital' ? use.vital === true : effect.startsWith('refuses');
     const refusal = { guard, address, reason };
-    if (refuses && !lifted) verdict.refusals.push({ ...refusal, firm: use.firm === true, layer: j.layer });
-    else verdict.warnings.push(guardWarning(guard, address, `${reason}${lifted ? ` (allowed: ${guard})` : ''}`));
-    if (refuses && lifted) verdict.lifted.push(refusal);
+    if (refuses && !lifted) judgement.refusals.push({ ...refusal, firm: use.firm === true, asker: j.asker });
+    else judgement.warnings.push(guardWarning(guard, address, `${reason}${lifted ? ` (allowed: ${guard})` : ''}`));
+    if (refuses && lifted) judgement.lifted.push(refusal);
   }
-  return verdict;
+  return judgement;
 }
 
 /** What a guard says of a device without refusing it. */
@@ -212,7 +215,7 @@ export function refusalHint(refusals: readonly Refusal[]): string {
   const [first] = guards;
   if (first === undefined) return '';
   if (refusals.some((r) => r.firm || !isAllowable(r.guard))) return `${GUARDS[first].hint} No allowance lifts this.`;
-  const forDomain = refusals.filter((r) => r.layer === 'hook' || r.layer === 'managed');
+  const forDomain = refusals.filter((r) => r.asker === 'hook' || r.asker === 'managed');
   const all =
     forDomain.length === 0
       ? guards.map((g) => `--allow=${g}`).join(' ')

@@ -8,17 +8,17 @@ import { isVfioDriver } from '../pci/vfio.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
 import type { Access } from './access.ts';
 import { isGuest, ownerText, readBinding } from './books.ts';
-import { judge, type Layer, type Lifts, type Refusal, type Usage } from './guards.ts';
+import { type Asker, judge, type Lifts, type Refusal, type Usage } from './guards.ts';
 import { witness } from './guests.ts';
 import type { Lifted } from './journal.ts';
 import { devicesNow } from './observe.ts';
 import { readUsages } from './usage.ts';
 
-/** What a transaction may pass by: the layer that it is of, and what is lifted for a device. */
-export type Permit = { layer: Layer; lifts: (address: Address) => Lifts };
+/** What a transaction may pass by: who asks for it, and what is lifted for a device. */
+export type Permit = { asker: Asker; lifts: (address: Address) => Lifts };
 
 /** Nothing is lifted. */
-export const NO_ALLOWANCE: Permit = { layer: 'bind', lifts: () => () => false };
+export const NO_ALLOWANCE: Permit = { asker: 'bind', lifts: () => () => false };
 
 export type Leaving = Access & {
   inventory: Inventory;
@@ -36,14 +36,14 @@ export async function mayLeave(work: Leaving, addresses: readonly Address[]): Pr
   for (const device of devices) {
     const { address } = device;
     const usage = usages.get(address) ?? { uses: [], unmeasured: [] };
-    const layer = isVfioDriver(host, address, device.driver) ? 'unbind' : permit.layer;
-    const judged = { device, usage, target: null, denylistOff: true, real: host.isReal, layer };
+    const asker = isVfioDriver(host, address, device.driver) ? 'unbind' : permit.asker;
+    const judged = { device, usage, target: null, denylistOff: true, real: host.isReal, asker };
     const { refusals, lifted } = judge(judged, permit.lifts(address));
     work.lifted?.push(...lifted);
     if (refusals.length > 0)
       refused.set(
         address,
-        refusals.map((r) => ({ ...r, layer: permit.layer })),
+        refusals.map((r) => ({ ...r, asker: permit.asker })),
       );
   }
   return refused;
@@ -79,7 +79,7 @@ export async function vfRefusals(work: Leaving, pf: Address, owner: string | nul
       address: vf.address,
       reason: `this VF of ${pf} is in use: ${reason}`,
       firm: true,
-      layer: work.permit.layer,
+      asker: work.permit.asker,
     }));
   });
 }

@@ -341,7 +341,7 @@ function isGone({ host }: Pick<Work, 'host'>, m: Move): boolean {
 
 /** What was lifted when the transaction was begun holds for it, by device and reason, and for nothing new. */
 const permitOf = (lifted: readonly Lifted[]): Permit => ({
-  layer: 'bind',
+  asker: 'bind',
   lifts: (address) => (use) =>
     lifted.some((l) => l.address === address && l.guard === use.guard && l.reason === use.reason),
 });

@@ -24,7 +24,10 @@ export async function domainPlan(invocation: Invocation): Promise<Answer> {
   return { json: diff === null ? json : { ...json, diff }, text: harmless(text), warnings };
 }
 
-/** What `diff -u` prints of two texts, for people and for patch(1); '' when they are the same. `name`, quoted as there, stands for both. */
+/**
+ * What `diff -u` prints of two texts, for people and for patch(1); '' when they are the same. `name`, quoted as there,
+ * stands for both.
+ */
 const unifiedDiff = (before: string, after: string, name: string): string =>
   before === after
     ? ''

@@ -1,4 +1,7 @@
-/** The guards that an allowance may lift, `--allow` for an admin and `[[allow]]` for the hook. What each stands for: src/binding/guards.ts. */
+/**
+ * The guards that an allowance may lift, `--allow` for an admin and `[[allow]]` for the hook. What each stands for:
+ * src/binding/guards.ts.
+ */
 export const ALLOWABLE_GUARDS = [
   'vfs',
   'vendor-vfio',

@@ -176,17 +176,18 @@ export async function planPrepare(
     if (listed.managed) {
       plan.managed.push(address);
       plan.books.push(await unmovedBook(work, look, device, binding, { ...hold, managed: true }));
-      unmoved.push({ device, layer: 'managed', lifted });
+      unmoved.push({ device, asker: 'managed', lifted });
     } else if (onVfioNow(work, address)) {
       plan.leftAlone.push(address);
-      if (others.length === 0) unmoved.push({ device, layer: 'hook', lifted });
+      if (others.length === 0) unmoved.push({ device, asker: 'hook', lifted });
       plan.books.push(await unmovedBook(work, look, device, binding, hold));
     } else if (policy.unmanaged === 'check') plan.notBound.push(device);
     else requests.push({ device, wanted: listed.model, allowed: lifted });
   }
   await judgeUnmoved(work, unmoved, plan);
   const bind = await planBind(work, requests, owner, allowed);
-  // Of another guest's hold no guard speaks in this layer: what counts is whether that guest has the device, which was asked above.
+  // Of another guest's hold no guard speaks to this asker: what counts is whether that guest has the device, which was
+  // asked above.
   const refusals = [...plan.refusals, ...bind.refusals];
   return { ...plan, bind, refusals, warnings: [...plan.warnings, ...bind.warnings] };
 }
@@ -194,7 +195,7 @@ export async function planPrepare(
 /** Whatever is allowed: taking a device from a running guest, or from one that is just starting, is nobody's wish. */
 function heldByOther(look: Witness, address: string, binding: Binding | null, owner: string): Refusal[] {
   const kept = keptBy(look, binding, owner);
-  return kept === null ? [] : [{ guard: 'in-use', address, reason: kept.reason, firm: true, layer: 'hook' }];
+  return kept === null ? [] : [{ guard: 'in-use', address, reason: kept.reason, firm: true, asker: 'hook' }];
 }
 
 /**
@@ -219,7 +220,7 @@ async function unmovedBook(
 }
 
 /** A device that is not moved here, and the guards it is to pass: libvirt moves it (managed), or it is on VFIO and may be held by somebody. */
-type Unmoved = { device: PciDevice; layer: 'managed' | 'hook'; lifted: ReadonlySet<Guard> };
+type Unmoved = { device: PciDevice; asker: 'managed' | 'hook'; lifted: ReadonlySet<Guard> };
 
 async function judgeUnmoved(
   work: Work,
@@ -233,15 +234,15 @@ async function judgeUnmoved(
     unmoved.map((u) => u.device),
   );
   const look = new Look(new Tables(host));
-  for (const { device, layer, lifted } of unmoved) {
+  for (const { device, asker, lifted } of unmoved) {
     const usage = usages.get(device.address) ?? { uses: [], unmeasured: [] };
-    usage.uses.unshift(...vendorVfioUses(host, device, layer === 'managed'));
+    usage.uses.unshift(...vendorVfioUses(host, device, asker === 'managed'));
     const reserved = onVfio(host, device.address) ? reservedBar(look, device.address) : null;
     if (reserved !== null) plan.warnings.push(guardWarning('display', device.address, reserved));
-    const verdict = judge({ device, usage, target: null, denylistOff, real: host.isReal, layer }, byName(lifted));
-    plan.refusals.push(...verdict.refusals);
-    plan.warnings.push(...verdict.warnings);
-    plan.lifted.push(...verdict.lifted);
+    const judgement = judge({ device, usage, target: null, denylistOff, real: host.isReal, asker }, byName(lifted));
+    plan.refusals.push(...judgement.refusals);
+    plan.warnings.push(...judgement.warnings);
+    plan.lifted.push(...judgement.lifted);
   }
 }
 

@@ -9,14 +9,14 @@ import type { PciSetup } from './setup.ts';
 /** The name of a claim that is only tried. */
 const NOBODY = 'claim -n';
 
-export type Way = {
+export type Allocator = {
   supports(requests: readonly PciRequest[], options: ClaimOptions): boolean;
   claim(requests: readonly PciRequest[], options: ClaimOptions): string[][];
   providerOf(address: string): string | null;
 };
 
 /** `isolate`: in Placement every device from another provider. Raises what Placement refuses to be told. */
-export function wayOf(setup: PciSetup, tracker: PciTracker, isolate: boolean): Way {
+export function allocatorOf(setup: PciSetup, tracker: PciTracker, isolate: boolean): Allocator {
   if (!setup.config.pci.pci_in_placement) {
     return {
       supports: (requests, options) => tracker.isSupported(requests, options),
@@ -48,11 +48,11 @@ export function wayOf(setup: PciSetup, tracker: PciTracker, isolate: boolean): W
 }
 
 /** How many devices a request alone could get, wherever the guest is; at most `limit`. */
-export function mostOf(way: Way, request: PciRequest, limit: number): number {
+export function mostOf(allocator: Allocator, request: PciRequest, limit: number): number {
   let [low, high] = [0, limit];
   while (low < high) {
     const middle = (low + high + 1) >> 1;
-    if (way.supports([{ ...request, count: middle }], {})) low = middle;
+    if (allocator.supports([{ ...request, count: middle }], {})) low = middle;
     else high = middle - 1;
   }
   return low;

@@ -8,7 +8,7 @@ import { isVfioDriver } from '../pci/vfio.ts';
 import { computeProviders, isReported, type ViewOptions } from '../placement/view.ts';
 import { fromInventory } from '../pool/device.ts';
 import { poolKeys } from '../pool/pools.ts';
-import { type DeviceState, PciTracker } from '../pool/tracker.ts';
+import { PciTracker, type TrackedDevice } from '../pool/tracker.ts';
 import { type SpecDevice, SpecMatcher } from './grammar/deviceSpec.ts';
 import { canonicalJson } from './grammar/json.ts';
 import { NovaError } from './grammar/novaError.ts';
@@ -127,14 +127,14 @@ function placementRefusals(setup: PciSetup, { specOf, devices }: Matched): Findi
     fromInventory(devices.flat().filter((d) => !isBridge(d))),
     facts,
   );
-  const byProvider = new Map<string, DeviceState[]>();
+  const byProvider = new Map<string, TrackedDevice[]>();
   for (const state of tracker.devices().filter((d) => isReported(d.tags))) {
     const name = state.device.parent_addr ?? state.device.address;
     byProvider.set(name, [...(byProvider.get(name) ?? []), state]);
   }
   const findings = new Map<string, Finding>();
   // One PF after the other would say the same.
-  const tell = (state: DeviceState | undefined, kind: string, make: (place: Place) => Finding): void => {
+  const tell = (state: TrackedDevice | undefined, kind: string, make: (place: Place) => Finding): void => {
     const place = specs[specOf.get(state?.device.address ?? '') ?? -1]?.place ?? nowhere('');
     const id = `${place.file}\0${place.key}\0${kind}`;
     if (!findings.has(id)) findings.set(id, make(place));
@@ -163,14 +163,14 @@ function placementRefusals(setup: PciSetup, { specOf, devices }: Matched): Findi
   return [...findings.values()];
 }
 
-const poolId = (s: DeviceState | undefined): string =>
+const poolId = (s: TrackedDevice | undefined): string =>
   s === undefined ? '' : canonicalJson(poolKeys(s.device, s.tags));
 
 /** The device with which a provider begins to be refused. */
 function firstRefused(
-  states: readonly DeviceState[],
+  states: readonly TrackedDevice[],
   options: ViewOptions,
-): { state: DeviceState | undefined; error: NovaError } | null {
+): { state: TrackedDevice | undefined; error: NovaError } | null {
   let error = refusalOf(states, options);
   if (error === null) return null;
   let [good, bad] = [0, states.length];
@@ -183,7 +183,7 @@ function firstRefused(
   return { state: states[bad - 1], error };
 }
 
-function refusalOf(states: readonly DeviceState[], options: ViewOptions): NovaError | null {
+function refusalOf(states: readonly TrackedDevice[], options: ViewOptions): NovaError | null {
   try {
     computeProviders([], states, options);
     return null;

@@ -7,12 +7,12 @@ import type { DeviceSpec } from '../nova/grammar/deviceSpec.ts';
 import { NovaError } from '../nova/grammar/novaError.ts';
 import type { PciRequest } from '../nova/grammar/request.ts';
 import type { ProviderUnits } from '../pool/filters.ts';
-import type { DeviceState } from '../pool/tracker.ts';
+import type { TrackedDevice } from '../pool/tracker.ts';
 import { resourceClass, traitNames } from './names.ts';
 import { computeProviders, isReported, type Provider, providerName, type ViewOptions } from './view.ts';
 
-type Inventory = { total: number; max_unit: number; reserved?: number };
-export type ProviderView = { inventory: Record<string, Inventory>; traits: string[] };
+type ResourceInventory = { total: number; max_unit: number; reserved?: number };
+export type ProviderView = { inventory: Record<string, ResourceInventory>; traits: string[] };
 
 /** What contract 7 prints of Placement. */
 export type PlacementView = {
@@ -24,7 +24,7 @@ export type PlacementView = {
   allocations_healed: boolean;
 };
 
-type Book = { resourceClass: string; inventory: Inventory; traits: string[] };
+type Book = { resourceClass: string; inventory: ResourceInventory; traits: string[] };
 type Use = { resourceClass: string; units: number };
 type Allocation = Map<string, Use>;
 
@@ -45,7 +45,7 @@ export class Ledger {
   }
 
   /** Reports all devices, as Nova does at its start and now and then. Raises what {@link computeProviders} raises, and PlacementPciException for 409; then nothing is changed. */
-  report(specs: readonly DeviceSpec[], devices: readonly DeviceState[]): PlacementView {
+  report(specs: readonly DeviceSpec[], devices: readonly TrackedDevice[]): PlacementView {
     const providers = computeProviders(specs, devices, this.#options);
     const books = new Map<string, Book>();
     const uses = this.#uses();
@@ -62,7 +62,7 @@ export class Ledger {
   }
 
   /** The provider of a device in this ledger, null for one that is not reported. */
-  providerOf({ device, namedTags }: DeviceState): string | null {
+  providerOf({ device, namedTags }: TrackedDevice): string | null {
     return isReported(namedTags) ? providerName(device, this.#options.hypervisorHostname) : null;
   }
 

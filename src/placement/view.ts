@@ -7,7 +7,7 @@ import type { DeviceSpec } from '../nova/grammar/deviceSpec.ts';
 import type { JsonObject } from '../nova/grammar/json.ts';
 import { NovaError } from '../nova/grammar/novaError.ts';
 import type { PoolDevice } from '../pool/device.ts';
-import type { DeviceState } from '../pool/tracker.ts';
+import type { TrackedDevice } from '../pool/tracker.ts';
 import { quote } from '../text/safe.ts';
 import { resourceClass, type TraitBlanks, traitNames } from './names.ts';
 
@@ -17,7 +17,7 @@ export type Provider = {
   resource_class: string;
   /** All traits that are reported, sorted. */
   traits: string[];
-  devices: DeviceState[];
+  devices: TrackedDevice[];
   /** One device or PF, and no VFs. */
   isWhole: boolean;
   oneTimeUse: boolean;
@@ -55,7 +55,7 @@ export const isReported = (tags: JsonObject | null): tags is JsonObject => tags 
  */
 export function computeProviders(
   specs: readonly DeviceSpec[],
-  devices: readonly DeviceState[],
+  devices: readonly TrackedDevice[],
   options: ViewOptions,
 ): Map<string, Provider> {
   const named = specs.find((s) => s.devname);
@@ -105,7 +105,7 @@ function traitsOf(tags: JsonObject, address: string, blanks: TraitBlanks): strin
   return traits;
 }
 
-function providerOf(name: string, state: DeviceState, tags: JsonObject, options: ViewOptions): Provider {
+function providerOf(name: string, state: TrackedDevice, tags: JsonObject, options: ViewOptions): Provider {
   const { device } = state;
   return {
     name,
@@ -117,7 +117,7 @@ function providerOf(name: string, state: DeviceState, tags: JsonObject, options:
   };
 }
 
-function join(before: Provider, one: Provider, state: DeviceState): void {
+function join(before: Provider, one: Provider, state: TrackedDevice): void {
   const { address } = state.device;
   const others = before.devices.map((d) => d.device.address).join(', ');
   if (before.isWhole || one.isWhole) {

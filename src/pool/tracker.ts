@@ -25,7 +25,7 @@ export type DeviceMatch = {
 };
 
 /** A device with its state. `consumer` is who holds it; `unavailable` means that its PF or one of its VFs is held. */
-export type DeviceState = {
+export type TrackedDevice = {
   device: PoolDevice;
   tags: JsonObject;
   /** The tags of the specs as they are now: those of a held device stay until it is freed. Null when no spec names it any more. */
@@ -79,7 +79,7 @@ export class PciTracker {
   }
 
   /** All tracked devices, in order of address. */
-  devices(): DeviceState[] {
+  devices(): TrackedDevice[] {
     return this.#tracked.map(stateOf);
   }
 
@@ -153,7 +153,7 @@ export class PciTracker {
   }
 
   /** After a report to Placement: the provider of each device, or null. Pools take it as a key. */
-  assignProviders(providerOf: (device: DeviceState) => string | null): void {
+  assignProviders(providerOf: (device: TrackedDevice) => string | null): void {
     for (const t of this.#tracked) t.rp = providerOf(stateOf(t)) ?? t.rp;
     this.#pools.assignProviders();
   }
@@ -297,12 +297,12 @@ export class PciTracker {
   }
 }
 
-function stateOf(t: Tracked): DeviceState {
+function stateOf(t: Tracked): TrackedDevice {
   const { device, tags, namedTags, status, consumer, burned } = t;
   return { device, tags, namedTags, status, consumer, blockedBy: blockerOf(t), burned };
 }
 
-function blockerOf(t: Tracked): DeviceState['blockedBy'] {
+function blockerOf(t: Tracked): TrackedDevice['blockedBy'] {
   if (t.status !== 'unavailable') return null;
   const holder = [t.parent, ...t.children].find((other) => other?.consumer != null);
   return holder?.consumer == null ? null : { address: holder.device.address, consumer: holder.consumer };

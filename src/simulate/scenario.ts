@@ -29,7 +29,7 @@ export type ClaimStep = {
   /** Beyond Nova: spread over PFs. */
   spread: boolean;
 };
-export type Step =
+export type ScenarioStep =
   | ClaimStep
   | { op: 'free'; instance: string }
   | { op: 'refresh'; devices: ScenarioDevice[] | null; deviceSpec: JsonValue[] | null };
@@ -45,7 +45,7 @@ export type Scenario = {
   pciInPlacement: boolean;
   traitBlanks: TraitBlanks;
   hostCells: HostCell[];
-  steps: Step[];
+  steps: ScenarioStep[];
   /** False leaves the Placement view out. */
   hasPlacement: boolean;
   /** What is worth saying of the scenario itself. */
@@ -224,14 +224,14 @@ function cellOf(value: JsonValue, place: string): HostCell {
   return { id: asWhole(read.get('id'), `${place}.id`), socket: read.whole('socket') };
 }
 
-function stepsOf(read: Reader): Step[] {
+function stepsOf(read: Reader): ScenarioStep[] {
   const list = read.list('steps');
   if (list === null) {
     const isAsked = read.get('request') !== null || read.get('port_requests') !== null;
     return isAsked ? [claimOf(read, 'vm1')] : [];
   }
   if (list.length > MAX_STEPS) throw bad(`${read.at('steps')} has more than ${MAX_STEPS} steps`);
-  return list.map((s, i): Step => {
+  return list.map((s, i): ScenarioStep => {
     const step = reader(s, `${read.at('steps')}[${i}]`);
     const op = step.text('op');
     if (op === 'claim') return claimOf(step, step.neededText('instance'));

@@ -12,8 +12,8 @@ import { findAlias, type PciRequest, parsePolicy, parseRequest, resolveRequest }
 import { Ledger, type PlacementView } from '../placement/ledger.ts';
 import type { GuestPlace, ProviderUnits } from '../pool/filters.ts';
 import type { PoolView } from '../pool/pools.ts';
-import { type DeviceState, PciTracker } from '../pool/tracker.ts';
-import { type ClaimStep, type Scenario, type Step, scenarioFacts } from './scenario.ts';
+import { PciTracker, type TrackedDevice } from '../pool/tracker.ts';
+import { type ClaimStep, type Scenario, type ScenarioStep, scenarioFacts } from './scenario.ts';
 
 /** nova-compute's host name in the verdicts. */
 const HYPERVISOR = 'cn1';
@@ -27,7 +27,7 @@ export type Report = PlacementView | { error: ErrorView };
 type StatusView = { status: string; instance: string | null; managed?: JsonValue; live_migratable?: JsonValue };
 
 export type StepVerdict = {
-  op: Step['op'];
+  op: ScenarioStep['op'];
   instance?: string;
   stage?: 'request' | 'support' | 'claim' | 'done';
   supported?: boolean;
@@ -150,7 +150,7 @@ class Simulation {
     return found.value;
   }
 
-  #step(tracker: PciTracker, step: Step): StepVerdict {
+  #step(tracker: PciTracker, step: ScenarioStep): StepVerdict {
     const done = step.op === 'claim' ? this.#claim(tracker, step) : { error: this.#other(tracker, step) };
     const placement = this.#report(tracker);
     return {
@@ -164,7 +164,7 @@ class Simulation {
   }
 
   /** free and refresh. */
-  #other(tracker: PciTracker, step: Exclude<Step, ClaimStep>): ErrorView | null {
+  #other(tracker: PciTracker, step: Exclude<ScenarioStep, ClaimStep>): ErrorView | null {
     const { error } = attempt(() => {
       if (step.op === 'free') {
         tracker.free(step.instance);
@@ -187,7 +187,7 @@ class Simulation {
   }
 
   /** The specs from a refresh on, once they are known to be good for its devices. */
-  #specsOf({ deviceSpec }: Extract<Step, { op: 'refresh' }>): DeviceSpec[] {
+  #specsOf({ deviceSpec }: Extract<ScenarioStep, { op: 'refresh' }>): DeviceSpec[] {
     const parsed = deviceSpec === null ? null : parseDeviceSpecs(deviceSpec, this.#context);
     const specs = parsed?.specs ?? this.#specs;
     const matcher = new SpecMatcher(specs, this.#context.facts);
@@ -268,7 +268,7 @@ class Simulation {
   }
 }
 
-function statusOf({ device, status, consumer, tags }: DeviceState): [string, StatusView] {
+function statusOf({ device, status, consumer, tags }: TrackedDevice): [string, StatusView] {
   const { managed = null, live_migratable: live = null } = tags;
   const kept = { ...(managed === null ? {} : { managed }), ...(live === null ? {} : { live_migratable: live }) };
   return [device.address, { status, instance: consumer, ...kept }];

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { loadNative } from '../../src/addon/load.ts';
 import type { Holder, KernelWriter } from '../../src/addon/native.ts';
-import { byName, GUARDS, type Guard, judge, type Layer, type Usage } from '../../src/binding/guards.ts';
+import { type Asker, byName, GUARDS, type Guard, judge, type Usage } from '../../src/binding/guards.ts';
 import { readUsages } from '../../src/binding/usage.ts';
 import { Host } from '../../src/host/host.ts';
 import { type PciDevice, scanInventory } from '../../src/pci/inventory.ts';
@@ -78,8 +78,8 @@ export async function look(c: Case): Promise<{ host: Host; device: PciDevice; us
 export const verdict = (
   { device, usage }: { device: PciDevice; usage: Usage },
   allowed: Iterable<Guard>,
-  layer: Layer = 'bind',
-) => judge({ device, usage, target: null, denylistOff: false, real: true, layer }, byName(new Set(allowed)));
+  asker: Asker = 'bind',
+) => judge({ device, usage, target: null, denylistOff: false, real: true, asker }, byName(new Set(allowed)));
 
 export const held = (path: string, command = 'sleep'): Holder => ({ pid: 812, command, path });
 
@@ -110,7 +110,7 @@ export const nic = (files: Record<string, string>, more: Partial<Case> = {}): Ca
 
 export type Row = [guard: Guard, what: string, c: Case, reason: RegExp, vital?: boolean];
 
-const ALWAYS: Layer[] = ['bind', 'unbind', 'hook'];
+const ALWAYS: Asker[] = ['bind', 'unbind', 'hook'];
 
 /** Tests of rows that a guard refuses; `vital` ones also where libvirt would do it anyway. */
 export function refused(rows: readonly Row[]): void {
@@ -127,18 +127,18 @@ export function refused(rows: readonly Row[]): void {
           .join('\n'),
       ).toMatch(new RegExp(reason.source, 'm'));
       expect(plain.refusals.every((r) => r.address === DEV)).toBe(true);
-      for (const layer of ALWAYS) {
-        expect(names(verdict(seen, [], layer)), layer).toContain(guard);
-        expect(names(verdict(seen, [guard], layer)), layer).not.toContain(guard);
+      for (const asker of ALWAYS) {
+        expect(names(verdict(seen, [], asker)), asker).toContain(guard);
+        expect(names(verdict(seen, [guard], asker)), asker).not.toContain(guard);
         expect(
           names(
             verdict(
               seen,
               GUARD_NAMES.filter((g) => g !== guard),
-              layer,
+              asker,
             ),
           ),
-          layer,
+          asker,
         ).toEqual([guard]);
       }
       expect(texts(verdict(seen, [guard]).warnings).join('\n')).toContain(`(allowed: ${guard})`);

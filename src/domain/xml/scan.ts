@@ -16,7 +16,7 @@ export type XmlLimits = {
   attributes: number;
 };
 
-type Step = number | XmlFault;
+type Scanned = number | XmlFault;
 
 /**
  * xmldom matches comments and instructions by one pattern, which overflows V8's stack for patterns at about 8 million
@@ -52,7 +52,7 @@ function referenceFault(part: string, offset: number): XmlFault | null {
 }
 
 /** From the `<` of a start tag to behind its `>`; `open` gets the name unless the tag closes itself. */
-function startTag(text: string, start: number, open: string[], limits: XmlLimits): Step {
+function startTag(text: string, start: number, open: string[], limits: XmlLimits): Scanned {
   const tag = at(OPEN, text, start);
   if (!tag) return { offset: start, reason: 'a < that begins no tag' };
   const seen = new Set<string>();
@@ -74,7 +74,7 @@ function startTag(text: string, start: number, open: string[], limits: XmlLimits
   return END_OF_TAG.lastIndex;
 }
 
-function endTag(text: string, start: number, open: string[]): Step {
+function endTag(text: string, start: number, open: string[]): Scanned {
   const m = at(CLOSE, text, start);
   if (!m) return { offset: start, reason: 'an end tag that is not well-formed' };
   const last = open.pop();
@@ -83,20 +83,20 @@ function endTag(text: string, start: number, open: string[]): Step {
   return { offset: start, reason: `the end tag of ${safe(m[1] ?? '')} while ${wanted}` };
 }
 
-function comment(text: string, start: number): Step {
+function comment(text: string, start: number): Scanned {
   const dashes = text.indexOf('--', start + 4);
   if (dashes < 0) return { offset: start, reason: 'a comment without an end' };
   if (dashes - start > MAX_ASIDE) return { offset: start, reason: `a comment of more than ${MAX_ASIDE} characters` };
   return text[dashes + 2] === '>' ? dashes + 3 : { offset: dashes, reason: '-- inside a comment' };
 }
 
-function cdata(text: string, start: number, open: string[]): Step {
+function cdata(text: string, start: number, open: string[]): Scanned {
   if (open.length === 0) return { offset: start, reason: 'text outside the root element' };
   const end = text.indexOf(']]>', start + 9);
   return end < 0 ? { offset: start, reason: 'a CDATA section without an end' } : end + 3;
 }
 
-function instruction(text: string, start: number): Step {
+function instruction(text: string, start: number): Scanned {
   const m = at(PI, text, start);
   const end = text.indexOf('?>', start + 2);
   if (!m || end < 0) return { offset: start, reason: 'a processing instruction that is not well-formed' };
@@ -106,7 +106,7 @@ function instruction(text: string, start: number): Step {
 }
 
 /** What begins at the `<` at `start`: the offset behind it. */
-function markup(text: string, start: number, open: string[], limits: XmlLimits): Step {
+function markup(text: string, start: number, open: string[], limits: XmlLimits): Scanned {
   if (text[start + 1] === '/') return endTag(text, start, open);
   if (text[start + 1] === '?') return instruction(text, start);
   if (text[start + 1] !== '!') return startTag(text, start, open, limits);

@@ -18,10 +18,10 @@ const MAX_SUBJECT = 24;
 const MAX_KNOWN = 4096;
 
 /** From a set of positions in a subject to those after the part. */
-type Step = (subject: string, positions: number) => number;
+type Matcher = (subject: string, positions: number) => number;
 type CharTest = (char: string) => boolean;
 /** `anchor`: takes no characters, and Python lets nothing repeat it. */
-type Part = { step: Step; anchor?: boolean };
+type Part = { step: Matcher; anchor?: boolean };
 
 const isDigit: CharTest = (c) => c >= '0' && c <= '9';
 const isSpace: CharTest = (c) => /\s/.test(c);
@@ -54,7 +54,7 @@ const isBoundary = (s: string, at: number): boolean =>
   (at > 0 && isWord(s[at - 1] ?? '')) !== (at < s.length && isWord(s[at] ?? ''));
 
 const sequence =
-  (parts: Part[]): Step =>
+  (parts: Part[]): Matcher =>
   (s, from) => {
     let at = from;
     for (const p of parts) {
@@ -65,7 +65,7 @@ const sequence =
   };
 
 /** A step from a set is the union of those from its members; each is kept, so that repeats of repeats of repeats stay cheap. */
-function remembered(step: Step): Step {
+function remembered(step: Matcher): Matcher {
   let subject: string | null = null;
   let known: (number | undefined)[] = [];
   return (s, from) => {
@@ -84,7 +84,7 @@ function remembered(step: Step): Step {
 /** After as many rounds as there are positions nothing new can come, so counts beyond that change nothing. */
 function repeated(inner: Part, least: number, most: number): Part {
   const part = { step: remembered(inner.step) };
-  const step: Step = (s, from) => {
+  const step: Matcher = (s, from) => {
     const cap = s.length + 1;
     let at = from;
     for (let n = 0; n < Math.min(least, cap) && at !== 0; n += 1) at = part.step(s, at);
@@ -109,7 +109,7 @@ class Parser {
     this.#text = text;
   }
 
-  pattern(): Step {
+  pattern(): Matcher {
     this.#globalFlags();
     const step = this.#alternatives();
     if (this.#at < this.#text.length) this.#fail('unbalanced parenthesis');
@@ -151,7 +151,7 @@ class Parser {
     if (flags.includes('i')) this.#ignoreCase = true;
   }
 
-  #alternatives(): Step {
+  #alternatives(): Matcher {
     this.#depth += 1;
     if (this.#depth > MAX_DEPTH) this.#fail('too many nested groups');
     const branches = [this.#branch()];
@@ -160,7 +160,7 @@ class Parser {
     return (s, from) => branches.reduce((all, b) => all | b(s, from), 0);
   }
 
-  #branch(): Step {
+  #branch(): Matcher {
     const parts: Part[] = [];
     this.#skipComments();
     while (this.#at < this.#text.length && this.#peek() !== '|' && this.#peek() !== ')') {
@@ -315,7 +315,7 @@ class Parser {
     this.#names.add(name);
   }
 
-  #closed(): Step {
+  #closed(): Matcher {
     const step = this.#alternatives();
     if (!this.#take(')')) this.#fail('missing ), unterminated subpattern');
     return step;

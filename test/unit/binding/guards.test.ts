@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { KernelWriter } from '../../../src/addon/native.ts';
-import { byName, type Guard, isAllowable, judge, type Layer } from '../../../src/binding/guards.ts';
+import { type Asker, byName, type Guard, isAllowable, judge } from '../../../src/binding/guards.ts';
 import { readUsages } from '../../../src/binding/usage.ts';
 import { Host } from '../../../src/host/host.ts';
 import type { PciDevice } from '../../../src/pci/inventory.ts';
@@ -70,7 +70,7 @@ describe('a PF with VFs in use', () => {
   ])('%s: refused, and no allowance lifts it', async (_how, c, reason) => {
     const seen = await look(c);
     expect(verdict(seen, GUARD_NAMES).refusals).toEqual([
-      { guard: 'vfs', address: DEV, reason: expect.stringMatching(reason), firm: true, layer: 'bind' },
+      { guard: 'vfs', address: DEV, reason: expect.stringMatching(reason), firm: true, asker: 'bind' },
     ]);
   });
 });
@@ -91,7 +91,7 @@ describe('not measured', () => {
     const writer = { claimed: async () => false } as Partial<KernelWriter> as KernelWriter;
     const usage = (await readUsages({ host, writer, deadline: new Deadline(1000) }, [device])).get(DEV);
     if (usage === undefined) throw new Error('no usage');
-    const j = { device, usage, target: null, denylistOff: false, layer: 'bind' } as const;
+    const j = { device, usage, target: null, denylistOff: false, asker: 'bind' } as const;
     const refusals = judge(
       { ...j, real: true },
       byName(new Set(GUARD_NAMES.filter((g) => g !== 'not-measured'))),
@@ -99,7 +99,7 @@ describe('not measured', () => {
     expect(refusals).toMatchObject([{ guard: 'not-measured', reason: expect.stringContaining(path) }]);
     expect(judge({ ...j, real: true }, byName(new Set(['not-measured']))).refusals).toEqual([]);
     expect(judge({ ...j, real: false }, () => false).refusals).toEqual([]);
-    expect(judge({ ...j, real: true, layer: 'managed' }, () => false).refusals).toEqual([]);
+    expect(judge({ ...j, real: true, asker: 'managed' }, () => false).refusals).toEqual([]);
   });
 
   test('a NIC whose driver shows no interface; a network namespace has it', async () => {
@@ -213,11 +213,11 @@ describe('hostile content', () => {
 test('allowing guards lifts these and no others, whatever was found', () => {
   const guard = fc.constantFrom(...GUARD_NAMES);
   const use = fc.record({ guard, reason: fc.string(), vital: fc.boolean(), firm: fc.boolean() });
-  const layer = fc.constantFrom<Layer>('bind', 'unbind', 'hook', 'managed');
+  const asker = fc.constantFrom<Asker>('bind', 'unbind', 'hook', 'managed');
   const device = { address: DEV, class: 'ff0000', vendor_id: '1234', product_id: '5678' } as PciDevice;
   fc.assert(
-    fc.property(fc.array(use), fc.uniqueArray(guard), layer, (uses, allowed, on) => {
-      const j = { device, usage: { uses, unmeasured: [] }, target: null, denylistOff: false, real: true, layer: on };
+    fc.property(fc.array(use), fc.uniqueArray(guard), asker, (uses, allowed, on) => {
+      const j = { device, usage: { uses, unmeasured: [] }, target: null, denylistOff: false, real: true, asker: on };
       const all = judge(j, () => false).refusals;
       const lifted = new Set<Guard>(allowed.filter(isAllowable));
       const firm = uses.filter((u) => u.firm).map((u) => u.reason);

@@ -2,13 +2,13 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { expect, test } from 'vitest';
-import { GUARDS, type Guard, isAllowable, judge, type Layer, refusalHint } from '../../../src/binding/guards.ts';
+import { type Asker, GUARDS, type Guard, isAllowable, judge, refusalHint } from '../../../src/binding/guards.ts';
 import type { PciDevice } from '../../../src/pci/inventory.ts';
 import { pageTable } from '../../mock/pages.ts';
 
 const MADE =
   '<!-- Made from src/binding/guards.ts by test/unit/binding/guardsPage.test.ts; to change it: UPDATE_DOCS=1 npx vitest run guardsPage -->';
-const LAYERS: Layer[] = ['bind', 'unbind', 'hook', 'managed'];
+const ASKERS: Asker[] = ['bind', 'unbind', 'hook', 'managed'];
 const rows = Object.entries(GUARDS);
 
 function page(): string {
@@ -25,7 +25,7 @@ function page(): string {
   const cells = rows.map(([name, g]) => [
     `\`${name}\``,
     g.text,
-    ...LAYERS.map((l) => g.layers[l]),
+    ...ASKERS.map((l) => g.effects[l]),
     isAllowable(name as Guard) ? `\`--allow=${name}\`` : 'none',
     g.hint,
   ]);
@@ -75,28 +75,28 @@ test.each(rows)('%s: a line for people and a way out', (name, g) => {
   expect(g.text).toMatch(/^[a-zA-Z].*[^.]$/);
   expect(g.hint).toMatch(/^[A-Z].*\.$/);
   // A device that stays on its own driver is no move to refuse.
-  expect(g.layers.bind).toBe({ 'vendor-vfio': 'refuses another driver', 'vgpu-type': 'warns' }[name] ?? 'refuses');
+  expect(g.effects.bind).toBe({ 'vendor-vfio': 'refuses another driver', 'vgpu-type': 'warns' }[name] ?? 'refuses');
 });
 
-test.each(rows)('%s: does in each layer what its row says', (name, g) => {
+test.each(rows)('%s: does for each asker what its row says', (name, g) => {
   const device = { address: '0000:05:00.0', class: 'ff0000' } as PciDevice;
-  for (const layer of LAYERS) {
+  for (const asker of ASKERS) {
     for (const vital of [true, false]) {
       const usage = { uses: [{ guard: name as Guard, reason: 'it is', vital }], unmeasured: [] };
       const { refusals, warnings } = judge(
-        { device, usage, target: null, denylistOff: false, real: true, layer },
+        { device, usage, target: null, denylistOff: false, real: true, asker },
         () => false,
       );
-      const effect = g.layers[layer];
+      const effect = g.effects[asker];
       const refuses = effect === 'refuses if vital' ? vital : effect.startsWith('refuses');
-      expect([refusals.length, warnings.length], layer).toEqual([refuses ? 1 : 0, refuses || effect === '-' ? 0 : 1]);
+      expect([refusals.length, warnings.length], asker).toEqual([refuses ? 1 : 0, refuses || effect === '-' ? 0 : 1]);
     }
   }
 });
 
 test('the hint names every allowance that is needed, and none where one would not do', () => {
   const refusal = (guard: Guard, firm = false) =>
-    ({ guard, address: '0000:05:00.0', reason: 'it is', firm, layer: 'bind' }) as const;
+    ({ guard, address: '0000:05:00.0', reason: 'it is', firm, asker: 'bind' }) as const;
   expect(refusalHint([refusal('disk'), refusal('in-use'), refusal('disk')])).toMatch(
     /: --allow=disk --allow=in-use\.$/,
   );
@@ -106,22 +106,22 @@ test('the hint names every allowance that is needed, and none where one would no
   expect(refusalHint([{ ...refusal('vfs', true) }])).toMatch(/No allowance lifts this\.$/);
 });
 
-test.each<[Layer, RegExp]>([
+test.each<[Asker, RegExp]>([
   ['bind', /: --allow=disk\.$/],
   ['unbind', /: --allow=disk\.$/],
   ['hook', /: in hostdev\.toml an \[\[allow\]\] with device = "0000:05:00\.0", guard = "disk", domain = [^-]*$/],
   ['managed', /: in hostdev\.toml an \[\[allow\]\] with [^-]*$/],
-])('the hint of %s names a way that its reader has', (layer, says) => {
+])('the hint of %s names a way that its reader has', (asker, says) => {
   const usage = { uses: [{ guard: 'disk' as const, reason: 'it is', vital: true }], unmeasured: [] };
   const device = { address: '0000:05:00.0', class: 'ff0000' } as PciDevice;
-  const judged = { device, usage, target: null, denylistOff: false, real: true, layer };
+  const judged = { device, usage, target: null, denylistOff: false, real: true, asker };
   expect(refusalHint(judge(judged, () => false).refusals)).toMatch(says);
 });
 
 test('a bridge is refused, whatever is allowed: VFIO takes none', () => {
   const device = { address: '0000:05:00.0', class: '060400', bridge: true } as PciDevice;
   const judged = { device, usage: { uses: [], unmeasured: [] }, target: null, denylistOff: false, real: true };
-  const { refusals } = judge({ ...judged, layer: 'bind' }, () => true);
+  const { refusals } = judge({ ...judged, asker: 'bind' }, () => true);
   expect(refusals).toMatchObject([{ guard: 'bridge' }]);
   expect(refusalHint(refusals)).toMatch(/No allowance lifts this\.$/);
 });
