@@ -104,8 +104,8 @@ export const GUARDS = {
 export type Guard = keyof typeof GUARDS;
 
 /** True where an allowance may lift a guard. */
-export const isAllowable = (guard: Guard): guard is AllowableGuard =>
-  (ALLOWABLE_GUARDS as readonly Guard[]).includes(guard);
+export const isAllowable = (guard: string): guard is AllowableGuard =>
+  (ALLOWABLE_GUARDS as readonly string[]).includes(guard);
 
 /** A refusal as it is printed (contract 4). */
 export type PrintedRefusal = { guard: Guard; address: string; reason: string };

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fullName, listDevices, readNames } from '../actions/list.ts';
-import { GUARDS, type Guard, isAllowable } from '../binding/guards.ts';
+import { GUARDS, isAllowable } from '../binding/guards.ts';
 import { readJournal } from '../binding/journal.ts';
 import { HostdevError } from '../errors.ts';
 import { Host } from '../host/host.ts';
@@ -200,7 +200,7 @@ class Live {
     if (kind === 'FILE' || kind === 'NAME') return domains(host, kind === 'NAME');
     if (kind === 'ID') return readJournal(host).entries.map((e) => ({ word: e.id, text: `${e.kind} for ${e.owner}` }));
     if (kind === 'GUARD')
-      return (Object.keys(GUARDS) as Guard[]).filter(isAllowable).map((word) => ({ word, text: GUARDS[word].text }));
+      return Object.entries(GUARDS).flatMap(([word, g]) => (isAllowable(word) ? [{ word, text: g.text }] : []));
     if (kind === 'REQUEST') {
       const config = this.#config === null ? [] : [this.#config];
       const { aliases } = await readSetup(host, { config, inventory: null, traitBlanks: null });

@@ -1,5 +1,5 @@
 /** The help texts, made from the command table. */
-import { GUARDS, type Guard, isAllowable } from '../binding/guards.ts';
+import { GUARDS, isAllowable } from '../binding/guards.ts';
 import type { Command, GlobalOption, Option } from './command.ts';
 import { COMMANDS, GLOBALS } from './commands.ts';
 import { takes } from './parse.ts';
@@ -39,7 +39,7 @@ export function helpText(commands: readonly Command[]): string {
     ),
   ];
   const guards = only.takes?.includes('allow')
-    ? `\nGuards:\n${columns((Object.keys(GUARDS) as Guard[]).map((name) => [name, `${GUARDS[name].text}${isAllowable(name) ? '' : ' (not to be lifted)'}`] as const))}`
+    ? `\nGuards:\n${columns(Object.entries(GUARDS).map(([name, g]) => [name, `${g.text}${isAllowable(name) ? '' : ' (not to be lifted)'}`] as const))}`
     : '';
   const further = only.more === undefined ? '' : `\n${only.more}\n`;
   return `Usage: ${usageOf(only)}\n\n${only.text}\n${further}\nOptions:\n${columns(options)}${guards}`;

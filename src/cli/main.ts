@@ -147,7 +147,7 @@ async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
   for (const word of [words].flat()) {
     if (typeof word !== 'string' || !isGuard(word)) {
       throw new HostdevError('HOSTDEV_USAGE', `--allow=${quote(word)}: there is no such guard`, {
-        hint: `There are: ${(Object.keys(GUARDS) as Guard[]).filter(isAllowable).join(', ')}.`,
+        hint: `There are: ${Object.keys(GUARDS).filter(isAllowable).join(', ')}.`,
       });
     }
     if (!isAllowable(word))

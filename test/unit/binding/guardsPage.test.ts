@@ -26,7 +26,7 @@ function page(): string {
     `\`${name}\``,
     g.text,
     ...ASKERS.map((l) => g.effects[l]),
-    isAllowable(name as Guard) ? `\`--allow=${name}\`` : 'none',
+    isAllowable(name) ? `\`--allow=${name}\`` : 'none',
     g.hint,
   ]);
   return [

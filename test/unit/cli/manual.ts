@@ -1,5 +1,5 @@
 /** The manual, made from what the program itself is made from: the table of commands, the schema of the configuration, the exit codes. man(7), in plain ASCII. */
-import { GUARDS, type Guard, isAllowable } from '../../../src/binding/guards.ts';
+import { GUARDS, isAllowable } from '../../../src/binding/guards.ts';
 import type { Command, GlobalOption } from '../../../src/cli/command.ts';
 import { COMMANDS, GLOBALS } from '../../../src/cli/commands.ts';
 import { optionText, synopsis } from '../../../src/cli/usage.ts';
@@ -93,8 +93,8 @@ function program(): string {
       body(
         'A guard refuses what would hurt the host (exit status 5). One that can be lifted is lifted by its name, with --allow.',
       ),
-      ...(Object.keys(GUARDS) as Guard[]).map((name) =>
-        item(name, sentence(`${GUARDS[name].text}${isAllowable(name) ? '' : ' (cannot be lifted)'}`)),
+      ...Object.entries(GUARDS).map(([name, g]) =>
+        item(name, sentence(`${g.text}${isAllowable(name) ? '' : ' (cannot be lifted)'}`)),
       ),
     ),
     part('EXIT STATUS', exits()),
