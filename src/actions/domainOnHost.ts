@@ -13,7 +13,7 @@ import { iommuAddressBits } from '../host/iommu.ts';
 import { numaDistance } from '../host/numa.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { groupMembers } from '../pci/vfio.ts';
-import type { Warning } from '../text/warning.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import type { ActionOptions } from './options.ts';
 
 type HostDevice = {
@@ -55,16 +55,23 @@ export async function checkOnHost(
 ): Promise<HostCheck> {
   const inventory = scanInventory(host);
   const preview = await previewHook(host, inventory, domain, options);
+  // Where only root may look, nothing is known to keep the guest from starting.
+  const known = preview.objections.filter((o) => !o.open);
+  const open = preview.objections.filter((o) => o.open);
   const here = preview.devices.flatMap(({ device, ...of }) => (device === null ? [] : [{ ...of, device }]));
   return {
     findings: [
-      ...preview.objections.filter((o) => o.kind !== 'guard').flatMap((o) => objected(preview, o)),
+      ...known.filter((o) => o.kind !== 'guard').flatMap((o) => objected(preview, o)),
       ...addressBits(host, facts, versions),
-      ...preview.objections.filter((o) => o.kind === 'guard').flatMap((o) => objected(preview, o)),
+      ...known.filter((o) => o.kind === 'guard').flatMap((o) => objected(preview, o)),
       ...hookAdvice(preview),
       ...here.flatMap((h) => farAway(host, facts, h.device)),
     ],
-    warnings: [...inventory.warnings, ...preview.warnings],
+    warnings: [
+      ...inventory.warnings,
+      ...preview.warnings,
+      ...open.map((o) => warning('not-measured', `whether the guest may start, only root can see: ${o.error.message}`)),
+    ],
     host: {
       iommu_address_bits: iommuAddressBits(host),
       hook_runs: preview.runs,

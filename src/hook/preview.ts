@@ -107,7 +107,8 @@ export async function previewHook(
   };
   object('hook', [], found.runs ? stopping(status) : null);
   const state = await collected(() => refuseUnsafe(host));
-  object('state', [], 'error' in state ? state.error : null);
+  if ('error' in state && isHidden(state.error)) notKnown(found, state.error);
+  else object('state', [], 'error' in state ? state.error : null);
   const read = await collected(() => hookPolicy(host));
   object('config', [], 'error' in read ? read.error : null);
   const policy = 'value' in read ? read.value : STRICT;
@@ -193,11 +194,18 @@ async function inSession<T>(
     return look(session.work, session.inventory);
   };
   const foreseen = await collected(() => foreseeing(host, inventory, asked, options, then));
-  if ('value' in foreseen || foreseen.error.code !== 'HOSTDEV_NOT_PERMITTED') return foreseen;
-  // The journal is root's: what is there without it is told all the same.
-  const text = `what an unfinished change makes of it is not known: ${foreseen.error.message}`;
-  found.warnings.push(warning('not-measured', text));
+  if ('value' in foreseen || !isHidden(foreseen.error)) return foreseen;
+  notKnown(found, foreseen.error);
   return collected(() => observing(host, options, (work) => look({ ...work, inventory }, inventory)));
+}
+
+/** Whoever asks may not look there; the hook, which is root's, may. */
+const isHidden = (error: HostdevError): boolean => error.code === 'HOSTDEV_NOT_PERMITTED';
+
+/** The journal and the folders beside it are root's: the rest of the answer is given without them. */
+function notKnown({ warnings }: Preview, error: HostdevError): void {
+  const text = `without root an unfinished change is not known: ${error.message}`;
+  if (!warnings.some((w) => w.text === text)) warnings.push(warning('not-measured', text));
 }
 
 /** What the native part says where it cannot start hostdev. */
@@ -213,7 +221,7 @@ function judged(host: Host, objection: Objection): PreviewedObjection {
   const isRoot = !host.isReal || process.geteuid?.() === 0;
   const refusals = (error.data.refusals ?? []) as Refusal[];
   const blind = refusals.length > 0 && refusals.every((r) => r.guard === 'not-measured');
-  return { ...objection, open: error.code === 'HOSTDEV_NOT_PERMITTED' || (!isRoot && blind) };
+  return { ...objection, open: isHidden(error) || (!isRoot && blind) };
 }
 
 type Outcome<T> = { value: T } | { error: HostdevError };

@@ -7,6 +7,7 @@ import { chmodSync, existsSync, statSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { COMMANDS } from '../../../src/cli/commands.ts';
 import { isLacking } from '../../lacking.ts';
+import { domainXml, UUID_A } from '../../mock/hosts.ts';
 import { hostdev, type Ran, StaticHost } from '../../mock/tree.ts';
 
 const NOBODY = { uid: 65534, gid: 65534 };
@@ -93,6 +94,29 @@ describe.skipIf(isLacking(isRoot ? null : 'only root can become an ordinary user
       expect(host.hash()).toBe(before);
     });
   });
+
+  const NO = domainXml('g', UUID_A, [{ address: NIC }]).toString();
+  const EMPTY = domainXml('g', UUID_A, []).toString();
+
+  test.each(STATES)(
+    'what the hook would do is told for him too, and what only root may see is a warning: %s',
+    (_what, set) => {
+      const host = tree(set);
+      const ask = (words: string, input: string): Ran =>
+        hostdev(['--root', host.root, ...words.split(' '), '-j'], { ...NOBODY, input });
+      const doors = [
+        ask('hook test -', NO),
+        ask('domain check -', NO),
+        ask(`domain plan - ${NIC} --managed no`, EMPTY),
+      ];
+      const isClosed = existsSync(host.path('run/hostdev/journal'));
+      host.remove();
+      for (const door of doors) {
+        expect(door.exit, door.err).toBe(0);
+        expect(door.err.includes('without root an unfinished change is not known')).toBe(isClosed);
+      }
+    },
+  );
 
   test('the plan is shown all the same', () => {
     const host = tree(() => {});
