@@ -152,7 +152,7 @@ function readEntry<T>(
 }
 
 function readSpecs(config: Config, facts: PciFacts, findings: Finding[]): Placed<DeviceSpec>[] {
-  const context: SpecContext = { facts, reportInPlacement: config.pci.report_in_placement, readDeviceId: false };
+  const context: SpecContext = { facts, reportInPlacement: config.pci.report_in_placement };
   const specs: Placed<DeviceSpec>[] = [];
   const entries: Entry[] = [];
   for (const entry of config.specs.filter((e) => !e.unreadable)) {

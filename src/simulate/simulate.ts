@@ -90,7 +90,7 @@ class Simulation {
     this.notes = [...scenario.notes];
     this.#devices = scenario.devices;
     const facts = scenarioFacts(scenario, () => this.#devices);
-    this.#context = { facts, reportInPlacement: scenario.reportInPlacement, readDeviceId: false };
+    this.#context = { facts, reportInPlacement: scenario.reportInPlacement };
     this.#ledger = new Ledger({ hypervisorHostname: HYPERVISOR, traitBlanks: scenario.traitBlanks });
   }
 

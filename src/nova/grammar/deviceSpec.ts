@@ -44,11 +44,9 @@ export type SpecContext = {
   facts: HostFacts;
   /** [pci]report_in_placement: one_time_use needs it. */
   reportInPlacement: boolean;
-  /** Seed 003's older grammar: read `device_id` as vendor_id where there is none. Without it `device_id` is a tag, as in Nova, and noted. */
-  readDeviceId: boolean;
 };
 
-export const SPEC_CONTEXT: SpecContext = { facts: NO_FACTS, reportInPlacement: false, readDeviceId: false };
+export const SPEC_CONTEXT: SpecContext = { facts: NO_FACTS, reportInPlacement: false };
 
 /** A parsed spec. Ids are 4 lower-case hex digits or "*"; `address` is null for a devname. The tags are normalised. */
 export type DeviceSpec = {
@@ -117,9 +115,8 @@ function fromText(text: string): JsonValue {
 
 function parseOne(entry: JsonObject, context: SpecContext, notes: Note[]): DeviceSpec {
   const { facts } = context;
-  const given = context.readDeviceId ? readOldKeys(entry, notes) : entry;
   const own = (key: string, absent: JsonValue): JsonValue =>
-    Object.hasOwn(given, key) ? (given[key] as JsonValue) : absent;
+    Object.hasOwn(entry, key) ? (entry[key] as JsonValue) : absent;
   const vendorId = parseId('vendor_id', own('vendor_id', ANY));
   const productId = parseId('product_id', own('product_id', ANY));
   const devname = parseDevname(own('devname', null));
@@ -140,14 +137,7 @@ function parseOne(entry: JsonObject, context: SpecContext, notes: Note[]): Devic
   };
   // In Nova's order, which decides what error is told of several.
   if (spec.remote_managed) checkRemoteManaged(spec, facts);
-  return { ...spec, tags: parseTags(given, context, notes) };
-}
-
-/** Seed 003 writes `device_id` beside `product_id` for what lspci calls the vendor. */
-function readOldKeys(entry: JsonObject, notes: Note[]): JsonObject {
-  if (!Object.hasOwn(entry, 'device_id') || Object.hasOwn(entry, 'vendor_id')) return entry;
-  notes.push(note('device_id is read as vendor_id (the grammar of before 2014)', 'device_id', 'vendor_id'));
-  return Object.fromEntries(Object.entries(entry).map(([k, v]) => [k === 'device_id' ? 'vendor_id' : k, v]));
+  return { ...spec, tags: parseTags(entry, context, notes) };
 }
 
 /** vendor_id is trimmed before it is compared with "*", product_id is not: as in Nova. */

@@ -87,14 +87,11 @@ describe('device_spec', () => {
     ]);
   });
 
-  test("seed 003's device_id: a tag with a hint, or read as vendor_id", () => {
+  test("seed 003's device_id: a tag with a hint", () => {
     const value = { device_id: '8086', product_id: '1515' };
     const hinted = parseDeviceSpec(value);
     expect(hinted.specs[0]).toMatchObject({ vendor_id: '*', tags: { device_id: '8086' } });
     expect(hinted.notes).toEqual([expect.objectContaining({ key: 'device_id', suggestion: 'vendor_id' })]);
-    const read = parseDeviceSpec(value, { ...SPEC_CONTEXT, readDeviceId: true });
-    expect(read.specs[0]).toMatchObject({ vendor_id: '8086', tags: {} });
-    expect(read.notes).toHaveLength(1);
   });
 
   test('a duplicate is noted, and the first is kept', () => {
