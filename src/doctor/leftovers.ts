@@ -37,9 +37,10 @@ const SCRIPT_FOLDERS = [
   'etc/cron.d',
   'var/spool/cron',
   'var/spool/cron/crontabs',
-  'usr/local/sbin',
-  'usr/local/bin',
+  'etc/rc.d',
 ];
+/** Scripts that run at boot only where one of the others starts them. */
+const COMMAND_FOLDERS = ['usr/local/sbin', 'usr/local/bin'];
 const UDEV_RULES = 'etc/udev/rules.d';
 const DRIVERCTL = 'etc/driverctl.d';
 
@@ -68,14 +69,18 @@ export function linesWith(look: Look, file: string, pattern: RegExp): { file: st
 const isProgram = (look: Look, file: string): boolean =>
   look.quiet(`/${file}`, () => fileHead(look.host, file, ELF.length))?.toString('latin1') === ELF;
 
-/** All that an admin may have run at boot; no programs. */
-const bootScripts = (look: Look): string[] =>
-  [...SCRIPTS, ...LISTS, ...SCRIPT_FOLDERS.flatMap((f) => look.names(f).map((n) => `${f}/${n}`))].filter(
-    (f) => !isProgram(look, f),
-  );
+const inFolders = (look: Look, folders: readonly string[]): string[] =>
+  folders.flatMap((f) => look.names(f).map((n) => `${f}/${n}`));
+
+/** All that runs at boot by itself, and an admin's commands; no programs. */
+const scriptsOf = (look: Look): { boot: string[]; commands: string[] } => ({
+  boot: [...new Set([...SCRIPTS, ...LISTS, ...inFolders(look, SCRIPT_FOLDERS)])].filter((f) => !isProgram(look, f)),
+  commands: inFolders(look, COMMAND_FOLDERS).filter((f) => !isProgram(look, f)),
+});
 
 export function checkScripts(look: Look): Draft[] {
-  const found = bootScripts(look).flatMap((file) => {
+  const { boot, commands } = scriptsOf(look);
+  const found = [...boot, ...commands].flatMap((file) => {
     const lines = linesWith(look, file, /\bnew_id\b/);
     return lines[0] === undefined ? [] : [{ file, first: lines[0], lines }];
   });
@@ -212,7 +217,10 @@ function overrideSetters(look: Look): Setter[] {
     .directives.filter((d) => d.kind === 'install')
     .flatMap((d) => [...d.rest.matchAll(/(?<![\w./-])\/([\w./+@-]{2,256})/g)].map(([, file = '']) => file))
     .filter((f) => !f.split('/').includes('..') && !isProgram(look, f));
-  return [...new Set([...bootScripts(look), ...run])].flatMap((file) => {
+  const { boot, commands } = scriptsOf(look);
+  const started = boot.flatMap((f) => linesWith(look, f, /\//).map((l) => l.text)).join('\n');
+  const own = commands.filter((f) => started.includes(`/${f}`));
+  return [...new Set([...boot, ...own, ...run])].flatMap((file) => {
     const [first] = linesWith(look, file, /driver_override/);
     if (first === undefined) return [];
     return [{ file, line: first.line, devices: devicesNamed(look, look.text(file, MAX_SCRIPT) ?? '') }];

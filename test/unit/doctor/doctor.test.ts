@@ -677,6 +677,12 @@ describe('leftovers', () => {
     expect(ids(await ill(named))).toContain('override-leftover');
     named.file('etc/rc.local', '#!/bin/sh\necho vfio-pci > /sys/bus/pci/devices/0000:01:00.0/driver_override\n');
     expect(ids(await ill(named))).toContain('override-pinned');
+    // A command that nothing starts at boot keeps no override.
+    const tool = override();
+    tool.file('usr/local/sbin/driverctl', loop);
+    expect(ids(await ill(tool))).toContain('override-leftover');
+    tool.file('etc/systemd/system/gpu.service', '[Service]\nExecStart=/usr/local/sbin/driverctl load\n');
+    expect(ids(await ill(tool))).toContain('override-pinned');
   });
 
   test('a script of another language, or that cannot be told apart, is switched off as a whole', async () => {
