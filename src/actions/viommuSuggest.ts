@@ -1,14 +1,8 @@
 /** `viommu suggest`: the vIOMMU that a domain should have, with what it needs besides. */
 import { effectiveArch, readDomainFacts } from '../domain/domainFacts.ts';
-import {
-  type ElementData,
-  type HostIommu,
-  isViommuWish,
-  suggestViommu,
-  VIOMMU_WISHES,
-} from '../domain/viommu/suggest.ts';
+import { type HostIommu, isViommuWish, suggestViommu, VIOMMU_WISHES } from '../domain/viommu/suggest.ts';
 import { readDomain } from '../domain/xml/domain.ts';
-import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
+import { formatXml, LIBVIRT_LAYOUT, type XmlElement } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuAddressBits } from '../host/iommu.ts';
@@ -22,7 +16,7 @@ export type ViommuAnswer = Warned & {
   model: string;
   /** `<iommu>` as XML, and as data. */
   xml: string;
-  element: ElementData;
+  element: XmlElement;
   /** What must be there besides, and is not: below `<domain>`. */
   needs: { path: string[]; xml: string; reason: string }[];
   /** The `<iommu>` elements that the domain has and that this one is to take the place of. */

@@ -25,3 +25,9 @@ export function version(text: string): Version {
   if (v === null) throw new Error(`no version: ${text}`);
   return v;
 }
+
+/** True when the version is known and below: what is not known is never held against a domain. */
+export const below = (v: Version | null, from: Version): boolean => v !== null && v < from;
+
+export const sinceLibvirt = (v: Version): string => `libvirt ${formatVersion(v)}`;
+export const sinceQemu = (v: Version): string => `QEMU ${formatVersion(v)}`;

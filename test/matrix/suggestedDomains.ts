@@ -1,8 +1,9 @@
 /** Domains with the vIOMMU that hostdev suggests for them: what a libvirt of that version must take. */
 import { readDomainFacts } from '../../src/domain/domainFacts.ts';
 import { parseVersion } from '../../src/domain/version.ts';
-import { type ElementData, suggestViommu, VIOMMU_WISHES } from '../../src/domain/viommu/suggest.ts';
+import { suggestViommu, VIOMMU_WISHES } from '../../src/domain/viommu/suggest.ts';
 import { readDomain } from '../../src/domain/xml/domain.ts';
+import { formatXml, type XmlElement } from '../../src/domain/xml/write.ts';
 import type { MatrixDomain } from './viommuDomains.ts';
 
 /** The pairs that judges are there for. */
@@ -21,13 +22,7 @@ const HOSTDEV =
   "<hostdev mode='subsystem' type='pci' managed='yes'><source><address domain='0x0000' bus='0x41' slot='0x10' function='0x0'/></source></hostdev>";
 
 /** An element of a suggestion as XML. */
-export function elementXml(e: ElementData): string {
-  const attributes = Object.entries(e.attributes)
-    .map(([n, v]) => ` ${n}='${v}'`)
-    .join('');
-  const inside = e.children.map(elementXml).join('');
-  return inside === '' ? `<${e.name}${attributes}/>` : `<${e.name}${attributes}>${inside}</${e.name}>`;
-}
+export const elementXml = (e: XmlElement): string => formatXml(e, null);
 
 /** Every suggestion that is none is left out; ids name the target, the domain and the wish. */
 export function suggestedDomains(): MatrixDomain[] {

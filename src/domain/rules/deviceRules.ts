@@ -1,12 +1,13 @@
 import { safe } from '../../text/safe.ts';
 import { isArmVirt, isQemu, isX86, type Part } from '../domainFacts.ts';
-import { version } from '../version.ts';
+import { below, sinceLibvirt, version } from '../version.ts';
 import { child, children } from '../xml/dom.ts';
 import { hostdevFaults, interfaceFaults, nvmeFaults } from './deviceSchema.ts';
 import { DISPLAY_FROM, TEAMING_PERSISTENT, TEAMING_TRANSIENT } from './deviceShapes.ts';
-import { faultsOf, type Grammar, grammarFaults } from './grammar.ts';
+import { type Grammar, grammarFaults } from './grammar.ts';
 import {
   faults,
+  faultsOf,
   hostdevInterfaces,
   hostParts,
   isVirtioInterface,
@@ -17,7 +18,7 @@ import {
   sourceOf,
   vlanTags,
 } from './ours.ts';
-import { below, type Fault, type Rule, sinceLibvirt, type Target } from './rules.ts';
+import type { Fault, Rule, Target } from './rules.ts';
 import { guestAddressGrammar } from './shapes.ts';
 import { ANY } from './values.ts';
 

@@ -4,8 +4,8 @@ import { safe } from '../../text/safe.ts';
 import { isQemu, type Part } from '../domainFacts.ts';
 import { child, elements } from '../xml/dom.ts';
 import { HOSTDEV, interfaceGrammar, NVME_DISK } from './deviceShapes.ts';
-import { faultsOf, grammarFaults } from './grammar.ts';
-import { faults, hostdevInterfaces, isUsb, nvmeDisks, pciHostdevs } from './ours.ts';
+import { grammarFaults } from './grammar.ts';
+import { faults, faultsOf, hostdevInterfaces, isUsb, nvmeDisks, pciHostdevs } from './ours.ts';
 import type { Fault, Target } from './rules.ts';
 
 export function hostdevFaults({ domain, versions }: Target): Fault[] {

@@ -1,10 +1,8 @@
 /** What an element may hold, as libvirt's RelaxNG says it by version, and where one holds something else: as values, worded in one place. */
 import type { Element } from '@xmldom/xmldom';
 import { safe } from '../../text/safe.ts';
-import type { Part } from '../domainFacts.ts';
-import type { Version } from '../version.ts';
+import { below, sinceLibvirt, type Version } from '../version.ts';
 import { elements, hasText } from '../xml/dom.ts';
-import { below, type Fault, sinceLibvirt } from './rules.ts';
 import type { Value } from './values.ts';
 
 /** An attribute by its value; with the libvirt from which there is one. */
@@ -40,7 +38,7 @@ export type GrammarFault =
 const MAX_FAULTS = 8;
 
 /** The one wording of each kind. */
-function worded(f: GrammarFault): string {
+export function worded(f: GrammarFault): string {
   const element = safe(f.element);
   if (f.kind === 'text') return `<${element}> has text in it`;
   const name = safe(f.name);
@@ -60,14 +58,6 @@ function worded(f: GrammarFault): string {
       return `<${name}> is there twice in <${element}>`;
   }
 }
-
-/** What is wrong with a part of the domain, for a rule. */
-export const faultsOf = (part: Part, faults: readonly GrammarFault[]): Fault[] =>
-  faults.map((f) => ({
-    part,
-    cause: worded(f),
-    ...('since' in f && f.since !== null ? { since: sinceLibvirt(f.since) } : {}),
-  }));
 
 const own = <T>(table: Readonly<Record<string, T>> | undefined, name: string): T | undefined =>
   table !== undefined && Object.hasOwn(table, name) ? table[name] : undefined;

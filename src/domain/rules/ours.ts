@@ -1,7 +1,9 @@
 /** What a domain takes from the host, and what that needs in the guest: the parts that are ours to judge. */
 import type { Element } from '@xmldom/xmldom';
 import type { DomainFacts, Part } from '../domainFacts.ts';
+import { sinceLibvirt } from '../version.ts';
 import { child, children } from '../xml/dom.ts';
+import { type GrammarFault, worded } from './grammar.ts';
 import type { Fault } from './rules.ts';
 
 const ofType = (parts: readonly Part[], type: string): Part[] =>
@@ -66,3 +68,11 @@ export function shared(
     return w === null || other === undefined || left.has(other.element) ? [] : [{ part, cause: cause(w, other) }];
   });
 }
+
+/** What is wrong with a part of the domain, for a rule. */
+export const faultsOf = (part: Part, faults: readonly GrammarFault[]): Fault[] =>
+  faults.map((f) => ({
+    part,
+    cause: worded(f),
+    ...('since' in f && f.since !== null ? { since: sinceLibvirt(f.since) } : {}),
+  }));

@@ -1,7 +1,7 @@
 /** What a rule of a domain is, and what it found. */
 import { advice, type Finding as Told } from '../../text/finding.ts';
 import type { DomainFacts, Part } from '../domainFacts.ts';
-import { formatVersion, type Version, type Versions } from '../version.ts';
+import type { Versions } from '../version.ts';
 
 /**
  * When a broken rule shows: `define`: libvirt refuses the definition (VIR_DOMAIN_DEFINE_VALIDATE); `assign`: it is defined, but the guest cannot start with the
@@ -65,12 +65,6 @@ export const domainFinding = ({ rule, stage, where, cause, fix, source, ...more 
   since: more.since ?? null,
   source,
 });
-
-/** True when the version is known and below: what is not known is never held against a domain. */
-export const below = (v: Version | null, from: Version): boolean => v !== null && v < from;
-
-export const sinceLibvirt = (v: Version): string => `libvirt ${formatVersion(v)}`;
-export const sinceQemu = (v: Version): string => `QEMU ${formatVersion(v)}`;
 
 /** Runs rules over a domain: all findings, in the order of the rules. */
 export function judgeDomain(rules: readonly Rule[], target: Target): Finding[] {

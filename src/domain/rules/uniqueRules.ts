@@ -2,6 +2,7 @@
 
 import { safe } from '../../text/safe.ts';
 import { isArmVirt, isQemu, isX86, type Part, partOf } from '../domainFacts.ts';
+import { below, sinceLibvirt } from '../version.ts';
 import { child, children, elements } from '../xml/dom.ts';
 import { DISPLAY_FROM } from './deviceShapes.ts';
 import {
@@ -15,7 +16,7 @@ import {
   shared,
   sourceAddress,
 } from './ours.ts';
-import { below, type Fault, type Rule, sinceLibvirt, type Target } from './rules.ts';
+import type { Fault, Rule, Target } from './rules.ts';
 import { addressPart } from './values.ts';
 
 /** The host's address by its numbers, 0 where an attribute is missing, as libvirt reads it; null when one is no number. */

@@ -2,8 +2,8 @@
 
 import { safe } from '../../text/safe.ts';
 import { effectiveArch, isArmVirt, isQ35, isQemu, isX86 } from '../domainFacts.ts';
-import { below, type Fault, type Rule, sinceLibvirt, sinceQemu, type Target } from '../rules/rules.ts';
-import { formatVersion } from '../version.ts';
+import type { Fault, Rule, Target } from '../rules/rules.ts';
+import { below, formatVersion, sinceLibvirt, sinceQemu } from '../version.ts';
 import { child } from '../xml/dom.ts';
 import { ATTRIBUTES, FILLED_IN_FROM, GRANULE, MODELS, SEVERAL_FROM, XTSUP_FROM } from './models.ts';
 import { each, effective, filledIn, granuleOf, guestAddress, iommusOf, known, manyVcpus } from './parts.ts';

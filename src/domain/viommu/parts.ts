@@ -1,8 +1,8 @@
 /** A domain's vIOMMUs as the rules see them: what was written, and what libvirt makes of it. */
 import type { Element } from '@xmldom/xmldom';
 import { type DomainFacts, isQ35, isQemu, isX86, type Part } from '../domainFacts.ts';
-import { below, type Fault, type Target } from '../rules/rules.ts';
-import { parseVersion, type Version } from '../version.ts';
+import type { Fault, Target } from '../rules/rules.ts';
+import { below, parseVersion, type Version } from '../version.ts';
 import { child } from '../xml/dom.ts';
 import {
   AW_BITS_48_QEMU,

@@ -2,11 +2,12 @@
 
 import { safe } from '../../text/safe.ts';
 import type { Part } from '../domainFacts.ts';
-import { faultsOf, type Grammar, grammarFaults } from '../rules/grammar.ts';
-import { faults } from '../rules/ours.ts';
-import { below, type Fault, sinceLibvirt, type Target } from '../rules/rules.ts';
+import { type Grammar, grammarFaults } from '../rules/grammar.ts';
+import { faults, faultsOf } from '../rules/ours.ts';
+import type { Fault, Target } from '../rules/rules.ts';
 import { ACPI_INDEX, ALIAS, guestAddressGrammar } from '../rules/shapes.ts';
 import { ANY, ON_OFF, UINT8, UINT32, type Value } from '../rules/values.ts';
+import { below, sinceLibvirt } from '../version.ts';
 import { child } from '../xml/dom.ts';
 import { ATTRIBUTES, type AttributeRow, DEVICE_INFO_FROM, GRANULE } from './models.ts';
 import { granuleOf, iommusOf, known } from './parts.ts';

@@ -1,8 +1,8 @@
 /** What libvirt defines and QEMU refuses, or the guest does not get as meant. Checked against QEMU 7.2, 10.0 and 11.1. */
 
-import { below, type Rule, sinceQemu } from '../rules/rules.ts';
+import type { Rule } from '../rules/rules.ts';
 import { UINT8, UINT32 } from '../rules/values.ts';
-import { formatVersion, version } from '../version.ts';
+import { below, formatVersion, sinceQemu, version } from '../version.ts';
 import { child } from '../xml/dom.ts';
 import { EIM_TCG_QEMU, SEVERAL_FROM, SMMU_PER_BUS_QEMU, VIRTIO_VFIO_QEMU, XTSUP_FROM } from './models.ts';
 import { each, effective, iommusOf, known, manyVcpus } from './parts.ts';

@@ -3,7 +3,8 @@
  * attributes that the chosen model takes there. Pure: facts in, an element as data out.
  */
 import { type DomainFacts, isArmVirt, isQ35, isQemu, isX86 } from '../domainFacts.ts';
-import { formatVersion, type Version, type Versions } from '../version.ts';
+import { below, formatVersion, type Version, type Versions } from '../version.ts';
+import type { XmlElement } from '../xml/write.ts';
 import {
   ATTRIBUTES,
   EIM_TCG_QEMU,
@@ -26,16 +27,13 @@ export type HostIommu = {
   addressBits: number | null;
 };
 
-/** An XML element as data. */
-export type ElementData = { name: string; attributes: Record<string, string>; children: ElementData[] };
-
 /** What the domain must have elsewhere, or the element is refused: `path` below `<domain>`, the element to be there with these attributes. */
-export type Need = { path: string[]; element: ElementData; reason: string };
+export type Need = { path: string[]; element: XmlElement; reason: string };
 
 export type ViommuSuggestion = {
   kind: 'suggestion';
   model: ViommuModel;
-  element: ElementData;
+  element: XmlElement;
   /** Only what the domain lacks. */
   needs: Need[];
   reasons: string[];
@@ -57,9 +55,6 @@ export type ViommuDomain = Pick<
 >;
 
 const refusal = (rule: string, reason: string, fix: string): ViommuRefusal => ({ kind: 'refusal', rule, reason, fix });
-
-/** Known and below: what is not known is never held against a model. */
-const below = (v: Version | null, from: Version): boolean => v !== null && v < from;
 
 /** Anything that maps the guest's memory through VFIO and so must follow the guest's mappings. */
 export const usesVfio = (d: Pick<DomainFacts, 'vfioDevices' | 'mdevs'>): boolean => d.vfioDevices + d.mdevs > 0;
@@ -83,7 +78,7 @@ export function suggestViommu(
   const fault = refuseModel(domain, versions, host, model);
   if (fault) return fault;
   const { driver, reasons } = driverOf(domain, versions, host, model);
-  const element: ElementData = {
+  const element: XmlElement = {
     name: 'iommu',
     attributes: { model },
     children: Object.keys(driver).length > 0 ? [{ name: 'driver', attributes: driver, children: [] }] : [],

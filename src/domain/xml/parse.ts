@@ -6,7 +6,7 @@
 import { type Attr, DOMParser, type Document, type Element } from '@xmldom/xmldom';
 import { HostdevError } from '../../errors.ts';
 import { safe } from '../../text/safe.ts';
-import { findXmlFault } from './scan.ts';
+import { findXmlFault, unixLines } from './scan.ts';
 
 /** Far above libvirt's own limit for a domain on the wire (VIR_NET_MESSAGE_STRING_MAX is 4 MiB). */
 const MAX_CHARS = 16 * 1024 * 1024;
@@ -86,12 +86,6 @@ function firstBadByte(bytes: Uint8Array): XmlPlace {
   const text = new TextDecoder('utf-8').decode(bytes);
   return place(text, Math.max(0, text.indexOf('\uFFFD')));
 }
-
-/**
- * A text with `\n` for every line end: XML 1.0 section 2.11; xmldom's own way is that of XML 1.1, which turns U+2028 in
- * a name into a line end.
- */
-export const unixLines = (text: string): string => (text.includes('\r') ? text.replace(/\r\n?/g, '\n') : text);
 
 /**
  * Parses a document. `text` is decoded already ({@link decodeXml}); `what` names it in messages, e.g. `domain XML on

@@ -6,6 +6,12 @@
  */
 import { safe } from '../../text/safe.ts';
 
+/**
+ * A text with `\n` for every line end: XML 1.0 section 2.11; xmldom's own way is that of XML 1.1, which turns U+2028 in
+ * a name into a line end.
+ */
+export const unixLines = (text: string): string => (text.includes('\r') ? text.replace(/\r\n?/g, '\n') : text);
+
 /** The first thing wrong: `offset` into the text, `reason` as a clause without a full stop. */
 export type XmlFault = { offset: number; reason: string };
 

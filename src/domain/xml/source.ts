@@ -5,7 +5,7 @@
 import type { Document, Element } from '@xmldom/xmldom';
 import { HostdevError } from '../../errors.ts';
 import { elements } from './dom.ts';
-import { unixLines } from './parse.ts';
+import { unixLines } from './scan.ts';
 
 /** A piece of markup; offsets into the text as it was read, line ends untouched. */
 export type SourceNode = {
@@ -77,7 +77,7 @@ function pair(parent: Document | Element, nodes: readonly SourceNode[], to: Map<
 
 /**
  * Where each element of `document` stands in `text`, as it was read. `marks` are the places at which each piece of markup begins and ends, in their order, in
- * the text with `\n` for line ends, as {@link parseXml} tells them.
+ * the text with `\n` for line ends, as `parseXml` tells them.
  */
 export function placesOf(text: string, document: Document, marks: readonly number[]): Map<Element, SourceNode> {
   const nodes = nested(unixLines(text), marks);
