@@ -29,7 +29,10 @@ export type DomainCheck = Warned & {
   host: HostCheck['host'] | null;
 };
 
-/** Checks a domain; `what` names its XML. Raises HOSTDEV_XML for what is no domain at all, HOSTDEV_USAGE for bad versions; everything else is a finding. */
+/**
+ * Checks a domain; `what` names its XML. Raises HOSTDEV_XML for what is no domain at all, HOSTDEV_USAGE for bad
+ * versions; everything else is a finding.
+ */
 export async function checkDomainXml(
   host: Host,
   bytes: Uint8Array,

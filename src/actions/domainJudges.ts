@@ -1,4 +1,7 @@
-/** Who judges a domain beside our own rules: the schema of the installed libvirt, and libvirt's parser, which is not asked yet. */
+/**
+ * Who judges a domain beside our own rules: the schema of the installed libvirt, and libvirt's parser, which is not
+ * asked yet.
+ */
 import { partOf } from '../domain/domainFacts.ts';
 import { domainFinding, type Finding, type Judge } from '../domain/rules/rules.ts';
 import { formatVersion } from '../domain/version.ts';

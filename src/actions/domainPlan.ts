@@ -1,4 +1,7 @@
-/** `domain plan`: a domain's XML with devices of this host in it, or without them again. Reads the host and changes nothing on it. */
+/**
+ * `domain plan`: a domain's XML with devices of this host in it, or without them again. Reads the host and changes
+ * nothing on it.
+ */
 import { checkDomain } from '../domain/checkDomain.ts';
 import { addDevices, readBootOrders, removeDevices, unfit } from '../domain/device/devices.ts';
 import { SINCE } from '../domain/device/fragments.ts';
@@ -64,9 +67,10 @@ export type DomainPlan = Warned & {
 const BOM = [0xef, 0xbb, 0xbf];
 
 /**
- * Plans the change of a domain's XML (`what` names the file). Raises HOSTDEV_XML, HOSTDEV_DEVICE_ABSENT or _AMBIGUOUS, HOSTDEV_GUARD for a bridge or a peer that
- * the host needs, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_DOMAIN_UNFIT for what the domain has already
- * or cannot take, HOSTDEV_USAGE for words that are none, and for aliases what {@link pickDevices} raises. With a saved inventory nothing is asked of `host`.
+ * Plans the change of a domain's XML (`what` names the file). Raises HOSTDEV_XML, HOSTDEV_DEVICE_ABSENT or _AMBIGUOUS,
+ * HOSTDEV_GUARD for a bridge or a peer that the host needs, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_DOMAIN_UNFIT for what the
+ * domain has already or cannot take, HOSTDEV_USAGE for words that are none, and for aliases what {@link pickDevices}
+ * raises. With a saved inventory nothing is asked of `host`.
  */
 export async function planDomain(
   thisHost: Host,
@@ -135,7 +139,10 @@ export async function planDomain(
 
 const NONE: Picked = { requests: [], numa_nodes: [], taken: [] };
 
-/** The devices to plan with; the pools' setup only where it is asked for, because all of the configuration comes with it. */
+/**
+ * The devices to plan with; the pools' setup only where it is asked for, because all of the configuration comes with
+ * it.
+ */
 async function readDevices(
   host: Host,
   { pick, setup }: DomainPlanRequest,
@@ -208,8 +215,8 @@ function brokenRules(domain: Domain, versions: Versions): Map<string, Finding[]>
 }
 
 /**
- * What the edit breaks of the rules of `domain check`, as warnings. Raises HOSTDEV_DOMAIN_UNFIT when libvirt would refuse the edited domain for it; what was broken
- * before is none of ours.
+ * What the edit breaks of the rules of `domain check`, as warnings. Raises HOSTDEV_DOMAIN_UNFIT when libvirt would
+ * refuse the edited domain for it; what was broken before is none of ours.
  */
 function newFindings(before: Domain, after: Domain, versions: Versions): Warning[] {
   const known = brokenRules(before, versions);

@@ -25,8 +25,8 @@ function given(word: string | null, option: string): number | null {
 }
 
 /**
- * The versions to judge by: those given, of which a missing one is not known; without any, those of this host (null: another is meant). Raises HOSTDEV_USAGE for a
- * word that is no version.
+ * The versions to judge by: those given, of which a missing one is not known; without any, those of this host (null:
+ * another is meant). Raises HOSTDEV_USAGE for a word that is no version.
  */
 export async function readVersions(
   host: Host | null,

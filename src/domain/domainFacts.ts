@@ -1,6 +1,6 @@
 /**
- * What the rules need to know of a domain beyond the devices it takes: read leniently, because a domain that libvirt would refuse is what the rules are there to
- * explain.
+ * What the rules need to know of a domain beyond the devices it takes: read leniently, because a domain that libvirt
+ * would refuse is what the rules are there to explain.
  */
 import type { Element } from '@xmldom/xmldom';
 import { safe } from '../text/safe.ts';
@@ -92,7 +92,10 @@ export function nodeSet(words: string | null): number[] {
   return [...set].sort((a, b) => a - b);
 }
 
-/** An element as a part of the domain; `index` counts from 0 among those of its name, and null says that there is but one. */
+/**
+ * An element as a part of the domain; `index` counts from 0 among those of its name, and null says that there is but
+ * one.
+ */
 export function partOf(element: Element, index: number | null): Part {
   const place = placeOf(element);
   const name = safe(element.nodeName);
@@ -173,7 +176,10 @@ function memoryNodes(root: Element): DomainFacts['memoryNodes'] {
   return cells.length > 0 ? cells : all.length > 0 ? [{ cell: null, nodes: all }] : [];
 }
 
-/** The architecture that the rules judge by: libvirt takes the host's own when the XML names none; x86_64 unless the machine says otherwise. */
+/**
+ * The architecture that the rules judge by: libvirt takes the host's own when the XML names none; x86_64 unless the
+ * machine says otherwise.
+ */
 export const effectiveArch = (d: Pick<DomainFacts, 'arch' | 'machine'>): string =>
   d.arch ?? (d.machine !== null && /^virt(-|$)/.test(d.machine) ? 'aarch64' : 'x86_64');
 
@@ -185,10 +191,16 @@ export const isX86 = (d: Pick<DomainFacts, 'arch' | 'machine'>): boolean =>
 export const isQ35 = (d: Pick<DomainFacts, 'arch' | 'machine'>): boolean =>
   isX86(d) && d.machine !== null && /^(q35$|pc-q35-)/.test(d.machine);
 
-/** libvirt's own default machine for Arm (qemu_capabilities.c preferredMachines): integratorcp before this, then virt (NEWS 9.3.0). */
+/**
+ * libvirt's own default machine for Arm (qemu_capabilities.c preferredMachines): integratorcp before this, then virt
+ * (NEWS 9.3.0).
+ */
 const ARM_DEFAULTS_TO_VIRT = version('9.3.0');
 
-/** qemuDomainMachineIsARMVirt; a domain without a machine gets the default of that libvirt, the newer one where it is not known. */
+/**
+ * qemuDomainMachineIsARMVirt; a domain without a machine gets the default of that libvirt, the newer one where it is
+ * not known.
+ */
 export function isArmVirt(d: Pick<DomainFacts, 'arch' | 'machine'>, libvirt: Version | null): boolean {
   const arch = effectiveArch(d);
   if (d.machine === null)

@@ -188,9 +188,9 @@ function readUuid(what: string, domain: Element): string | null {
 }
 
 /**
- * What a domain takes. Only elements directly below `<domain><devices>` count, in no namespace, so metadata can't smuggle a
- * device in. Raises HOSTDEV_XML with line and column when the name or UUID is no such, a host device has no source address
- * or an impossible one, `managed` is neither yes nor no, or an address is listed twice.
+ * What a domain takes. Only elements directly below `<domain><devices>` count, in no namespace, so metadata can't
+ * smuggle a device in. Raises HOSTDEV_XML with line and column when the name or UUID is no such, a host device has no
+ * source address or an impossible one, `managed` is neither yes nor no, or an address is listed twice.
  */
 export function readDomainDevices({ root, what }: Domain): DomainDevices {
   const name = readName(what, root);

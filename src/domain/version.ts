@@ -1,11 +1,19 @@
-/** Versions of libvirt and QEMU as numbers that can be compared: libvirt's own form, major * 1000000 + minor * 1000 + micro. */
+/**
+ * Versions of libvirt and QEMU as numbers that can be compared: libvirt's own form, major * 1000000 + minor * 1000 +
+ * micro.
+ */
 
 export type Version = number;
 
-/** The versions that a domain is judged for; null is not known, and rules that depend on it then say so instead of guessing. */
+/**
+ * The versions that a domain is judged for; null is not known, and rules that depend on it then say so instead of
+ * guessing.
+ */
 export type Versions = { libvirt: Version | null; qemu: Version | null };
 
-/** "11.10.0", "7.2", "9.0.0-4+deb12u2", "10.0.13 (Debian 1:10.0.13+ds)": what stands behind the numbers is a packager's. */
+/**
+ * "11.10.0", "7.2", "9.0.0-4+deb12u2", "10.0.13 (Debian 1:10.0.13+ds)": what stands behind the numbers is a packager's.
+ */
 const VERSION = /^(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?![\d.])/;
 
 /** Reads a version; null when `text` does not begin with two or three numbers. */

@@ -1,6 +1,6 @@
 /**
- * What of a domain the schema does not take. RelaxNG's own messages name the section at best ("Extra element devices in interleave"), so the thing is looked for:
- * the smallest element or attribute without which the domain passes.
+ * What of a domain the schema does not take. RelaxNG's own messages name the section at best ("Extra element devices in
+ * interleave"), so the thing is looked for: the smallest element or attribute without which the domain passes.
  */
 import type { Element } from '@xmldom/xmldom';
 import { elements } from '../domain/xml/dom.ts';
@@ -52,8 +52,8 @@ function without(text: string, suspects: readonly Suspect[]): string {
 }
 
 /**
- * Looks for the culprit of a domain that does not pass; `passes` asks the schema about a text. Null where there are several, or where it cannot be taken out: what
- * is missing, for one.
+ * Looks for the culprit of a domain that does not pass; `passes` asks the schema about a text. Null where there are
+ * several, or where it cannot be taken out: what is missing, for one.
  */
 export async function findCulprit(domain: Domain, passes: (xml: string) => Promise<boolean>): Promise<Culprit | null> {
   let asked = 0;

@@ -1,6 +1,7 @@
 /**
- * The schema of the installed libvirt as a judge of a domain: domain.rng by xmllint. It is the only judge that sees words which nobody knows, and it needs no
- * connection. libvirt itself judges by the same file with the same library (virXMLValidatorValidate), when it defines with VALIDATE.
+ * The schema of the installed libvirt as a judge of a domain: domain.rng by xmllint. It is the only judge that sees
+ * words which nobody knows, and it needs no connection. libvirt itself judges by the same file with the same library
+ * (virXMLValidatorValidate), when it defines with VALIDATE.
  */
 import { spawn } from 'node:child_process';
 import type { Domain } from '../domain/xml/domain.ts';
@@ -49,7 +50,10 @@ export async function judgeBySchema(host: Host, { text }: Domain, linter: Linter
   return notJudged(`xmllint ended with ${status}: ${safe(messages.split('\n')[0] ?? '', MAX_TEXT)}`);
 }
 
-/** What of a domain that the schema refused is refused; null where no single thing is, and for a document too long to be asked about many times. */
+/**
+ * What of a domain that the schema refused is refused; null where no single thing is, and for a document too long to be
+ * asked about many times.
+ */
 export const schemaCulprit = async (host: Host, domain: Domain, linter: Linter): Promise<Culprit | null> =>
   domain.text.length > MAX_SEARCHED
     ? null

@@ -20,7 +20,10 @@ export const recordedVerdicts = (): Verdicts[] =>
     .sort()
     .map((f) => JSON.parse(readFileSync(join(VERDICTS_DIR, f), 'utf8')) as Verdicts);
 
-/** What is neither of a vIOMMU nor of a host device: the number of vCPUs, the machine, features; and words of elements that are not ours. */
+/**
+ * What is neither of a vIOMMU nor of a host device: the number of vCPUs, the machine, features; and words of elements
+ * that are not ours.
+ */
 const OTHERS =
   /Maximum CPUs greater than|does not support machine type|feature is not supported for architecture|Extra element (features|vcpu) in interleave/;
 export const isOthers = (error: string | null): boolean => error !== null && OTHERS.test(error);

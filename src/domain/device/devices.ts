@@ -40,8 +40,8 @@ function deviceElements({ root, what }: Domain): Map<Address, Element> {
 }
 
 /**
- * Takes devices out of a domain: `<hostdev>` and `<interface type='hostdev'>`. What hostdev had put in leaves the text as it was before. Raises
- * HOSTDEV_DOMAIN_UNFIT for a device that the domain does not take, or takes by an NVMe disk.
+ * Takes devices out of a domain: `<hostdev>` and `<interface type='hostdev'>`. What hostdev had put in leaves the text
+ * as it was before. Raises HOSTDEV_DOMAIN_UNFIT for a device that the domain does not take, or takes by an NVMe disk.
  */
 export function removeDevices(domain: Domain, addresses: readonly Address[]): Domain {
   const taken = readDomainDevices(domain);

@@ -1,4 +1,7 @@
-/** The elements by which a domain takes a PCI device whole: `<hostdev>`, and the options that `<hostdev>` and `<interface>` share. */
+/**
+ * The elements by which a domain takes a PCI device whole: `<hostdev>`, and the options that `<hostdev>` and
+ * `<interface>` share.
+ */
 import type { Address } from '../../pci/address.ts';
 import { version } from '../version.ts';
 import { addressElement, type XmlElement } from '../xml/write.ts';
@@ -9,7 +12,9 @@ export type Rom = { bar: 'on' | 'off' } | { file: string } | { enabled: 'no' };
 export type Passed = {
   address: Address;
   managed: boolean;
-  /** `<driver name='vfio'/>`, with the host driver that libvirt (10.0.0) is to bind; null leaves that choice to libvirt. */
+  /**
+   * `<driver name='vfio'/>`, with the host driver that libvirt (10.0.0) is to bind; null leaves that choice to libvirt.
+   */
   model: string | null;
   rom: Rom | null;
   /** `<boot order>`, from 1. */

@@ -1,4 +1,7 @@
-/** Whether there is room to plug a device into a running guest: PCI Express takes one device a root port, and ports cannot be added to a running guest. */
+/**
+ * Whether there is room to plug a device into a running guest: PCI Express takes one device a root port, and ports
+ * cannot be added to a running guest.
+ */
 import { type DomainFacts, isArmVirt, isQ35, type Part } from '../domainFacts.ts';
 import { child } from '../xml/dom.ts';
 
@@ -17,7 +20,10 @@ function wantsPort(p: Part): boolean {
   return child(e, 'target')?.getAttribute('bus') === 'virtio';
 }
 
-/** Ports that will be free once the guest runs; null where the machine is not PCI Express or the XML leaves the ports to libvirt. */
+/**
+ * Ports that will be free once the guest runs; null where the machine is not PCI Express or the XML leaves the ports to
+ * libvirt.
+ */
 export function freePorts(d: DomainFacts): number | null {
   if (!isQ35(d) && !isArmVirt(d, null)) return null;
   const ports = d.controllers.filter(isPort);

@@ -1,4 +1,7 @@
-/** How much memory a guest must be allowed to lock: libvirt's qemuDomainGetMemLockLimitBytes (qemu/qemu_domain.c, 9.0 to 11.3), x86 and Arm. */
+/**
+ * How much memory a guest must be allowed to lock: libvirt's qemuDomainGetMemLockLimitBytes (qemu/qemu_domain.c, 9.0 to
+ * 11.3), x86 and Arm.
+ */
 import type { DomainFacts } from '../domainFacts.ts';
 
 /** What libvirt adds for everything besides the guest's memory. */
@@ -11,8 +14,8 @@ export type Memlock = {
 };
 
 /**
- * The limit that libvirt sets before the start. Each NVMe disk and vDPA device locks all memory once; VFIO devices once together, but each for itself behind a
- * vIOMMU.
+ * The limit that libvirt sets before the start. Each NVMe disk and vDPA device locks all memory once; VFIO devices once
+ * together, but each for itself behind a vIOMMU.
  */
 export function memlockNeeded(d: DomainFacts): Memlock {
   const vfio = d.vfioDevices + d.mdevs;

@@ -1,18 +1,21 @@
 /**
- * Network interfaces in the shapes that Nova gives its vnic types (nova/virt/libvirt/vif.py and designer.py, 2025.1): the elements, their order and
- * which of them go together.
+ * Network interfaces in the shapes that Nova gives its vnic types (nova/virt/libvirt/vif.py and designer.py, 2025.1):
+ * the elements, their order and which of them go together.
  */
 
 import { addressElement, type XmlElement } from '../xml/write.ts';
 import { bootAndRom, driverElement, hostdevElement, type Passed } from './fragments.ts';
 
 /**
- * How a port gets to its device: `direct` the VF itself, `macvtap` a macvtap on the VF's interface, `physical` the whole function as a plain host
- * device, `vdpa` a vDPA device of the VF.
+ * How a port gets to its device: `direct` the VF itself, `macvtap` a macvtap on the VF's interface, `physical` the
+ * whole function as a plain host device, `vdpa` a vDPA device of the VF.
  */
 export type NicShape = 'direct' | 'macvtap' | 'physical' | 'vdpa';
 
-/** Names of neutron's vnic_type and of Nova's VIF types that have a shape here; `profile` says that a port profile must be given. */
+/**
+ * Names of neutron's vnic_type and of Nova's VIF types that have a shape here; `profile` says that a port profile must
+ * be given.
+ */
 export const VNICS: Readonly<Record<string, { shape: NicShape; profile: boolean }>> = {
   direct: { shape: 'direct', profile: false },
   'accelerator-direct': { shape: 'direct', profile: false },

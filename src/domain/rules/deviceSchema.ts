@@ -23,7 +23,10 @@ export function hostdevFaults({ domain, versions }: Target): Fault[] {
   ];
 }
 
-/** libxml2 matches the group of these within the rest only where nothing stands between them (measured: 9.0.0 to 12.8.0). */
+/**
+ * libxml2 matches the group of these within the rest only where nothing stands between them (measured: 9.0.0 to
+ * 12.8.0).
+ */
 function isTornApart(e: Element): boolean {
   const places = elements(e).flatMap((c, i) => (['driver', 'teaming', 'source'].includes(c.nodeName) ? [i] : []));
   return places.length > 1 && (places.at(-1) ?? 0) - (places[0] ?? 0) !== places.length - 1;

@@ -92,7 +92,10 @@ const VIRTUAL_PORT_QBH: Grammar = {
   needs: ['parameters'],
 };
 
-/** What an `<interface type='hostdev'>` is besides: its driver has a name, its port is of 802.1Qbh, its source is a USB device. */
+/**
+ * What an `<interface type='hostdev'>` is besides: its driver has a name, its port is of 802.1Qbh, its source is a USB
+ * device.
+ */
 export type InterfaceKind = { named: boolean; qbh: boolean; usb: boolean };
 
 /** `<interface type='hostdev'>`; address and teaming have rules of their own, a USB source is not looked into. */

@@ -1,4 +1,7 @@
-/** What an element may hold, as libvirt's RelaxNG says it by version, and where one holds something else: as values, worded in one place. */
+/**
+ * What an element may hold, as libvirt's RelaxNG says it by version, and where one holds something else: as values,
+ * worded in one place.
+ */
 import type { Element } from '@xmldom/xmldom';
 import { safe } from '../../text/safe.ts';
 import { below, sinceLibvirt, type Version } from '../version.ts';
@@ -22,11 +25,16 @@ export type Grammar = {
   needs?: readonly string[];
   /** Those of them that may be there more than once. */
   many?: readonly string[];
-  /** The last libvirt that this was held against: what a newer one, or one that is not known, has beside it is not judged. */
+  /**
+   * The last libvirt that this was held against: what a newer one, or one that is not known, has beside it is not
+   * judged.
+   */
   upTo?: Version;
 };
 
-/** Where an element is not of its grammar. `name` is that of the attribute or child; `since` when there is such a thing. */
+/**
+ * Where an element is not of its grammar. `name` is that of the attribute or child; `since` when there is such a thing.
+ */
 export type GrammarFault =
   | { kind: 'attribute' | 'element'; element: string; name: string; since: Version | null }
   | { kind: 'value'; element: string; name: string; value: string }

@@ -1,4 +1,6 @@
-/** Where devices stand on the guest's own PCI buses: what QEMU's driver of libvirt refuses when it gives out addresses. */
+/**
+ * Where devices stand on the guest's own PCI buses: what QEMU's driver of libvirt refuses when it gives out addresses.
+ */
 import type { Element } from '@xmldom/xmldom';
 import { type DomainFacts, isArmVirt, isQ35, isQemu, isX86, type Part, partOf } from '../domainFacts.ts';
 import type { Version } from '../version.ts';
@@ -9,7 +11,10 @@ import { addressPart } from './values.ts';
 
 type GuestAddress = Record<'domain' | 'bus' | 'slot' | 'function', number>;
 
-/** The address as numbers; null where it is none, or one that libvirt is to choose (virPCIDeviceAddressIsEmpty does not look at the function). */
+/**
+ * The address as numbers; null where it is none, or one that libvirt is to choose (virPCIDeviceAddressIsEmpty does not
+ * look at the function).
+ */
 function readAddress(e: Element): GuestAddress | null {
   const part = (name: keyof GuestAddress): number => addressPart(e, name) ?? Number.NaN;
   const a = { domain: part('domain'), bus: part('bus'), slot: part('slot'), function: part('function') };
@@ -17,7 +22,10 @@ function readAddress(e: Element): GuestAddress | null {
   return a;
 }
 
-/** The slots of a bus by the controller that makes it; one that the XML does not name is made by libvirt. Null is not known. */
+/**
+ * The slots of a bus by the controller that makes it; one that the XML does not name is made by libvirt. Null is not
+ * known.
+ */
 function slotsOf(d: DomainFacts, bus: number, libvirt: Version | null): 'from 1' | 'only 0' | null {
   const named = d.controllers.find(
     (c) => c.element.getAttribute('type') === 'pci' && c.element.getAttribute('index') === String(bus),

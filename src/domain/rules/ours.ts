@@ -48,7 +48,10 @@ export const isVirtioInterface = ({ element }: Part): boolean =>
 
 export const faults = (part: Part, causes: readonly string[]): Fault[] => causes.map((cause) => ({ part, cause }));
 
-/** Faults of each part of ours whose word another of `all` has too; where both are ours, of the later one. `word` null: it has none. */
+/**
+ * Faults of each part of ours whose word another of `all` has too; where both are ours, of the later one. `word` null:
+ * it has none.
+ */
 export function shared(
   mine: readonly Part[],
   all: readonly Part[],

@@ -4,8 +4,9 @@ import type { DomainFacts, Part } from '../domainFacts.ts';
 import type { Versions } from '../version.ts';
 
 /**
- * When a broken rule shows: `define`: libvirt refuses the definition (VIR_DOMAIN_DEFINE_VALIDATE); `assign`: it is defined, but the guest cannot start with the
- * host's devices that it takes; `start`: QEMU will refuse it, whatever it takes; `advice`: it works, and not as meant.
+ * When a broken rule shows: `define`: libvirt refuses the definition (VIR_DOMAIN_DEFINE_VALIDATE); `assign`: it is
+ * defined, but the guest cannot start with the host's devices that it takes; `start`: QEMU will refuse it, whatever it
+ * takes; `advice`: it works, and not as meant.
  */
 type Stage = 'define' | 'assign' | 'start' | 'advice';
 

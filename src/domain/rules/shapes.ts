@@ -1,4 +1,7 @@
-/** Grammars of what stands in several elements of a device, by libvirt's schema (conf/schemas/domaincommon.rng of 9.0.0, 11.3.0 and 12.8.0). */
+/**
+ * Grammars of what stands in several elements of a device, by libvirt's schema (conf/schemas/domaincommon.rng of 9.0.0,
+ * 11.3.0 and 12.8.0).
+ */
 import type { Grammar } from './grammar.ts';
 import { ALIAS_NAME, ANY, FILE, ON_OFF, PCI_ADDRESS, POSITIVE, YES_NO } from './values.ts';
 

@@ -1,4 +1,7 @@
-/** The rules of what may be there once in a domain: addresses, names and numbers that a host device shares with nothing else. */
+/**
+ * The rules of what may be there once in a domain: addresses, names and numbers that a host device shares with nothing
+ * else.
+ */
 
 import { safe } from '../../text/safe.ts';
 import { isArmVirt, isQemu, isX86, type Part, partOf } from '../domainFacts.ts';
@@ -19,7 +22,9 @@ import {
 import type { Fault, Rule, Target } from './rules.ts';
 import { addressPart } from './values.ts';
 
-/** The host's address by its numbers, 0 where an attribute is missing, as libvirt reads it; null when one is no number. */
+/**
+ * The host's address by its numbers, 0 where an attribute is missing, as libvirt reads it; null when one is no number.
+ */
 function hostAddress(p: Part): string | null {
   const e = sourceAddress(p);
   const parts = e ? (['domain', 'bus', 'slot', 'function'] as const).map((n) => addressPart(e, n)) : [null];

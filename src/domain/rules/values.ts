@@ -32,8 +32,9 @@ export const UINT8 = digits(0, 0xff, '\\s*\\+?');
 export const UINT32 = /^\s*\+?\d{1,10}$/;
 
 /**
- * A number up to `max` that both take: the schema's hex pattern (`hex` digits) or xsd:int (of a domain xsd:unsignedInt, which has no sign), and virStrToLong_uip to
- * base 0, for which a leading 0 means octal: what is 255 to the schema may be 173 to the parser. Blanks before it are taken, behind it not.
+ * A number up to `max` that both take: the schema's hex pattern (`hex` digits) or xsd:int (of a domain xsd:unsignedInt,
+ * which has no sign), and virStrToLong_uip to base 0, for which a leading 0 means octal: what is 255 to the schema may
+ * be 173 to the parser. Blanks before it are taken, behind it not.
  */
 const number = (max: number, hex: number, sign: '\\+?' | ''): Value => {
   const decimal = digits(0, max, `[ \\t\\r\\n]*${sign}`);

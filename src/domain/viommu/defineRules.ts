@@ -1,4 +1,7 @@
-/** What libvirt refuses of a vIOMMU when a domain is defined: its schema, its parser, its validators. Checked against libvirt 9.0.0, 11.3.0 and 12.8.0. */
+/**
+ * What libvirt refuses of a vIOMMU when a domain is defined: its schema, its parser, its validators. Checked against
+ * libvirt 9.0.0, 11.3.0 and 12.8.0.
+ */
 
 import { safe } from '../../text/safe.ts';
 import { effectiveArch, isArmVirt, isQ35, isQemu, isX86 } from '../domainFacts.ts';

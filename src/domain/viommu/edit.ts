@@ -11,7 +11,10 @@ const BEFORE_FEATURES = ['vcpu', 'numatune', 'resource', 'sysinfo', 'bootloader'
 
 const iommus = (root: Element): Element[] => children(root, 'devices').flatMap((d) => children(d, 'iommu'));
 
-/** True when an element has every attribute and child that is wanted, with these values; what it has besides is its own matter. */
+/**
+ * True when an element has every attribute and child that is wanted, with these values; what it has besides is its own
+ * matter.
+ */
 function satisfies(element: Element, wanted: XmlElement): boolean {
   const same = Object.entries(wanted.attributes ?? {}).every(([k, v]) => element.getAttribute(k) === v);
   return (
@@ -37,8 +40,8 @@ export function removeViommu(domain: Domain): Domain {
 }
 
 /**
- * Puts a suggested vIOMMU into a domain: one that is like it stays, another is replaced in its place, and several make room for it. What the suggestion needs
- * elsewhere is put there too.
+ * Puts a suggested vIOMMU into a domain: one that is like it stays, another is replaced in its place, and several make
+ * room for it. What the suggestion needs elsewhere is put there too.
  */
 export function setViommu(domain: Domain, { element, needs }: ViommuSuggestion): Domain {
   const several = iommus(domain.root).length > 1;

@@ -1,6 +1,7 @@
 /**
- * What libvirt's `<iommu>` element can say, and since when: the data that both the suggestion and the rules are made of. Sources: libvirt's
- * formatdomain and NEWS (12.8.0), conf/domain_validate.c virDomainIOMMUDefValidate and conf/schemas/domaincommon.rng of 9.0.0, 11.3.0 and 12.8.0.
+ * What libvirt's `<iommu>` element can say, and since when: the data that both the suggestion and the rules are made
+ * of. Sources: libvirt's formatdomain and NEWS (12.8.0), conf/domain_validate.c virDomainIOMMUDefValidate and
+ * conf/schemas/domaincommon.rng of 9.0.0, 11.3.0 and 12.8.0.
  */
 import { type Version, version } from '../version.ts';
 
@@ -45,7 +46,8 @@ export const MODELS: Record<ViommuModel, ModelRow> = {
   },
   amd: {
     libvirt: version('11.5.0'),
-    // The property pci-id, which libvirt insists on (QEMU_CAPS_AMD_IOMMU_PCI_ID): not in 10.0.13, in 11.1.3 (measured); upstream in 10.1.
+    // The property pci-id, which libvirt insists on (QEMU_CAPS_AMD_IOMMU_PCI_ID): not in 10.0.13, in 11.1.3 (measured);
+    // upstream in 10.1.
     qemu: version('10.1.0'),
     machine: 'q35',
     pci: true,
@@ -54,7 +56,10 @@ export const MODELS: Record<ViommuModel, ModelRow> = {
 };
 
 export type AttributeRow = {
-  /** libvirt from which the schema and the parser know the attribute; before it, VALIDATE refuses it and a plain define drops it silently. */
+  /**
+   * libvirt from which the schema and the parser know the attribute; before it, VALIDATE refuses it and a plain define
+   * drops it silently.
+   */
   libvirt: Version;
   value: 'switch' | 'uint8' | 'uint' | 'int';
   /** The models that take it, each with the libvirt from which it does. */
@@ -144,13 +149,22 @@ export const DEVICE_INFO_FROM = version('8.3.0');
 
 /** More than one `<iommu>`: each an SMMUv3 before a PCIe bus of its own. */
 export const SEVERAL_FROM = version('11.10.0');
-/** libvirt adds what more than 255 vCPUs need, and the I/O APIC that interrupt remapping needs, when the XML is silent (qemu_postparse.c). */
+/**
+ * libvirt adds what more than 255 vCPUs need, and the I/O APIC that interrupt remapping needs, when the XML is silent
+ * (qemu_postparse.c).
+ */
 export const FILLED_IN_FROM = version('10.10.0');
 /** xtsup counts for more than 255 vCPUs as eim does. */
 export const XTSUP_FROM = version('12.2.0');
-/** virtio-iommu knows the reserved and reachable I/O addresses of host devices, and takes 39 or 48 bits instead of 64 (QEMU 9.0: aw-bits, granule=host). */
+/**
+ * virtio-iommu knows the reserved and reachable I/O addresses of host devices, and takes 39 or 48 bits instead of 64
+ * (QEMU 9.0: aw-bits, granule=host).
+ */
 export const VIRTIO_VFIO_QEMU = version('9.0.0');
-/** intel-iommu's own default of aw-bits became 48 with the machine types of QEMU 9.2, and a host with fewer refuses (qemu ddd84fd0c1, 77f6efc0ab). */
+/**
+ * intel-iommu's own default of aw-bits became 48 with the machine types of QEMU 9.2, and a host with fewer refuses
+ * (qemu ddd84fd0c1, 77f6efc0ab).
+ */
 export const AW_BITS_48_QEMU = version('9.2.0');
 /** A pluggable arm-smmuv3 with its own bus. */
 export const SMMU_PER_BUS_QEMU = version('10.2.0');

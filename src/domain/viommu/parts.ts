@@ -62,7 +62,10 @@ export const manyVcpus = (d: DomainFacts): boolean => isQemu(d) && isX86(d) && d
 
 type Switches = Record<'intremap' | 'eim' | 'xtsup', string | undefined>;
 
-/** What libvirt's validators see, after it has filled in what more than 255 vCPUs need (qemu_postparse.c qemuDomainIOMMUDefPostParse). */
+/**
+ * What libvirt's validators see, after it has filled in what more than 255 vCPUs need (qemu_postparse.c
+ * qemuDomainIOMMUDefPostParse).
+ */
 export function effective(i: KnownIommu, t: Target): Switches {
   const { intremap, eim, xtsup } = i.driver;
   const said = { intremap, eim, xtsup };
@@ -76,7 +79,9 @@ export function effective(i: KnownIommu, t: Target): Switches {
 const machineVersion = (machine: string | null): Version | null =>
   parseVersion(/^(?:pc-q35|pc-i440fx|virt)-(\d+\.\d+(?:\.\d+)?)$/.exec(machine ?? '')?.[1] ?? '');
 
-/** The default width of intel-iommu in a domain: by its machine type (QEMU's compatibility properties), else by QEMU. */
+/**
+ * The default width of intel-iommu in a domain: by its machine type (QEMU's compatibility properties), else by QEMU.
+ */
 function defaultIntelBits(d: DomainFacts, qemu: Version | null): number | null {
   const v = machineVersion(d.machine) ?? qemu;
   return v === null ? null : v < AW_BITS_48_QEMU ? 39 : 48;

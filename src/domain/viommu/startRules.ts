@@ -1,4 +1,6 @@
-/** What libvirt defines and QEMU refuses, or the guest does not get as meant. Checked against QEMU 7.2, 10.0 and 11.1. */
+/**
+ * What libvirt defines and QEMU refuses, or the guest does not get as meant. Checked against QEMU 7.2, 10.0 and 11.1.
+ */
 
 import type { Rule } from '../rules/rules.ts';
 import { UINT8, UINT32 } from '../rules/values.ts';

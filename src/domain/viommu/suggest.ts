@@ -1,6 +1,7 @@
 /**
- * Which vIOMMU a domain should have: Nova's choice (nova.virt.libvirt.driver _get_iommu_model and _set_iommu) where the target versions take it, and only the
- * attributes that the chosen model takes there. Pure: facts in, an element as data out.
+ * Which vIOMMU a domain should have: Nova's choice (nova.virt.libvirt.driver _get_iommu_model and _set_iommu) where the
+ * target versions take it, and only the attributes that the chosen model takes there. Pure: facts in, an element as
+ * data out.
  */
 import { type DomainFacts, isArmVirt, isQ35, isQemu, isX86 } from '../domainFacts.ts';
 import { below, formatVersion, type Version, type Versions } from '../version.ts';
@@ -27,7 +28,10 @@ export type HostIommu = {
   addressBits: number | null;
 };
 
-/** What the domain must have elsewhere, or the element is refused: `path` below `<domain>`, the element to be there with these attributes. */
+/**
+ * What the domain must have elsewhere, or the element is refused: `path` below `<domain>`, the element to be there with
+ * these attributes.
+ */
 export type Need = { path: string[]; element: XmlElement; reason: string };
 
 export type ViommuSuggestion = {
@@ -43,7 +47,7 @@ export type ViommuSuggestion = {
 
 export type ViommuRefusal = {
   kind: 'refusal';
-  /** The rule of {@link file://./viommuRules.ts} that stands in the way. */
+  /** The rule (defineRules.ts, startRules.ts) that stands in the way. */
   rule: string;
   reason: string;
   fix: string;
@@ -60,8 +64,9 @@ const refusal = (rule: string, reason: string, fix: string): ViommuRefusal => ({
 export const usesVfio = (d: Pick<DomainFacts, 'vfioDevices' | 'mdevs'>): boolean => d.vfioDevices + d.mdevs > 0;
 
 /**
- * Suggests the vIOMMU of a domain. `versions` are the libvirt and QEMU it is for, `host` the IOMMU that its devices are behind. An explicit wish is never turned
- * into another model: where the target cannot have it, that is a refusal with the way out.
+ * Suggests the vIOMMU of a domain. `versions` are the libvirt and QEMU it is for, `host` the IOMMU that its devices are
+ * behind. An explicit wish is never turned into another model: where the target cannot have it, that is a refusal with
+ * the way out.
  */
 export function suggestViommu(
   domain: ViommuDomain,

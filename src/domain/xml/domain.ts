@@ -1,4 +1,6 @@
-/** A domain's XML, read once: everything that is asked of a domain is asked of this value, and an edit gives a new one. */
+/**
+ * A domain's XML, read once: everything that is asked of a domain is asked of this value, and an edit gives a new one.
+ */
 import type { Element } from '@xmldom/xmldom';
 import { HostdevError } from '../../errors.ts';
 import { safe } from '../../text/safe.ts';
@@ -17,8 +19,9 @@ export type Domain = {
 };
 
 /**
- * Reads a domain's XML: one scan and one DOM. `input` is text, or bytes in UTF-8 ({@link decodeXml}); `what` names it in messages. Raises HOSTDEV_XML, with line
- * and column, for what is not well-formed ({@link parseXml}) and for a root that is not `<domain>` in no namespace.
+ * Reads a domain's XML: one scan and one DOM. `input` is text, or bytes in UTF-8 ({@link decodeXml}); `what` names it
+ * in messages. Raises HOSTDEV_XML, with line and column, for what is not well-formed ({@link parseXml}) and for a root
+ * that is not `<domain>` in no namespace.
  */
 export function readDomain(input: Uint8Array | string, what: string): Domain {
   const text = typeof input === 'string' ? input : decodeXml(input, what);
@@ -42,8 +45,8 @@ export function readDomain(input: Uint8Array | string, what: string): Domain {
 }
 
 /**
- * The domain after an edit of its text: itself when the edit changes nothing, else the result read again: an edit that broke the document would be a fault of
- * ours, seen here.
+ * The domain after an edit of its text: itself when the edit changes nothing, else the result read again: an edit that
+ * broke the document would be a fault of ours, seen here.
  */
 export function edited(domain: Domain, edit: (domain: Domain) => string): Domain {
   const text = edit(domain);

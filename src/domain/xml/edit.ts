@@ -1,6 +1,7 @@
 /**
- * Domain XML edited in its own text: what is not meant stays byte for byte, so comments, order, namespaces, metadata and everybody else's elements
- * are untouched. What was added goes away again without a trace: an element gets the line end and indentation before it, and takes them along.
+ * Domain XML edited in its own text: what is not meant stays byte for byte, so comments, order, namespaces, metadata
+ * and everybody else's elements are untouched. What was added goes away again without a trace: an element gets the line
+ * end and indentation before it, and takes them along.
  */
 import type { Element } from '@xmldom/xmldom';
 import { children } from './dom.ts';
@@ -46,8 +47,8 @@ function endWithRemarks(text: string, node: SourceNode, siblings: readonly Sourc
 const lastNamed = (parent: Element, name: string): Element | undefined => children(parent, name).at(-1);
 
 /**
- * Writes elements below `parent`: behind the last one of the same name as the first of them, else behind all that is there. On lines of their own
- * where their neighbour is, else without any space. Returns the new text.
+ * Writes elements below `parent`: behind the last one of the same name as the first of them, else behind all that is
+ * there. On lines of their own where their neighbour is, else without any space. Returns the new text.
  */
 function insertBelow(source: Domain, parent: Element, added: readonly XmlElement[]): string {
   const { text } = source;
@@ -70,8 +71,9 @@ function insertBelow(source: Domain, parent: Element, added: readonly XmlElement
 }
 
 /**
- * Writes a section that the domain does not have yet, `<devices>` or `<features>`, with its elements, behind the last of the elements named in `after`, else
- * behind the last in no other tool's namespace. Its elements always have lines of their own: so removeElements knows that the section came with them.
+ * Writes a section that the domain does not have yet, `<devices>` or `<features>`, with its elements, behind the last
+ * of the elements named in `after`, else behind the last in no other tool's namespace. Its elements always have lines
+ * of their own: so removeElements knows that the section came with them.
  */
 function insertSection(source: Domain, name: string, added: readonly XmlElement[], after: string[]): string {
   const { text, root } = source;
@@ -113,8 +115,9 @@ const whole = (text: string, node: SourceNode): [number, number] => [
 ];
 
 /**
- * Takes elements out of one parent. A parent that has nothing but these, each on a line of its own, goes with them when it is a section of
- * the domain: that is what {@link insertSection} made, and for libvirt an empty one is none. Returns the new text.
+ * Takes elements out of one parent. A parent that has nothing but these, each on a line of its own, goes with them when
+ * it is a section of the domain: that is what {@link insertSection} made, and for libvirt an empty one is none. Returns
+ * the new text.
  */
 export function removeElements(source: Domain, removed: readonly Element[]): string {
   const { text } = source;

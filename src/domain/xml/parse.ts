@@ -91,8 +91,8 @@ function firstBadByte(bytes: Uint8Array): XmlPlace {
  * Parses a document. `text` is decoded already ({@link decodeXml}); `what` names it in messages, e.g. `domain XML on
  * stdin`. Nodes carry lineNumber and columnNumber. Raises HOSTDEV_XML, with the line and column, for anything not
  * well-formed, for every DOCTYPE (so no entity is ever expanded), above 16 Mi characters, 256 levels or 256 attributes
- * of an element, and for whatever xmldom reports at all, down to its warnings. `seen` is told where each piece of markup
- * begins and ends, in their order, in the text of {@link unixLines}.
+ * of an element, and for whatever xmldom reports at all, down to its warnings. `seen` is told where each piece of
+ * markup begins and ends, in their order, in the text of {@link unixLines}.
  */
 export function parseXml(text: string, what: string, seen?: (start: number, end: number) => void): Document {
   if (text.length > MAX_CHARS) throw tooBig(what);

@@ -133,8 +133,8 @@ function textFault(part: string, offset: number, inside: boolean): XmlFault | nu
 
 /**
  * Looks for the first fault of `text`, whose line ends are `\n` already: tags that don't match or end, a second root,
- * text outside it, an attribute twice, references, characters that XML 1.0 doesn't know, any DOCTYPE, and the
- * `limits`. Returns null for text that may be given to xmldom. `seen` is told where each piece of markup begins and ends, in
+ * text outside it, an attribute twice, references, characters that XML 1.0 doesn't know, any DOCTYPE, and the `limits`.
+ * Returns null for text that may be given to xmldom. `seen` is told where each piece of markup begins and ends, in
  * their order.
  */
 export function findXmlFault(

@@ -1,6 +1,7 @@
 /**
- * Where each element of a document stands in its text, so that an edit changes the bytes it means and no others. The places come from the strict scanner, the
- * meaning (namespaces, entities) from the DOM; both list elements in the same order.
+ * Where each element of a document stands in its text, so that an edit changes the bytes it means and no others. The
+ * places come from the strict scanner, the meaning (namespaces, entities) from the DOM; both list elements in the same
+ * order.
  */
 import type { Document, Element } from '@xmldom/xmldom';
 import { HostdevError } from '../../errors.ts';
@@ -24,7 +25,10 @@ const KINDS = { '!-': 'comment', '![': 'cdata', '?': 'instruction' } as const;
 const kindOf = (text: string, start: number): SourceNode['kind'] =>
   KINDS[text.slice(start + 1, start + 3) as keyof typeof KINDS] ?? KINDS[text[start + 1] as '?'] ?? 'element';
 
-/** The roots of `text`, whose line ends are `\n`, by the places of its markup: the one element, comments and instructions. */
+/**
+ * The roots of `text`, whose line ends are `\n`, by the places of its markup: the one element, comments and
+ * instructions.
+ */
 function nested(text: string, marks: readonly number[]): SourceNode[] {
   const top: SourceNode[] = [];
   const open: SourceNode[] = [];
@@ -76,8 +80,8 @@ function pair(parent: Document | Element, nodes: readonly SourceNode[], to: Map<
 }
 
 /**
- * Where each element of `document` stands in `text`, as it was read. `marks` are the places at which each piece of markup begins and ends, in their order, in
- * the text with `\n` for line ends, as `parseXml` tells them.
+ * Where each element of `document` stands in `text`, as it was read. `marks` are the places at which each piece of
+ * markup begins and ends, in their order, in the text with `\n` for line ends, as `parseXml` tells them.
  */
 export function placesOf(text: string, document: Document, marks: readonly number[]): Map<Element, SourceNode> {
   const nodes = nested(unixLines(text), marks);

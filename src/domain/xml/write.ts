@@ -1,4 +1,7 @@
-/** Elements as hostdev writes them into a domain: the way libvirt's own formatter does, or on one line where the domain is on one line. */
+/**
+ * Elements as hostdev writes them into a domain: the way libvirt's own formatter does, or on one line where the domain
+ * is on one line.
+ */
 import { HostdevError } from '../../errors.ts';
 import { type Address, parseAddress } from '../../pci/address.ts';
 import { safe } from '../../text/safe.ts';
@@ -22,8 +25,8 @@ const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;
 const UNWRITABLE = /[^\t\n\r\u0020-\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/u;
 
 /**
- * A value between quotes. All but printable ASCII becomes a reference: a parser would turn a tab or line end into a space, and a document may
- * have declared US-ASCII.
+ * A value between quotes. All but printable ASCII becomes a reference: a parser would turn a tab or line end into a
+ * space, and a document may have declared US-ASCII.
  */
 function quoted(value: string): string {
   if (UNWRITABLE.test(value))
@@ -36,8 +39,8 @@ const startTag = ({ name, attributes = {} }: XmlElement): string =>
   Object.entries(attributes).reduce((t, [k, v]) => (v === undefined ? t : `${t} ${k}=${quoted(v)}`), `<${name}`);
 
 /**
- * The text of an element, without indentation before its first line and without a line end behind its last. `layout` null writes all of it on one
- * line. Raises HOSTDEV_USAGE for a value that XML cannot hold.
+ * The text of an element, without indentation before its first line and without a line end behind its last. `layout`
+ * null writes all of it on one line. Raises HOSTDEV_USAGE for a value that XML cannot hold.
  */
 export function formatXml(element: XmlElement, layout: Layout | null): string {
   const { name, children = [] } = element;
@@ -48,7 +51,10 @@ export function formatXml(element: XmlElement, layout: Layout | null): string {
   return `${startTag(element)}>${inner}${layout ? layout.eol + layout.indent : ''}</${name}>`;
 }
 
-/** `<address domain='0x0000' bus='0x25' slot='0x00' function='0x4'/>` of a host's device; with `type='pci'` where libvirt asks for it. */
+/**
+ * `<address domain='0x0000' bus='0x25' slot='0x00' function='0x4'/>` of a host's device; with `type='pci'` where
+ * libvirt asks for it.
+ */
 export function addressElement(address: Address, type?: 'pci'): XmlElement {
   const p = parseAddress(address);
   if (!p) throw new HostdevError('HOSTDEV_INTERNAL', `${safe(address)} is no PCI address`);

@@ -1,4 +1,7 @@
-/** Small cases that domains by chance (test/fuzz) found, with libvirt's verdict, and whether it is ours to give; asked again of the libvirt that is here. */
+/**
+ * Small cases that domains by chance (test/fuzz) found, with libvirt's verdict, and whether it is ours to give; asked
+ * again of the libvirt that is here.
+ */
 import { expect, test } from 'vitest';
 import { parseVersion } from '../../../src/domain/version.ts';
 import { ourFaults } from '../../fuzz/domainVerdicts.ts';
@@ -28,7 +31,8 @@ type Verdict = '+' | '-' | '~';
 type Row = readonly [verdict: Verdict, devices: string];
 
 const ROWS: readonly Row[] = [
-  // A sign where the schema says int (bus, slot, function), none where it says unsignedInt (domain); a leading 0 is octal behind it too.
+  // A sign where the schema says int (bus, slot, function), none where it says unsignedInt (domain); a leading 0 is
+  // octal behind it too.
   ...(["bus='+1'", "bus=' +010'", "slot='+31'", "slot='&#13;1'", "function='+07'"] as const).map(
     (a): Row => ['+', hostdev(a)],
   ),

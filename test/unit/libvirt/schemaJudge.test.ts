@@ -1,4 +1,7 @@
-/** The schema of the installed libvirt as a judge of `domain check`: what it sees, that it agrees with libvirt itself, and that silence is never taken for a yes. */
+/**
+ * The schema of the installed libvirt as a judge of `domain check`: what it sees, that it agrees with libvirt itself,
+ * and that silence is never taken for a yes.
+ */
 import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
