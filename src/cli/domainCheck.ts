@@ -27,10 +27,19 @@ const JUDGE = {
 } as const;
 const SAID = { passed: 'nothing found', refused: 'refused', not_judged: 'not judged' } as const;
 
-function printed(c: Omit<DomainCheck, 'warnings'>): string {
+/** The verdict in words: what each judge said stands below it. */
+function said(c: Pick<DomainCheck, 'valid' | 'defines' | 'findings'>): string {
   const { good, bad, warn } = colours(process.stdout);
+  if (!c.valid) return bad(c.defines ? 'does not start' : 'refused');
+  return c.findings.some((f) => f.stage === 'start')
+    ? warn('not refused, and does not start')
+    : good('nothing found wrong');
+}
+
+function printed(c: Omit<DomainCheck, 'warnings'>): string {
+  const { bad, warn } = colours(process.stdout);
   const paint = { define: bad, assign: bad, start: warn, advice: warn };
-  const verdict = c.valid ? good('nothing found wrong') : bad(c.defines ? 'does not start' : 'refused');
+  const verdict = said(c);
   const version = (v: string | null): string => v ?? 'not known';
   const head = pairs([
     ['Domain', safeBlock(c.domain.name ?? '(no name)')],

@@ -184,6 +184,24 @@ describe('as commands', () => {
     expect(ran(xml(''), 'domain', 'check', '--qemu', 'new').exit).toBe(2);
   });
 
+  test('the verdict in words is that of the judges and findings below it, and never a bare "valid"', () => {
+    const check = (text: Uint8Array, ...words: string[]): string => ran(text, 'domain', 'check', ...words).out;
+    const iommu = (bits: number) => `<iommu model='intel'><driver intremap='on' aw_bits='${bits}'/></iommu>`;
+    const versions = ['--libvirt', '10.10.0', '--qemu', '9.0.0'];
+    for (const [text, verdict] of [
+      [xml(''), 'nothing found wrong'],
+      [xml(iommu(48)), 'nothing found wrong'],
+      [xml(iommu(57)), 'not refused, and does not start'],
+      [xml(iommu(48) + hostdev(VF)), 'does not start'],
+      [xml("<iommu model='nosuch'/>"), 'refused'],
+    ] as const) {
+      const out = check(text, ...versions);
+      expect(out).toMatch(new RegExp(`^Verdict +${verdict}$`, 'm'));
+      expect(out).toMatch(/^Judges +hostdev: (nothing found|refused) \(.*\n +libvirt's schema: not judged \(/m);
+      expect(out).not.toMatch(/\bvalid\b/);
+    }
+  });
+
   test('bad XML: exit 3 with line and column, and a file that is not there: exit 4', () => {
     for (const [text, place] of [
       ["<domain type='kvm'>\n <devices>\n</domain>", 'line 3, column 1'],
