@@ -1,11 +1,11 @@
 /** `log [DEV]`: the record of changes and lifted guards, oldest first. */
 import type { RecordLine } from '../binding/record.ts';
-import { isObject } from '../binding/state.ts';
 import type { Host } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice, resolvedNote } from '../pci/resolve.ts';
 import { readPlain } from '../store/files.ts';
+import { isObject } from '../text/json.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import type { Warned } from './options.ts';
 

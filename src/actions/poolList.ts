@@ -1,10 +1,10 @@
 /** `pool list`: each pool with its devices, free or why not. */
 import type { Host } from '../host/host.ts';
-import type { JsonObject } from '../nova/grammar/json.ts';
 import { hostPools } from '../nova/hostPools.ts';
 import { type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { resourceClass } from '../placement/names.ts';
 import type { TrackedDevice } from '../pool/tracker.ts';
+import type { JsonObject } from '../text/json.ts';
 import type { Warned } from './options.ts';
 
 type PoolDeviceReport = {

@@ -8,18 +8,16 @@ import { now } from '../clock.ts';
 import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
-import { type BadFile, badFile, corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+import { type BadFile, badFile, listJson, notOurs, readJson, removeJson, writeJson } from '../store/files.ts';
+import { isListOf, isObject, isText, isTextOrNull } from '../text/json.ts';
 import { isOfThisBoot } from './boot.ts';
 import {
   type DeviceState,
   isAddressText,
   isGroup,
-  isObject,
   isOwner,
   isSriovState,
   isState,
-  isText,
-  isTextOrNull,
   type Owner,
   type SriovState,
   sameState,
@@ -187,8 +185,7 @@ export function isBinding(v: unknown, address: string): v is Binding {
     isGroup(v.group) &&
     isTextOrNull(v.boot) &&
     isTextOrNull(v.inode) &&
-    Array.isArray(v.holds) &&
-    v.holds.every(isHold) &&
+    isListOf(v.holds, isHold) &&
     isState(v.before) &&
     (v.after === null || isState(v.after)) &&
     isText(v.since) &&
@@ -196,7 +193,7 @@ export function isBinding(v: unknown, address: string): v is Binding {
     Object.values(v.prepared).every((n) => typeof n === 'number') &&
     isTextOrNull(v.note) &&
     (v.sriov === undefined || isSriovState(v.sriov)) &&
-    (v.vf_bindings === undefined || (Array.isArray(v.vf_bindings) && v.vf_bindings.every(isVfBinding)))
+    (v.vf_bindings === undefined || isListOf(v.vf_bindings, isVfBinding))
   );
 }
 
@@ -207,9 +204,7 @@ const isVfBinding = (v: unknown): v is Binding =>
 function binding(file: string, value: unknown, address: string): Binding {
   const b = upgraded(value);
   if (isBinding(b, address)) return b;
-  const schema = isObject(value) ? value.schema : undefined;
-  const newer = typeof schema === 'number' && schema > 2;
-  throw corrupt(file, newer ? 'was written by a newer hostdev' : 'is no binding of ours', JSON.stringify(value));
+  throw notOurs(file, value, 2, 'binding');
 }
 
 /** Schema 1 had `claims`, and nothing that tells one device from the next at its address. It is rewritten at the next change. */

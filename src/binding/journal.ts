@@ -9,21 +9,11 @@ import { HostdevError, orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import type { Inventory } from '../pci/inventory.ts';
-import { type BadFile, badFile, corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+import { type BadFile, badFile, listJson, notOurs, readJson, removeJson, writeJson } from '../store/files.ts';
+import { isListOf, isObject, isText, isTextOrNull } from '../text/json.ts';
 import { type Binding, type BookChange, type Hold, isBinding, newBinding, readBook } from './books.ts';
 import type { Guard } from './guards.ts';
-import {
-  isAddressText,
-  isMove,
-  isObject,
-  isOwner,
-  isText,
-  isTextOrNull,
-  type Move,
-  type Owner,
-  recordedVfs,
-  sameState,
-} from './state.ts';
+import { isAddressText, isMove, isOwner, type Move, type Owner, recordedVfs, sameState } from './state.ts';
 
 /** Which way an entry without a mark is finished if nobody says otherwise: a `bind` goes back, a `give-back` goes on. */
 export type JournalKind = 'bind' | 'give-back';
@@ -189,13 +179,7 @@ export function readEntry(host: Host, id: string): JournalEntry | null {
   if (value === null) return null;
   const entry = upgraded(host, value);
   if (isEntry(entry, id)) return { ...entry, writer: entry.writer ?? null };
-  const schema = isObject(value) ? value.schema : undefined;
-  const newer = typeof schema === 'number' && schema > 2;
-  throw corrupt(
-    host.absolute(file),
-    newer ? 'was written by a newer hostdev' : 'is no journal entry of ours',
-    JSON.stringify(value),
-  );
+  throw notOurs(host.absolute(file), value, 2, 'journal entry');
 }
 
 // What comes back from disk.
@@ -220,15 +204,11 @@ function isEntry(v: unknown, id: string): v is JournalEntry {
     isText(v.started) &&
     (v.mark === null || v.mark === 'done' || v.mark === 'forward' || v.mark === 'back') &&
     (v.state === 'intent' || v.state === 'undo-incomplete' || v.state === 'pending') &&
-    Array.isArray(v.devices) &&
-    v.devices.every(isMove) &&
-    Array.isArray(v.books) &&
-    v.books.every(isBookChange) &&
+    isListOf(v.devices, isMove) &&
+    isListOf(v.books, isBookChange) &&
     (v.fresh === null || (isObject(v.fresh) && isOwner(v.fresh.owner))) &&
-    Array.isArray(v.lifted) &&
-    v.lifted.every(isLifted) &&
-    Array.isArray(v.left) &&
-    v.left.every(isText)
+    isListOf(v.lifted, isLifted) &&
+    isListOf(v.left, isText)
   );
 }
 

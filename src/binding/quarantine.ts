@@ -6,8 +6,10 @@
  */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type Address, canonicalAddress, isAddress } from '../pci/address.ts';
-import { type BadFile, badFile, corrupt, listJson, readJson, removeJson, writeJson } from '../store/files.ts';
+import { type Address, isAddress } from '../pci/address.ts';
+import { type BadFile, badFile, listJson, notOurs, readJson, removeJson, writeJson } from '../store/files.ts';
+import { isListOf, isObject, isText } from '../text/json.ts';
+import { isAddressText } from './state.ts';
 
 export type Quarantine = {
   schema: 1;
@@ -30,7 +32,7 @@ export function readQuarantine(host: Host, address: Address): Quarantine | null 
   const file = `${host.quarantine}/${address}.json`;
   const value = readJson(host, file);
   if (value === null) return null;
-  if (!isQuarantine(value, address)) throw corrupt(host.absolute(file), 'is no quarantine of this version');
+  if (!isQuarantine(value, address)) throw notOurs(host.absolute(file), value, 1, 'quarantine');
   return host.native.processRuns(value.helper) ? value : null;
 }
 
@@ -64,16 +66,10 @@ export function stuckError({ address, since, path, helper, holders }: Quarantine
   );
 }
 
-function isQuarantine(v: unknown, address: string): v is Quarantine {
-  const q = v as Quarantine | null;
-  return (
-    typeof q === 'object' &&
-    q !== null &&
-    q.schema === 1 &&
-    q.address === address &&
-    canonicalAddress(address) === address &&
-    [q.since, q.path, q.helper].every((t) => typeof t === 'string' && t.length <= 4096) &&
-    Array.isArray(q.holders) &&
-    q.holders.every((h) => typeof h === 'string')
-  );
-}
+const isQuarantine = (v: unknown, address: string): v is Quarantine =>
+  isObject(v) &&
+  v.schema === 1 &&
+  v.address === address &&
+  isAddressText(address) &&
+  [v.since, v.path, v.helper].every(isText) &&
+  isListOf(v.holders, isText);

@@ -4,6 +4,7 @@
  */
 import { DRIVER_NAME } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
+import { isObject, isText, isTextOrNull } from '../text/json.ts';
 
 /** What we change of a device. `override` null is an unset driver_override, `driver` null a device without a driver. */
 export type DeviceState = { driver: string | null; override: string | null };
@@ -65,10 +66,6 @@ export const describeState = (s: DeviceState): string =>
 
 // What comes back from disk.
 
-export const isObject = (v: unknown): v is Record<string, unknown> =>
-  typeof v === 'object' && v !== null && !Array.isArray(v);
-export const isText = (v: unknown): v is string => typeof v === 'string' && v.length <= 4096;
-export const isTextOrNull = (v: unknown): v is string | null => v === null || isText(v);
 export const isAddressText = (v: unknown): v is Address => isText(v) && canonicalAddress(v) === v;
 export const isGroup = (v: unknown): v is number | null => v === null || (Number.isInteger(v) && (v as number) >= 0);
 

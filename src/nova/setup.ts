@@ -9,11 +9,11 @@ import { type PciFacts, pciFacts } from '../pci/facts.ts';
 import { type Inventory, scanInventory } from '../pci/inventory.ts';
 import { readSavedInventory } from '../pci/savedInventory.ts';
 import { nearestWord } from '../suggest.ts';
+import type { JsonObject } from '../text/json.ts';
 import { quote } from '../text/safe.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import { type Aliases, parseAliases } from './grammar/alias.ts';
 import { type DeviceSpec, duplicateSpecs, parseDeviceSpec, type SpecContext } from './grammar/deviceSpec.ts';
-import type { JsonObject } from './grammar/json.ts';
 import { type Note, NovaError } from './grammar/novaError.ts';
 import { starlingxAliases } from './grammar/starlingx.ts';
 

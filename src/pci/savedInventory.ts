@@ -1,6 +1,7 @@
 /** The inventory of another host, or of this one at another time: what `hostdev list -j` printed. Untrusted text: every value is looked at. */
-import { HostdevError } from '../errors.ts';
+import { HostdevError, messageOf } from '../errors.ts';
 import { DRIVER_NAME } from '../host/host.ts';
+import { isObject, isWhole, JsonReader, type JsonValue, parseJson } from '../text/json.ts';
 import { quote } from '../text/safe.ts';
 import { compareAddresses, isAddress } from './address.ts';
 import type { DevType, Inventory, PciDevice } from './inventory.ts';
@@ -18,8 +19,8 @@ export function readSavedInventory(bytes: Uint8Array, file: string, maxBytes: nu
   const wrong = (what: string): HostdevError => new HostdevError('HOSTDEV_INVENTORY', `${file}: ${what}`);
   if (bytes.length > maxBytes) throw wrong(`is larger than ${maxBytes / 1024 / 1024} MiB`);
   const document = parse(bytes, wrong);
-  if (typeof document !== 'object' || document === null || Array.isArray(document)) throw wrong('is no JSON object');
-  const { schema, devices: list, error } = document as Record<string, unknown>;
+  if (!isObject(document)) throw wrong('is no JSON object');
+  const { schema, devices: list, error } = document;
   if (error !== undefined) throw wrong("holds the error of a 'list -j' that failed");
   if (schema !== 1) throw wrong(`schema is ${quote(schema)}: this hostdev knows 1`);
   if (!Array.isArray(list)) throw wrong('has no list "devices"');
@@ -27,7 +28,7 @@ export function readSavedInventory(bytes: Uint8Array, file: string, maxBytes: nu
   const devices: PciDevice[] = [];
   const byAddress = new Map<string, PciDevice>();
   for (const [n, item] of list.entries()) {
-    const device = readDevice(item, (what) => wrong(`devices[${n}]${what}`));
+    const device = readDevice(JsonReader.of(item, `devices[${n}]`, wrong));
     if (byAddress.has(device.address)) throw wrong(`devices[${n}].address: ${device.address} is there twice`);
     devices.push(device);
     byAddress.set(device.address, device);
@@ -36,7 +37,7 @@ export function readSavedInventory(bytes: Uint8Array, file: string, maxBytes: nu
   return { devices, byAddress, warnings: [], failures: [], malformed: [] };
 }
 
-function parse(bytes: Uint8Array, wrong: (what: string) => HostdevError): unknown {
+function parse(bytes: Uint8Array, wrong: (what: string) => HostdevError): JsonValue {
   let source: string;
   try {
     source = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
@@ -44,63 +45,50 @@ function parse(bytes: Uint8Array, wrong: (what: string) => HostdevError): unknow
     throw wrong('is not UTF-8');
   }
   try {
-    return JSON.parse(source);
+    return parseJson(source);
   } catch (e) {
-    // V8 quotes the text around the fault, over several lines.
-    throw wrong(`is no JSON: ${(e as Error).message.replace(/\s+/g, ' ').slice(0, 200)}`);
+    throw wrong(`is no JSON: ${messageOf(e)}`);
   }
 }
 
-function readDevice(item: unknown, wrong: (what: string) => HostdevError): PciDevice {
-  if (typeof item !== 'object' || item === null || Array.isArray(item))
-    throw wrong(` is ${quote(item)}: an object is expected`);
-  const record = item as Record<string, unknown>;
-  const take = <T>(key: string, what: string, ok: (v: unknown) => v is T): T | null => {
-    const value = Object.hasOwn(record, key) ? record[key] : null;
-    if (value === null || value === undefined) return null;
-    if (!ok(value)) throw wrong(`.${key} is ${quote(value)}: ${what} is expected`);
-    return value;
-  };
-  const address = (key: string): string | null => take(key, 'an address such as 0000:01:00.0', isText(isAddress));
+function readDevice(read: JsonReader): PciDevice {
+  const address = (key: string): string | null =>
+    read.take(key, 'not an address such as 0000:01:00.0', isTextWhich(isAddress));
   const hex = (key: string, digits: number): string | null =>
-    take(
+    read.take(
       key,
-      `${digits} lower-case hex digits or null`,
-      isText((v) => v.length === digits && /^[0-9a-f]+$/.test(v)),
+      `not ${digits} lower-case hex digits or null`,
+      isTextWhich((v) => v.length === digits && /^[0-9a-f]+$/.test(v)),
     );
-  const count = (key: string): number | null =>
-    take(key, 'a number or null', (v): v is number => Number.isInteger(v) && (v as number) >= 0 && (v as number) < 1e7);
-  const own = address('address');
-  const type = take('dev_type', DEV_TYPES.join(', '), (v): v is DevType => DEV_TYPES.includes(v as DevType));
-  if (own === null) throw wrong('.address is missing');
-  if (type === null) throw wrong('.dev_type is missing');
+  const count = (key: string): number | null => read.take(key, 'not a number or null', isCount);
+  const cls = hex('class', 6);
   return {
-    address: own,
+    address: address('address') ?? read.fail('address', ''),
     vendor_id: hex('vendor_id', 4),
     product_id: hex('product_id', 4),
-    class: hex('class', 6),
+    class: cls,
     subsystem_vendor_id: hex('subsystem_vendor_id', 4),
     subsystem_device_id: hex('subsystem_device_id', 4),
-    driver: take(
+    driver: read.take(
       'driver',
-      "a driver's name or null",
-      isText((v) => DRIVER_NAME.test(v)),
+      "not a driver's name or null",
+      isTextWhich((v) => DRIVER_NAME.test(v)),
     ),
     iommu_group: count('iommu_group'),
     numa_node: count('numa_node'),
-    dev_type: type,
+    dev_type: read.need('dev_type', `not one of ${DEV_TYPES.join(', ')}`, isDevType),
     parent_addr: address('parent_addr'),
     sriov_totalvfs: count('sriov_totalvfs'),
     sriov_numvfs: count('sriov_numvfs'),
     // Lists of before it was told say it by the class.
-    bridge:
-      take('bridge', 'true or false', (v): v is boolean => typeof v === 'boolean') ??
-      hex('class', 6)?.startsWith('06') === true,
-    stuck: take('stuck', 'true or false', (v): v is boolean => typeof v === 'boolean') ?? false,
+    bridge: read.flag('bridge', cls?.startsWith('06') === true),
+    stuck: read.flag('stuck'),
   };
 }
 
-const isText =
+const isTextWhich =
   (ok: (v: string) => boolean) =>
   (v: unknown): v is string =>
     typeof v === 'string' && ok(v);
+const isDevType = (v: unknown): v is DevType => DEV_TYPES.includes(v as DevType);
+const isCount = (v: unknown): v is number => isWhole(v) && v >= 0 && v < 1e7;

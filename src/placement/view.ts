@@ -4,10 +4,10 @@
  */
 
 import type { DeviceSpec } from '../nova/grammar/deviceSpec.ts';
-import type { JsonObject } from '../nova/grammar/json.ts';
 import { NovaError } from '../nova/grammar/novaError.ts';
 import type { PoolDevice } from '../pool/device.ts';
 import type { TrackedDevice } from '../pool/tracker.ts';
+import type { JsonObject } from '../text/json.ts';
 import { quote } from '../text/safe.ts';
 import { resourceClass, type TraitBlanks, traitNames } from './names.ts';
 

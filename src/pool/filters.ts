@@ -1,8 +1,9 @@
 /** Which pools can serve a request: Nova's filters in Nova's order (nova/pci/stats.py, PciDeviceStats._filter_pools of 33.0.0). */
 import type { NumaPolicy } from '../nova/grammar/alias.ts';
-import { type JsonValue, sameJson } from '../nova/grammar/json.ts';
+import { sameJson } from '../nova/grammar/json.ts';
 import type { PciRequest } from '../nova/grammar/request.ts';
 import { looseBool } from '../nova/grammar/values.ts';
+import type { JsonValue } from '../text/json.ts';
 import type { Pool } from './pools.ts';
 
 /** A NUMA node of the host; `socket` null is not known. */

@@ -2,8 +2,10 @@
  * Pools: devices that are alike, in Nova's order (nova/pci/stats.py of 33.0.0). Two devices are in one pool when all keys agree: ids, NUMA node, type, the
  * tags of their spec, and the address of the PF (or their own). Pools with fewer keys come first, so that plain devices are given out before special ones.
  */
-import { canonicalJson, type JsonObject, type JsonValue } from '../nova/grammar/json.ts';
+
+import { canonicalJson } from '../nova/grammar/json.ts';
 import { looseBool } from '../nova/grammar/values.ts';
+import type { JsonObject, JsonValue } from '../text/json.ts';
 import type { PoolDevice } from './device.ts';
 
 /** Nova's device states, as far as a host without the scheduler's half-way ones has them. */

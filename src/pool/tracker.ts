@@ -4,9 +4,9 @@
  * a request is checked with the PFs and VFs that it takes from each other, and changes either everything or nothing.
  */
 import { type DeviceSpec, type HostFacts, NO_FACTS, SpecMatcher } from '../nova/grammar/deviceSpec.ts';
-import type { JsonObject } from '../nova/grammar/json.ts';
 import { type Note, NovaError, note } from '../nova/grammar/novaError.ts';
 import type { PciRequest } from '../nova/grammar/request.ts';
+import type { JsonObject } from '../text/json.ts';
 import type { PoolDevice } from './device.ts';
 import { type DeviceStatus, Pools, type PoolView, poolIdentity, type Tracked, type UndoLog } from './pools.ts';
 import { type ClaimOptions, takeAll, takeOne, undo } from './take.ts';

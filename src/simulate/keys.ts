@@ -1,6 +1,7 @@
 /** Keys of a scenario that nothing reads: slips that would otherwise change the verdict without a word. They are noted, since scenarios carry remarks of their own. */
-import { isObject, type JsonValue } from '../nova/grammar/json.ts';
+
 import { nearestWord } from '../suggest.ts';
+import { isObject, type JsonValue } from '../text/json.ts';
 import { quote } from '../text/safe.ts';
 
 const CLAIM = ['request', 'port_requests', 'numa_cells', 'affinity_policy', 'group_policy', 'force', 'spread'] as const;

@@ -2,11 +2,11 @@
 
 import { HostdevError } from '../errors.ts';
 import type { HostFacts } from '../nova/grammar/deviceSpec.ts';
-import { isObject, type JsonObject, type JsonValue } from '../nova/grammar/json.ts';
 import type { DevType } from '../pci/inventory.ts';
 import type { TraitBlanks } from '../placement/names.ts';
 import type { PoolDevice } from '../pool/device.ts';
 import type { HostCell } from '../pool/filters.ts';
+import { isObject, isWhole, type JsonObject, JsonReader, type JsonValue } from '../text/json.ts';
 import { quote } from '../text/safe.ts';
 import { unreadKeys } from './keys.ts';
 import { checkPrintable } from './size.ts';
@@ -59,8 +59,7 @@ const MAX_STEPS = 10_000;
 const MAX_SPECS = 4096;
 const DEV_TYPES: readonly string[] = ['type-PCI', 'type-PF', 'type-VF', 'vdpa'];
 
-const bad = (message: string, cause?: unknown): HostdevError =>
-  new HostdevError('HOSTDEV_SCENARIO', message, { cause });
+const bad = (message: string): HostdevError => new HostdevError('HOSTDEV_SCENARIO', message);
 
 /** Reads the bytes of a scenario. Raises HOSTDEV_SCENARIO (exit 2) for what is none: too large, not UTF-8, not JSON, a wrong type. */
 export function parseScenario(bytes: Uint8Array): Scenario {
@@ -69,11 +68,11 @@ export function parseScenario(bytes: Uint8Array): Scenario {
   if (!isObject(value)) throw bad(`A scenario is one JSON object, not ${quote(value)}`);
   // A row of a file of verdicts.
   const given = isObject(value.case) ? value.case : value;
-  const read = new Reader('scenario', given);
-  const config = new Reader('config', read.object('config'));
+  const read = new JsonReader(given, '', bad);
+  const config = read.object('config');
   const devices = devicesOf(read, 'devices', true) ?? [];
   const steps = stepsOf(read);
-  const deviceSpec = read.list('device_spec', true) ?? [];
+  const deviceSpec = neededList(read, 'device_spec');
   if (deviceSpec.length > MAX_SPECS) throw bad(`device_spec has more than ${MAX_SPECS} values`);
   checkPrintable(deviceSpec, devices, steps);
   return {
@@ -81,98 +80,35 @@ export function parseScenario(bytes: Uint8Array): Scenario {
     deviceSpec,
     alias: read.list('alias') ?? [],
     devices,
-    sysfs: sysfsOf(read.object('sysfs')),
-    netdevs: new Map(Object.entries(read.object('netdevs')).map(([k, v]) => [k, asText(v, `netdevs.${k}`)])),
+    sysfs: sysfsOf(read.object('sysfs').values),
+    netdevs: netdevsOf(read.object('netdevs')),
     reportInPlacement: config.flag('report_in_placement'),
     pciInPlacement: config.flag('pci_in_placement'),
     traitBlanks: blanksOf(config),
-    hostCells: (read.list('host_cells') ?? []).map((c, i) => cellOf(c, `host_cells[${i}]`)),
+    hostCells: read.objects('host_cells').map(cellOf),
     steps,
     hasPlacement: read.flag('placement', true),
     notes: unreadKeys(given),
   };
 }
 
-const asText = (value: JsonValue | undefined, place: string): string => {
-  if (typeof value === 'string') return value;
-  throw bad(`${place} is ${quote(value)}, not a text`);
+/** The list that a scenario must have. */
+const neededList = (read: JsonReader, key: string): JsonValue[] => {
+  const list = read.list(key);
+  if (list !== null) return list;
+  throw bad(`The scenario has no list ${read.at(key)}`);
 };
 
-const asWhole = (value: JsonValue | undefined, place: string): number => {
-  if (typeof value === 'number' && Number.isSafeInteger(value)) return value;
-  throw bad(`${place} is ${quote(value)}, not a whole number`);
-};
+const netdevsOf = (read: JsonReader): Map<string, string> =>
+  new Map(Object.keys(read.values).map((name) => [name, read.neededText(name)]));
 
-/** Typed access to the keys of an object; absent and null are the same. */
-class Reader {
-  readonly #place: string;
-  readonly #object: JsonObject;
-
-  constructor(place: string, object: JsonObject) {
-    this.#place = place;
-    this.#object = object;
-  }
-
-  at(key: string): string {
-    return this.#place === 'scenario' ? key : `${this.#place}.${key}`;
-  }
-
-  get(key: string): JsonValue {
-    return Object.hasOwn(this.#object, key) ? (this.#object[key] ?? null) : null;
-  }
-
-  text(key: string): string | null {
-    const value = this.get(key);
-    // The place is spelled only for an error: there are thousands of devices.
-    return value === null || typeof value === 'string' ? value : asText(value, this.at(key));
-  }
-
-  neededText(key: string): string {
-    const value = this.get(key);
-    return typeof value === 'string' ? value : asText(value, this.at(key));
-  }
-
-  whole(key: string): number | null {
-    const value = this.get(key);
-    return value === null || Number.isSafeInteger(value) ? (value as number | null) : asWhole(value, this.at(key));
-  }
-
-  flag(key: string, absent = false): boolean {
-    const value = this.get(key);
-    if (value === null) return absent;
-    if (typeof value === 'boolean') return value;
-    throw bad(`${this.at(key)} is ${quote(value)}, neither true nor false`);
-  }
-
-  list(key: string, needed = false): JsonValue[] | null {
-    const value = this.get(key);
-    if (value === null && !needed) return null;
-    if (Array.isArray(value)) return value;
-    throw bad(
-      value === null ? `The scenario has no list ${this.at(key)}` : `${this.at(key)} is ${quote(value)}, not a list`,
-    );
-  }
-
-  object(key: string): JsonObject {
-    const value = this.get(key);
-    if (value === null) return {};
-    if (isObject(value)) return value;
-    throw bad(`${this.at(key)} is ${quote(value)}, not an object`);
-  }
-}
-
-const reader = (value: JsonValue, place: string): Reader => {
-  if (isObject(value)) return new Reader(place, value);
-  throw bad(`${place} is ${quote(value)}, not an object`);
-};
-
-function devicesOf(read: Reader, key: string, needed: boolean): ScenarioDevice[] | null {
-  const list = read.list(key, needed);
+function devicesOf(read: JsonReader, key: string, needed: boolean): ScenarioDevice[] | null {
+  const list = needed ? neededList(read, key) : read.list(key);
   if (list !== null && list.length > MAX_DEVICES) throw bad(`${read.at(key)} has more than ${MAX_DEVICES} devices`);
-  return list?.map((d, i) => deviceOf(reader(d, `${read.at(key)}[${i}]`))) ?? null;
+  return list === null ? null : read.objects(key).map(deviceOf);
 }
 
-function deviceOf(read: Reader): ScenarioDevice {
+function deviceOf(read: JsonReader): ScenarioDevice {
   const devType = read.text('dev_type') ?? 'type-PCI';
   if (!DEV_TYPES.includes(devType))
     throw bad(`${read.at('dev_type')} is ${quote(devType)}: there are ${DEV_TYPES.join(', ')}`);
@@ -191,14 +127,12 @@ function deviceOf(read: Reader): ScenarioDevice {
   };
 }
 
-function serialOf(read: Reader): string | null {
+function serialOf(read: JsonReader): string | null {
   if (read.get('capabilities') === null) return null;
-  const place = read.at('capabilities');
-  const vpd = new Reader(place, read.object('capabilities')).object('vpd');
-  return new Reader(`${place}.vpd`, vpd).text('card_serial_number');
+  return read.object('capabilities').object('vpd').text('card_serial_number');
 }
 
-function blanksOf(config: Reader): TraitBlanks {
+function blanksOf(config: JsonReader): TraitBlanks {
   const word = config.text('trait_blanks') ?? 'trim';
   if (word === 'trim' || word === 'nova') return word;
   throw bad(`${config.at('trait_blanks')} is ${quote(word)}: there are trim and nova`);
@@ -208,7 +142,7 @@ function blanksOf(config: Reader): TraitBlanks {
 function sysfsOf(sysfs: JsonObject): JsonObject {
   for (const [address, value] of Object.entries(sysfs)) {
     const place = `sysfs[${quote(address)}]`;
-    const facts = reader(value, place);
+    const facts = JsonReader.of(value, place, bad);
     for (const key of ['sriov_totalvfs', 'sriov_vf_device', 'vendor', 'product']) {
       const fact = facts.get(key);
       const isNumber = fact === null || typeof fact === 'number';
@@ -219,20 +153,16 @@ function sysfsOf(sysfs: JsonObject): JsonObject {
   return sysfs;
 }
 
-function cellOf(value: JsonValue, place: string): HostCell {
-  const read = reader(value, place);
-  return { id: asWhole(read.get('id'), `${place}.id`), socket: read.whole('socket') };
-}
+const cellOf = (read: JsonReader): HostCell => ({ id: read.neededWhole('id'), socket: read.whole('socket') });
 
-function stepsOf(read: Reader): ScenarioStep[] {
+function stepsOf(read: JsonReader): ScenarioStep[] {
   const list = read.list('steps');
   if (list === null) {
     const isAsked = read.get('request') !== null || read.get('port_requests') !== null;
     return isAsked ? [claimOf(read, 'vm1')] : [];
   }
   if (list.length > MAX_STEPS) throw bad(`${read.at('steps')} has more than ${MAX_STEPS} steps`);
-  return list.map((s, i): ScenarioStep => {
-    const step = reader(s, `${read.at('steps')}[${i}]`);
+  return read.objects('steps').map((step): ScenarioStep => {
     const op = step.text('op');
     if (op === 'claim') return claimOf(step, step.neededText('instance'));
     if (op === 'free') return { op, instance: step.neededText('instance') };
@@ -242,14 +172,18 @@ function stepsOf(read: Reader): ScenarioStep[] {
   });
 }
 
-function claimOf(read: Reader, instance: string): ClaimStep {
-  const ports = read.list('port_requests') ?? [];
+function cellNumber(value: JsonValue, place: string): number {
+  if (isWhole(value)) return value;
+  throw bad(`${place} is ${quote(value)}, not a whole number`);
+}
+
+function claimOf(read: JsonReader, instance: string): ClaimStep {
   return {
     op: 'claim',
     instance,
     request: read.text('request'),
-    portRequests: ports.map((p, i) => portOf(reader(p, `${read.at('port_requests')}[${i}]`))),
-    numaCells: (read.list('numa_cells') ?? []).map((c, i) => asWhole(c, `${read.at('numa_cells')}[${i}]`)),
+    portRequests: read.objects('port_requests').map(portOf),
+    numaCells: (read.list('numa_cells') ?? []).map((c, i) => cellNumber(c, `${read.at('numa_cells')}[${i}]`)),
     affinityPolicy: read.text('affinity_policy'),
     groupPolicy: read.text('group_policy'),
     force: read.flag('force'),
@@ -257,11 +191,9 @@ function claimOf(read: Reader, instance: string): ClaimStep {
   };
 }
 
-function portOf(read: Reader): PortRequest {
-  const spec = (read.list('spec', true) ?? []).map((s, i) => {
-    if (isObject(s)) return s;
-    throw bad(`${read.at('spec')}[${i}] is ${quote(s)}, not an object`);
-  });
+function portOf(read: JsonReader): PortRequest {
+  neededList(read, 'spec');
+  const spec = read.objects('spec').map((s) => s.values);
   return { spec, count: read.whole('count') ?? 1, numa_policy: read.text('numa_policy') };
 }
 

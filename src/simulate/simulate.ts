@@ -6,13 +6,13 @@
 import type { AddressSpec } from '../nova/grammar/addressSpec.ts';
 import { type Alias, type Aliases, parseAliases, viewAliases } from '../nova/grammar/alias.ts';
 import { type DeviceSpec, parseDeviceSpecs, type SpecContext, SpecMatcher } from '../nova/grammar/deviceSpec.ts';
-import type { JsonObject, JsonValue } from '../nova/grammar/json.ts';
 import { type ErrorView, type Note, NovaError } from '../nova/grammar/novaError.ts';
 import { findAlias, type PciRequest, parsePolicy, parseRequest, resolveRequest } from '../nova/grammar/request.ts';
 import { Ledger, type PlacementView } from '../placement/ledger.ts';
 import type { GuestPlace, ProviderUnits } from '../pool/filters.ts';
 import type { PoolView } from '../pool/pools.ts';
 import { PciTracker, type TrackedDevice } from '../pool/tracker.ts';
+import type { JsonObject, JsonValue } from '../text/json.ts';
 import { type ClaimStep, type Scenario, type ScenarioStep, scenarioFacts } from './scenario.ts';
 
 /** nova-compute's host name in the verdicts. */

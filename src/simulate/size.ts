@@ -1,6 +1,6 @@
 /** How much a verdict would print: every step lists every device with the tags of its spec, so a small scenario can ask for gigabytes. */
 import { HostdevError } from '../errors.ts';
-import type { JsonValue } from '../nova/grammar/json.ts';
+import type { JsonValue } from '../text/json.ts';
 
 /** JavaScript's texts end at 512 MiB. */
 const MAX_PRINTED = 400 * 1024 * 1024;

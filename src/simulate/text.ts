@@ -1,7 +1,7 @@
 /** The text of a scenario as JSON, or an error that tells line and column. */
 import { readJson } from '../config/jsonText.ts';
 import { HostdevError } from '../errors.ts';
-import { type JsonValue, parseJson } from '../nova/grammar/json.ts';
+import { type JsonValue, parseJson } from '../text/json.ts';
 
 /** Beyond this a text that JSON.parse refuses is not read a second time for the place of the mistake. */
 const MAX_SEARCHED = 1024 * 1024;
@@ -32,9 +32,7 @@ function faultOf(text: string, e: Error): HostdevError {
   };
   // Only the place of the mistake is wanted, not those of the values.
   const [fault] = text.length > MAX_SEARCHED ? [] : readJson(text, () => ({ line: 0, column: 0 })).faults;
-  // V8 quotes the text, with its line ends.
-  const said = e.message.replace(/\s+/g, ' ').slice(0, 200);
-  if (fault === undefined) return bad(`The scenario is not JSON: ${said}`, e);
+  if (fault === undefined) return bad(`The scenario is not JSON: ${e.message}`, e);
   const { line, column } = placeOf(fault.at);
   const hint = fault.isRest ? 'simulate takes one scenario: of a file with one a line, give one line.' : undefined;
   const what = fault.isRest ? 'a second value begins here' : fault.message;

@@ -22,6 +22,7 @@ import { basename, dirname } from 'node:path';
 import { ownName, processRuns } from '../addon/process.ts';
 import { HostdevError, isAbsent, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { isObject } from '../text/json.ts';
 import { inFolder, isLink, makeFolder, storeError } from './folder.ts';
 import { whyUnsafe } from './ours.ts';
 
@@ -184,6 +185,12 @@ export type BadFile = { file: string; why: string; addresses: Address[] };
 export function corrupt(file: string, why: string, text = ''): HostdevError {
   const bad: BadFile = { file, why, addresses: addressesIn(text) };
   return new HostdevError('HOSTDEV_STORE_CORRUPT', `${file} ${why}`, { data: { bad_file: bad } });
+}
+
+/** {@link corrupt} for JSON of ours that does not pass: of a newer schema, or no `what` at all. */
+export function notOurs(file: string, value: unknown, schema: number, what: string): HostdevError {
+  const newer = isObject(value) && typeof value.schema === 'number' && value.schema > schema;
+  return corrupt(file, newer ? 'was written by a newer hostdev' : `is no ${what} of ours`, JSON.stringify(value));
 }
 
 /** What {@link corrupt} said of a file, for readers of whole folders; raises everything else again. */

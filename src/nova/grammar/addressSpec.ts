@@ -1,8 +1,8 @@
 /** The `address` of a device_spec: a glob in a text or a pattern a field in an object (nova/pci/devspec.py, PciAddress*Spec). */
 
 import { nearestWord } from '../../suggest.ts';
+import { isObject, type JsonValue } from '../../text/json.ts';
 import { quote } from '../../text/safe.ts';
-import { isObject, type JsonValue } from './json.ts';
 import { type Note, NovaError, note } from './novaError.ts';
 import { compileField, type FieldPattern, PatternError } from './regex.ts';
 import { hexField } from './values.ts';

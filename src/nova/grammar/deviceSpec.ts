@@ -5,6 +5,7 @@
 
 import { SCHEMA } from '../../config/schema.ts';
 import { nearestWord } from '../../suggest.ts';
+import { isObject, type JsonObject, type JsonValue, parseJson } from '../../text/json.ts';
 import { quote } from '../../text/safe.ts';
 import {
   type AddressFields,
@@ -16,7 +17,7 @@ import {
   isAnyAddress,
   parseAddressSpec,
 } from './addressSpec.ts';
-import { canonicalJson, isObject, type JsonObject, type JsonValue, parseJson } from './json.ts';
+import { canonicalJson } from './json.ts';
 import { type Note, NovaError, note } from './novaError.ts';
 import { BOOL_WORDS, hexField, looseBool, strictBool } from './values.ts';
 

@@ -1,7 +1,7 @@
 /** Numbers and booleans as Nova reads them from text: Python's int(text, 16) and oslo.utils' bool_from_string. */
 
+import type { JsonValue } from '../../text/json.ts';
 import { quote } from '../../text/safe.ts';
-import type { JsonValue } from './json.ts';
 import { NovaError } from './novaError.ts';
 
 /** What int(text, 16) takes: blanks around, a sign, 0x, single underscores between digits. */

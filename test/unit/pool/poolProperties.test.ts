@@ -10,12 +10,12 @@ import {
   printSpec,
   SPEC_CONTEXT,
 } from '../../../src/nova/grammar/deviceSpec.ts';
-import type { JsonObject } from '../../../src/nova/grammar/json.ts';
 import { NovaError } from '../../../src/nova/grammar/novaError.ts';
 import { compileField } from '../../../src/nova/grammar/regex.ts';
 import type { PciRequest } from '../../../src/nova/grammar/request.ts';
 import type { PoolDevice } from '../../../src/pool/device.ts';
 import { type ClaimOptions, PciTracker } from '../../../src/pool/tracker.ts';
+import type { JsonObject } from '../../../src/text/json.ts';
 
 const RUNS = { numRuns: 10_000 };
 
