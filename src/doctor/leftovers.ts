@@ -12,7 +12,7 @@ import type { PciDevice } from '../pci/inventory.ts';
 import { vfioNodes } from '../pci/nodes.ts';
 import { parseOverride } from '../pci/override.ts';
 import { type Unsafe, unsafeState } from '../store/ours.ts';
-import { quote } from '../text/safe.ts';
+import { quote, safe } from '../text/safe.ts';
 import { ofBootDisplay } from './bootDisplay.ts';
 import { JUJU } from './cloudInit.ts';
 import { bindFix, commandFix, shellWord } from './fix.ts';
@@ -61,7 +61,7 @@ export function linesWith(look: Look, file: string, pattern: RegExp): { file: st
     const line = raw.trim();
     return line.length > 1024 || /^[#;]/.test(line) || !pattern.test(line)
       ? []
-      : [{ file, line: i + 1, text: line.replace(/[^\x20-\x7e]/g, '?') }];
+      : [{ file, line: i + 1, text: safe(line, 1024) }];
   });
 }
 
