@@ -44,6 +44,21 @@ export const ERRORS = {
     text: 'The books hold no binding for this device: hostdev did not bind it.',
     hint: 'Give --to-host to bring it to its host driver all the same.',
   },
+  HOSTDEV_WISH_ABSENT: {
+    exit: EXIT.absent,
+    text: 'No wish is about that device.',
+    hint: "Run 'hostdev wish list'.",
+  },
+  HOSTDEV_WISH_ELSEWHERE: {
+    exit: EXIT.refused,
+    text: 'A wish about the device stands in a file that hostdev never edits, and says something else.',
+    hint: 'Change it there: the message names file and line.',
+  },
+  HOSTDEV_NO_IDENTITY: {
+    exit: EXIT.refused,
+    text: 'Nothing tells the device from others over boots, so no wish about it can be kept.',
+    hint: 'Bind it without --persist.',
+  },
   HOSTDEV_JOURNAL_ABSENT: {
     exit: EXIT.absent,
     text: 'The journal has no entry of that name.',

@@ -1,5 +1,5 @@
 /** `bind DEV…`: the devices onto VFIO drivers for the admin, all of them or none. */
-import { checkModules, executeBind, planBind } from '../binding/bind.ts';
+import { type BindRequest, checkModules, executeBind, planBind } from '../binding/bind.ts';
 import { type Hold, ownerText } from '../binding/books.ts';
 import { asTheyAre, changing, foreseeing } from '../binding/session.ts';
 import { iommuError } from '../hook/check.ts';
@@ -31,33 +31,47 @@ export async function bindDevices(
   const inventory = scanInventory(host);
   const { devices: named, resolved } = namedDevices(host, inventory, words);
   const devices = wholeGroups ? withEndpoints(host, inventory, named) : named;
-  const asked = { addresses: devices.map((d) => d.address) };
+  const requests = devices.map((device) => ({ device, wanted: driver }));
+  const result = await bindRequests(host, inventory, requests, options);
+  return { ...result, warnings: [...resolved, ...result.warnings] };
+}
+
+/** {@link bindDevices} for devices of a scan, each with a driver and allowances of its own, and for whom `hold` says. */
+export async function bindRequests(
+  host: Host,
+  inventory: Inventory,
+  asked: readonly BindRequest[],
+  options: ActionOptions,
+  hold: Hold = ADMIN,
+): Promise<BindResult> {
+  const devices = asked.map((r) => r.device);
   const session = options.dryRun ? foreseeing : changing;
-  return session(host, inventory, asked, options, async ({ work, recovered, inventory: fresh }) => {
+  const addresses = devices.map((d) => d.address);
+  return session(host, inventory, { addresses }, options, async ({ work, recovered, inventory: fresh }) => {
     const now = asTheyAre(fresh, devices);
     refuseLone(host, now);
-    const requests = now.map((device) => ({ device, wanted: driver }));
-    const plan = await planBind(work, requests, 'admin', options.allowed);
+    const requests = asked.map((r, n) => ({ ...r, device: now[n] ?? r.device }));
+    const plan = await planBind(work, requests, hold.owner, options.allowed);
     const printed = printedPlan(work, plan);
     refuseWithPlan(printed, plan.refusals);
     const going: Warning[] = [];
     for (const { device, move } of plan.devices)
       if (move.sriov !== undefined) going.push(...(await lostWithVfs(work, fresh, device, move.sriov.from)).lines);
     const held = plan.adopted
-      .filter((b) => b.holds.length > 0 && b.holds.every((h) => h.owner !== ADMIN.owner))
+      .filter((b) => b.holds.length > 0 && b.holds.every((h) => h.owner !== hold.owner))
       .map((b) => ({
         address: b.address,
         driver: host.linkName(host.device(b.address, 'driver')),
         for: b.holds.map(ownerText),
       }));
     if (options.dryRun) await checkModules(work, plan);
-    const changed = options.dryRun ? false : await executeBind(work, plan, ADMIN);
+    const changed = options.dryRun ? false : await executeBind(work, plan, hold);
     return {
       changed,
       // A module that was loaded has told its driver's name.
       plan: changed ? printedPlan(work, plan) : printed,
       held,
-      warnings: [...resolved, ...recovered, ...plan.warnings, ...going, ...groupWarnings(host, fresh, devices)],
+      warnings: [...recovered, ...plan.warnings, ...going, ...groupWarnings(host, fresh, devices)],
     };
   });
 }
@@ -70,6 +84,9 @@ export function refuseLone(host: Host, devices: readonly PciDevice[]): void {
   const error = isNoIommuMode(host) ? null : iommuError(host, devices);
   if (error !== null) throw error;
 }
+
+/** The right of the boot, which does what the admin wishes. */
+export const BOOT: Hold = { owner: 'boot', name: null, managed: false, libvirt: null };
 
 /** The admin's right to a device. */
 export const ADMIN: Hold = { owner: 'admin', name: null, managed: false, libvirt: null };
@@ -88,7 +105,7 @@ export function namedDevices(
 }
 
 /** With the other devices of their groups, but for those whose drivers make the named ones. What is of class bridge is taken only by name: a host bridge without a driver keeps nobody from the group. */
-function withEndpoints(host: Host, inventory: Inventory, named: readonly PciDevice[]): PciDevice[] {
+export function withEndpoints(host: Host, inventory: Inventory, named: readonly PciDevice[]): PciDevice[] {
   const groups = new Set(named.flatMap((d) => d.iommu_group ?? []));
   const makers = new Set(named.flatMap((d) => makersOf(host, inventory, d.address)));
   const peers = [...groups]

@@ -30,8 +30,8 @@ type VfPlan = PrintedPlan & { lost: LostVfs | null };
 
 export type VfResult = Warned & { changed: boolean; plan: VfPlan; vfs: ListedVf[] };
 
-/** `recreate`: a PF that has another number of VFs may lose them all for the new ones. */
-export type CreateOptions = ActionOptions & { recreate?: boolean };
+/** `recreate`: a PF that has another number of VFs may lose them all for the new ones. `hold`: whose the VFs on VFIO are; the admin's. */
+export type CreateOptions = ActionOptions & { recreate?: boolean; hold?: Hold };
 
 /** The VFs of one PF, or of all. Raises HOSTDEV_NO_SRIOV for a device that is no PF, HOSTDEV_STORE_CORRUPT. */
 export function listVfs(host: Host, word: string | null): Warned & { vfs: ListedVf[] } {
@@ -75,6 +75,7 @@ export async function createVfs(
   const named = resolvePf(host, first, word);
   const { address } = named;
   const resolved = resolvedNote(word, named);
+  const { hold = ADMIN } = options;
   const run = async (work: Work, inventory: Inventory, recovered: Warning[]): Promise<VfResult> => {
     const pf = resolvePf(host, inventory, address);
     if (count > 0 && use === 'vfio') refuseLone(host, [pf]);
@@ -115,15 +116,15 @@ export async function createVfs(
     const target = drive === 'vfio' ? foretold.vfs[0]?.target : null;
     if (target != null) await refuseUnloadable(host, target, work.deadline);
     if (options.dryRun) {
-      const vfs = foretold.vfs.map((vf) => toCome(pf, vf, drive === 'vfio' ? [ADMIN] : []));
+      const vfs = foretold.vfs.map((vf) => toCome(pf, vf, drive === 'vfio' ? [hold] : []));
       return { changed: false, plan, vfs, warnings: [...warnings, ...untold] };
     }
     await runChange(work, {
       kind: count === 0 ? 'give-back' : 'bind',
-      owner: 'admin',
+      owner: hold.owner,
       devices: [move],
       books: booksOfGoing(host, move),
-      fresh: ADMIN,
+      fresh: hold,
     });
     const now = scanInventory(host);
     const stray = own === null ? [] : strayWarnings(host, now, pf, use, own);

@@ -152,10 +152,13 @@ const isOverridden = (b: Binding | null, seen: DeviceState): boolean =>
 /** What a hold that asks for the device has to be told when others have one; a guest that is gone has none. */
 function othersHold(look: Witness, b: Binding | null, owner: string): string | null {
   const other = b?.holds.find(
-    (h) => h.owner !== owner && !(b !== null && isGuest(h) && look.presence(b, h) === 'gone'),
+    (h) => !isSame(h.owner, owner) && !(b !== null && isGuest(h) && look.presence(b, h) === 'gone'),
   );
   return other === undefined ? null : `it belongs to ${ownerText(other)}`;
 }
+
+/** The boot does what the admin wishes. */
+const isSame = (a: string, b: string): boolean => a === b || (askerOf(a) === 'bind' && askerOf(b) === 'bind');
 
 const goes = ({ address }: PciDevice, reason: string, asker: Asker): Refusal => ({
   guard: 'vfs',

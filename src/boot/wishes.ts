@@ -30,13 +30,14 @@ export type DeviceWish = Wished & {
 };
 
 /** VFs `first` to `last` on something of their own. */
-export type VfRange = { first: number; last: number; driver: WishedDriver | null };
+type VfRange = { first: number; last: number; driver: WishedDriver | null };
 
 export type PfWish = Wished & { kind: 'pf'; vfs: number; for: 'vfio' | 'netdev'; ranges: VfRange[] };
 
 export type Wish = DeviceWish | PfWish;
 
-export type Wishes = { wishes: Wish[]; findings: Finding[] };
+/** `all`: those too that do not count, because another one is about the same device. */
+export type Wishes = { wishes: Wish[]; all: Wish[]; findings: Finding[] };
 
 /** What a wish is about, as one text: two wishes with the same are of one device. A PF's VFs are another matter than the PF itself. */
 export const subjectOf = (w: Wish): string =>
@@ -72,7 +73,7 @@ export function readWishes(config: Config): Wishes {
       );
     return other === undefined ? [first] : [];
   });
-  return { wishes, findings };
+  return { wishes, all, findings };
 }
 
 /** All that a wish says, but where it is written. */

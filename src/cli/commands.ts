@@ -36,6 +36,7 @@ const TRAIT_BLANKS = {
   value: 'trim|nova',
   text: 'blanks around the names in traits: taken off, or part of the name as in Nova',
 } as const;
+const PERSIST = { type: 'boolean', text: 'at every boot too: keeps it in conf.d/90-kept.toml' } as const;
 /** Which devices of the pools, as a flavor, an image and the guest's place decide in Nova. */
 const WISH = {
   numa: { type: 'string', value: 'N,…', text: "the host's NUMA nodes that the guest is on" },
@@ -91,6 +92,7 @@ export const COMMANDS: readonly Command[] = [
     own: {
       driver: { type: 'string', value: 'NAME', text: "this driver instead (auto: the kernel's best)" },
       group: { type: 'string', value: 'endpoints', text: 'with all endpoints of their IOMMU groups' },
+      persist: PERSIST,
     },
     load: async () => (await import('./bind.ts')).bind,
   },
@@ -100,7 +102,10 @@ export const COMMANDS: readonly Command[] = [
     text: 'bring devices back to where they were before hostdev',
     changes: 'devices',
     takes: ['dry-run', 'allow'],
-    own: { 'to-host': { type: 'boolean', text: 'also devices that hostdev did not bind: to their host driver' } },
+    own: {
+      'to-host': { type: 'boolean', text: 'also devices that hostdev did not bind: to their host driver' },
+      persist: { ...PERSIST, text: 'at every boot too: takes the wish out, or wishes the host driver' },
+    },
     load: async () => (await import('./bind.ts')).unbind,
   },
   {
@@ -116,6 +121,7 @@ export const COMMANDS: readonly Command[] = [
         type: 'boolean',
         text: 'take away those that it has in another number, with their bindings, settings and vGPU types',
       },
+      persist: PERSIST,
     },
     load: async () => (await import('./vf.ts')).vfCreate,
   },
@@ -131,7 +137,43 @@ export const COMMANDS: readonly Command[] = [
     text: 'take all VFs of a PF away, if none is in use',
     changes: 'devices',
     takes: ['dry-run'],
+    own: { persist: { ...PERSIST, text: 'at every boot too: takes the wish out' } },
     load: async () => (await import('./vf.ts')).vfRemove,
+  },
+  {
+    name: 'wish list',
+    args: [],
+    text: 'what devices shall be at every boot, and whether they are so now',
+    load: async () => (await import('./wish.ts')).wishList,
+  },
+  {
+    name: 'wish check',
+    args: [],
+    text: 'whether each wish would be fulfilled at a boot now (exit 3: no)',
+    load: async () => (await import('./wish.ts')).wishCheck,
+  },
+  {
+    name: 'wish add',
+    args: [{ ...DEVICE, many: true, optional: true }],
+    text: 'wish what devices shall be at every boot; nothing moves now',
+    changes: 'devices',
+    takes: ['dry-run', 'allow'],
+    own: {
+      spec: { type: 'boolean', text: 'a wish for each device that the configured device_specs take now' },
+      driver: { type: 'string', value: 'NAME', text: 'vfio (default), a VFIO driver, host, or none' },
+      group: { type: 'string', value: 'endpoints', text: 'with all endpoints of their IOMMU groups' },
+      vfs: { type: 'string', value: 'N', text: 'DEV are PFs: so many VFs each' },
+      for: { type: 'string', value: 'vfio|netdev', text: 'what drives those VFs: VFIO (default), or the host' },
+    },
+    load: async () => (await import('./wish.ts')).wishAdd,
+  },
+  {
+    name: 'wish remove',
+    args: [{ ...DEVICE, many: true }],
+    text: 'take the wishes about devices out of conf.d/90-kept.toml; nothing moves now',
+    changes: 'devices',
+    takes: ['dry-run'],
+    load: async () => (await import('./wish.ts')).wishRemove,
   },
   {
     name: 'status',

@@ -42,7 +42,7 @@ export async function configCheck(invocation: Invocation): Promise<Answer> {
 const LISTED = 6;
 
 /** As compilers write it: place, what, and indented below what to do. */
-function findingText(f: Finding, word: string): string {
+export function findingText(f: Finding, word: string): string {
   const place = placeText(f);
   const more = [f.hint, f.corrected === null ? null : `Write: ${f.corrected}`].filter((t) => t !== null);
   return `${safeBlock(place)}${place === '' ? '' : ': '}${word}: ${safeBlock(f.message)}\n${more.map((t) => `    ${safeBlock(t).replace(/\n/g, '\n    ')}\n`).join('')}`;

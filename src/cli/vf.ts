@@ -3,6 +3,7 @@ import { createVfs, type ListedVf, listVfs, removeVfs, type VfResult } from '../
 import { HostdevError } from '../errors.ts';
 import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
+import { alsoKept, persist } from './kept.ts';
 import { table } from './table.ts';
 
 /** `hostdev vf list [PF]` */
@@ -11,33 +12,37 @@ export function vfList({ host, words }: Invocation): Answer {
   return { json: { vfs }, text: vfs.length === 0 ? 'No VFs\n' : vfTable(vfs), warnings };
 }
 
-/** `hostdev vf create PF --count N [--for vfio|netdev] [--recreate]` */
+/** `hostdev vf create PF --count N [--for vfio|netdev] [--recreate] [--persist]` */
 export async function vfCreate({ host, words, own, options }: Invocation): Promise<Answer> {
-  const count = wholeNumber(own.count);
-  const use = own.for ?? 'vfio';
-  if (use !== 'vfio' && use !== 'netdev')
-    throw new HostdevError('HOSTDEV_USAGE', `--for ${quote(use)}: VFs are for vfio or for netdev`);
-  const { warnings, ...json } = await createVfs(host, words[0] ?? '', count, use, {
+  const count = wholeNumber('--count', own.count);
+  const create = own.persist === true ? (await persist()).createVfsAndKeep : createVfs;
+  const { warnings, ...json } = await create(host, words[0] ?? '', count, vfUse(own.for), {
     ...options,
     recreate: own.recreate === true,
   });
-  const text = changeText(json, options.dryRun, `${json.vfs.length} VFs already`);
+  const text = `${changeText(json, options.dryRun, `${json.vfs.length} VFs already`)}${alsoKept(json, options.dryRun)}`;
   return { json, text, warnings, refused: foreseenRefusal(host, json, options) };
 }
 
-/** `hostdev vf remove PF` */
-export async function vfRemove({ host, words, options }: Invocation): Promise<Answer> {
-  const { warnings, ...json } = await removeVfs(host, words[0] ?? '', options);
-  const text = changeText(json, options.dryRun, 'no VFs');
+/** `hostdev vf remove PF [--persist]` */
+export async function vfRemove({ host, words, own, options }: Invocation): Promise<Answer> {
+  const remove = own.persist === true ? (await persist()).removeVfsAndKeep : removeVfs;
+  const { warnings, ...json } = await remove(host, words[0] ?? '', options);
+  const text = `${changeText(json, options.dryRun, 'no VFs')}${alsoKept(json, options.dryRun)}`;
   return { json, text, warnings, refused: foreseenRefusal(host, json, options) };
+}
+
+/** What VFs are for, as typed. */
+export function vfUse(use: string | boolean | undefined = 'vfio'): 'vfio' | 'netdev' {
+  if (use === 'vfio' || use === 'netdev') return use;
+  throw new HostdevError('HOSTDEV_USAGE', `--for ${quote(use)}: VFs are for vfio or for netdev`);
 }
 
 /** NumVFs has 16 bits; how many the PF takes is the kernel's to say. */
-function wholeNumber(text: string | boolean | undefined): number {
-  if (typeof text !== 'string') throw new HostdevError('HOSTDEV_USAGE', "'vf create' needs --count N");
-  const n = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+export function wholeNumber(option: string, text: string | boolean | undefined): number {
+  const n = typeof text === 'string' && /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (n >= 1 && n <= 65535) return n;
-  throw new HostdevError('HOSTDEV_USAGE', `--count ${quote(text)} is no number of VFs`, {
+  throw new HostdevError('HOSTDEV_USAGE', `${option} ${quote(text)} is no number of VFs`, {
     hint: "A whole number from 1; 'hostdev vf remove' takes them all away.",
   });
 }

@@ -17,6 +17,24 @@ export function readToml(file: string, text: string): { root: Table } | { findin
   }
 }
 
+/** A `[[table]]` as it stands in a file: its lines, from its header to the last line of its last key, or of the last table below it. Counted from 1. */
+export type TableLines = { name: string; first: number; last: number };
+
+/** Where each `[[name]]` stands in the text of a file. Raises the parser's error for what is no TOML: {@link readToml} has read it before. */
+export function tableLines(text: string, names: readonly string[]): TableLines[] {
+  const tables: TableLines[] = [];
+  for (const node of parseTOML(text, { tomlVersion: '1.0' }).body[0].body) {
+    if (node.type !== 'TOMLTable') continue;
+    const [head, ...below] = node.key.keys.map(keyText);
+    const { start, end } = node.loc;
+    const last = tables.at(-1);
+    if (last !== undefined && below.length > 0 && last.name === head) last.last = end.line;
+    else if (below.length > 0 || node.kind !== 'array') continue;
+    else if (head !== undefined && names.includes(head)) tables.push({ name: head, first: start.line, last: end.line });
+  }
+  return tables;
+}
+
 /** What is most often meant by a line that is no TOML. */
 function tomlHint(line: string): string {
   if (/^\s*(device_spec|alias|passthrough_whitelist)\s*=\s*[[{]/.test(line))

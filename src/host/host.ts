@@ -148,6 +148,8 @@ export class Host {
 
   /** Our configuration: hostdev.toml and conf.d. */
   readonly config = 'etc/hostdev';
+  /** The wishes that --persist and `wish add` write. */
+  readonly kept = 'etc/hostdev/conf.d/90-kept.toml';
 
   // Our own state (contract 13), written and read by store/ alone.
   readonly state = 'run/hostdev';
@@ -159,6 +161,9 @@ export class Host {
   readonly locks = 'run/hostdev/lock';
   /** Where the hook writes what nobody reads at once: a release goes on after libvirt has been answered. */
   readonly hookLog = 'run/hostdev/hook.log';
+
+  /** What the boot made of each wish. */
+  readonly bootReport = 'run/hostdev/boot.json';
 
   /** A line for each change and each lifted guard; it outlives the boot (docs/decisions/0022-record.md). */
   readonly record = 'var/log/hostdev/record.log';

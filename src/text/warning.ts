@@ -33,6 +33,7 @@ export const WARNINGS = {
   'restart-libvirt': 'libvirt has to be restarted before it goes by this.',
   'still-bound': 'Devices stay bound for guests, and nobody gives them back.',
   'foreign-hook': 'The installed hook starts another hostdev, and stays.',
+  wish: 'A wish will not be fulfilled at boot as things are.',
   'dry-run': 'The real run would refuse, as things are.',
 } as const satisfies Record<string, string>;
 

@@ -45,6 +45,7 @@ const MAY_IMPORT: Record<string, string[]> = {
     'host',
     'store',
     'config',
+    'config/allowable.ts',
     'pci',
     'nova/grammar',
     'pool',

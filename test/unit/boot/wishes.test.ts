@@ -25,8 +25,8 @@ async function read(files: Record<string, string>): Promise<Wishes & { fatal: bo
     writeFileSync(file, text);
   }
   const config = await loadConfig(sim.host, []);
-  const { wishes, findings } = readWishes(config);
-  return { wishes, findings: [...config.findings, ...findings], fatal: config.findings.some((f) => f.fatal) };
+  const { wishes, all, findings } = readWishes(config);
+  return { wishes, all, findings: [...config.findings, ...findings], fatal: config.findings.some((f) => f.fatal) };
 }
 
 const device = (more = 'driver = "vfio"'): string => `[[device]]\n${ID}${more}\n`;

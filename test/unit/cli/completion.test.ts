@@ -118,6 +118,7 @@ test.each([
       'unbind',
       'vf',
       'viommu',
+      'wish',
     ],
   ],
 ])('%j', async (line, words) => expect(await offered(...line)).toEqual(words));

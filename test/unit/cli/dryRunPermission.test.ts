@@ -34,6 +34,9 @@ const LINES: [line: string, exit: number, closed?: number][] = [
   ['journal resume', 6],
   ['journal undo x-1-1', 4, 6],
   [`bind ${NIC} --driver pci-stub`, 2, 6],
+  [`bind ${NIC} --persist`, 6],
+  [`wish add ${NIC}`, 6],
+  [`wish remove ${NIC}`, 4],
   ['hook install', 6],
   ['hook remove', 0],
 ];
