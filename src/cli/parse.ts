@@ -114,7 +114,9 @@ export function unknownCommand(words: string[]): HostdevError {
   const near = nearestCommand(words);
   const below = commandsOf(words[0]).map((c) => c.name);
   const hint = near !== null ? `Did you mean '${near}'? ` : below.length > 0 ? `There are: ${below.join(', ')}. ` : '';
-  return new HostdevError('HOSTDEV_USAGE', `There is no command ${quote(words.slice(0, 2).join(' '))}`, {
+  const noun = words.length === 1 && below.length > 0;
+  const what = noun ? `'${words[0]}' needs a command` : `There is no command ${quote(words.slice(0, 2).join(' '))}`;
+  return new HostdevError('HOSTDEV_USAGE', what, {
     hint: `${hint}'hostdev ${below.length > 0 ? `${words[0]} ` : ''}--help' shows all.`,
   });
 }

@@ -157,9 +157,12 @@ export const installedCli = (host: Host): string | null =>
 export function hookStatus(host: Host, program: HookProgram): HookStatus {
   const at = installedPlaces(host);
   const [path, confPath] = [host.absolute(at.executable), host.absolute(at.conf)];
-  const binary = readOursOrNull(host, at.executable);
-  if (binary === null) {
-    const text = `${path} is not there: run 'hostdev hook install'`;
+  const binary = readOursOrForeign(host, at.executable);
+  if (!Buffer.isBuffer(binary)) {
+    const text =
+      binary === null
+        ? `${path} is not there: run 'hostdev hook install'`
+        : `${binary.message}: move it away, then run 'hostdev hook install'`;
     return { installed: false, path, problems: [{ id: 'missing', text }] };
   }
   const problems: HookProblem[] = [];
@@ -195,7 +198,7 @@ function installedPlaces(host: Host): HookPlaces {
   const modern = places(host, false);
   if (hasFile(host, modern.executable)) return modern;
   const old = places(host, true);
-  return readOursOrNull(host, old.executable) === null ? modern : old;
+  return Buffer.isBuffer(readOursOrForeign(host, old.executable)) ? old : modern;
 }
 
 /** What a conf says under a key, line by line. */
@@ -256,11 +259,12 @@ function readOurs(host: Host, file: string): Buffer | null {
   });
 }
 
-function readOursOrNull(host: Host, file: string): Buffer | null {
+/** As {@link readOurs}; for a file that is not ours the error that says so. */
+function readOursOrForeign(host: Host, file: string): Buffer | HostdevError | null {
   try {
     return readOurs(host, file);
   } catch (e) {
-    if (e instanceof HostdevError && e.code === 'HOSTDEV_HOOKS') return null;
+    if (e instanceof HostdevError && e.code === 'HOSTDEV_HOOKS') return e;
     throw e;
   }
 }

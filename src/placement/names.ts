@@ -1,4 +1,4 @@
-/** Names of resource classes and traits as Nova makes them of what operators write (nova/compute/pci_placement_translator.py, nova.md 8.3 and 8.4). */
+/** Names of resource classes and traits as Nova makes them of what operators write (nova/compute/pci_placement_translator.py). */
 import { isStandardClass, isStandardTrait } from './standardTraits.ts';
 
 /**

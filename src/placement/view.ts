@@ -1,6 +1,6 @@
 /**
  * What Placement is told of a host's devices, computed without a server: providers, inventories, traits, and every refusal
- * (nova/compute/pci_placement_translator.py of 33.0.0, nova.md 8).
+ * (nova/compute/pci_placement_translator.py of 33.0.0).
  */
 
 import type { DeviceSpec } from '../nova/grammar/deviceSpec.ts';

@@ -1,6 +1,6 @@
 /**
  * Which devices a claim takes, and in which order (nova/pci/stats.py, consume_requests of 33.0.0). Everything is noted in an undo log, so that a request of which a part
- * cannot be had leaves nothing behind (Nova's BUG A: it forgets what PFs and VFs take from each other).
+ * cannot be had leaves nothing behind (Nova does, and forgets what PFs and VFs take from each other: BUG A in test/conformance/better.ts).
  */
 import type { PciRequest } from '../nova/grammar/request.ts';
 import type { PoolDevice } from './device.ts';

@@ -1,6 +1,6 @@
 /**
  * The devices of one host and who has them: what Nova's PciDevTracker and PciDeviceStats are to nova-compute (nova/pci/manager.py, stats.py,
- * objects/pci_device.py of 33.0.0). Pure: no kernel, no files. Where Nova leaks or claims half (nova.md 6.2, BUG A to D), this does not:
+ * objects/pci_device.py of 33.0.0). Pure: no kernel, no files. Where Nova leaks or claims half (BUG A to D in test/conformance/better.ts), this does not:
  * a request is checked with the PFs and VFs that it takes from each other, and changes either everything or nothing.
  */
 import { type DeviceSpec, type HostFacts, NO_FACTS, SpecMatcher } from '../nova/grammar/deviceSpec.ts';
@@ -158,7 +158,7 @@ export class PciTracker {
     this.#pools.assignProviders();
   }
 
-  /** Providers whose devices tags split into several pools: Nova gives out none of them through Placement (nova.md 6.2, BUG D). */
+  /** Providers whose devices tags split into several pools: Nova gives out none of them through Placement (BUG D). */
   splitProviders(): string[] {
     const seen = new Set<string>();
     const split = new Set<string>();

@@ -1,5 +1,5 @@
 /**
- * Somebody deletes the files of the locks all the time (faults.md 1.9): flock(2) keeps nobody out then, and the journal does. Two transactions at once on one device would
+ * Somebody deletes the files of the locks all the time: flock(2) keeps nobody out then, and the journal does. Two transactions at once on one device would
  * end in exit 7 and in books that say otherwise than the kernel.
  */
 import { readdirSync, rmSync } from 'node:fs';

@@ -9,7 +9,7 @@ import { recordedVerdicts } from '../../matrix/verdicts.ts';
 const PAGE = 'docs/reference/viommu.md';
 
 const MADE =
-  '<!-- Made from src/domain by test/unit/viommuPage.test.ts; to change it: UPDATE_DOCS=1 npx vitest run viommuPage -->';
+  '<!-- Made from src/domain by test/unit/domain/viommuPage.test.ts; to change it: UPDATE_DOCS=1 npx vitest run viommuPage -->';
 
 const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '\\<').replaceAll('*', '\\*');
 

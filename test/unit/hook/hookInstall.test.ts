@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { uninstall } from '../../../src/actions/uninstall.ts';
 import { HOOK_DEFAULTS } from '../../../src/config/hookDefaults.ts';
@@ -115,6 +115,17 @@ test('status names what keeps libvirt from running it', () => {
   const { problems } = hookStatus(host, program());
   expect(problems.map((p) => p.id)).toEqual(['not-executable', 'outdated', 'no-node']);
   expect(problems[2]?.text).toMatch(/node=.* is not there/);
+});
+
+test.each([
+  ['a script of theirs', () => writeFileSync(hooks(...HOOK), '#!/bin/sh\n'), "is not hostdev's"],
+  ['a link that leads nowhere', () => symlinkSync('/nowhere', hooks(...HOOK)), 'is a symbolic link'],
+])('status does not send to an install that would refuse: %s', (_, put, said) => {
+  mkdirSync(dirname(hooks(...HOOK)), { recursive: true });
+  put();
+  const [problem] = hookStatus(host, program()).problems;
+  expect(problem).toMatchObject({ id: 'missing', text: expect.stringContaining(said) });
+  expect(problem?.text).toMatch(/: move it away, then run 'hostdev hook install'$/);
 });
 
 test('remove says which devices guests still have', () => {
