@@ -10,7 +10,7 @@ import type { Host } from '../host/host.ts';
 import { warning } from '../text/warning.ts';
 import { type BindingStatus, readStatus, type Status } from './status.ts';
 
-/** Removes the hook as {@link removeHook} does. Raises HOSTDEV_IN_USE, with every device and the way out, and what that raises. */
+/** Removes the hook as {@link removeHook} does; a file that is not hostdev's stays. Raises HOSTDEV_IN_USE, with every device and the way out, and what that raises. */
 export async function uninstall(host: Host, program: HookProgram, dryRun: boolean): Promise<HookChange> {
   const kept = whatIsKept(await readStatus(host));
   if (kept.length > 0)
@@ -25,7 +25,7 @@ export async function uninstall(host: Host, program: HookProgram, dryRun: boolea
       notes: [warning('foreign-hook', `the installed hook starts another hostdev, ${cli}: it stays`)],
       refused: null,
     };
-  return removeHook(host, dryRun);
+  return removeHook(host, dryRun, 'stays');
 }
 
 type Kept = { text: string; way: string };

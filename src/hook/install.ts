@@ -3,7 +3,7 @@
  * where node and hostdev are. A real file in that folder: AppArmor's and SELinux' rules for hooks fit it, and it answers when node is missing. After
  * users' own scripts (90-), never in place of `hooks/qemu` unless libvirt is older than 6.5 (it has no qemu.d) and the name is free.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isGuest, readBooks } from '../binding/books.ts';
 import type { HookSettings } from '../config/hookDefaults.ts';
@@ -11,7 +11,7 @@ import { type Version, version } from '../domain/version.ts';
 import { HostdevError } from '../errors.ts';
 import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
-import { hasFile, namesIn, readPlain, removeFile, replaceFile } from '../store/files.ts';
+import { namesIn, readPlain, removeFile, replaceFile } from '../store/files.ts';
 import { checkFolder, removeEmptyFolder } from '../store/folder.ts';
 import { type Warning, warning } from '../text/warning.ts';
 
@@ -118,11 +118,18 @@ export function installHook(
   return { changed: true, path, notes, refused: null };
 }
 
-/** Removes the hook. Devices that guests hold now will not come back by themselves, and are said. */
-export function removeHook(host: Host, dryRun: boolean): HookChange {
+/**
+ * Removes the hook. Devices that guests hold now will not come back by themselves, and are said. A file of its name that
+ * is somebody else's stays: said, where `foreign` is 'stays', else HOSTDEV_HOOKS.
+ */
+export function removeHook(host: Host, dryRun: boolean, foreign: 'refuses' | 'stays' = 'refuses'): HookChange {
   const at = installedPlaces(host);
   const path = host.absolute(at.executable);
+  const found = readOursOrForeign(host, at.executable);
+  if (found instanceof HostdevError && foreign === 'refuses') throw found;
+  const others = found instanceof HostdevError ? [warning('foreign-hook', `${found.message}: it stays`)] : [];
   const notes = [
+    ...others,
     warning(
       'restart-libvirt',
       'libvirt keeps its own list, of hooks and of detached devices, until it is restarted: systemctl restart libvirtd (or virtqemud); running guests go on',
@@ -136,11 +143,8 @@ export function removeHook(host: Host, dryRun: boolean): HookChange {
         `still bound for guests, and now to be given back by hand when these stop ('hostdev unbind'): ${held.map((b) => b.address).join(', ')}`,
       ),
     );
-  const files = [
-    readOurs(host, at.executable) === null ? [] : at.executable,
-    readText(host, at.conf) === null ? [] : at.conf,
-  ].flat();
-  if (files.length === 0) return { changed: false, path, notes: [], refused: null };
+  const files = [Buffer.isBuffer(found) ? at.executable : [], readText(host, at.conf) === null ? [] : at.conf].flat();
+  if (files.length === 0) return { changed: false, path, notes: others, refused: null };
   const made = madeFolders(host, at.executable, readText(host, at.conf));
   if (dryRun) return { changed: true, path, notes, refused: refusal(host, [...files, ...made]) };
   // The executable first: without it the conf means nothing.
@@ -151,7 +155,7 @@ export function removeHook(host: Host, dryRun: boolean): HookChange {
 
 /** The cli= that the installed hook starts; null when none is installed or its conf names none. */
 export const installedCli = (host: Host): string | null =>
-  valuesOf(readText(host, installedPlaces(host).conf), 'cli')[0] ?? null;
+  valuesOf(readText(host, installedPlaces(host).conf), 'cli').at(-1) ?? null;
 
 /** Whether libvirt would find and could run the hook. */
 export function hookStatus(host: Host, program: HookProgram): HookStatus {
@@ -178,32 +182,40 @@ export function hookStatus(host: Host, program: HookProgram): HookStatus {
       'removed',
       `${confPath} says that hostdev was removed, so the hook does nothing: run 'hostdev hook install' again`,
     );
-  for (const [key, ours] of [
-    ['node', program.nodes],
-    ['cli', [program.cli]],
-  ] as const) {
+  const clis = valuesOf(conf, 'cli');
+  const started = [
+    { key: 'node', files: valuesOf(conf, 'node'), ours: program.nodes, fits: isProgram, is: 'is no program' },
+    { key: 'cli', files: clis.slice(-1), ours: [program.cli], fits: isFile, is: 'is no file' },
+  ] as const;
+  for (const { key, files, ours, fits, is } of conf === null ? [] : started) {
+    const stops = (text: string): number => wrong(`no-${key}`, `${text}: guests with host devices will not start`);
+    const named = `${key}=${files.join(' and ')} in ${confPath}`;
     // A conf of another machine names files of that one.
-    const files = valuesOf(conf, key);
     const areHere = host.root === '/' || files.every((f) => ours.includes(f));
-    if (files.length > 0 && areHere && !files.some((f) => existsSync(f)))
-      wrong(
-        `no-${key}`,
-        `${key}=${files.join(' and ')} in ${confPath} is not there: guests with host devices will not start`,
-      );
+    if (files.length === 0) stops(`${confPath} names no ${key}=`);
+    else if (areHere && !files.some((f) => fits(f)))
+      stops(`${named} ${files.some((f) => existsSync(f)) ? is : 'is not there'}`);
   }
   return { installed: true, path, problems };
 }
 
 function installedPlaces(host: Host): HookPlaces {
   const modern = places(host, false);
-  if (hasFile(host, modern.executable)) return modern;
-  const old = places(host, true);
-  return Buffer.isBuffer(readOursOrForeign(host, old.executable)) ? old : modern;
+  const isOurs = (at: HookPlaces): boolean => Buffer.isBuffer(readOursOrForeign(host, at.executable));
+  return [modern, places(host, true)].find(isOurs) ?? modern;
 }
 
-/** What a conf says under a key, line by line. */
+/** What a conf says under a key, line by line, read as native/hook_conf.cc does. */
 const valuesOf = (conf: string | null, key: string): string[] =>
-  [...(conf ?? '').matchAll(new RegExp(`^${key}=(.*)$`, 'gm'))].map(([, value = '']) => value);
+  (conf ?? '').split('\n').flatMap((line) => {
+    const [name = '', ...value] = line.split('=');
+    const text = value.join('=').trim();
+    return name.trim() === key && text !== '' ? [text] : [];
+  });
+
+const isFile = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+
+const isProgram = (path: string): boolean => isFile(path) && (statSync(path).mode & 0o111) !== 0;
 
 /** Of the folders above an executable those that installing makes or, as the conf says, has made, deepest first: what removing takes away again. */
 function madeFolders(host: Host, executable: string, conf: string | null): string[] {

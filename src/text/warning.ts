@@ -32,7 +32,7 @@ export const WARNINGS = {
   'no-libvirt': 'The hook is installed where there is no libvirt that would call it.',
   'restart-libvirt': 'libvirt has to be restarted before it goes by this.',
   'still-bound': 'Devices stay bound for guests, and nobody gives them back.',
-  'foreign-hook': 'The installed hook starts another hostdev, and stays.',
+  'foreign-hook': "The hook that is there starts another hostdev, or is not hostdev's, and stays.",
   wish: 'A wish will not be fulfilled at boot as things are.',
   'dry-run': 'The real run would refuse, as things are.',
 } as const satisfies Record<string, string>;

@@ -33,7 +33,8 @@ beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'hostdev-hooks-'));
   host = new Host(root, new KernelModel([], []));
   writeFileSync(join(root, 'native'), 'ELF… usage: hostdev-native hook …');
-  for (const f of ['node', 'cli.js']) writeFileSync(join(root, f), '');
+  writeFileSync(join(root, 'node'), '', { mode: 0o755 });
+  writeFileSync(join(root, 'cli.js'), '');
 });
 afterEach(() => rmSync(root, { recursive: true, force: true }));
 
@@ -128,6 +129,33 @@ test.each([
   expect(problem?.text).toMatch(/: move it away, then run 'hostdev hook install'$/);
 });
 
+test.each([
+  ['is empty', () => '', ['no-node', 'no-cli'], /names no node=/],
+  ['was cut', (c: string) => c.slice(0, c.indexOf('cli=')), ['no-cli'], /names no cli=/],
+  ['names no node', (c: string) => c.replace(/^node=.*\n/m, ''), ['no-node'], /names no node=/],
+  ['has an empty value', (c: string) => c.replace(/^cli=.*/m, 'cli= '), ['no-cli'], /names no cli=/],
+  ['was written by an editor of another system', (c: string) => c.replaceAll('=', ' = ').replaceAll('\n', '\r\n'), []],
+])('status names what the conf keeps it from starting: it %s', (_, change, ids, text?: RegExp) => {
+  installHook(host, program(), false, HOOK_DEFAULTS, null);
+  const file = hooks('hostdev.conf');
+  writeFileSync(file, change(readFileSync(file, 'utf8')));
+  const { problems } = hookStatus(host, program());
+  expect(problems.map((p) => p.id)).toEqual(ids);
+  if (text) expect(problems[0]?.text).toMatch(text);
+});
+
+test('status names a node that is no program and a cli that is no file', () => {
+  installHook(host, program(), false, HOOK_DEFAULTS, null);
+  chmodSync(join(root, 'node'), 0o644);
+  rmSync(join(root, 'cli.js'));
+  mkdirSync(join(root, 'cli.js'));
+  const told = hookStatus(host, program()).problems.map((p) => `${p.id}: ${p.text}`);
+  expect(told).toEqual([
+    expect.stringMatching(/^no-node: node=.* is no program/),
+    expect.stringMatching(/^no-cli: cli=.* is no file/),
+  ]);
+});
+
 test('remove says which devices guests still have', () => {
   installHook(host, program(), false, HOOK_DEFAULTS, null);
   const [igbvf, vfio] = [
@@ -161,7 +189,7 @@ test('of several nodes one is enough; a hook that was told of a removal is not w
   expect(hookStatus(host, two).problems).toEqual([]);
   rmSync(join(root, 'node'));
   expect(hookStatus(host, two).problems[0]?.text).toMatch(/newer and .*node in .* is not there/);
-  writeFileSync(join(root, 'newer'), '');
+  writeFileSync(join(root, 'newer'), '', { mode: 0o755 });
   writeFileSync(hooks('hostdev.conf'), `${readFileSync(hooks('hostdev.conf'), 'utf8')}removed=yesterday\n`);
   expect(hookStatus(host, two).problems).toMatchObject([{ id: 'removed' }]);
   installHook(host, two, false, HOOK_DEFAULTS, null);
@@ -201,6 +229,22 @@ describe('before the program is removed', () => {
     expect(message).toContain('0000:21:10.0');
     expect(message).toContain(whose);
     expect(hint).toMatch(new RegExp(way));
+  });
+
+  test.each([
+    ['file', (at: string) => writeFileSync(at, '#!/bin/sh\n')],
+    ['link', (at: string) => symlinkSync('/bin/true', at)],
+    ['folder', (at: string) => mkdirSync(at)],
+  ])("a %s of the hook's name that is not ours stays, and keeps nobody from removing hostdev", async (_, make) => {
+    installHook(host, program(), false, HOOK_DEFAULTS, null);
+    rmSync(hooks(...HOOK));
+    make(hooks(...HOOK));
+    for (const dryRun of [true, false]) {
+      const { changed, notes } = await uninstall(host, program(), dryRun);
+      expect([changed, notes.map((n) => n.id)]).toEqual([true, expect.arrayContaining(['foreign-hook'])]);
+    }
+    expect([existsSync(hooks(...HOOK)), existsSync(hooks('hostdev.conf'))]).toEqual([true, false]);
+    expect(await uninstall(host, program(), false)).toMatchObject({ changed: false, notes: [{ id: 'foreign-hook' }] });
   });
 
   test('it is refused for a book that cannot be read', async () => {
