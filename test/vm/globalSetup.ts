@@ -1,4 +1,6 @@
-import { ensureImage } from './image.ts';
+import { execFileSync } from 'node:child_process';
+import path from 'node:path';
+import { ensureImage, projectDir } from './image.ts';
 import { chooseAccel } from './machine.ts';
 
 /** Has the image ready before any test file runs. Without one the suite fails: it never skips by itself. */
@@ -10,6 +12,15 @@ export async function setup(): Promise<void> {
     );
     return;
   }
+  // What the suites install, and the version after it.
+  for (const version of ['0.1.0', '0.1.1'])
+    execFileSync(
+      process.execPath,
+      [path.join(projectDir, 'tools/package.mjs'), '--without-node', '--version', version],
+      {
+        stdio: ['ignore', 'ignore', 'inherit'],
+      },
+    );
   const image = await ensureImage();
   // Decided once: the workers inherit it, and none probes again.
   process.env.HOSTDEV_VM_ACCEL = await chooseAccel(image);

@@ -5,19 +5,22 @@ import { projectDir } from './image.ts';
 import type { Machine, Result } from './machine.ts';
 import { quote } from './machine.ts';
 
-const needed = ['dist/hostdev.js', 'build/Release/hostdev.node', 'build/Release/hostdev-native', 'package.json'];
+/** Where `npm run package` leaves what globalSetup.ts has it build. */
+export const packageFile = (version: string): string =>
+  path.join(projectDir, `.cache/package/hostdev_${version}_amd64.deb`);
 
-/** Copies the built hostdev to /usr/lib/hostdev in the machine, with /usr/bin/hostdev leading to it. */
-export async function installHostdev(machine: Machine): Promise<void> {
-  const missing = needed.filter((file) => !existsSync(path.join(projectDir, file)));
-  if (missing.length > 0) throw new Error(`not built: ${missing.join(', ')} (run 'npm run build' in ${projectDir})`);
-  await machine.pushTar(
-    ['-C', projectDir, 'dist', ...needed.filter((f) => !f.startsWith('dist/'))],
-    '/usr/lib/hostdev',
-  );
-  await machine.ok(
-    'chmod +x /usr/lib/hostdev/dist/hostdev.js && ln -sfn /usr/lib/hostdev/dist/hostdev.js /usr/bin/hostdev',
-  );
+/** Installs the package in the machine, as an admin does; nodejs is there. */
+export async function installHostdev(machine: Machine, version = '0.1.0'): Promise<void> {
+  const file = packageFile(version);
+  if (!existsSync(file)) throw new Error(`${file} is not there: run 'npm run package' in ${projectDir}`);
+  await installDeb(machine, file);
+}
+
+/** Installs a .deb of this machine in that one. */
+export async function installDeb(machine: Machine, file: string): Promise<void> {
+  const { dir, base } = path.parse(file);
+  await machine.pushTar(['-C', dir, base], '/root/packages');
+  await machine.ok(`dpkg -i ${quote(`/root/packages/${base}`)} 2>&1`, { timeoutMs: 300_000 });
 }
 
 /** A host device of a domain; `unassigned` leaves it without an address in the guest (for a group's other members). */

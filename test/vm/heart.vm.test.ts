@@ -108,7 +108,7 @@ test(`${CYCLES} cycles of 8 VFs: no drift, no growth`, { timeout: 3_600_000 }, a
   });
   await vm().push(outfile, '/root/cycles.cjs');
   const r = await vm().sh(
-    `HOSTDEV_NATIVE_DIR=/usr/lib/hostdev/build/Release node --expose-gc --max-semi-space-size=1 /root/cycles.cjs ${CYCLES} ${vfs.join(' ')}`,
+    `HOSTDEV_NATIVE_DIR=/usr/lib/hostdev/prebuilds/linux-x64 node --expose-gc --max-semi-space-size=1 /root/cycles.cjs ${CYCLES} ${vfs.join(' ')}`,
     { timeoutMs: 3_500_000 },
   );
   expect(r.code, r.stderr).toBe(0);

@@ -5,7 +5,7 @@ set -euo pipefail
 ROOT=$OUT/root
 PKGS=systemd-sysv,udev,dbus,kmod,iproute2,procps,util-linux,less,ethtool,busybox-static,xz-utils,openssh-server
 PKGS+=,libvirt-daemon-system,libvirt-clients,qemu-system-x86,nodejs
-PKGS+=,driverctl,pciutils,pci.ids,nvme-cli,jq,strace,hyperfine,e2fsprogs,mount,dmsetup
+PKGS+=,apparmor,driverctl,pciutils,pci.ids,nvme-cli,jq,strace,hyperfine,e2fsprogs,mount,dmsetup
 # What a host may stand on (guards.vm.test.ts): tgt serves iSCSI and nfs-kernel-server NFS from a network namespace.
 PKGS+=,btrfs-progs,lvm2,bcache-tools,open-iscsi,tgt,nfs-common,nfs-kernel-server
 step "installing the root ($SUITE)"
@@ -77,12 +77,12 @@ Restart=on-failure
 [Install]
 WantedBy=sysinit.target
 C
-# Slow things nobody needs here.
+# Slow things nobody needs here; AppArmor's profiles are loaded by the one test that wants them.
 for u in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
     fstrim.timer systemd-timesyncd.service systemd-pcrphase.service systemd-pcrphase-sysinit.service \
     serial-getty@ttyS0.service getty@tty1.service console-getty.service getty.target \
     systemd-journal-flush.service systemd-update-utmp.service systemd-hwdb-update.service ldconfig.service \
-    libvirt-guests.service systemd-machine-id-commit.service ssh.socket systemd-random-seed.service \
+    apparmor.service libvirt-guests.service systemd-machine-id-commit.service ssh.socket systemd-random-seed.service \
     nvmf-autoconnect.service nvmefc-boot-connections.service systemd-network-generator.service \
     virtlockd.socket virtlockd-admin.socket tgt.service iscsid.socket open-iscsi.service nfs-server.service nfs-blkmap.service \
     rpcbind.socket rpcbind.service rpc-statd-notify.service blk-availability.service lvm2-monitor.service; do
