@@ -1,6 +1,8 @@
 /** The Debian packages in fresh roots: what installing, upgrading, removing and purging leave, and what a removal refuses. `npm run test:package`, as root. */
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { has, isLacking } from '../lacking.ts';
 import { buildPackages, difference, Root } from './root.ts';
 
 const HOOK = 'etc/libvirt/hooks/qemu.d/90-hostdev';
@@ -36,6 +38,30 @@ function book(root: Root, address: string): void {
     }),
   );
 }
+
+/** What the oldest system that is promised has (Ubuntu 22.04); Debian 12, 13 and Ubuntu 24.04 have newer ones. */
+const OLDEST: Record<string, [number, number]> = { libc6: [2, 35], 'libstdc++6': [12, 0], 'libgcc-s1': [12, 0] };
+
+test('they depend on nothing that Ubuntu 22.04 has not, but for a node, which hostdev-node is', () => {
+  for (const deb of now) {
+    const depends = execFileSync('dpkg-deb', ['--field', deb, 'Depends'], { encoding: 'utf8' }).trim();
+    const wanted = depends.split(', ').filter((d) => d !== 'nodejs (>= 20.19) | hostdev-node');
+    expect(wanted.length).toBe(depends.split(', ').length - (deb.includes('hostdev-node') ? 0 : 1));
+    for (const want of wanted) {
+      const [, name = '', major = '', minor = '0'] = /^(\S+) \(>= (\d+)(?:\.(\d+))?[^)]*\)$/.exec(want) ?? [];
+      const [most = -1, than = -1] = OLDEST[name] ?? [];
+      expect([want, most * 1000 + than >= Number(major) * 1000 + Number(minor)]).toEqual([want, true]);
+    }
+  }
+});
+
+test.skipIf(isLacking(has('lintian') ? null : 'lintian is not here: apt-get install lintian'))(
+  'lintian is clean',
+  () => {
+    const { status, stdout } = spawnSync('lintian', ['--fail-on', 'error,warning', ...now], { encoding: 'utf8' });
+    expect([status, stdout]).toEqual([0, '']);
+  },
+);
 
 describe.each([
   ['bookworm', true],
