@@ -11,6 +11,7 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -128,9 +129,13 @@ makeProgram();
 layTree(own);
 const { made, stamp } = isNodeMade();
 if (!made) layNode(node());
-run('dpkg-buildpackage', ['-b', '-us', '-uc', '-ui'], {
+const log = join(OUT, 'build.log');
+const { status } = spawnSync('dpkg-buildpackage', ['-b', '-us', '-uc', '-ui'], {
   cwd: TREE,
   env: { ...process.env, ...(made ? { DH_OPTIONS: '-Nhostdev-node' } : {}) },
+  stdio: ['ignore', openSync(log, 'w'), openSync(log, 'a')],
 });
+if (status !== 0)
+  fail(`dpkg-buildpackage failed:\n${readFileSync(log, 'utf8').split('\n').slice(-15).join('\n')}\nAll of it: ${log}`);
 if (!made) writeFileSync(stamp, '');
 process.stdout.write(`${join(OUT, `hostdev_${own}_${ARCH}.deb`)}\n${existsSync(NODE_DEB) ? `${NODE_DEB}\n` : ''}`);
