@@ -29,7 +29,7 @@ const LAYERS = [
   ['config', ['src/config/load.ts']],
   ['toml', ['src/config/hostdevToml.ts', 'toml-eslint-parser']],
   ['pools', ['config', 'pool', 'claim', 'placement'].map((n) => `src/cli/${n}.ts`)],
-  ['wishes', ['src/cli/wish.ts', 'src/actions/persist.ts']],
+  ['wishes', ['src/cli/wish.ts', 'src/cli/boot.ts', 'src/actions/persist.ts']],
   ['completion', ['src/cli/completion.ts']],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['doctor', ['src/cli/doctor.ts', 'src/cli/groupWhy.ts']],

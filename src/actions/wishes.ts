@@ -22,16 +22,16 @@ export type HostWishes = {
   inventory: Inventory;
 };
 
-/** Reads and matches. Raises what reading the configuration raises. */
-export async function hostWishes(host: Host, inventory = scanInventory(host)): Promise<HostWishes> {
-  return seenWishes(host, inventory, await loadConfig(host, []));
+/** Reads and matches. Raises what reading the configuration raises; with `tolerant` only what keeps all of it from being read. */
+export async function hostWishes(host: Host, tolerant = false): Promise<HostWishes> {
+  return seenWishes(host, scanInventory(host), await loadConfig(host, [], tolerant));
 }
 
 /** {@link hostWishes} of a configuration that was read. */
 export function seenWishes(host: Host, inventory: Inventory, config: Config): HostWishes {
   const { wishes, all, findings } = readWishes(config);
   const matches = wishes.length === 0 ? [] : matchWishes(viewOf(host, inventory), wishes);
-  const own = new Set(matches.flatMap((m) => (m.device === null || m.wish.kind === 'pf' ? [] : m.device.address)));
+  const own = ownOf(matches);
   const seen = matches.map((match): SeenWish => {
     const { wish, device } = match;
     return {
@@ -41,6 +41,10 @@ export function seenWishes(host: Host, inventory: Inventory, config: Config): Ho
   });
   return { seen, all, findings: [...config.findings, ...findings], files: config.files, inventory };
 }
+
+/** The devices that have a wish of their own: what is wished for a group, or for the VFs of a PF, does not count for them. */
+export const ownOf = (matches: readonly Match[]): Set<string> =>
+  new Set(matches.flatMap((m) => (m.device === null || m.wish.kind === 'pf' ? [] : m.device.address)));
 
 /** A wish as it is printed. */
 export type PrintedWish = Identity & {

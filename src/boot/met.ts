@@ -15,7 +15,7 @@ export function whyNotMet(
   device: PciDevice,
   own: ReadonlySet<string>,
 ): string | null {
-  if (wish.kind === 'pf') return vfsNotMet(host, inventory, wish, device);
+  if (wish.kind === 'pf') return vfsNotMet(host, inventory, wish, device, own);
   const members = wish.group ? groupEndpoints(host, inventory, device).filter((d) => !own.has(d.address)) : [];
   for (const d of [device, ...members]) {
     const why = driverNotMet(host, d, wish.driver);
@@ -56,10 +56,17 @@ function driverNotMet(host: Host, d: PciDevice, driver: WishedDriver): string | 
 export const vfDriver = (wish: PfWish, n: number): WishedDriver =>
   wish.ranges.find((r) => r.first <= n && n <= r.last)?.driver ?? (wish.for === 'vfio' ? 'vfio' : 'host');
 
-function vfsNotMet(host: Host, inventory: Inventory, wish: PfWish, pf: PciDevice): string | null {
+function vfsNotMet(
+  host: Host,
+  inventory: Inventory,
+  wish: PfWish,
+  pf: PciDevice,
+  own: ReadonlySet<string>,
+): string | null {
   const vfs = numberedVfs(host, pf.address);
   if (vfs.length !== wish.vfs) return `has ${vfs.length === 0 ? 'no' : vfs.length} VFs`;
   for (const { n, address } of vfs) {
+    if (own.has(address)) continue;
     const d = inventory.byAddress.get(address);
     const why = d === undefined ? 'is not there' : driverNotMet(host, d, vfDriver(wish, n));
     if (why !== null) return `has ${vfs.length} VFs, and ${address} ${why}`;

@@ -176,6 +176,24 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./wish.ts')).wishRemove,
   },
   {
+    name: 'boot apply',
+    args: [],
+    text: 'what the boot runs: brings devices to what is wished for them (exit 3: one is not met)',
+    changes: 'devices',
+    takes: ['dry-run', 'allow'],
+    own: {
+      device: { type: 'string', value: 'ADDRESS', text: 'only this device, and the VFs of this PF' },
+      stage: { type: 'string', value: 'apply|pf|added', text: 'which unit calls, for the report' },
+    },
+    load: async () => (await import('./boot.ts')).bootApply,
+  },
+  {
+    name: 'boot status',
+    args: [],
+    text: 'each wish: met by which stage and when, or why not (exit 3)',
+    load: async () => (await import('./boot.ts')).bootStatus,
+  },
+  {
     name: 'status',
     args: [],
     text: 'what hostdev bound, for whom, and what drifted (exit 3)',

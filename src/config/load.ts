@@ -4,8 +4,8 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Config, emptyConfig } from './config.ts';
 import { addNovaFiles } from './novaConf.ts';
-import { remark, sortFindings } from './place.ts';
-import { kindOf, namesIn, ownFiles, readText } from './readText.ts';
+import { fatal, remark, sortFindings } from './place.ts';
+import { kindOf, namesIn, ownFiles, type ReadText, readText } from './readText.ts';
 
 /** More than nova.conf with every option explained (500 KiB). */
 const MAX_NOVA = 4 * 1024 * 1024;
@@ -15,9 +15,10 @@ const MAX_TOML = 1024 * 1024;
 /**
  * Reads the configuration: the files and folders of `--config`, in their order, or etc/hostdev below the root. A file whose name ends in `.toml` is ours, any other is Nova's;
  * of a folder, `hostdev.toml` with `conf.d/*.toml`, or else `*.toml`, or else `*.conf`, each sorted as oslo sorts them. Of both kinds, Nova's go first, so that a file of ours adds the
- * settings that Nova's has no place for. What is wrong in the files is in `findings`; a file that cannot be read raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED.
+ * settings that Nova's has no place for. What is wrong in the files is in `findings`; a file that cannot be read raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED, or is a
+ * finding too where one bad file shall not keep the others from counting (`tolerant`).
  */
-export async function loadConfig(host: Host, given: readonly string[]): Promise<Config> {
+export async function loadConfig(host: Host, given: readonly string[], tolerant = false): Promise<Config> {
   const files =
     given.length === 0 ? ownFiles(host, host.absolute(host.config)) : given.flatMap((f) => filesOf(host, f));
   const isOurs = (file: string): boolean => file.endsWith('.toml');
@@ -29,7 +30,7 @@ export async function loadConfig(host: Host, given: readonly string[]): Promise<
   const read = (list: readonly string[], max: number): { file: string; text: string }[] =>
     list.flatMap((file) => {
       config.files.push(file);
-      const got = readText(host, file, max);
+      const got = tolerant ? readable(host, file, max) : readText(host, file, max);
       if ('text' in got) return [{ file, text: got.text }];
       config.findings.push(got.finding);
       return [];
@@ -52,6 +53,16 @@ export async function loadConfig(host: Host, given: readonly string[]): Promise<
   }
   sortFindings(config.findings, config.files);
   return config;
+}
+
+/** A file that cannot be read is a finding as one that cannot be understood. */
+function readable(host: Host, file: string, max: number): ReadText {
+  try {
+    return readText(host, file, max);
+  } catch (e) {
+    if (!(e instanceof HostdevError)) throw e;
+    return { finding: fatal({ file, line: 0, column: 0, key: '' }, `cannot be read: ${e.message}`, { hint: e.hint }) };
+  }
 }
 
 function filesOf(host: Host, path: string): string[] {

@@ -71,6 +71,7 @@ const MAY_IMPORT: Record<string, string[]> = {
     'simulate',
     ...DOMAIN,
     'libvirt',
+    'boot',
     'hook',
     'doctor',
   ],

@@ -100,6 +100,7 @@ test.each([
     [],
     [
       'bind',
+      'boot',
       'claim',
       'completion',
       'config',

@@ -37,6 +37,7 @@ const LINES: [line: string, exit: number, closed?: number][] = [
   [`bind ${NIC} --persist`, 6],
   [`wish add ${NIC}`, 6],
   [`wish remove ${NIC}`, 4],
+  ['boot apply', 6],
   ['hook install', 6],
   ['hook remove', 0],
 ];

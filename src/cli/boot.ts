@@ -1,0 +1,61 @@
+import { type Applied, applyWishes } from '../actions/bootApply.ts';
+import { bootStatus as readBootStatus } from '../actions/bootStatus.ts';
+import type { WishReport } from '../boot/report.ts';
+import { EXIT, HostdevError } from '../errors.ts';
+import { quote, safeBlock } from '../text/safe.ts';
+import type { Answer, Invocation } from './command.ts';
+import { findingText } from './config.ts';
+import { colours, table } from './table.ts';
+
+/** The units give systemd's 30 s; what is left of them is for an undo and the start of node. */
+const APPLY_MS = 25_000;
+
+/** `hostdev boot apply [--device ADDRESS] [--stage apply|pf|added]`: exit 3 when a wish is not met afterwards. */
+export async function bootApply({ host, own, options }: Invocation): Promise<Answer> {
+  const only = typeof own.device === 'string' ? own.device : null;
+  const stage = own.stage ?? 'apply';
+  if (stage !== 'apply' && stage !== 'pf' && stage !== 'added')
+    throw new HostdevError('HOSTDEV_USAGE', `--stage ${quote(stage)}: there are apply, pf and added`);
+  const { warnings, ...json } = await applyWishes(host, { only, stage }, { ...options, deadlineMs: APPLY_MS });
+  return { json, text: reportText(json, json.at), warnings, exit: exitOf(json) };
+}
+
+/** `hostdev boot status`: exit 3 when a wish is not met. */
+export async function bootStatus({ host }: Invocation): Promise<Answer> {
+  const { warnings, ...json } = await readBootStatus(host);
+  return { json, text: reportText(json, json.at), warnings, exit: exitOf(json) };
+}
+
+type Report = Pick<Applied, 'off' | 'wishes' | 'mistakes'>;
+
+const exitOf = ({ wishes, mistakes }: Report): number =>
+  mistakes.length > 0 || wishes.some((w) => !w.met) ? EXIT.no : EXIT.done;
+
+/** How each stage is told. */
+const BY: Record<NonNullable<WishReport['stage']>, string> = {
+  apply: 'the boot',
+  pf: "the PF's driver",
+  added: 'plugged in',
+  before: 'so before',
+};
+
+function reportText({ off, wishes, mistakes }: Report, at: string | null): string {
+  const { bad, good, warn } = colours(process.stdout);
+  const rows = wishes.map((w) => [
+    w.address ?? `(${w.wished_address})`,
+    w.met ? good('met') : bad('not met'),
+    w.stage === null ? '-' : BY[w.stage],
+    w.at ?? '-',
+    safeBlock(w.reason ?? ''),
+  ]);
+  const head = off
+    ? warn('hostdev.off=1 is on the kernel command line: nothing was done at boot\n')
+    : at === null
+      ? warn('The boot has applied no wishes: hostdev-boot.service did not run\n')
+      : '';
+  return [
+    wishes.length === 0 ? '' : head,
+    ...mistakes.map((f) => findingText(f, bad('error'))),
+    wishes.length === 0 ? 'There are no wishes\n' : table(['DEVICE', 'WISH', 'BY', 'AT', 'WHY NOT'], rows),
+  ].join('');
+}
