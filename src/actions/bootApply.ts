@@ -19,13 +19,13 @@ import type { Finding } from '../config/place.ts';
 import { HostdevError, messageOf } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { Look, Tables } from '../host/look.ts';
-import { defaultInterfaces } from '../host/networkLayer.ts';
+import { defaultInterfaces, interfacesOf, isUp } from '../host/networkLayer.ts';
 import { canonicalAddress } from '../pci/address.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { onHostDriver } from '../pci/vendorVfio.ts';
 import { numberedVfs } from '../pci/vfLinks.ts';
 import { Deadline, takeLocks } from '../store/locks.ts';
-import { quote } from '../text/safe.ts';
+import { quote, safe } from '../text/safe.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import { BOOT, bindRequests } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -48,6 +48,8 @@ type Pass = {
   changed: boolean;
   failed: Map<string, string>;
   done: Set<string>;
+  /** The way to the network is not known: any interface that is up may be it. */
+  blind: boolean;
 };
 
 /** How long the way to the network may take to show itself, in ms: without it the guard of the host's own NIC has nothing to go by. */
@@ -69,6 +71,7 @@ export async function applyWishes(host: Host, { only, stage }: ApplyScope, optio
     changed: false,
     failed: new Map(),
     done: new Set(),
+    blind: false,
   };
   const off = offNow(pass);
   const first = await readable(pass);
@@ -118,10 +121,10 @@ async function tell(pass: Pass, wish: Wish, act: () => Promise<boolean>): Promis
   const subject = subjectOf(wish);
   try {
     if (pass.until.left === 0) throw new HostdevError('HOSTDEV_TIMEOUT', 'no time was left for it');
-    if (await act()) {
-      pass.changed = true;
-      pass.done.add(subject);
-    }
+    const changed = await act();
+    pass.changed ||= changed;
+    // A dry run that was not refused would have done it.
+    if (changed || pass.options.dryRun) pass.done.add(subject);
   } catch (e) {
     pass.failed.set(subject, messageOf(e));
   }
@@ -138,6 +141,18 @@ const optionsFor = ({ options, until }: Pass, wish: Wish): ActionOptions => ({
 function refuseOthers(host: Host, device: PciDevice, what: 'vfs' | 'driver'): void {
   const other = othersOf(host, device).find((o) => o.what === what);
   if (other !== undefined) throw new HostdevError('HOSTDEV_IN_USE', `${otherText(other)}: it is left to that`);
+}
+
+/** Raises HOSTDEV_GUARD for a NIC that may be the host's own. */
+function refuseBlind({ host, blind }: Pass, wish: DeviceWish, device: PciDevice): void {
+  if (!blind || wish.driver === 'host' || wish.allow.includes('network')) return;
+  const look = new Look(new Tables(host));
+  const up = interfacesOf(look, device.address).find((name) => isUp(look, name));
+  if (up !== undefined)
+    throw new HostdevError(
+      'HOSTDEV_GUARD',
+      `the host has no default route yet, and its interface ${safe(up)} is up: it may be the way to the network`,
+    );
 }
 
 async function makeVfs(pass: Pass, wish: PfWish, pf: PciDevice): Promise<boolean> {
@@ -229,6 +244,7 @@ async function moveDevices(pass: Pass, scope: ApplyScope): Promise<void> {
     if (why === null || device === null || wish.kind !== 'device') continue;
     try {
       refuseOthers(host, device, 'driver');
+      refuseBlind(pass, wish, device);
     } catch (e) {
       pass.failed.set(subjectOf(wish), messageOf(e));
       continue;
@@ -255,9 +271,10 @@ async function moveDevices(pass: Pass, scope: ApplyScope): Promise<void> {
 
 /**
  * Which interface the host is reached by shows only once it has its route; a NIC that is bound before is lost, and the host with it. Waited for on the machine itself, where a wish
- * would take a network interface from a host driver and no default route is there yet; a host without a network goes on after it.
+ * would take a network interface from a host driver and no default route is there yet. Without one by then, only interfaces that are down are taken.
  */
-async function awaitNetwork({ host, until }: Pass, open: readonly SeenWish[]): Promise<void> {
+async function awaitNetwork(pass: Pass, open: readonly SeenWish[]): Promise<void> {
+  const { host, until } = pass;
   const takesNic = open.some(
     ({ match: { wish, device } }) =>
       wish.kind === 'device' &&
@@ -267,8 +284,9 @@ async function awaitNetwork({ host, until }: Pass, open: readonly SeenWish[]): P
   );
   if (!host.isReal || !takesNic) return;
   const end = new Deadline(Math.min(NETWORK_MS, until.left / 2));
-  while (end.left > 0 && defaultInterfaces(new Look(new Tables(host))).length === 0)
-    await sleep(Math.min(200, end.left));
+  const known = (): boolean => defaultInterfaces(new Look(new Tables(host))).length > 0;
+  while (!known() && end.left > 0) await sleep(Math.min(200, end.left));
+  pass.blind = !known();
 }
 
 /** What each wish has come to, by a look at the devices as they are now. */
@@ -282,16 +300,11 @@ async function report(pass: Pass, scope: ApplyScope, off: boolean): Promise<Appl
     const seen = now?.seen ?? [];
     const wishes = seen.map(({ match: { wish, device }, why }): WishReport => {
       const failure = pass.failed.get(subjectOf(wish));
+      const done = pass.done.has(subjectOf(wish));
+      const would = options.dryRun && done && failure === undefined;
       const reason =
-        why === null ? null : off ? `hostdev.off=1 is on the kernel command line; ${why}` : (failure ?? why);
-      return reportOf(
-        wish,
-        device?.address ?? null,
-        reason,
-        pass.done.has(subjectOf(wish)) ? scope.stage : null,
-        before,
-        at,
-      );
+        why === null || would ? null : off ? `hostdev.off=1 is on the kernel command line; ${why}` : (failure ?? why);
+      return reportOf(wish, device?.address ?? null, reason, done ? scope.stage : null, before, at);
     });
     const document: BootReport = { schema: 1, boot: host.boot, at, off, wishes };
     if (!options.dryRun) writeReport(host, document);

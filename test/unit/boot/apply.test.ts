@@ -335,7 +335,8 @@ describe('the report', () => {
 
   test('a dry run says what would be met by whom, and writes nothing', async () => {
     wish(device(NVME));
-    await applyWishes(sim.host, { only: null, stage: 'apply' }, { ...options, dryRun: true });
+    const would = await applyWishes(sim.host, { only: null, stage: 'apply' }, { ...options, dryRun: true });
+    expect(states(would)).toEqual([`${NVME} met apply`]);
     expect([sim.kernel.writes, existsSync(join(sim.host.root, 'run/hostdev'))]).toEqual([[], false]);
   });
 });
