@@ -4,7 +4,7 @@
  */
 
 import { type Guard, isAllowable } from '../binding/guards.ts';
-import { checkKeep, type KeptChange, keep } from '../boot/kept.ts';
+import { checkKeep, type KeptChange, keep, tomlOf } from '../boot/kept.ts';
 import { type DeviceWish, type PfWish, subjectOf, type Wish, wishPlace } from '../boot/wishes.ts';
 import type { AllowableGuard } from '../config/allowable.ts';
 import { HostdevError } from '../errors.ts';
@@ -20,7 +20,7 @@ import { unbindDevices } from './unbind.ts';
 import { type CreateOptions, createVfs, removeVfs } from './vf.ts';
 import { type HostWishes, hostWishes, type PrintedWish, printedWish } from './wishes.ts';
 
-/** What was kept, or would be in a dry run. `already`: wishes of other files that say the same. */
+/** What was kept, or would be in a dry run. `already`: wishes that say the same, those of other files however they tell the device. */
 export type Kept = { file: string; added: PrintedWish[]; removed: PrintedWish[]; already: PrintedWish[] };
 
 /** What a device, or a PF's VFs, shall be from now on. `goes`: what hostdev keeps about the same goes, and nothing comes. */
@@ -104,7 +104,9 @@ async function planKeep(host: Host, wills: readonly Will[]): Promise<KeepPlan> {
     const about = wishesAbout(wishes, will);
     const elsewhere = about.filter((w) => w.place.file !== file);
     const ours = about.filter((w) => w.place.file === file);
-    const same = will.goes ? undefined : elsewhere.find((w) => wantOf(w) === wantOf(will.wish));
+    const same = will.goes
+      ? undefined
+      : (elsewhere.find((w) => wantOf(w) === wantOf(will.wish)) ?? ours.find((w) => tomlOf(w) === tomlOf(will.wish)));
     const [other] = elsewhere.filter((w) => w !== same);
     if (other !== undefined)
       throw new HostdevError(
@@ -116,7 +118,7 @@ async function planKeep(host: Host, wills: readonly Will[]): Promise<KeepPlan> {
             : `Change it there, or take it out there: then --persist writes ${file}.`,
         },
       );
-    plan.gone.push(...ours.filter((w) => !plan.gone.includes(w)));
+    plan.gone.push(...ours.filter((w) => w !== same && !plan.gone.includes(w)));
     if (same !== undefined) plan.already.push(same);
     else if (!will.goes) plan.come.push(will.wish);
   }

@@ -76,7 +76,7 @@ export function chooseDriver(
   const named = namedDriver(host, wanted);
   if (/vfio/.test(wanted)) return named;
   throw new HostdevError('HOSTDEV_USAGE', `${wanted} is no VFIO driver: no guest gets a device that is on it`, {
-    hint: "Name vfio-pci or a variant driver (their names have 'vfio' in them), or none for the kernel's best.",
+    hint: "Name vfio-pci or a variant driver (their names have 'vfio' in them); where none is named it is the kernel's best.",
   });
 }
 
