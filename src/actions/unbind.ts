@@ -164,8 +164,7 @@ async function judgeWays(
     const reason =
       keptBy(look, binding, 'admin')?.reason ??
       (guest === undefined ? null : `it belongs to ${ownerText(guest)}, which runs without it`);
-    if (reason !== null)
-      usage.uses.unshift({ guard: 'other-owner', reason: `${reason}: it comes back when that guest stops` });
+    if (reason !== null) usage.uses.unshift({ guard: 'other-owner', reason });
     const judged = { device: { ...device, driver: now.driver }, usage, target: null, denylistOff: true };
     const judgement = judge({ ...judged, real: host.isReal, asker: 'unbind' }, byName(allowed));
     all.refusals.push(...judgement.refusals);

@@ -59,11 +59,11 @@ function checkOption(options: Record<string, Option>, command: Command | null, g
       (o) => !Object.hasOwn(GLOBALS, o) || command === null || takes(command, o as GlobalOption),
     );
     const near = rawName.startsWith('--') ? nearestWord(name, taken) : null;
-    throw new HostdevError(
-      'HOSTDEV_USAGE',
-      `Unknown option '${safe(rawName)}'`,
-      near === null ? {} : { hint: `Did you mean --${near}?` },
-    );
+    const hint =
+      name === 'force' && command?.takes?.includes('allow') === true
+        ? 'Nothing lifts all guards: --allow=GUARD lifts the one that a refusal names.'
+        : near !== null && `Did you mean --${near}?`;
+    throw new HostdevError('HOSTDEV_USAGE', `Unknown option '${safe(rawName)}'`, hint === false ? {} : { hint });
   }
   if (option.type === 'boolean' && value !== undefined)
     throw new HostdevError('HOSTDEV_USAGE', `--${name} takes no value`);

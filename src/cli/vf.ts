@@ -43,7 +43,7 @@ export function wholeNumber(option: string, text: string | boolean | undefined):
   const n = typeof text === 'string' && /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (n >= 1 && n <= 65535) return n;
   throw new HostdevError('HOSTDEV_USAGE', `${option} ${quote(text)} is no number of VFs`, {
-    hint: "A whole number from 1; 'hostdev vf remove' takes them all away.",
+    hint: `A whole number from 1${option === '--count' ? "; 'hostdev vf remove' takes them all away" : ''}.`,
   });
 }
 

@@ -113,8 +113,11 @@ function addressOfBlock(host: Host, name: string): Address | null {
 /** An address as people mistype it: zeros or the function left out, a colon for the dot, a function that cannot be. */
 const LIKE_ADDRESS = /^(?:pci_)?(?:[0-9a-f]{4,8}[:_])?([0-9a-f]{1,2})[:_]([0-9a-f]{1,2})(?:[.:_]([0-9a-f]))?$/i;
 
-/** What a mistyped address may have meant: the devices that share most of it. */
+/** What may have been meant: by the number of an IOMMU group its devices, by a mistyped address those that share most of it. */
 function nearest(inventory: Inventory, word: string): string {
+  const members = inventory.devices.filter((d) => /^\d{1,7}$/.test(word) && d.iommu_group === Number(word));
+  if (members.length > 0)
+    return `IOMMU group ${Number(word)} has ${members.map((d) => d.address).join(', ')}: name a device.`;
   const typed = LIKE_ADDRESS.exec(word)
     ?.slice(1)
     .map((t) => Number.parseInt(t ?? '', 16));

@@ -370,6 +370,8 @@ describe('names of devices', () => {
     ['02:10.9', /Did you mean 0000:02:10\.0, 0000:02:10\.2\?/],
     ['pci_0000_03_00_1', /Did you mean 0000:03:00\.0\?/],
     ['7f:00.0', /Did you mean .*0000:02:00\.0/],
+    ['2', /IOMMU group 2 has 0000:02:00\.0: name a device\./],
+    ['99', /hostdev list/],
     ['ff:1f.7', /hostdev list/],
     ['lo', /hostdev list/],
     ['/dev/sdz', /hostdev list/],

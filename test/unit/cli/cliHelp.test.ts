@@ -118,7 +118,9 @@ describe('what was meant', () => {
   test('an option', () => {
     expect(usageFault(['vf', 'create', 'x', '--conut', '1'])?.hint).toBe('Did you mean --count?');
     expect(usageFault(['list', '--jsn'])?.hint).toBe('Did you mean --json?');
+    expect(usageFault(['bind', 'x', '--force'])?.hint).toContain('--allow=GUARD');
     // Not one that the command refuses.
+    expect(usageFault(['list', '--force'])?.hint).not.toContain('--allow');
     expect(usageFault(['list', '--alow', 'disk'])?.hint).not.toContain('--allow');
   });
 
