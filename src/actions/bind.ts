@@ -105,7 +105,7 @@ export function namedDevices(
 }
 
 /** With the other devices of their groups, but for those whose drivers make the named ones. What is of class bridge is taken only by name: a host bridge without a driver keeps nobody from the group. */
-export function withEndpoints(host: Host, inventory: Inventory, named: readonly PciDevice[]): PciDevice[] {
+function withEndpoints(host: Host, inventory: Inventory, named: readonly PciDevice[]): PciDevice[] {
   const groups = new Set(named.flatMap((d) => d.iommu_group ?? []));
   const makers = new Set(named.flatMap((d) => makersOf(host, inventory, d.address)));
   const peers = [...groups]

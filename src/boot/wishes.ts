@@ -159,7 +159,7 @@ function readWished(entry: Entry, r: Reader): Wished | null {
 }
 
 /** True for what a wish may name as a driver. */
-export const isWishedDriver = (text: string): boolean => DRIVER_NAME.test(text) && text.trim() === text;
+const isWishedDriver = (text: string): boolean => DRIVER_NAME.test(text) && text.trim() === text;
 
 function readDevice(entry: Entry, findings: Finding[]): DeviceWish | null {
   const r = readerOf(entry, findings);

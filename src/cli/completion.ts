@@ -16,7 +16,7 @@ import type { Answer, Command, GlobalOption, Invocation, Option } from './comman
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 
 /** A word that fits, and what it is. */
-export type Candidate = { word: string; text: string };
+type Candidate = { word: string; text: string };
 
 /** What the shell itself completes, beside the candidates. */
 type Answerer = { candidates: Candidate[]; paths: 'files' | 'folders' | null };

@@ -182,7 +182,7 @@ function parse(file: string, text: string): unknown {
 export type BadFile = { file: string; why: string; addresses: Address[] };
 
 /** The error for a state file whose content is not ours: names the file and keeps it. `text` is what could be read of it. */
-export function corrupt(file: string, why: string, text = ''): HostdevError {
+function corrupt(file: string, why: string, text = ''): HostdevError {
   const bad: BadFile = { file, why, addresses: addressesIn(text) };
   return new HostdevError('HOSTDEV_STORE_CORRUPT', `${file} ${why}`, { data: { bad_file: bad } });
 }

@@ -4,7 +4,7 @@ import type { DeviceWish, PfWish } from '../../src/boot/wishes.ts';
 import type { Identity, Marks } from '../../src/pci/identity.ts';
 import type { PciDevice } from '../../src/pci/inventory.ts';
 
-export const NO_MARKS: Marks = { serial: null, nvme_serial: null, mac: null };
+const NO_MARKS: Marks = { serial: null, nvme_serial: null, mac: null };
 
 /** A card in a slot: what a view shows of it. */
 export type Card = {
@@ -17,10 +17,7 @@ export type Card = {
   vfs?: string[];
 };
 
-export function deviceOf(
-  c: Pick<Card, 'address' | 'ids' | 'subsystem' | 'totalVfs'>,
-  pf: string | null = null,
-): PciDevice {
+function deviceOf(c: Pick<Card, 'address' | 'ids' | 'subsystem' | 'totalVfs'>, pf: string | null = null): PciDevice {
   const [vendor_id = null, product_id = null] = c.ids.split(':');
   const [subsystem_vendor_id = null, subsystem_device_id = null] = c.subsystem?.split(':') ?? [];
   return {
@@ -56,7 +53,7 @@ export function viewOfCards(cards: readonly Card[], unread: string | null = null
   };
 }
 
-export function identityOfCard(c: Card): Identity {
+function identityOfCard(c: Card): Identity {
   const d = deviceOf(c);
   return {
     path: c.path,
