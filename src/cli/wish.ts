@@ -12,7 +12,7 @@ export async function wishList({ host }: Invocation): Promise<Answer> {
   const { warnings, ...json } = await listWishes(host);
   const { bad } = colours(process.stdout);
   const mistakes = json.mistakes.map((f) => findingText(f, bad('error'))).join('');
-  return { json, text: `${mistakes}${wishTable(json.wishes)}`, warnings };
+  return { json, text: `${mistakes}${wishTable(json.wishes, 'MET', (w) => w.met)}`, warnings };
 }
 
 /** `hostdev wish check`: exit 3 when one would not be fulfilled at a boot now. */
@@ -21,7 +21,12 @@ export async function wishCheck({ host, options }: Invocation): Promise<Answer> 
   const { bad } = colours(process.stdout);
   const mistakes = json.mistakes.map((f) => findingText(f, bad('error'))).join('');
   const wrong = json.mistakes.length > 0 || json.wishes.some((w) => w.refused);
-  return { json, text: `${mistakes}${wishTable(json.wishes)}`, warnings, exit: wrong ? EXIT.no : EXIT.done };
+  return {
+    json,
+    text: `${mistakes}${wishTable(json.wishes, 'AT BOOT', (w) => !w.refused)}`,
+    warnings,
+    exit: wrong ? EXIT.no : EXIT.done,
+  };
 }
 
 /** `hostdev wish add [DEV…] [--spec] [--driver NAME] [--group endpoints] [--vfs N] [--for vfio|netdev]` */
@@ -50,15 +55,16 @@ export async function wishRemove({ host, words, options }: Invocation): Promise<
   return { json, text: keptText(json.kept, options.dryRun), warnings };
 }
 
-function wishTable(wishes: readonly ListedWish[]): string {
+/** `question` is what `yes` answers of each; why not is said where it is no. */
+function wishTable<W extends ListedWish>(wishes: readonly W[], question: string, yes: (w: W) => boolean): string {
   const { bad, good } = colours(process.stdout);
   if (wishes.length === 0) return 'There are no wishes\n';
   const rows = wishes.map((w) => [
     w.address ?? `(${w.wished_address})`,
     safeBlock(wantOf(w)),
-    w.met ? good('yes') : bad('no'),
+    yes(w) ? good('yes') : bad('no'),
     safeBlock(`${w.file}:${w.line}`),
-    safeBlock(w.reason ?? ''),
+    yes(w) ? '' : safeBlock(w.reason ?? ''),
   ]);
-  return table(['DEVICE', 'WISH', 'MET', 'WHERE', 'WHY NOT'], rows);
+  return table(['DEVICE', 'WISH', question, 'WHERE', 'WHY NOT'], rows);
 }
