@@ -50,6 +50,8 @@ const options = (name) => ({
   supported: { 'dynamic-import': false },
   define: { 'import.meta.dirname': '__dirname' },
   legalComments: 'inline',
+  // Of two modules of a layer that export one name, the layer would have neither, and who asks for it `undefined`.
+  logOverride: { 'ambiguous-reexport': 'error' },
   plugins: [
     {
       name: 'layers',

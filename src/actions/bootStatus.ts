@@ -17,7 +17,7 @@ export type BootStatus = Warned & {
 };
 
 /** Reads; changes nothing, and needs no root. Raises what reading the configuration raises. */
-export async function bootStatus(host: Host): Promise<BootStatus> {
+export async function readBootStatus(host: Host): Promise<BootStatus> {
   const report = readReport(host);
   const { seen, findings, inventory } = await hostWishes(host);
   const wishes = seen.map(({ match: { wish, device }, why }): WishReport => {

@@ -20,7 +20,7 @@ import { type Warning, warning } from '../text/warning.ts';
 import { ADMIN, refuseLone } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
-import { type LostVfs, lostBindings, lostWithVfs, vfsOf } from './vfLosses.ts';
+import { type LostVfs, lostBindings, lostWithVfs, shownVfs } from './vfLosses.ts';
 
 /** A VF as `vf list` shows it: `owner` as in the books, null when nobody's; `for` its holds in words. */
 export type ListedVf = PciDevice & { owner: string | null; for: string[] };
@@ -45,7 +45,7 @@ export function listVfs(host: Host, word: string | null): Warned & { vfs: Listed
 }
 
 function listed(host: Host, inventory: Inventory, pf: string | null): ListedVf[] {
-  return (pf === null ? inventory.devices.filter((d) => d.parent_addr !== null) : vfsOf(inventory, pf)).map((d) => {
+  return (pf === null ? inventory.devices.filter((d) => d.parent_addr !== null) : shownVfs(inventory, pf)).map((d) => {
     const binding = readBinding(host, d.address);
     return { ...d, ...heldBy(binding?.holds ?? []) };
   });
@@ -79,7 +79,7 @@ export async function createVfs(
   const run = async (work: Work, inventory: Inventory, recovered: Warning[]): Promise<VfResult> => {
     const pf = resolvePf(host, inventory, address);
     if (count > 0 && use === 'vfio') refuseLone(host, [pf]);
-    const own = count === 0 ? null : providerOfVfs(host, pf, vfsOf(inventory, address));
+    const own = count === 0 ? null : providerOfVfs(host, pf, shownVfs(inventory, address));
     const drive = own === null ? use : 'netdev';
     const move = await planVfs(work, pf, count, drive);
     if (move === null) {
@@ -228,7 +228,7 @@ function strayWarnings(
   use: 'vfio' | 'netdev',
   own: string | null,
 ): Warning[] {
-  const vfs = vfsOf(inventory, pf.address);
+  const vfs = shownVfs(inventory, pf.address);
   const stray = vfs.filter((d) =>
     own === null ? isVfioDriver(host, d.address, d.driver) !== (use === 'vfio') : d.driver !== own,
   );

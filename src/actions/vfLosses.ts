@@ -38,7 +38,7 @@ export async function lostWithVfs(
     return holds.length === 0 ? [] : [{ address, for: holds.map(ownerText) }];
   });
   const reading = await readVfSettings(work, pf, numvfs);
-  const types = vgpuTypes(work.host, vfsOf(inventory, pf.address));
+  const types = vgpuTypes(work.host, shownVfs(inventory, pf.address));
   const ports = representorPorts(new Look(new Tables(work.host)), (r) => r.pf === pf.address && !r.external);
   return {
     lost: {
@@ -54,7 +54,7 @@ export async function lostWithVfs(
 }
 
 /** The VFs of a PF that the host shows. */
-export const vfsOf = (inventory: Inventory, pf: Address): PciDevice[] =>
+export const shownVfs = (inventory: Inventory, pf: Address): PciDevice[] =>
   inventory.devices.filter((d) => d.parent_addr === pf);
 
 /** Whose VFs these are, for who takes them away for good. */

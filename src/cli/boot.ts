@@ -1,5 +1,5 @@
 import { type Applied, applyWishes } from '../actions/bootApply.ts';
-import { bootStatus as readBootStatus } from '../actions/bootStatus.ts';
+import { readBootStatus } from '../actions/bootStatus.ts';
 import type { WishReport } from '../boot/report.ts';
 import { EXIT, HostdevError } from '../errors.ts';
 import { quote, safeBlock } from '../text/safe.ts';

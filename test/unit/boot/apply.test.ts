@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type Applied, type ApplyScope, applyWishes } from '../../../src/actions/bootApply.ts';
-import { bootStatus } from '../../../src/actions/bootStatus.ts';
+import { readBootStatus } from '../../../src/actions/bootStatus.ts';
 import { unbindDevices } from '../../../src/actions/unbind.ts';
 import { readBinding } from '../../../src/binding/books.ts';
 import { DRIVERS, type SimulatedHost, SMALL_HOST, simulatedHost } from '../../mock/hosts.ts';
@@ -82,7 +82,7 @@ describe('what is wished comes about', () => {
     const second = await apply();
     expect(sim.kernel.writes.length).toBe(writes);
     expect([second.changed, second.wishes]).toEqual([false, first.wishes]);
-    expect((await bootStatus(sim.host)).wishes).toEqual(first.wishes);
+    expect((await readBootStatus(sim.host)).wishes).toEqual(first.wishes);
   });
 
   test('what no driver shall have is not claimed by a probe later, and unbind brings it back', async () => {
@@ -167,7 +167,7 @@ describe('what cannot be is told, and the rest goes on', () => {
       `${NIC} met apply`,
     ]);
     expect([NVME, EDU, NIC].map(driver)).toEqual(['nvme', null, 'vfio-pci']);
-    expect(states(await bootStatus(sim.host))).toEqual(states(applied));
+    expect(states(await readBootStatus(sim.host))).toEqual(states(applied));
   });
 
   test('broken files of every kind: named with file and line, the rest applied', async () => {
@@ -208,7 +208,7 @@ describe('what cannot be is told, and the rest goes on', () => {
     expect(applied).toMatchObject({ off: true, changed: false });
     expect(applied.wishes.every((w) => !w.met && w.reason?.startsWith('hostdev.off=1'))).toBe(true);
     expect(sim.kernel.writes).toEqual([]);
-    expect((await bootStatus(sim.host)).off).toBe(true);
+    expect((await readBootStatus(sim.host)).off).toBe(true);
     sim.kernel.files.set('proc/cmdline', 'nohostdev.off=1 hostdev.off=10\n');
     expect((await apply()).changed).toBe(true);
   });
@@ -327,7 +327,7 @@ describe('the report', () => {
       JSON.stringify({ ...first, wishes: [{ address: '../x' }] }),
     ]) {
       writeFileSync(at, text);
-      expect(states(await bootStatus(sim.host))).toEqual([`${NVME} met before`]);
+      expect(states(await readBootStatus(sim.host))).toEqual([`${NVME} met before`]);
       expect(states(await apply())).toEqual([`${NVME} met before`]);
       expect(JSON.parse(readFileSync(at, 'utf8'))).toMatchObject({ schema: 1, boot: sim.host.boot });
     }
