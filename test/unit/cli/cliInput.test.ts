@@ -145,14 +145,7 @@ describe('attributes that the kernel would not write', () => {
 describe('roots', () => {
   test('an empty one: nothing is there, and that is no error', () => {
     const empty = new StaticHost();
-    for (const args of [
-      ['list'],
-      ['status'],
-      ['group', 'list'],
-      ['wish', 'list'],
-      ['boot', 'status'],
-      ['boot', 'apply'],
-    ]) {
+    for (const args of [['list'], ['status'], ['group', 'list'], ['wish', 'list'], ['boot', 'status']]) {
       const ran = empty.run(...args);
       sane(ran);
       expect(ran.exit).toBe(0);
