@@ -1,5 +1,5 @@
 /**
- * The record (docs/decisions/0022-record.md): a line for each device that was moved, and for each guard that was lifted: who, what, before, after. In a file that is
+ * The record (docs/decisions/0017-record.md): a line for each device that was moved, and for each guard that was lifted: who, what, before, after. In a file that is
  * never large, and on the machine itself in the system log too. It is written when a transaction has ended, whichever way; a record that cannot be written fails nothing.
  */
 

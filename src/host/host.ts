@@ -165,7 +165,7 @@ export class Host {
   /** What the boot made of each wish. */
   readonly bootReport = 'run/hostdev/boot.json';
 
-  /** A line for each change and each lifted guard; it outlives the boot (docs/decisions/0022-record.md). */
+  /** A line for each change and each lifted guard; it outlives the boot (docs/decisions/0017-record.md). */
   readonly record = 'var/log/hostdev/record.log';
   /** Where the log daemon listens, absolute: it is asked for on the machine itself only. */
   readonly systemLog = '/dev/log';

@@ -148,7 +148,7 @@ describe('after every step', () => {
         expect(pools.map((p) => p.count)).toEqual(pools.map((p) => p.devices.length));
         expect(new Set(listed).size).toBe(listed.length);
         const free = Object.keys(statuses).filter((a) => statuses[a]?.status === 'available');
-        // A device that the new specs do not name stays listed (docs/decisions/0020).
+        // A device that the new specs do not name stays listed (docs/decisions/0015).
         if (!specsChange) expect(listed.sort()).toEqual(free.sort());
       }
     }

@@ -31,7 +31,7 @@ function page(): string {
   ];
   return [
     `# vIOMMU and domain rules\n\n${MADE}\n\n`,
-    'What hostdev itself judges of a domain: PCI hostdevs, interfaces of type hostdev, NVMe disks, vIOMMUs, and what these need. For every other word of a domain `hostdev domain check` asks the schema of the installed libvirt (domain.rng, by xmllint), and names who judged and who did not ([decision 0016](../decisions/0016-domain-check.md)).\n\n',
+    'What hostdev itself judges of a domain: PCI hostdevs, interfaces of type hostdev, NVMe disks, vIOMMUs, and what these need. For every other word of a domain `hostdev domain check` asks the schema of the installed libvirt (domain.rng, by xmllint), and names who judged and who did not ([decision 0014](../decisions/0014-domain-check.md)).\n\n',
     '`hostdev viommu suggest` and `hostdev domain check` follow these tables. A version is that of libvirt unless QEMU is named; what holds in all versions has none.\n',
     `Judged by real libvirts, domain by domain: ${recordedVerdicts()
       .map((v) => `libvirt ${v.libvirt} with QEMU ${v.qemu}`)

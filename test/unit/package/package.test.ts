@@ -6,7 +6,7 @@ import { nativeExecutable } from '../../../src/addon/load.ts';
 const text = (file: string): string => readFileSync(file, 'utf8');
 
 test('the decision says which Node is pinned', () => {
-  const page = text('docs/decisions/0030-packages.md');
+  const page = text('docs/decisions/0019-packages.md');
   const pins = [...text('tools/node.mjs').matchAll(/(?:version|tarball|binary): '([^']+)'/g)].map(
     ([, pin = '']) => pin,
   );
