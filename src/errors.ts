@@ -21,7 +21,9 @@ export const EXIT = {
 
 type ErrorRow = { exit: number; text: string; hint: string };
 
-/** Every code we raise: what it means in general, the exit code, and the way out when the raiser gives no better one. */
+/**
+ * Every code we raise: what it means in general, the exit code, and the way out when the raiser gives no better one.
+ */
 export const ERRORS = {
   HOSTDEV_USAGE: { exit: EXIT.usage, text: 'The command line is not understood.', hint: "Run 'hostdev --help'." },
   HOSTDEV_DEVICE_ABSENT: {
@@ -316,10 +318,16 @@ export const isErrno = (e: unknown, ...names: string[]): boolean => isSysError(e
 /** There is no such file or folder. */
 export const isAbsent = (e: unknown): boolean => isErrno(e, 'ENOENT', 'ENOTDIR');
 
-/** {@link isAbsent} for what the kernel shows of a device: the open attribute of one that was removed answers ENODEV or ENXIO. */
+/**
+ * {@link isAbsent} for what the kernel shows of a device: the open attribute of one that was removed answers ENODEV or
+ * ENXIO.
+ */
 export const isGone = (e: unknown): boolean => isErrno(e, 'ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO');
 
-/** What `read` gives; null when it raises, whatever that is. For a comfort, and where somebody else notes that it was not measured. */
+/**
+ * What `read` gives; null when it raises, whatever that is. For a comfort, and where somebody else notes that it was
+ * not measured.
+ */
 export function orNull<T>(read: () => T): T | null {
   try {
     return read();
@@ -339,8 +347,9 @@ const ERRNOS: Record<string, { code?: ErrorCode; hint?: string }> = {
 };
 
 /**
- * What was raised while we were `doing` something ("Failed to read /etc/x"), as an error of ours: HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT or `code`, with the errno
- * in the message. `extra.hint` is for `code`. An error of ours stays as it is.
+ * What was raised while we were `doing` something ("Failed to read /etc/x"), as an error of ours:
+ * HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT or `code`, with the errno in the message. `extra.hint` is for `code`. An error
+ * of ours stays as it is.
  */
 export function asError(doing: string, e: unknown, code: ErrorCode, extra: ErrorExtra = {}): HostdevError {
   if (e instanceof HostdevError) return e;

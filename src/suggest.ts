@@ -7,8 +7,8 @@ const allowed = (word: string): number => (word.length <= 4 ? 1 : 2);
 const MAX_LENGTH = 40;
 
 /**
- * The known word nearest to `typed`: letters missing, too many, wrong, or swapped with their neighbour (optimal string alignment), `-` and case not counted.
- * Null when nothing is near, or `typed` is known.
+ * The known word nearest to `typed`: letters missing, too many, wrong, or swapped with their neighbour (optimal string
+ * alignment), `-` and case not counted. Null when nothing is near, or `typed` is known.
  */
 export function nearestWord(typed: string, known: Iterable<string>): string | null {
   const word = fold(typed);

@@ -1,4 +1,7 @@
-/** What a test needs and this machine may lack: said loudly where tests may be skipped, an error where none may be (HOSTDEV_NO_SKIP=1, as in CI). */
+/**
+ * What a test needs and this machine may lack: said loudly where tests may be skipped, an error where none may be
+ * (HOSTDEV_NO_SKIP=1, as in CI).
+ */
 import { spawnSync } from 'node:child_process';
 
 /** Whether the program is installed. */

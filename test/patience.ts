@@ -1,4 +1,7 @@
-/** Time in tests. No verdict depends on how busy the machine is: what is counted is a process's own work, and a limit on the clock only ends what would never end. */
+/**
+ * Time in tests. No verdict depends on how busy the machine is: what is counted is a process's own work, and a limit on
+ * the clock only ends what would never end.
+ */
 
 /** Milliseconds: nothing that ends by itself takes as long. */
 export const EVER = 300_000;

@@ -1,6 +1,7 @@
 /**
- * Bundles the CLI into dist/ as layers, a CommonJS file each; LAYERS says what is in which. A layer finds the modules of those above it in the list in their
- * files, so each module is there once; a layer is loaded when a command asks for it by import(). Why: docs/decisions/0005-bundle.md.
+ * Bundles the CLI into dist/ as layers, a CommonJS file each; LAYERS says what is in which. A layer finds the modules
+ * of those above it in the list in their files, so each module is there once; a layer is loaded when a command asks for
+ * it by import(). Why: docs/decisions/0005-bundle.md.
  */
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
@@ -93,7 +94,8 @@ for (const [name, files] of LAYERS) {
     outfile: join('dist', `${name}.js`),
   });
 }
-// A NODE_COMPILE_CACHE of whoever calls names a folder that is not ours, and node would run the code that it finds there.
+// A NODE_COMPILE_CACHE of whoever calls names a folder that is not ours, and node would run the code that it finds
+// there.
 await build({
   ...options(''),
   entryPoints: ['src/start/hostdev.ts'],

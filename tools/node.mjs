@@ -1,4 +1,7 @@
-/** The Node that the package hostdev-node brings: docs/decisions/0019-packages.md says where the sums come from and who follows its releases. A test holds that page against this. */
+/**
+ * The Node that the package hostdev-node brings: docs/decisions/0019-packages.md says where the sums come from and who
+ * follows its releases. A test holds that page against this.
+ */
 export const NODE = {
   version: '24.21.0',
   x64: {

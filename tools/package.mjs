@@ -1,6 +1,7 @@
 /**
- * `npm run package [-- --version V] [--without-node]`: the Debian packages `hostdev` and `hostdev-node`, into .cache/package. Builds the program, takes Node from the npm package of the pinned version, lays
- * all of it beside a copy of debian/ and lets debhelper put it together: what is in which package is said there.
+ * `npm run package [-- --version V] [--without-node]`: the Debian packages `hostdev` and `hostdev-node`, into
+ * .cache/package. Builds the program, takes Node from the npm package of the pinned version, lays all of it beside a
+ * copy of debian/ and lets debhelper put it together: what is in which package is said there.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -110,7 +111,10 @@ function layNode(folder) {
   writeFileSync(join(TREE, 'debian/hostdev-node.copyright'), header + readFileSync(join(folder, 'LICENSE'), 'utf8'));
 }
 
-/** 120 MB to pack, and seldom another: its package of the last time is taken while nothing that it is made of has changed. */
+/**
+ * 120 MB to pack, and seldom another: its package of the last time is taken while nothing that it is made of has
+ * changed.
+ */
 function isNodeMade() {
   const of = ['tools/node.mjs', ...readdirSync('debian').map((n) => join('debian', n))].filter((f) =>
     /node|\/(control|rules)$/.test(f),

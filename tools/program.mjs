@@ -1,6 +1,7 @@
 /**
- * Makes the program as the packages ship it: dependencies, native part, bundle, and the native part again as prebuilds/linux-ARCH. `npm pack` runs this first (prepack),
- * so a clean clone packs a working program or nothing; tools/package.mjs takes what it made. Plain JavaScript without dependencies, because it runs before there are any.
+ * Makes the program as the packages ship it: dependencies, native part, bundle, and the native part again as
+ * prebuilds/linux-ARCH. `npm pack` runs this first (prepack), so a clean clone packs a working program or nothing;
+ * tools/package.mjs takes what it made. Plain JavaScript without dependencies, because it runs before there are any.
  */
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
@@ -50,7 +51,8 @@ export function makeProgram() {
   if (status !== 0 || !stdout.startsWith('hostdev ')) fail(`the program that was made does not run: ${stderr}`);
 }
 
-// npm packs what it clones itself (npm i git+…) without asking prepack; prepare it asks, there with this variable set, and at every `npm ci` in a clone too.
+// npm packs what it clones itself (npm i git+…) without asking prepack; prepare it asks, there with this variable set,
+// and at every `npm ci` in a clone too.
 const isNpmsClone = process.env._PACOTE_NO_PREPARE_ !== undefined;
 if (process.argv[1] === fileURLToPath(import.meta.url) && (process.argv[2] !== '--if-npms-clone' || isNpmsClone))
   makeProgram();

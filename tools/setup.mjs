@@ -1,6 +1,7 @@
 /**
- * What a fresh clone needs before anything runs: the dependencies, the native part, the bundle. Plain JavaScript without dependencies, because it runs before there are any.
- * Each part is skipped when it is up to date. What cannot be had is said in one line with the package that brings it.
+ * What a fresh clone needs before anything runs: the dependencies, the native part, the bundle. Plain JavaScript
+ * without dependencies, because it runs before there are any. Each part is skipped when it is up to date. What cannot
+ * be had is said in one line with the package that brings it.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

@@ -20,7 +20,10 @@ export type BindResult = Warned & { changed: boolean; plan: PrintedPlan; held: H
 
 type HeldToo = { address: string; driver: string | null; for: string[] };
 
-/** `driver` null is the kernel's best; `wholeGroups` adds the endpoints of the devices' IOMMU groups. Raises as planBind, refuse and executeBind do; in a dry run the same errors, and nothing changes. */
+/**
+ * `driver` null is the kernel's best; `wholeGroups` adds the endpoints of the devices' IOMMU groups. Raises as
+ * planBind, refuse and executeBind do; in a dry run the same errors, and nothing changes.
+ */
 export async function bindDevices(
   host: Host,
   words: readonly string[],
@@ -36,7 +39,9 @@ export async function bindDevices(
   return { ...result, warnings: [...resolved, ...result.warnings] };
 }
 
-/** {@link bindDevices} for devices of a scan, each with a driver and allowances of its own, and for whom `hold` says. */
+/**
+ * {@link bindDevices} for devices of a scan, each with a driver and allowances of its own, and for whom `hold` says.
+ */
 export async function bindRequests(
   host: Host,
   inventory: Inventory,
@@ -91,7 +96,10 @@ export const BOOT: Hold = { owner: 'boot', name: null, managed: false, libvirt: 
 /** The admin's right to a device. */
 export const ADMIN: Hold = { owner: 'admin', name: null, managed: false, libvirt: null };
 
-/** The devices that words name, each once; `resolved` says which those are that were not named by their addresses. Raises as {@link resolveDevice}. */
+/**
+ * The devices that words name, each once; `resolved` says which those are that were not named by their addresses.
+ * Raises as {@link resolveDevice}.
+ */
 export function namedDevices(
   host: Host,
   inventory: Inventory,
@@ -104,7 +112,10 @@ export function namedDevices(
   };
 }
 
-/** With the other devices of their groups, but for those whose drivers make the named ones. What is of class bridge is taken only by name: a host bridge without a driver keeps nobody from the group. */
+/**
+ * With the other devices of their groups, but for those whose drivers make the named ones. What is of class bridge is
+ * taken only by name: a host bridge without a driver keeps nobody from the group.
+ */
 function withEndpoints(host: Host, inventory: Inventory, named: readonly PciDevice[]): PciDevice[] {
   const groups = new Set(named.flatMap((d) => d.iommu_group ?? []));
   const makers = new Set(named.flatMap((d) => makersOf(host, inventory, d.address)));

@@ -1,6 +1,8 @@
 /**
- * `boot apply`: brings every device that has a wish to what it wishes, PFs' VFs first, each PF and each IOMMU group as a transaction of the engine with its guards asked. What is so
- * already is left alone, so that a second pass (a soft reboot, a PF's driver that came later) does nothing twice. Whatever is wrong with one wish is told, and the rest goes on.
+ * `boot apply`: brings every device that has a wish to what it wishes, PFs' VFs first, each PF and each IOMMU group as
+ * a transaction of the engine with its guards asked. What is so already is left alone, so that a second pass (a soft
+ * reboot, a PF's driver that came later) does nothing twice. Whatever is wrong with one wish is told, and the rest goes
+ * on.
  */
 import { groupEndpoints, vfDriver, whyNotMet } from '../boot/met.ts';
 import { othersOf, otherText } from '../boot/others.ts';
@@ -52,11 +54,15 @@ type Pass = {
   blind: boolean;
 };
 
-/** How long the way to the network may take to show itself, in ms: without it the guard of the host's own NIC has nothing to go by. */
+/**
+ * How long the way to the network may take to show itself, in ms: without it the guard of the host's own NIC has
+ * nothing to go by.
+ */
 const NETWORK_MS = 10_000;
 
 /**
- * One pass over the wishes. Raises HOSTDEV_USAGE for a device that is no address, HOSTDEV_NOT_PERMITTED without root, HOSTDEV_STORE where the report cannot be written; nothing else: what a wish came to is in the report.
+ * One pass over the wishes. Raises HOSTDEV_USAGE for a device that is no address, HOSTDEV_NOT_PERMITTED without root,
+ * HOSTDEV_STORE where the report cannot be written; nothing else: what a wish came to is in the report.
  */
 export async function applyWishes(host: Host, { only, stage }: ApplyScope, options: ActionOptions): Promise<Applied> {
   const address = only === null ? null : canonicalAddress(only);
@@ -200,7 +206,10 @@ async function makeVfs(pass: Pass, wish: PfWish, pf: PciDevice): Promise<boolean
 
 type Going = { device: PciDevice; driver: WishedDriver; allowed: ActionOptions['allowed'] };
 
-/** Devices to what is wished for them, as one transaction where the engine has one for that. True when anything has changed. */
+/**
+ * Devices to what is wished for them, as one transaction where the engine has one for that. True when anything has
+ * changed.
+ */
 async function moveAll(pass: Pass, inventory: Inventory, going: readonly Going[]): Promise<boolean> {
   const { host, options, until } = pass;
   const left = (): ActionOptions => ({ ...options, deadlineMs: until.left });
@@ -270,8 +279,9 @@ async function moveDevices(pass: Pass, scope: ApplyScope): Promise<void> {
 }
 
 /**
- * Which interface the host is reached by shows only once it has its route; a NIC that is bound before is lost, and the host with it. Waited for on the machine itself, where a wish
- * would take a network interface from a host driver and no default route is there yet. Without one by then, only interfaces that are down are taken.
+ * Which interface the host is reached by shows only once it has its route; a NIC that is bound before is lost, and the
+ * host with it. Waited for on the machine itself, where a wish would take a network interface from a host driver and no
+ * default route is there yet. Without one by then, only interfaces that are down are taken.
  */
 async function awaitNetwork(pass: Pass, open: readonly SeenWish[]): Promise<void> {
   const { host, until } = pass;

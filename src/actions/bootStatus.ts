@@ -1,4 +1,7 @@
-/** `boot status`: each wish, met by which stage and when, or why not; what the last boot reported, held against the devices as they are now. */
+/**
+ * `boot status`: each wish, met by which stage and when, or why not; what the last boot reported, held against the
+ * devices as they are now.
+ */
 import { isOff, readReport, reportOf, type WishReport } from '../boot/report.ts';
 import type { Finding } from '../config/place.ts';
 import type { Host } from '../host/host.ts';

@@ -42,12 +42,17 @@ export type ClaimAnswer = Warned & {
   requests: { alias_name: string | null; count: number; numa_policy: string; devices: ClaimedDevice[] }[];
 };
 
-/** Raises HOSTDEV_REQUEST, HOSTDEV_ALIAS_ABSENT, HOSTDEV_NO_CAPACITY, and what {@link usableSetup} and hostPools raise. */
+/**
+ * Raises HOSTDEV_REQUEST, HOSTDEV_ALIAS_ABSENT, HOSTDEV_NO_CAPACITY, and what {@link usableSetup} and hostPools raise.
+ */
 export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWish): Promise<ClaimAnswer> {
   return claimFrom(await usableSetup(host, options), options.inventory === null ? host : null, wish);
 }
 
-/** The same from a setup that was read; `host` null: its devices are those of a saved inventory. `held` is not offered, nor what it excludes. */
+/**
+ * The same from a setup that was read; `host` null: its devices are those of a saved inventory. `held` is not offered,
+ * nor what it excludes.
+ */
 export async function claimFrom(
   setup: PciSetup & Warned,
   host: Host | null,

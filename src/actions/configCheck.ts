@@ -1,4 +1,7 @@
-/** `config check`: every mistake of a configuration with its place, and what its specs take on this host or in a saved inventory. */
+/**
+ * `config check`: every mistake of a configuration with its place, and what its specs take on this host or in a saved
+ * inventory.
+ */
 import { type Finding, remark, sortFindings } from '../config/place.ts';
 import type { Host } from '../host/host.ts';
 import { allocatorOf, mostOf } from '../nova/allocation.ts';

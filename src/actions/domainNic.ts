@@ -67,7 +67,10 @@ function readVlan(word: string | undefined): number | null {
   return Number(word) || null;
 }
 
-/** LIBVIRT_IFLA_VF_PORT_PROFILE_MAX is 40 with its NUL; virNetDevVPortProfileFormat writes it without escaping (9.0.0), so its own dump would be no XML. */
+/**
+ * LIBVIRT_IFLA_VF_PORT_PROFILE_MAX is 40 with its NUL; virNetDevVPortProfileFormat writes it without escaping (9.0.0),
+ * so its own dump would be no XML.
+ */
 function readProfile(word: string | undefined): string | null {
   if (word === undefined || /^[^\p{Cc}<>&'"]{1,39}$/u.test(word)) return word ?? null;
   throw usage('--profile-id: not 1 to 39 characters without < > & or quotes', 'libvirt keeps no other ids.');
@@ -76,7 +79,10 @@ function readProfile(word: string | undefined): string | null {
 /** Base class 02: network controllers, InfiniBand's among them. An unknown class is the device's own matter. */
 const isNetwork = (d: PciDevice): boolean => d.class === null || d.class.startsWith('02');
 
-/** Joins a NIC with its device; `host` null: the device is of a saved inventory. Raises HOSTDEV_DOMAIN_UNFIT when the device cannot be one of that type. */
+/**
+ * Joins a NIC with its device; `host` null: the device is of a saved inventory. Raises HOSTDEV_DOMAIN_UNFIT when the
+ * device cannot be one of that type.
+ */
 export function bindNic(host: Host | null, device: PciDevice, asked: AskedNic): Nic {
   const { shape, mac, vlan, profile } = asked;
   const { address } = device;
@@ -145,8 +151,8 @@ function vhostVdpaOf(host: Host, address: Address): string {
 }
 
 /**
- * The functions that a domain's macvtap and vDPA interfaces sit on, with where. A PF is not among them: its interface may carry a macvtap while its VFs are given
- * away. What this host does not know is left out.
+ * The functions that a domain's macvtap and vDPA interfaces sit on, with where. A PF is not among them: its interface
+ * may carry a macvtap while its VFs are given away. What this host does not know is left out.
  */
 export function behindInterfaces(
   host: Host,

@@ -1,4 +1,7 @@
-/** What this host says of a domain: are its devices there, will their groups be handed over, may they leave their drivers, how near are they. */
+/**
+ * What this host says of a domain: are its devices there, will their groups be handed over, may they leave their
+ * drivers, how near are they.
+ */
 import { refusalHint } from '../binding/guards.ts';
 import type { DomainFacts } from '../domain/domainFacts.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
@@ -22,7 +25,10 @@ type HostDevice = {
   /** The other functions of its group. */
   peers: string[];
   driver: string | null;
-  /** The driver that the hook binds it to, where one runs (`hook_runs`); 'libvirt' leaves the choice to it; null: it stays, or is left to you. */
+  /**
+   * The driver that the hook binds it to, where one runs (`hook_runs`); 'libvirt' leaves the choice to it; null: it
+   * stays, or is left to you.
+   */
   will_be: string | null;
   numa_node: number | null;
   /** By the guest cell (null: the whole guest) and the host node of its memory; distance null is not measured. */

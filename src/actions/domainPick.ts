@@ -9,7 +9,10 @@ import type { ClaimAnswer, ClaimWish } from './claim.ts';
 import type { Taken } from './domainTake.ts';
 import type { Warned } from './options.ts';
 
-/** What each alias got, in the order of the request, and the host's NUMA nodes that the guest is on, as far as they were asked for. */
+/**
+ * What each alias got, in the order of the request, and the host's NUMA nodes that the guest is on, as far as they were
+ * asked for.
+ */
 export type Picked = Pick<ClaimAnswer, 'requests'> & { numa_nodes: number[]; taken: Taken[] };
 
 /** A nodeset may name thousands. */
@@ -20,8 +23,9 @@ const ownNodes = ({ memoryNodes }: DomainFacts): number[] =>
   [...new Set(memoryNodes.flatMap((m) => m.nodes))].sort((a, b) => a - b);
 
 /**
- * Picks as `claim` does. The guest is where the wish says, else where its `<numatune>` says. What is `held`, by the domain or by this plan, is not offered, nor what
- * these exclude (a PF its VFs, a VF its PF). `host` null: the setup's devices are those of a saved inventory. Raises what claimFrom raises.
+ * Picks as `claim` does. The guest is where the wish says, else where its `<numatune>` says. What is `held`, by the
+ * domain or by this plan, is not offered, nor what these exclude (a PF its VFs, a VF its PF). `host` null: the setup's
+ * devices are those of a saved inventory. Raises what claimFrom raises.
  */
 export async function pickDevices(
   setup: PciSetup & Warned,

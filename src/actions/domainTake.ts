@@ -1,4 +1,6 @@
-/** The devices that a domain is to take: named, with the peers that have to come along, and what the host says to it. */
+/**
+ * The devices that a domain is to take: named, with the peers that have to come along, and what the host says to it.
+ */
 import { printedRefusals, refusalError } from '../binding/guards.ts';
 import { type PeerWay, peerWay } from '../binding/peerWay.ts';
 import { unfit } from '../domain/device/devices.ts';
@@ -43,7 +45,10 @@ export type UnderInterface = ReturnType<typeof behindInterfaces>[number];
 /** A device and the element by which the domain takes it. */
 export type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: Nic | null };
 
-/** The devices that were named, each that the domain can take and has not yet, under one of its interfaces (`under`) either. Raises HOSTDEV_DOMAIN_UNFIT, HOSTDEV_GUARD for a bridge, HOSTDEV_USAGE for one named twice. */
+/**
+ * The devices that were named, each that the domain can take and has not yet, under one of its interfaces (`under`)
+ * either. Raises HOSTDEV_DOMAIN_UNFIT, HOSTDEV_GUARD for a bridge, HOSTDEV_USAGE for one named twice.
+ */
 export function namedDevices(
   host: Host | null,
   inventory: Inventory,
@@ -89,8 +94,9 @@ function refuseBridge(inventory: Inventory, device: PciDevice): never {
 }
 
 /**
- * A device as the element that was asked for. The tag `managed` of a device_spec counts for `<hostdev>` alone: Nova's interfaces are always managed
- * (nova/virt/libvirt/config.py of 33.0.0). Raises HOSTDEV_DOMAIN_UNFIT when it cannot be that element.
+ * A device as the element that was asked for. The tag `managed` of a device_spec counts for `<hostdev>` alone: Nova's
+ * interfaces are always managed (nova/virt/libvirt/config.py of 33.0.0). Raises HOSTDEV_DOMAIN_UNFIT when it cannot be
+ * that element.
  */
 export function addedDevice(
   host: Host | null,
@@ -137,7 +143,10 @@ export function addedDevice(
 /** A macvtap or vDPA interface leaves the function on its host driver. */
 const takesFunction = ({ nic }: Added): boolean => nic === null || nic.shape === 'direct' || nic.shape === 'physical';
 
-/** The peers that keep the added devices' groups from the guest, as devices that only leave the host. Raises HOSTDEV_GROUP_NOT_VIABLE. */
+/**
+ * The peers that keep the added devices' groups from the guest, as devices that only leave the host. Raises
+ * HOSTDEV_GROUP_NOT_VIABLE.
+ */
 export function peersOf(
   host: Host | null,
   inventory: Inventory,
@@ -253,7 +262,10 @@ export async function askHook(
 const saying = ({ runs }: Preview): string =>
   runs ? 'the hook will refuse the guest' : 'the hook would refuse the guest, and none runs here';
 
-/** Raises the guards' own error for what they refuse of the devices that are put in, else HOSTDEV_HOOK_REFUSES: exit 5 both. */
+/**
+ * Raises the guards' own error for what they refuse of the devices that are put in, else HOSTDEV_HOOK_REFUSES: exit 5
+ * both.
+ */
 function refusePlan(
   { refusals }: Preview,
   { kind, addresses, error }: Objection,

@@ -1,4 +1,7 @@
-/** `group why DEV`: the reason behind a group, and what keeps the device from a guest. Reads only; config space of a group of several. */
+/**
+ * `group why DEV`: the reason behind a group, and what keeps the device from a guest. Reads only; config space of a
+ * group of several.
+ */
 
 import type { Usage } from '../binding/guards.ts';
 import { observing } from '../binding/session.ts';

@@ -22,7 +22,10 @@ export type ShownDevice = PciDevice & {
   variant_driver: string | null;
   reset_methods: string[];
   boot_vga: boolean | null;
-  /** The `managed` that a domain must say: 'no' for a device whose own driver is its VFIO provider; null where either will do. */
+  /**
+   * The `managed` that a domain must say: 'no' for a device whose own driver is its VFIO provider; null where either
+   * will do.
+   */
   managed: 'no' | null;
   /** The vGPU type that is set, "0" for none; null for what is no vGPU. */
   vgpu_type: string | null;
@@ -31,7 +34,10 @@ export type ShownDevice = PciDevice & {
 
 const READ_MS = 1000;
 
-/** Everything about one device. Attributes that take the device's lock are read through the helper with a deadline: past it `stuck` is true. */
+/**
+ * Everything about one device. Attributes that take the device's lock are read through the helper with a deadline: past
+ * it `stuck` is true.
+ */
 export async function showDevice(host: Host, word: string): Promise<Warned & { device: ShownDevice }> {
   const inventory = scanInventory(host);
   const found = resolveDevice(host, inventory, word);

@@ -19,8 +19,9 @@ export const listJournal = (host: Host): { entries: JournalEntry[]; bad: BadFile
 export type Finished = { changed: boolean; entries: JournalEntry[]; done: string[]; kept: Kept[]; bad: BadFile[] };
 
 /**
- * Finishes entries (all, or those named by id) the way asked for: `undo` brings each device to where it was before, `resume` to where it was going; an entry that has its
- * mark is finished as that says. What is not named is left. Raises HOSTDEV_JOURNAL_ABSENT, HOSTDEV_TIMEOUT for one that is being worked at.
+ * Finishes entries (all, or those named by id) the way asked for: `undo` brings each device to where it was before,
+ * `resume` to where it was going; an entry that has its mark is finished as that says. What is not named is left.
+ * Raises HOSTDEV_JOURNAL_ABSENT, HOSTDEV_TIMEOUT for one that is being worked at.
  */
 export async function finishJournal(
   host: Host,

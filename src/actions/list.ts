@@ -1,4 +1,7 @@
-/** `list`, and the names that it and `show` print. Apart from the rest, because `list` is judged by its start: nothing of binding/ is loaded for it. */
+/**
+ * `list`, and the names that it and `show` print. Apart from the rest, because `list` is judged by its start: nothing
+ * of binding/ is loaded for it.
+ */
 
 import { orNull } from '../errors.ts';
 import { fileFacts } from '../host/files.ts';
@@ -49,7 +52,10 @@ async function stuckNow(host: Host, warnings: Warning[]): Promise<Address[]> {
   }
 }
 
-/** As lspci words it: "Intel Corporation 82576 Virtual Function", "Intel Corporation Device 0d57"; null when pci.ids knows neither. */
+/**
+ * As lspci words it: "Intel Corporation 82576 Virtual Function", "Intel Corporation Device 0d57"; null when pci.ids
+ * knows neither.
+ */
 export function fullName(names: PciNames, d: PciDevice): string | null {
   if (d.vendor_id === null || d.product_id === null) return null;
   const vendor = names.vendor(d.vendor_id);

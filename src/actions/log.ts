@@ -13,8 +13,9 @@ import type { Warned } from './options.ts';
 export type Recorded = Warned & { device: Address | null; records: RecordLine[] };
 
 /**
- * The lines of both generations of the file; with `word` only those of that device. One that is named by its address need not be there any more, but then it must be on
- * record. Raises HOSTDEV_NOT_PERMITTED for whoever may not read them, HOSTDEV_STORE_UNSAFE, and what {@link resolveDevice} raises.
+ * The lines of both generations of the file; with `word` only those of that device. One that is named by its address
+ * need not be there any more, but then it must be on record. Raises HOSTDEV_NOT_PERMITTED for whoever may not read
+ * them, HOSTDEV_STORE_UNSAFE, and what {@link resolveDevice} raises.
  */
 export function readRecord(host: Host, word: string | null): Recorded {
   const gone = word === null ? null : canonicalAddress(word);

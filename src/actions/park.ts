@@ -1,4 +1,7 @@
-/** A device that no driver shall have: off its driver as one transaction, with an override that no driver has for a name, so that none claims it later. */
+/**
+ * A device that no driver shall have: off its driver as one transaction, with an override that no driver has for a
+ * name, so that none claims it later.
+ */
 
 import { bindingNow } from '../binding/access.ts';
 import { type Hold, newBinding, readBook, withHold } from '../binding/books.ts';

@@ -1,6 +1,6 @@
 /**
- * `--persist`, and `wish add|remove`: what a change means for the wishes, and writing it into conf.d/90-kept.toml. What would be refused is refused before any device is
- * changed; the file is written when the change holds.
+ * `--persist`, and `wish add|remove`: what a change means for the wishes, and writing it into conf.d/90-kept.toml. What
+ * would be refused is refused before any device is changed; the file is written when the change holds.
  */
 
 import { type Guard, isAllowable } from '../binding/guards.ts';
@@ -20,10 +20,16 @@ import { unbindDevices } from './unbind.ts';
 import { type CreateOptions, createVfs, removeVfs } from './vf.ts';
 import { type HostWishes, hostWishes, type PrintedWish, printedWish } from './wishes.ts';
 
-/** What was kept, or would be in a dry run. `already`: wishes that say the same, those of other files however they tell the device. */
+/**
+ * What was kept, or would be in a dry run. `already`: wishes that say the same, those of other files however they tell
+ * the device.
+ */
 export type Kept = { file: string; added: PrintedWish[]; removed: PrintedWish[]; already: PrintedWish[] };
 
-/** What a device, or a PF's VFs, shall be from now on. `goes`: what hostdev keeps about the same goes, and nothing comes. */
+/**
+ * What a device, or a PF's VFs, shall be from now on. `goes`: what hostdev keeps about the same goes, and nothing
+ * comes.
+ */
 export type Will = { device: Pick<PciDevice, 'address' | 'parent_addr'>; wish: Wish; goes: boolean };
 
 type KeepPlan = KeptChange & { already: Wish[] };
@@ -132,8 +138,9 @@ export function wantText(w: Wish): string {
 }
 
 /**
- * Runs `act` and keeps what the devices shall be from now on. Raises HOSTDEV_WISH_ELSEWHERE, HOSTDEV_CONFIG before `act` runs; what `act` raises; and HOSTDEV_STORE or
- * HOSTDEV_NOT_PERMITTED where the file cannot be written, by which the change itself holds.
+ * Runs `act` and keeps what the devices shall be from now on. Raises HOSTDEV_WISH_ELSEWHERE, HOSTDEV_CONFIG before
+ * `act` runs; what `act` raises; and HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED where the file cannot be written, by which
+ * the change itself holds.
  */
 export async function keeping<T extends object>(
   host: Host,

@@ -14,7 +14,10 @@ export type ShownPlacement = Warned & {
   not_reported: string[];
 };
 
-/** `hypervisorHostname` goes before the configured one: a saved inventory may be another host's. Raises HOSTDEV_CONFIG, HOSTDEV_PLACEMENT and its kin where Nova would not start, and what reading the files raises. */
+/**
+ * `hypervisorHostname` goes before the configured one: a saved inventory may be another host's. Raises HOSTDEV_CONFIG,
+ * HOSTDEV_PLACEMENT and its kin where Nova would not start, and what reading the files raises.
+ */
 export async function showPlacement(
   host: Host,
   options: SetupOptions,

@@ -31,8 +31,8 @@ export const printedPlan = (
 });
 
 /**
- * Of a dry run: what would keep this process from the plan's writes, HOSTDEV_NOT_PERMITTED or HOSTDEV_SYSFS (read-only) for the first file that it cannot write. Null where
- * nothing would, and for a real run.
+ * Of a dry run: what would keep this process from the plan's writes, HOSTDEV_NOT_PERMITTED or HOSTDEV_SYSFS (read-only)
+ * for the first file that it cannot write. Null where nothing would, and for a real run.
  */
 export function foreseenRefusal(
   host: Host,
@@ -50,7 +50,10 @@ export function foreseenRefusal(
   return null;
 }
 
-/** Raises what {@link refuse} raises, with the plan in the error's data: an answer in JSON shows what would have been done. */
+/**
+ * Raises what {@link refuse} raises, with the plan in the error's data: an answer in JSON shows what would have been
+ * done.
+ */
 export function refuseWithPlan(plan: PrintedPlan, refusals: readonly Refusal[]): void {
   try {
     refuse(refusals);

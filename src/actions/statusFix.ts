@@ -1,4 +1,7 @@
-/** `status --fix`: what drifted from the books is put right where hostdev can know what right is. Each device for itself: one that fails stops no other. */
+/**
+ * `status --fix`: what drifted from the books is put right where hostdev can know what right is. Each device for
+ * itself: one that fails stops no other.
+ */
 
 import { bookNow, nothingForeseen } from '../binding/access.ts';
 import { checkModules, executeBind, planBind } from '../binding/bind.ts';
@@ -23,8 +26,8 @@ import { ADMIN } from './bind.ts';
 import type { ActionOptions } from './options.ts';
 
 /**
- * `address` null and `entry` set: an unfinished transaction as a whole. `would`: a dry run, and the real one would mend it.
- * `by`: why it could not be mended, where a guard keeps it back.
+ * `address` null and `entry` set: an unfinished transaction as a whole. `would`: a dry run, and the real one would mend
+ * it. `by`: why it could not be mended, where a guard keeps it back.
  */
 export type Mended = {
   address: Address | null;
@@ -38,7 +41,10 @@ export type Mended = {
 /** Devices that are to be looked at together, and the unfinished transactions that join them. */
 type Part = { addresses: Address[]; entries: JournalEntry[] };
 
-/** Finishes what the journal holds and mends the drift of every device; in a dry run only says what it would do. Raises what concerns all of it. */
+/**
+ * Finishes what the journal holds and mends the drift of every device; in a dry run only says what it would do. Raises
+ * what concerns all of it.
+ */
 export async function fixStatus(host: Host, options: ActionOptions): Promise<Mended[]> {
   if (!options.dryRun) mayChange(host);
   const inventory = scanInventory(host);
@@ -85,7 +91,10 @@ const looking = <T>(host: Host, options: ActionOptions, inventory: Inventory, bo
 /** Parts have no device in common, and the kernel's files are another process' to wait for. */
 const AT_ONCE = 4;
 
-/** Everything in books and journal, put together where one entry names several devices, or a PF's entry those of its VFs. */
+/**
+ * Everything in books and journal, put together where one entry names several devices, or a PF's entry those of its
+ * VFs.
+ */
 function partsOf(inventory: Inventory, entries: readonly JournalEntry[], books: readonly Binding[]): Part[] {
   const partOf = new Map<Address, Part>();
   const parts = new Set<Part>();
@@ -156,7 +165,10 @@ async function fixed(
   ];
 }
 
-/** Brings the part's devices in the inventory up to date, under the locks, without a scan of all others for each of a thousand parts. */
+/**
+ * Brings the part's devices in the inventory up to date, under the locks, without a scan of all others for each of a
+ * thousand parts.
+ */
 function lookAgain(
   { host, inventory }: Work,
   byAddress: Map<Address, PciDevice>,

@@ -30,7 +30,10 @@ type Unbinding = {
   now: Seen;
   /** Where it goes: what the books say, or without books no override and whatever host driver claims it then. */
   target: DeviceState;
-  /** Its way back by the books; null where they have none, or where somebody has changed the device since and --to-host takes it from there. */
+  /**
+   * Its way back by the books; null where they have none, or where somebody has changed the device since and --to-host
+   * takes it from there.
+   */
   back: WayBack | null;
   /** Why the books' way is not gone. */
   kept: string | null;
@@ -39,8 +42,8 @@ type Unbinding = {
 };
 
 /**
- * Raises HOSTDEV_NOT_OURS for a device that hostdev did not bind (unless `toHost`), HOSTDEV_IN_USE when a process holds one or a guest has it, and what the
- * transaction raises. A device that is on its host driver already is no change.
+ * Raises HOSTDEV_NOT_OURS for a device that hostdev did not bind (unless `toHost`), HOSTDEV_IN_USE when a process holds
+ * one or a guest has it, and what the transaction raises. A device that is on its host driver already is no change.
  */
 export async function unbindDevices(
   host: Host,
@@ -139,14 +142,18 @@ const notOurs = (device: PciDevice, now: DeviceState): HostdevError =>
     hint: `'hostdev unbind --to-host ${device.address}' brings it to its host driver all the same.`,
   });
 
-/** The same guards as on the way there: without books a device may well be on a host driver that it would lose for a moment. */
+/**
+ * The same guards as on the way there: without books a device may well be on a host driver that it would lose for a
+ * moment.
+ */
 async function judgeWays(
   work: Work,
   unbindings: readonly Unbinding[],
   { allowed }: ActionOptions,
 ): Promise<{ refusals: Refusal[]; warnings: Warning[] }> {
   const { host } = work;
-  // Only what leaves a driver is asked about: an override alone can be taken off a device that is in use. Who has it counts all the same: it would be out of the books.
+  // Only what leaves a driver is asked about: an override alone can be taken off a device that is in use. Who has it
+  // counts all the same: it would be out of the books.
   const moving = unbindings.filter((w) => w.binding?.holds.some(isGuest) || leaves(w));
   const usages = await readUsages(
     work,
@@ -182,8 +189,8 @@ const hostTarget = (host: Host, device: PciDevice, now: DeviceState): DeviceStat
 });
 
 /**
- * The move to a host driver; null for a device that is on one already: then it and its VFs stay as they are. Without a driver it can have no VFs; what the books
- * recorded of them does not come back this way.
+ * The move to a host driver; null for a device that is on one already: then it and its VFs stay as they are. Without a
+ * driver it can have no VFs; what the books recorded of them does not come back this way.
  */
 function toHostMove(
   host: Host,
@@ -233,7 +240,10 @@ function planOf({ host }: Work, unbindings: readonly Unbinding[], refusals: Refu
 const driverBefore = (binding: Binding | null): string | null =>
   /vfio/.test(binding?.before.driver ?? '') ? null : (binding?.before.driver ?? null);
 
-/** Never bound by us, or changed by somebody since: the override goes, the kernel matches anew, with the module that its modalias names; and they are out of the books. */
+/**
+ * Never bound by us, or changed by somebody since: the override goes, the kernel matches anew, with the module that its
+ * modalias names; and they are out of the books.
+ */
 function byHand(host: Host, unbindings: readonly Unbinding[]): { devices: Move[]; books: BookChange[] } {
   const out = unbindings.flatMap(({ device, move }) => [
     device.address,

@@ -1,6 +1,7 @@
 /**
- * `hook remove --uninstall`: what comes before the program itself goes. Once it is gone nobody gives a device back any more, so it refuses while the books or the journal
- * hold one; and it takes out no hook that starts another hostdev (one of npm's beside the package's).
+ * `hook remove --uninstall`: what comes before the program itself goes. Once it is gone nobody gives a device back any
+ * more, so it refuses while the books or the journal hold one; and it takes out no hook that starts another hostdev
+ * (one of npm's beside the package's).
  */
 import { isGuest, ownerText } from '../binding/books.ts';
 import { badFileText } from '../binding/session.ts';
@@ -10,7 +11,10 @@ import type { Host } from '../host/host.ts';
 import { warning } from '../text/warning.ts';
 import { type BindingStatus, readStatus, type Status } from './status.ts';
 
-/** Removes the hook as {@link removeHook} does; a file that is not hostdev's stays. Raises HOSTDEV_IN_USE, with every device and the way out, and what that raises. */
+/**
+ * Removes the hook as {@link removeHook} does; a file that is not hostdev's stays. Raises HOSTDEV_IN_USE, with every
+ * device and the way out, and what that raises.
+ */
 export async function uninstall(host: Host, program: HookProgram, dryRun: boolean): Promise<HookChange> {
   const kept = whatIsKept(await readStatus(host));
   if (kept.length > 0)

@@ -30,7 +30,10 @@ type VfPlan = PrintedPlan & { lost: LostVfs | null };
 
 export type VfResult = Warned & { changed: boolean; plan: VfPlan; vfs: ListedVf[] };
 
-/** `recreate`: a PF that has another number of VFs may lose them all for the new ones. `hold`: whose the VFs on VFIO are; the admin's. */
+/**
+ * `recreate`: a PF that has another number of VFs may lose them all for the new ones. `hold`: whose the VFs on VFIO
+ * are; the admin's.
+ */
 export type CreateOptions = ActionOptions & { recreate?: boolean; hold?: Hold };
 
 /** The VFs of one PF, or of all. Raises HOSTDEV_NO_SRIOV for a device that is no PF, HOSTDEV_STORE_CORRUPT. */

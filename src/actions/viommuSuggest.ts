@@ -29,8 +29,9 @@ export type ViommuAnswer = Warned & {
 export const hostIommu = (host: Host): HostIommu => ({ addressBits: iommuAddressBits(host) });
 
 /**
- * Suggests for a domain; `what` names its XML, `wish` is one of {@link VIOMMU_WISHES} as typed. With versions given, this host is not asked. Raises HOSTDEV_XML, HOSTDEV_USAGE, and HOSTDEV_DOMAIN_UNFIT with the
- * rule that stands in the way where the domain or the target can have no such vIOMMU.
+ * Suggests for a domain; `what` names its XML, `wish` is one of {@link VIOMMU_WISHES} as typed. With versions given,
+ * this host is not asked. Raises HOSTDEV_XML, HOSTDEV_USAGE, and HOSTDEV_DOMAIN_UNFIT with the rule that stands in the
+ * way where the domain or the target can have no such vIOMMU.
  */
 export async function suggestForDomain(
   host: Host,

@@ -1,4 +1,7 @@
-/** `wish list|check|add|remove`: what hostdev.toml and conf.d wish for the devices, what comes of it on this host, and wishes made and taken back without moving anything. */
+/**
+ * `wish list|check|add|remove`: what hostdev.toml and conf.d wish for the devices, what comes of it on this host, and
+ * wishes made and taken back without moving anything.
+ */
 import { groupEndpoints } from '../boot/met.ts';
 import type { DeviceWish, Wish, WishedDriver } from '../boot/wishes.ts';
 import { type Finding, sortFindings } from '../config/place.ts';
@@ -110,8 +113,9 @@ export type AddedWishes = Warned & { changed: boolean; kept: Kept };
 export type NewWish = { driver: WishedDriver; group: boolean; vfs: { count: number; for: 'vfio' | 'netdev' } | null };
 
 /**
- * Writes a wish for each device that is named, or, with `words` null, for each that a device_spec takes now. All of them or none. Nothing moves. Raises HOSTDEV_NO_IDENTITY,
- * HOSTDEV_WISH_ELSEWHERE, HOSTDEV_GUARD for what the host itself needs, HOSTDEV_NO_SRIOV and HOSTDEV_VF_COUNT for VFs, and what reading the files raises.
+ * Writes a wish for each device that is named, or, with `words` null, for each that a device_spec takes now. All of
+ * them or none. Nothing moves. Raises HOSTDEV_NO_IDENTITY, HOSTDEV_WISH_ELSEWHERE, HOSTDEV_GUARD for what the host
+ * itself needs, HOSTDEV_NO_SRIOV and HOSTDEV_VF_COUNT for VFs, and what reading the files raises.
  */
 export async function addWishes(
   host: Host,
@@ -175,8 +179,8 @@ async function ofSpecs(host: Host): Promise<{ devices: PciDevice[]; resolved: Wa
 }
 
 /**
- * Takes out the wishes about the devices that are named: by any name of a device of this host, or by the address that a wish has, for a device that is not there any more.
- * Raises HOSTDEV_WISH_ABSENT, HOSTDEV_WISH_ELSEWHERE.
+ * Takes out the wishes about the devices that are named: by any name of a device of this host, or by the address that a
+ * wish has, for a device that is not there any more. Raises HOSTDEV_WISH_ABSENT, HOSTDEV_WISH_ELSEWHERE.
  */
 export async function removeWishes(host: Host, words: readonly string[], options: ActionOptions): Promise<AddedWishes> {
   const wishes = await hostWishes(host);

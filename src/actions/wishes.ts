@@ -1,4 +1,7 @@
-/** The wishes of a host with what they mean on it now: what `wish`, `status`, `doctor`, `config check` and the boot go by. */
+/**
+ * The wishes of a host with what they mean on it now: what `wish`, `status`, `doctor`, `config check` and the boot go
+ * by.
+ */
 import { type Match, matchWishes, noMatchText } from '../boot/match.ts';
 import { whyNotMet } from '../boot/met.ts';
 import { viewOf } from '../boot/view.ts';
@@ -22,7 +25,10 @@ export type HostWishes = {
   inventory: Inventory;
 };
 
-/** Reads and matches. Raises what reading the configuration raises; with `tolerant` only what keeps all of it from being read. */
+/**
+ * Reads and matches. Raises what reading the configuration raises; with `tolerant` only what keeps all of it from being
+ * read.
+ */
 export async function hostWishes(host: Host, tolerant = false): Promise<HostWishes> {
   return seenWishes(host, scanInventory(host), await loadConfig(host, [], tolerant));
 }
@@ -42,7 +48,10 @@ function seenWishes(host: Host, inventory: Inventory, config: Config): HostWishe
   return { seen, all, findings: [...config.findings, ...findings], files: config.files, inventory };
 }
 
-/** The devices that have a wish of their own: what is wished for a group, or for the VFs of a PF, does not count for them. */
+/**
+ * The devices that have a wish of their own: what is wished for a group, or for the VFs of a PF, does not count for
+ * them.
+ */
 export const ownOf = (matches: readonly Match[]): Set<string> =>
   new Set(matches.flatMap((m) => (m.device === null || m.wish.kind === 'pf' ? [] : m.device.address)));
 

@@ -1,4 +1,7 @@
-/** Reading through node's own fs, for a machine without the addon: slower, the same answers. It writes nothing and locks nothing. */
+/**
+ * Reading through node's own fs, for a machine without the addon: slower, the same answers. It writes nothing and locks
+ * nothing.
+ */
 import { closeSync, constants, lstatSync, openSync, readdirSync, readlinkSync, readSync, statSync } from 'node:fs';
 import { HostdevError, isErrno, isGone, isSysError } from '../errors.ts';
 import { safe } from '../text/safe.ts';

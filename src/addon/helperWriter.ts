@@ -1,8 +1,9 @@
 /**
- * Accesses to sysfs that may never return, each with a deadline, through `hostdev-native write`. A helper does one access at a time; several that
- * are asked for together go to several helpers. One that does not answer in time is left behind (not even SIGKILL ends a write in D
- * state) and the next request starts another; its process id goes with the error, so that the books can tell when the hang is over. The pipes are
- * the addon's (native/helper.h). This thread waits in slices, between which signals are heard.
+ * Accesses to sysfs that may never return, each with a deadline, through `hostdev-native write`. A helper does one
+ * access at a time; several that are asked for together go to several helpers. One that does not answer in time is left
+ * behind (not even SIGKILL ends a write in D state) and the next request starts another; its process id goes with the
+ * error, so that the books can tell when the hang is over. The pipes are the addon's (native/helper.h). This thread
+ * waits in slices, between which signals are heard.
  */
 
 import { now } from '../clock.ts';
@@ -30,7 +31,10 @@ type Request = {
   reject: (error: unknown) => void;
 };
 
-/** As many accesses go on at once; more make the kernel no faster, for most of an unbind waits under one lock of its subsystem. */
+/**
+ * As many accesses go on at once; more make the kernel no faster, for most of an unbind waits under one lock of its
+ * subsystem.
+ */
 const MOST_HELPERS = 8;
 const SLICE_MS = 100;
 
@@ -106,7 +110,9 @@ export class HelperWriter implements KernelWriter {
     }
   }
 
-  /** One turn of the event loop for each look: awaits alone never come to it, and a signal's handler runs only there. */
+  /**
+   * One turn of the event loop for each look: awaits alone never come to it, and a signal's handler runs only there.
+   */
   #turn(): void {
     if (this.#turning || this.#busy.size === 0) return;
     this.#turning = true;

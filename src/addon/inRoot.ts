@@ -1,6 +1,7 @@
 /**
- * Opening what lies below a root for node's own fs, so that no link leads out of it: what native/root_fs.cc does by hand. Each step is taken from the descriptor of
- * the folder before it, so nothing that moves meanwhile leads out either. On the machine's own root there is nothing to be kept in, and a path is a path.
+ * Opening what lies below a root for node's own fs, so that no link leads out of it: what native/root_fs.cc does by
+ * hand. Each step is taken from the descriptor of the folder before it, so nothing that moves meanwhile leads out
+ * either. On the machine's own root there is nothing to be kept in, and a path is a path.
  */
 import { closeSync, constants, fstatSync, openSync, readlinkSync } from 'node:fs';
 import { isSysError } from '../errors.ts';
@@ -14,8 +15,9 @@ export const pathOf = (fd: number, name?: string): string =>
   `/proc/self/fd/${fd}${name === undefined ? '' : `/${name}`}`;
 
 /**
- * Opens `path` (relative) below `root`, its links resolved inside the root. With `refuse` there may be none: ELOOP, whose `path` is the link's place below the
- * root. Raises the errno of what stands in the way, with the path below the root.
+ * Opens `path` (relative) below `root`, its links resolved inside the root. With `refuse` there may be none: ELOOP,
+ * whose `path` is the link's place below the root. Raises the errno of what stands in the way, with the path below the
+ * root.
  */
 export function openInRoot(root: string, path: string, flags: number, links: 'inside' | 'refuse' = 'inside'): number {
   if (root === '/') return openSync(`/${path}`, flags);

@@ -1,4 +1,7 @@
-/** Whether a process of this machine still runs. These are our own helpers, so it is the machine's own proc that is asked, whatever --root says. */
+/**
+ * Whether a process of this machine still runs. These are our own helpers, so it is the machine's own proc that is
+ * asked, whatever --root says.
+ */
 import { readFileSync } from 'node:fs';
 import { orNull } from '../errors.ts';
 
@@ -21,8 +24,9 @@ function parentOf(pid: number): { command: string; parent: number } | null {
 let libvirt: string | undefined;
 
 /**
- * The libvirtd for which this process runs, by the ancestors of whoever called us or our hook client (HOSTDEV_HOOK_CALLER); where none of them is one (a hook that is
- * called by hand), that caller itself. Looked for once, while all of them are there; one that has ended already has a name that runs no more.
+ * The libvirtd for which this process runs, by the ancestors of whoever called us or our hook client
+ * (HOSTDEV_HOOK_CALLER); where none of them is one (a hook that is called by hand), that caller itself. Looked for
+ * once, while all of them are there; one that has ended already has a name that runs no more.
  */
 export function callingLibvirt(): string {
   if (libvirt !== undefined) return libvirt;
@@ -42,7 +46,10 @@ export function callingLibvirt(): string {
   return libvirt;
 }
 
-/** Field 22 of proc/[pid]/stat (proc(5)); the command before it is in parentheses and may hold anything. Null when there is no such process. */
+/**
+ * Field 22 of proc/[pid]/stat (proc(5)); the command before it is in parentheses and may hold anything. Null when there
+ * is no such process.
+ */
 function startTime(pid: number): string | null {
   const stat = statOf(pid);
   if (stat === null) return null;
@@ -74,7 +81,10 @@ export function processRuns(name: string): boolean {
 /** Of a process that nobody has logged in for (include/uapi/linux/audit.h AUDIT_UID_UNSET). */
 const UNSET = 4294967295;
 
-/** Who asks: our user, the user who had logged in (proc(5), loginuid; null for a daemon's child), and who became root by sudo. */
+/**
+ * Who asks: our user, the user who had logged in (proc(5), loginuid; null for a daemon's child), and who became root by
+ * sudo.
+ */
 export function whoAsks(): { uid: number | null; loginuid: number | null; sudo_uid: number | null } {
   const number = (text: string | undefined): number | null =>
     text !== undefined && /^\d{1,10}$/.test(text) && Number(text) !== UNSET ? Number(text) : null;

@@ -1,4 +1,7 @@
-/** Reading and writing one attribute of a device, with its deadline. What takes a device's lock may hang in D state for ever: then the helper that is at it is named. */
+/**
+ * Reading and writing one attribute of a device, with its deadline. What takes a device's lock may hang in D state for
+ * ever: then the helper that is at it is named.
+ */
 import type { KernelWriter } from '../addon/native.ts';
 import { asError, HostdevError, isErrno, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -7,7 +10,10 @@ import type { Deadline, Stop } from '../store/locks.ts';
 import { type Binding, readBinding, readBook } from './books.ts';
 import type { DeviceState, SriovState } from './state.ts';
 
-/** What a dry run takes for so: the devices and books as the real run finds them, once it has put right what is unfinished. */
+/**
+ * What a dry run takes for so: the devices and books as the real run finds them, once it has put right what is
+ * unfinished.
+ */
 export type Foreseen = {
   states: Map<Address, DeviceState>;
   sriov: Map<Address, SriovState>;
@@ -46,10 +52,15 @@ export type NoAnswer = { address: Address; path: string; helper: string | null }
 export const noAnswer = (e: unknown): NoAnswer | null =>
   e instanceof HostdevError && e.data.no_answer !== undefined ? (e.data.no_answer as NoAnswer) : null;
 
-/** A read of an attribute that takes the device's lock may hang like a write, but has nothing to wait for when all is well. */
+/**
+ * A read of an attribute that takes the device's lock may hang like a write, but has nothing to wait for when all is
+ * well.
+ */
 const READ_MS = 2000;
 
-/** The text of an attribute that takes its device's lock. Raises the kernel's own error, HOSTDEV_TIMEOUT when it hangs. */
+/**
+ * The text of an attribute that takes its device's lock. Raises the kernel's own error, HOSTDEV_TIMEOUT when it hangs.
+ */
 export async function readAttribute(work: Access, address: Address, path: string): Promise<string> {
   try {
     return await work.writer.read(path, Math.min(READ_MS, Math.max(work.deadline.left, 1)));
@@ -58,7 +69,10 @@ export async function readAttribute(work: Access, address: Address, path: string
   }
 }
 
-/** Writes one attribute. Raises HOSTDEV_TIMEOUT, HOSTDEV_NOT_PERMITTED, HOSTDEV_BIND_FAILED with the kernel's errno as cause. */
+/**
+ * Writes one attribute. Raises HOSTDEV_TIMEOUT, HOSTDEV_NOT_PERMITTED, HOSTDEV_BIND_FAILED with the kernel's errno as
+ * cause.
+ */
 export async function writeAttribute(work: Access, address: Address, path: string, value: string): Promise<void> {
   if (work.deadline.left === 0) throw new HostdevError('HOSTDEV_TIMEOUT', `No time was left for ${path}`);
   try {
@@ -69,8 +83,9 @@ export async function writeAttribute(work: Access, address: Address, path: strin
 }
 
 /**
- * Puts an attribute's bytes back on a tree that is no sysfs (a static copy, on which writing does not read back as it was). The kernel's own files refuse this (EPERM by
- * the helper's look at the file system), and there the text is back already.
+ * Puts an attribute's bytes back on a tree that is no sysfs (a static copy, on which writing does not read back as it
+ * was). The kernel's own files refuse this (EPERM by the helper's look at the file system), and there the text is back
+ * already.
  */
 export async function restoreAttribute(work: Access, address: Address, path: string, bytes: string): Promise<void> {
   try {

@@ -33,7 +33,10 @@ import { booksOfVfs, runChange } from './transaction.ts';
 import { readUsages } from './usage.ts';
 import { withoutVfs } from './vfPlan.ts';
 
-/** A device and the driver asked for; null is the kernel's best VFIO driver. `allowed` are guards lifted for this device only, by `[[allow]]`. */
+/**
+ * A device and the driver asked for; null is the kernel's best VFIO driver. `allowed` are guards lifted for this device
+ * only, by `[[allow]]`.
+ */
 export type BindRequest = { device: PciDevice; wanted: string | null; allowed?: ReadonlySet<Guard> };
 
 type PlannedDevice = { device: PciDevice; target: DriverModule; move: Move; binding: Binding | null };
@@ -51,8 +54,9 @@ export type BindPlan = {
 };
 
 /**
- * Observes the devices and plans their way to the drivers asked for. Guards and others' holds become refusals, not errors, so that a dry run shows
- * them. Raises HOSTDEV_DEVICE_ABSENT for a device that went away, HOSTDEV_MODULES_ALIAS, HOSTDEV_TIMEOUT when a device does not answer.
+ * Observes the devices and plans their way to the drivers asked for. Guards and others' holds become refusals, not
+ * errors, so that a dry run shows them. Raises HOSTDEV_DEVICE_ABSENT for a device that went away,
+ * HOSTDEV_MODULES_ALIAS, HOSTDEV_TIMEOUT when a device does not answer.
  */
 export async function planBind(
   work: Work,
@@ -192,7 +196,9 @@ function once(read: () => ModuleLists): () => ModuleLists {
   };
 }
 
-/** What {@link executeBind} would raise before it has written anything: HOSTDEV_MODULE, HOSTDEV_TIMEOUT. For a dry run. */
+/**
+ * What {@link executeBind} would raise before it has written anything: HOSTDEV_MODULE, HOSTDEV_TIMEOUT. For a dry run.
+ */
 export async function checkModules(work: Work, plan: BindPlan): Promise<void> {
   for (const { target } of plan.devices) await refuseUnloadable(work.host, target, work.deadline);
 }
@@ -205,9 +211,9 @@ export const planSteps = (work: Pick<Work, 'host'>, plan: BindPlan): Step[] =>
   );
 
 /**
- * Carries out a plan without refusals for a hold: loads the modules, moves the devices, writes the books, in one transaction. `also` are the books of devices
- * that need no move but are to be written with it. The caller holds the devices' locks. Raises what {@link runChange} and the module loading raise. True
- * when anything has changed.
+ * Carries out a plan without refusals for a hold: loads the modules, moves the devices, writes the books, in one
+ * transaction. `also` are the books of devices that need no move but are to be written with it. The caller holds the
+ * devices' locks. Raises what {@link runChange} and the module loading raise. True when anything has changed.
  */
 export async function executeBind(
   work: Work,
@@ -243,7 +249,9 @@ export async function executeBind(
 export const held = (host: Host, look: Witness, b: Binding, hold: Hold): Binding =>
   withHold(withoutHolds(b, new Set(deadHolds(host, look, b).map((h) => h.owner))), hold);
 
-/** What was there before the first of our bindings stays what is given back, whatever has become of the device since. */
+/**
+ * What was there before the first of our bindings stays what is given back, whatever has become of the device since.
+ */
 function booksBound(host: Host, { device, move, binding }: PlannedDevice, hold: Hold): BookChange[] {
   const { address } = device;
   const gone = move.sriov === undefined ? {} : { sriov: move.sriov.from, vf_bindings: booksOfVfs(host, move) };

@@ -1,8 +1,10 @@
 /**
- * The books: one file a device that hostdev put on a VFIO driver, that libvirt will for a guest, or that a guest uses as it was, with what was there before. What
- * was there before is written once, when the device first becomes ours, and outlives drift, mending and drivers that went; a device that was made anew is not the
- * one in the books. Each hold is one user's right to the device being as it is: a device unplugged from guest A and given to guest B has B's hold beside
- * A's, and A's release takes only A's away. Giving back on A's word alone once tore devices from running guests; with holds the last one out does it.
+ * The books: one file a device that hostdev put on a VFIO driver, that libvirt will for a guest, or that a guest uses
+ * as it was, with what was there before. What was there before is written once, when the device first becomes ours, and
+ * outlives drift, mending and drivers that went; a device that was made anew is not the one in the books. Each hold is
+ * one user's right to the device being as it is: a device unplugged from guest A and given to guest B has B's hold
+ * beside A's, and A's release takes only A's away. Giving back on A's word alone once tore devices from running guests;
+ * with holds the last one out does it.
  */
 import { now } from '../clock.ts';
 import { orNull } from '../errors.ts';
@@ -29,7 +31,10 @@ export type Hold = {
   name: string | null;
   /** True when libvirt binds and re-attaches the device itself (managed='yes'). */
   managed: boolean;
-  /** The libvirtd that called prepare, as `pid:start time` (addon/process.ts): while it lives the guest may still be starting. */
+  /**
+   * The libvirtd that called prepare, as `pid:start time` (addon/process.ts): while it lives the guest may still be
+   * starting.
+   */
   libvirt: string | null;
 };
 
@@ -37,7 +42,10 @@ export type Binding = {
   schema: 2;
   address: Address;
   group: number | null;
-  /** The kernel's life that it is of, and the inode of the device's folder in sysfs then; null where neither is to be told. */
+  /**
+   * The kernel's life that it is of, and the inode of the device's folder in sysfs then; null where neither is to be
+   * told.
+   */
   boot: string | null;
   inode: string | null;
   holds: Hold[];
@@ -46,7 +54,10 @@ export type Binding = {
   /** What we left it on; null when libvirt binds it. */
   after: DeviceState | null;
   since: string;
-  /** When the guests' holds were made, by owner, in ms of clock.ts. Apart from the holds, so that the same holds are the same text. */
+  /**
+   * When the guests' holds were made, by owner, in ms of clock.ts. Apart from the holds, so that the same holds are the
+   * same text.
+   */
   prepared: Record<string, number>;
   /** Why the device was not given back when its last hold went. */
   note: string | null;
@@ -104,13 +115,19 @@ export function withoutHolds(b: Binding, owners: ReadonlySet<string>, note: stri
 /** Nothing was moved for it: the device was on VFIO before, and only who uses it is in the books. */
 export const isHoldOnly = (b: Binding): boolean => b.after !== null && sameState(b.before, b.after);
 
-/** True while the device in the books is the one that is at its address now. A VF that was destroyed, or a device that was removed, is not. */
+/**
+ * True while the device in the books is the one that is at its address now. A VF that was destroyed, or a device that
+ * was removed, is not.
+ */
 export function isSameDevice(host: Host, b: Binding): boolean {
   if (!isOfThisBoot(host, b.boot)) return false;
   return b.inode === null || b.inode === host.inode(host.device(b.address));
 }
 
-/** The binding of the device that is at this address now; null when the books hold none of it. Raises HOSTDEV_STORE_CORRUPT. */
+/**
+ * The binding of the device that is at this address now; null when the books hold none of it. Raises
+ * HOSTDEV_STORE_CORRUPT.
+ */
 export function readBinding(host: Host, address: Address): Binding | null {
   const b = readBook(host, address);
   return b === null || !isSameDevice(host, b) ? null : b;
@@ -207,7 +224,10 @@ function binding(file: string, value: unknown, address: string): Binding {
   throw notOurs(file, value, 2, 'binding');
 }
 
-/** Schema 1 had `claims`, and nothing that tells one device from the next at its address. It is rewritten at the next change. */
+/**
+ * Schema 1 had `claims`, and nothing that tells one device from the next at its address. It is rewritten at the next
+ * change.
+ */
 function upgraded(v: unknown): unknown {
   if (!isObject(v) || v.schema !== 1 || !Array.isArray(v.claims)) return v;
   const { claims, owner: _first, vf_bindings, ...rest } = v;

@@ -8,8 +8,8 @@ import { inFolder } from '../store/folder.ts';
 const IN_MEMORY = [0x01021994, 0x858458f6];
 
 /**
- * True for a file that names `boot` (null: it names none, as those of older versions). Such a one is of this boot where our folder does not outlive one. Where the
- * kernel's own boot is not to be told (a static tree) all are.
+ * True for a file that names `boot` (null: it names none, as those of older versions). Such a one is of this boot where
+ * our folder does not outlive one. Where the kernel's own boot is not to be told (a static tree) all are.
  */
 export function isOfThisBoot(host: Host, boot: string | null): boolean {
   const now = host.boot;

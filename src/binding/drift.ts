@@ -7,21 +7,23 @@ import { deadHolds, type Witness } from './guests.ts';
 import { type DeviceState, describeState, sameState } from './state.ts';
 
 /**
- * `forget`: nothing is left to give back, the binding goes. `end-hold`: its guest is gone, and with it its hold. `give-back`: try again. `rebind`: back to where
- * hostdev left it. null: hostdev cannot know which is right, a person must choose.
+ * `forget`: nothing is left to give back, the binding goes. `end-hold`: its guest is gone, and with it its hold.
+ * `give-back`: try again. `rebind`: back to where hostdev left it. null: hostdev cannot know which is right, a person
+ * must choose.
  */
 type Mend = 'forget' | 'end-hold' | 'give-back' | 'rebind' | null;
 
 export type Drift = { drift: string; mend: Mend; advice: string };
 
 /**
- * True when driver and override are as we left them, or as libvirt leaves a managed device: on VFIO, on the host driver, or on none, the override cleared. The one
- * judgement for status, unbind and release.
+ * True when driver and override are as we left them, or as libvirt leaves a managed device: on VFIO, on the host
+ * driver, or on none, the override cleared. The one judgement for status, unbind and release.
  */
 export function asLeft(host: Host, b: Binding, now: DeviceState): boolean {
   const { before, after } = b;
   if (after !== null && now.driver === after.driver) return now.override === after.override || now.override === null;
-  // libvirt binds a managed device after prepare, and re-attaches it before release; a hand that only unbound it has changed nothing that is not put right.
+  // libvirt binds a managed device after prepare, and re-attaches it before release; a hand that only unbound it has
+  // changed nothing that is not put right.
   const managed = after === null || b.holds.some((h) => h.managed);
   const known =
     now.driver === null || now.driver === before.driver || (managed && isVfioDriver(host, b.address, now.driver));
@@ -34,7 +36,10 @@ export function asLeft(host: Host, b: Binding, now: DeviceState): boolean {
   );
 }
 
-/** True when the device is on a driver that serves its holds: where we left it, or, for libvirt's own, anywhere that libvirt may have it. */
+/**
+ * True when the device is on a driver that serves its holds: where we left it, or, for libvirt's own, anywhere that
+ * libvirt may have it.
+ */
 const serves = (host: Host, b: Binding, now: DeviceState): boolean =>
   asLeft(host, b, now) && (b.after === null || b.holds.some((h) => h.managed) || now.driver === b.after.driver);
 
@@ -92,7 +97,10 @@ export function driftOf(host: Host, look: Witness, b: Binding, now: DeviceState 
   return { drift, mend: 'rebind', advice: `${fix} binds it again; 'hostdev unbind --to-host ${b.address}' lets it be` };
 }
 
-/** A PF that is on VFIO and has VFs that are nobody's in the books: somebody else made them, and its way back to what it had takes them away. */
+/**
+ * A PF that is on VFIO and has VFs that are nobody's in the books: somebody else made them, and its way back to what it
+ * had takes them away.
+ */
 function strangeVfs(host: Host, b: Binding): Drift | null {
   const vfs = vfLinks(host, b.address);
   const strange = vfs.filter((vf) => readBinding(host, vf) === null);

@@ -1,6 +1,7 @@
 /**
- * The way back: from the VFIO driver to what the books say was there before. Only what nobody holds and nobody else has changed since is given back; the rest stays as it
- * is, is said, and stays in the books. What was so before us is only forgotten.
+ * The way back: from the VFIO driver to what the books say was there before. Only what nobody holds and nobody else has
+ * changed since is given back; the rest stays as it is, is said, and stays in the books. What was so before us is only
+ * forgotten.
  */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -64,8 +65,9 @@ const returned = ({ address, outcome, reason, to }: WayBack): Returned => ({ add
 export type Returning = { device: PciDevice | undefined; binding: Binding };
 
 /**
- * Gives devices back as one transaction by their ways, none of which is `kept`. `lifted` are the guards that an admin allows: with in-use the kernel asks the holder to
- * let go and waits for it, until our deadline; with vfs the idle VFs go that a PF has on VFIO. `also` goes with them. Raises what {@link runChange} raises.
+ * Gives devices back as one transaction by their ways, none of which is `kept`. `lifted` are the guards that an admin
+ * allows: with in-use the kernel asks the holder to let go and waits for it, until our deadline; with vfs the idle VFs
+ * go that a PF has on VFIO. `also` goes with them. Raises what {@link runChange} raises.
  */
 export async function giveBackTogether(
   work: Work,
@@ -83,7 +85,10 @@ export async function giveBackTogether(
 /** What a release comes to before anything moves. */
 export type ReleasePlan = { ways: WayBack[]; books: BookChange[]; failures: { address: Address; error: unknown }[] };
 
-/** Plans the end of `owner`'s holds: a device that nobody else holds goes back, each for itself. What could not even be looked at is in `failures`. */
+/**
+ * Plans the end of `owner`'s holds: a device that nobody else holds goes back, each for itself. What could not even be
+ * looked at is in `failures`.
+ */
 export async function planRelease(work: Work, owner: Owner, list: readonly Returning[]): Promise<ReleasePlan> {
   const { host } = work;
   const plan: ReleasePlan = { ways: [], books: [], failures: [] };
@@ -110,8 +115,9 @@ export async function planRelease(work: Work, owner: Owner, list: readonly Retur
 }
 
 /**
- * The hook's release, and the end of holds whose guests are gone: `owner`'s holds end, all of them by one mark before anything moves, and each device that nobody else
- * holds goes back, each for itself. What could not is in `failures` and in the books with the reason.
+ * The hook's release, and the end of holds whose guests are gone: `owner`'s holds end, all of them by one mark before
+ * anything moves, and each device that nobody else holds goes back, each for itself. What could not is in `failures`
+ * and in the books with the reason.
  */
 export async function releaseHolds(
   work: Work,
@@ -136,8 +142,9 @@ export async function releaseHolds(
 }
 
 /**
- * Carries out a release whose mark is written, to its end or as far as it goes: what does not go is on VFIO again and in the books without its hold, with the reason; what
- * not even that is to be had of stays in the journal, and with it what hangs, `waiting` with the words for it. Returns what failed, by device.
+ * Carries out a release whose mark is written, to its end or as far as it goes: what does not go is on VFIO again and
+ * in the books without its hold, with the reason; what not even that is to be had of stays in the journal, and with it
+ * what hangs, `waiting` with the words for it. Returns what failed, by device.
  */
 export async function finishRelease(
   work: Work,

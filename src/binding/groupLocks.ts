@@ -1,6 +1,7 @@
 /**
- * Which locks a change of devices takes, and that nobody else is at work under them: the devices' IOMMU groups, whole for whoever moves them; of a VF also its PF's, shared,
- * because whoever changes a PF's VFs has that one whole; and those of every device that an unfinished transaction joins with these. All known before the first is taken.
+ * Which locks a change of devices takes, and that nobody else is at work under them: the devices' IOMMU groups, whole
+ * for whoever moves them; of a VF also its PF's, shared, because whoever changes a PF's VFs has that one whole; and
+ * those of every device that an unfinished transaction joins with these. All known before the first is taken.
  */
 import { sleep } from '../clock.ts';
 import { orNull } from '../errors.ts';
@@ -25,8 +26,9 @@ export type Locked = {
 };
 
 /**
- * Takes the locks of devices and of whatever unfinished transactions join with them. What these are is looked at again under the locks, and if more are needed by then all
- * are given up and taken anew. `scan` is the host as it is then; `known`: only these entries, as they were read, may concern the devices. Raises HOSTDEV_TIMEOUT, HOSTDEV_INTERRUPTED.
+ * Takes the locks of devices and of whatever unfinished transactions join with them. What these are is looked at again
+ * under the locks, and if more are needed by then all are given up and taken anew. `scan` is the host as it is then;
+ * `known`: only these entries, as they were read, may concern the devices. Raises HOSTDEV_TIMEOUT, HOSTDEV_INTERRUPTED.
  */
 export async function lockDevices(
   work: Work,
@@ -76,8 +78,8 @@ export function badBooks(host: Host, bad: readonly BadFile[]): BadFile[] {
 }
 
 /**
- * The locks of devices, in the order everybody takes them: groups with a PF first, then ascending, devices without a group under one name. A group's lock is for its
- * devices' drivers; a VF's user has its PF's beside it, shared.
+ * The locks of devices, in the order everybody takes them: groups with a PF first, then ascending, devices without a
+ * group under one name. A group's lock is for its devices' drivers; a VF's user has its PF's beside it, shared.
  */
 export function locksOf(host: Host, inventory: Inventory, addresses: Iterable<Address>): LockName[] {
   const wanted = new Map<number | null, boolean>();
@@ -111,7 +113,10 @@ const lockName = (group: number | null, shared: boolean): LockName => ({ name: `
 const bookedGroup = (host: Host, address: Address): number | null =>
   orNull(() => readBook(host, address))?.group ?? null;
 
-/** True when a living process was at work on the devices, which has ended now. Raises HOSTDEV_TIMEOUT when it has not by the deadline. */
+/**
+ * True when a living process was at work on the devices, which has ended now. Raises HOSTDEV_TIMEOUT when it has not by
+ * the deadline.
+ */
 export async function awaitWriters(
   { host, deadline }: Work,
   inventory: Inventory,

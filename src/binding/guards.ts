@@ -1,6 +1,6 @@
 /**
- * What must not be taken from the host, and why: the one table of guards, and the pure judgement of what was found. Each guard has a name that --allow and
- * `[[allow]]` take; allowing one never lifts another.
+ * What must not be taken from the host, and why: the one table of guards, and the pure judgement of what was found.
+ * Each guard has a name that --allow and `[[allow]]` take; allowing one never lifts another.
  */
 import { ALLOWABLE_GUARDS, type AllowableGuard } from '../config/allowable.ts';
 import { HostdevError } from '../errors.ts';
@@ -11,8 +11,9 @@ import { denylistAdvice, denylisted } from './drivers/denylist.ts';
 import type { DriverModule } from './drivers/modules.ts';
 
 /**
- * Who asks: `bind` and `unbind` by hand, the hook for a device it moves itself (managed='no'), the hook for one that libvirt moves (managed='yes'). There, what
- * libvirt would do anyway is refused only where the host would be lost with it.
+ * Who asks: `bind` and `unbind` by hand, the hook for a device it moves itself (managed='no'), the hook for one that
+ * libvirt moves (managed='yes'). There, what libvirt would do anyway is refused only where the host would be lost with
+ * it.
  */
 export type Asker = 'bind' | 'unbind' | 'hook' | 'managed';
 
@@ -209,7 +210,9 @@ const missing = ({ real, usage }: Judged): Use[] =>
 const allowKeys = ({ address, guard }: Refusal): string =>
   `device = "${address}", guard = "${guard}", domain = the domain's name`;
 
-/** What to do about refusals, in one line: the way out of the first, and what would lift them all, where something does. */
+/**
+ * What to do about refusals, in one line: the way out of the first, and what would lift them all, where something does.
+ */
 export function refusalHint(refusals: readonly Refusal[]): string {
   const guards = [...new Set(refusals.map((r) => r.guard))];
   const [first] = guards;
@@ -240,5 +243,8 @@ export function refuse(refusals: readonly Refusal[]): void {
   if (error !== null) throw error;
 }
 
-/** An `[[allow]]` of hostdev.toml: the address of a device, the guard, and a domain's name, its UUID, or "*" for every domain. */
+/**
+ * An `[[allow]]` of hostdev.toml: the address of a device, the guard, and a domain's name, its UUID, or "*" for every
+ * domain.
+ */
 export type Allowance = { device: string; guard: string; domain: string };

@@ -1,6 +1,7 @@
 /**
- * Whether the guest behind a hold is there. hostdev calls no libvirt; the witnesses are the processes that hold the device's nodes, libvirt's own state below /run, the
- * guest's lock while a hook of it is at work, and, between prepare's end and QEMU's opening of the device, the libvirtd that called prepare.
+ * Whether the guest behind a hold is there. hostdev calls no libvirt; the witnesses are the processes that hold the
+ * device's nodes, libvirt's own state below /run, the guest's lock while a hook of it is at work, and, between
+ * prepare's end and QEMU's opening of the device, the libvirtd that called prepare.
  */
 import type { Holder } from '../addon/native.ts';
 import { now, sleep } from '../clock.ts';
@@ -17,7 +18,10 @@ import type { Owner } from './state.ts';
 /** Longer than any start takes: then a guest that was prepared and is nowhere to be seen is not starting any more. */
 const STARTING_MS = 5 * 60_000;
 
-/** `holds`: a process has the device. `starts`: prepare is at work or has been. `runs`: libvirt has the guest, but nobody the device (it was unplugged). `unknown`: it could not be looked at. */
+/**
+ * `holds`: a process has the device. `starts`: prepare is at work or has been. `runs`: libvirt has the guest, but
+ * nobody the device (it was unplugged). `unknown`: it could not be looked at.
+ */
 type Presence = 'holds' | 'starts' | 'runs' | 'gone' | 'unknown';
 
 /** What one look shows of the guests in the books. */
@@ -27,8 +31,8 @@ export type Witness = {
 };
 
 /**
- * Looks once for all of `bindings`. `leftMs`: how long udev's own look at a fresh node may be waited for. Costs a walk through proc/[pid]/fd where a guest has a
- * hold, and none otherwise, unless `always` asks for the holders.
+ * Looks once for all of `bindings`. `leftMs`: how long udev's own look at a fresh node may be waited for. Costs a walk
+ * through proc/[pid]/fd where a guest has a hold, and none otherwise, unless `always` asks for the holders.
  */
 export async function witness(
   host: Host,
@@ -60,7 +64,10 @@ export async function witness(
   };
 }
 
-/** The first hold of another guest than `owner` that keeps the device: its guest has it, or is starting. One that runs without the device had it unplugged. */
+/**
+ * The first hold of another guest than `owner` that keeps the device: its guest has it, or is starting. One that runs
+ * without the device had it unplugged.
+ */
 export function keptBy(look: Witness, b: Binding | null, owner: string): { hold: Hold; reason: string } | null {
   for (const hold of b?.holds ?? []) {
     if (b === null || hold.owner === owner || !isGuest(hold)) continue;
@@ -88,8 +95,8 @@ export const deadHolds = (host: Host, look: Witness, b: Binding): Hold[] =>
 const uuidOf = (hold: Pick<Hold, 'owner'>): string => hold.owner.slice('domain:'.length);
 
 /**
- * The guest's lock is held from the beginning of each of its hook calls to its end, a slow release's too. A guest that has been started once and is prepared anew
- * has ended in between: its holds of before are nobody's.
+ * The guest's lock is held from the beginning of each of its hook calls to its end, a slow release's too. A guest that
+ * has been started once and is prepared anew has ended in between: its holds of before are nobody's.
  */
 function isAtWork(host: Host, hold: Hold): boolean | null {
   const locked = isLocked(host, `domain-${uuidOf(hold)}`);

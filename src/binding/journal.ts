@@ -1,8 +1,9 @@
 /**
- * The journal: what a transaction set out to change, written before its first sysfs write and gone after its last. It lives in /run: it describes one
- * kernel's life. Whoever holds the locks of an entry's devices knows that its writer is dead, for a living one would hold them. No step is
- * journalled: a move's inverse starts from what is observed, so a crash between any two writes is put right by the same code, whichever were done. What decides
- * the way is one mark for the whole entry.
+ * The journal: what a transaction set out to change, written before its first sysfs write and gone after its last. It
+ * lives in /run: it describes one kernel's life. Whoever holds the locks of an entry's devices knows that its writer is
+ * dead, for a living one would hold them. No step is journalled: a move's inverse starts from what is observed, so a
+ * crash between any two writes is put right by the same code, whichever were done. What decides the way is one mark for
+ * the whole entry.
  */
 import { ownName, processRuns } from '../addon/process.ts';
 import { HostdevError, orNull } from '../errors.ts';
@@ -15,12 +16,14 @@ import { type Binding, type BookChange, type Hold, isBinding, newBinding, readBo
 import type { Guard } from './guards.ts';
 import { isAddressText, isMove, isOwner, type Move, type Owner, recordedVfs, sameState } from './state.ts';
 
-/** Which way an entry without a mark is finished if nobody says otherwise: a `bind` goes back, a `give-back` goes on. */
+/**
+ * Which way an entry without a mark is finished if nobody says otherwise: a `bind` goes back, a `give-back` goes on.
+ */
 export type JournalKind = 'bind' | 'give-back';
 
 /**
- * `done`: every device is where it was going, only the books are left to be written. `forward`, `back`: so it was decided, and whoever comes finishes it that way.
- * null: nothing was decided yet.
+ * `done`: every device is where it was going, only the books are left to be written. `forward`, `back`: so it was
+ * decided, and whoever comes finishes it that way. null: nothing was decided yet.
  */
 type Mark = 'done' | 'forward' | 'back' | null;
 
@@ -70,7 +73,10 @@ export const newEntry = (host: Host, change: Change): JournalEntry => ({
   ...change,
 });
 
-/** Every device that an entry touches: those that move, the VFs that come and go with them, and those that only the books tell of. */
+/**
+ * Every device that an entry touches: those that move, the VFs that come and go with them, and those that only the
+ * books tell of.
+ */
 export const namedBy = (e: Pick<JournalEntry, 'devices' | 'books'>): Set<Address> =>
   new Set([
     ...e.devices.flatMap((m) => [
@@ -82,8 +88,8 @@ export const namedBy = (e: Pick<JournalEntry, 'devices' | 'books'>): Set<Address
   ]);
 
 /**
- * An entry of which only `left` are still to be brought to their end, with their books and those of their VFs. The books of the others are written by
- * then, and somebody else's to change from there on.
+ * An entry of which only `left` are still to be brought to their end, with their books and those of their VFs. The
+ * books of the others are written by then, and somebody else's to change from there on.
  */
 export function remainder(entry: JournalEntry, left: ReadonlySet<Address>): JournalEntry {
   const devices = entry.devices.filter((m) => left.has(m.address));
@@ -96,8 +102,8 @@ export const writeJournal = (host: Host, entry: JournalEntry): void =>
   writeJson(host, `${host.journal}/${entry.id}.json`, entry);
 
 /**
- * True while a living process that is not this one works at an entry. Under the locks of its devices there is no such entry: one says that somebody took the files of
- * the locks away, and that the transaction goes on all the same.
+ * True while a living process that is not this one works at an entry. Under the locks of its devices there is no such
+ * entry: one says that somebody took the files of the locks away, and that the transaction goes on all the same.
  */
 export const isInHand = (e: JournalEntry): boolean =>
   e.state === 'intent' && e.writer !== null && e.writer !== ownName() && processRuns(e.writer);
@@ -111,8 +117,9 @@ export const inHandError = (host: Host, e: JournalEntry): HostdevError =>
   });
 
 /**
- * Writes a new entry, then looks whether another process has done so for the same devices at the same moment: of two that both write before they look, at least one sees
- * the other and withdraws. Raises HOSTDEV_TIMEOUT for that, and as {@link writeJournal}; nothing has been changed then.
+ * Writes a new entry, then looks whether another process has done so for the same devices at the same moment: of two
+ * that both write before they look, at least one sees the other and withdraws. Raises HOSTDEV_TIMEOUT for that, and as
+ * {@link writeJournal}; nothing has been changed then.
  */
 export function announce(host: Host, inventory: Inventory, entry: JournalEntry): void {
   writeJournal(host, entry);
@@ -123,7 +130,10 @@ export function announce(host: Host, inventory: Inventory, entry: JournalEntry):
   throw inHandError(host, rival);
 }
 
-/** The devices and entries that hang together with `addresses`: an entry with every device that it names, and a PF's with that of its VFs. */
+/**
+ * The devices and entries that hang together with `addresses`: an entry with every device that it names, and a PF's
+ * with that of its VFs.
+ */
 export function joined(
   { byAddress }: Inventory,
   addresses: Iterable<Address>,
@@ -157,7 +167,10 @@ function journalId(): string {
   return `${Date.now().toString(36)}-${process.pid}-${sequence}`;
 }
 
-/** All entries, oldest first, and the files that are none: each stops the devices that it names, for it may hold the only way back. */
+/**
+ * All entries, oldest first, and the files that are none: each stops the devices that it names, for it may hold the
+ * only way back.
+ */
 export function readJournal(host: Host): { entries: JournalEntry[]; bad: BadFile[] } {
   const entries: JournalEntry[] = [];
   const bad: BadFile[] = [];

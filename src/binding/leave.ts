@@ -1,6 +1,7 @@
 /**
- * May these devices leave their drivers now? Asked right before every unbind and before VFs are taken away, by whoever moves a device: command, hook, undo, recovery.
- * perform.ts is the only one that writes an unbind or a number of VFs, and it asks here first, so nobody can go round it; a mount that was made since the plan is seen.
+ * May these devices leave their drivers now? Asked right before every unbind and before VFs are taken away, by whoever
+ * moves a device: command, hook, undo, recovery. perform.ts is the only one that writes an unbind or a number of VFs,
+ * and it asks here first, so nobody can go round it; a mount that was made since the plan is seen.
  */
 import type { Address } from '../pci/address.ts';
 import type { Inventory } from '../pci/inventory.ts';
@@ -50,8 +51,9 @@ export async function mayLeave(work: Leaving, addresses: readonly Address[]): Pr
 }
 
 /**
- * A refusal for each use of a VF of `pf`: they all go when their number changes, so one guest's VF keeps them all. `owner`: whose hold is none in the way; null is
- * everybody's but a guest's. No allowance lifts them. Raises HOSTDEV_STORE_CORRUPT.
+ * A refusal for each use of a VF of `pf`: they all go when their number changes, so one guest's VF keeps them all.
+ * `owner`: whose hold is none in the way; null is everybody's but a guest's. No allowance lifts them. Raises
+ * HOSTDEV_STORE_CORRUPT.
  */
 export async function vfRefusals(work: Leaving, pf: Address, owner: string | null): Promise<Refusal[]> {
   const { host } = work;

@@ -1,4 +1,7 @@
-/** What the host would lose with a function: what hangs below it, and what the host does with that. The one answer for group why, the hook, domain check and domain plan. */
+/**
+ * What the host would lose with a function: what hangs below it, and what the host does with that. The one answer for
+ * group why, the hook, domain check and domain plan.
+ */
 
 import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -23,7 +26,10 @@ const everything = (_host: Host, tables: Tables): Thing[] => {
   );
 };
 
-/** What hangs below a function; nothing of a bridge, behind which others are. What could not be listed is in the look's `unmeasured`. */
+/**
+ * What hangs below a function; nothing of a bridge, behind which others are. What could not be listed is in the look's
+ * `unmeasured`.
+ */
 export function belowOf(look: Look, d: Pick<PciDevice, 'address' | 'bridge'>): Below {
   for (const kind of KINDS) look.names(look.host.classLink(kind)); // notes what the snapshot passes over
   const mine = isBridge(d) ? [] : look.tables.once(everything).filter((t) => t.path.includes(`/${d.address}/`));
@@ -36,13 +42,19 @@ export function belowOf(look: Look, d: Pick<PciDevice, 'address' | 'bridge'>): B
 /** The names of what hangs below, for people. */
 export const belowText = (b: Below): string => [...b.netdevs, ...b.disks, ...b.displays].join(', ');
 
-/** "eth0, sda: eth0 has the default route; sda1 is mounted on /srv"; empty where the host loses nothing that has a name. `uses` are reasons of guards. */
+/**
+ * "eth0, sda: eth0 has the default route; sda1 is mounted on /srv"; empty where the host loses nothing that has a name.
+ * `uses` are reasons of guards.
+ */
 function lossText(below: Below, uses: readonly string[]): string {
   return [belowText(below), uses.slice(0, NAMED_USES).join('; ')].filter((t) => t !== '').join(': ');
 }
 
 const NAMED_USES = 4;
 
-/** What the host would lose with a device, as {@link lossText}, without a look at who holds it. Never raises: it is told beside an error. */
+/**
+ * What the host would lose with a device, as {@link lossText}, without a look at who holds it. Never raises: it is told
+ * beside an error.
+ */
 export const lossesOf = (host: Host, device: PciDevice): string =>
   orNull(() => lossText(belowOf(new Look(new Tables(host)), device), hostUses(host, device))) ?? '';

@@ -1,8 +1,8 @@
 /**
- * Writing a PF's number of VFs. What others met and these rules come from: VFs appear after the write was answered (sriov-network-operator#1019, #233); the count
- * changes through 0 only, and writing 0 while a guest has one blocks (ironcore#599); the errno of sriov_numvfs says little by itself
- * (i915-sriov-dkms#143, sriov-network-operator#1185); a driver may make fewer VFs than asked for and call it success (drivers/pci/iov.c
- * sriov_numvfs_store).
+ * Writing a PF's number of VFs. What others met and these rules come from: VFs appear after the write was answered
+ * (sriov-network-operator#1019, #233); the count changes through 0 only, and writing 0 while a guest has one blocks
+ * (ironcore#599); the errno of sriov_numvfs says little by itself (i915-sriov-dkms#143, sriov-network-operator#1185); a
+ * driver may make fewer VFs than asked for and call it success (drivers/pci/iov.c sriov_numvfs_store).
  */
 import { sleep } from '../clock.ts';
 import { HostdevError, isSysError } from '../errors.ts';
@@ -67,8 +67,8 @@ function explained(step: Step, e: unknown): unknown {
 }
 
 /**
- * Writes sriov_numvfs and waits until what it promises is there: for N all VFs, each with its IOMMU group where the PF has one; for 0 none. Before a 0 a VF in use
- * refuses. Raises HOSTDEV_IN_USE, HOSTDEV_VFS, HOSTDEV_TIMEOUT.
+ * Writes sriov_numvfs and waits until what it promises is there: for N all VFs, each with its IOMMU group where the PF
+ * has one; for 0 none. Before a 0 a VF in use refuses. Raises HOSTDEV_IN_USE, HOSTDEV_VFS, HOSTDEV_TIMEOUT.
  */
 export async function writeNumvfs(work: Leaving, step: Step): Promise<void> {
   const { address } = step;
@@ -98,7 +98,9 @@ async function refuseUsedVfs(work: Leaving, pf: Address): Promise<void> {
     });
 }
 
-/** drivers/pci/iov.c pci_iov_add_virtfn answers EEXIST where the link of a VF that was removed by itself is still there. */
+/**
+ * drivers/pci/iov.c pci_iov_add_virtfn answers EEXIST where the link of a VF that was removed by itself is still there.
+ */
 function refuseDangling({ host }: Access, pf: Address, wanted: number): void {
   const dangling = numberedVfs(host, pf).find((vf) => vf.n < wanted && host.list(host.device(vf.address)) === null);
   if (dangling === undefined) return;
@@ -110,7 +112,10 @@ function refuseDangling({ host }: Access, pf: Address, wanted: number): void {
   );
 }
 
-/** Waits for `wanted` VFs and their groups; with `recorded` for those, whatever else there is: a VF that was removed alone does not come. */
+/**
+ * Waits for `wanted` VFs and their groups; with `recorded` for those, whatever else there is: a VF that was removed
+ * alone does not come.
+ */
 export async function awaitVfs(
   work: Access,
   pf: Address,

@@ -1,6 +1,6 @@
 /**
- * What a device is on now. A device that hangs is not touched again before the hang has ended: it is looked up in the quarantine first, and one that hangs now is put
- * there, with who holds it.
+ * What a device is on now. A device that hangs is not touched again before the hang has ended: it is looked up in the
+ * quarantine first, and one that hangs now is put there, with who holds it.
  */
 import { HostdevError, isGone, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -16,7 +16,10 @@ import { usesNow } from './usage.ts';
 
 export type Seen = DeviceState & { overrideBytes: string };
 
-/** What is observed of a device now, or in a dry run of it then; null when the device itself is gone. `overrideBytes` is the attribute as read. */
+/**
+ * What is observed of a device now, or in a dry run of it then; null when the device itself is gone. `overrideBytes` is
+ * the attribute as read.
+ */
 export async function observe(work: Access, address: Address): Promise<Seen | null> {
   const { host } = work;
   try {
@@ -29,7 +32,10 @@ export async function observe(work: Access, address: Address): Promise<Seen | nu
   }
 }
 
-/** {@link readAttribute} of a device that does not hang. Raises HOSTDEV_STUCK, and HOSTDEV_TIMEOUT for one that hangs now. */
+/**
+ * {@link readAttribute} of a device that does not hang. Raises HOSTDEV_STUCK, and HOSTDEV_TIMEOUT for one that hangs
+ * now.
+ */
 export async function readLocked(work: Access, address: Address, path: string): Promise<string> {
   const stuck = readQuarantine(work.host, address);
   if (stuck !== null) throw stuckError(stuck);
@@ -40,7 +46,10 @@ export async function readLocked(work: Access, address: Address, path: string): 
   }
 }
 
-/** The error of an access, told with who holds the device where it did not come back, which the quarantine then remembers. */
+/**
+ * The error of an access, told with who holds the device where it did not come back, which the quarantine then
+ * remembers.
+ */
 export function remembered(host: Host, e: unknown): unknown {
   const hang = noAnswer(e);
   if (hang === null || !(e instanceof HostdevError)) return e;
@@ -51,7 +60,10 @@ export function remembered(host: Host, e: unknown): unknown {
   return new HostdevError('HOSTDEV_TIMEOUT', `${e.message}, ${by}`, { cause: e.cause });
 }
 
-/** Who uses the device that hangs: nothing that is looked at here takes its lock. Its driver is the one it had, where `path` is that driver's unbind file. */
+/**
+ * Who uses the device that hangs: nothing that is looked at here takes its lock. Its driver is the one it had, where
+ * `path` is that driver's unbind file.
+ */
 function holderLines(host: Host, address: Address, path: string): string[] {
   const device = host.list(host.device(address)) === null ? undefined : scanInventory(host).byAddress.get(address);
   const driver = /\/drivers\/([^/]+)\/unbind$/.exec(path)?.[1] ?? device?.driver ?? null;
@@ -61,8 +73,8 @@ function holderLines(host: Host, address: Address, path: string): string[] {
 export type SeenSriov = SriovState & { vfs: VfState[]; numvfs_bytes: string; autoprobe_bytes: string | null };
 
 /**
- * What a PF's SR-IOV is now. Raises HOSTDEV_NO_SRIOV when it has no sriov_numvfs (any more), HOSTDEV_SYSFS for content that the kernel does not write,
- * HOSTDEV_TIMEOUT when it does not answer.
+ * What a PF's SR-IOV is now. Raises HOSTDEV_NO_SRIOV when it has no sriov_numvfs (any more), HOSTDEV_SYSFS for content
+ * that the kernel does not write, HOSTDEV_TIMEOUT when it does not answer.
  */
 export async function observeSriov(work: Access, pf: Address): Promise<SeenSriov> {
   const { host } = work;
@@ -107,7 +119,10 @@ function count(host: Host, pf: Address, bytes: string): number {
   throw new HostdevError('HOSTDEV_SYSFS', `${host.device(pf, 'sriov_numvfs')} reads ${quote(text)}: no count`);
 }
 
-/** The devices that are there of `addresses`, with the drivers and VFs that they have now; what else is of them is as `inventory` has it. Takes no lock. */
+/**
+ * The devices that are there of `addresses`, with the drivers and VFs that they have now; what else is of them is as
+ * `inventory` has it. Takes no lock.
+ */
 export function devicesNow(host: Host, inventory: Inventory, addresses: readonly Address[]): PciDevice[] {
   const there = addresses.filter((a) => host.list(host.device(a)) !== null);
   const known = there.every((a) => inventory.byAddress.has(a)) ? inventory : scanInventory(host);

@@ -1,4 +1,7 @@
-/** What is to be done about one member of a group that keeps it from a guest. The one answer for group why, the hook, domain check and domain plan. */
+/**
+ * What is to be done about one member of a group that keeps it from a guest. The one answer for group why, the hook,
+ * domain check and domain plan.
+ */
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
 import { type Inventory, isBridge } from '../pci/inventory.ts';
@@ -6,12 +9,16 @@ import type { Blocker } from '../pci/vfio.ts';
 import { lossesOf } from './losses.ts';
 
 /**
- * `none`: without its driver the wanted device is gone, so nothing is to be done about it; `driver`: no guest can have it, a bridge or a platform device, and its
- * driver is to be unbound; `take`: it is to leave the host with the wanted device, and `loses` is what the host loses with it, empty for nothing that has a name.
+ * `none`: without its driver the wanted device is gone, so nothing is to be done about it; `driver`: no guest can have
+ * it, a bridge or a platform device, and its driver is to be unbound; `take`: it is to leave the host with the wanted
+ * device, and `loses` is what the host loses with it, empty for nothing that has a name.
  */
 export type PeerWay = { kind: 'none' | 'driver'; text: string } | { kind: 'take'; loses: string };
 
-/** The way out for a blocker of the group of `wanted`; `host` null: of a saved inventory, which does not tell what the host would lose. Never raises. */
+/**
+ * The way out for a blocker of the group of `wanted`; `host` null: of a saved inventory, which does not tell what the
+ * host would lose. Never raises.
+ */
 export function peerWay(
   host: Host | null,
   inventory: Inventory,

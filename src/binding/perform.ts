@@ -1,11 +1,15 @@
 /**
- * The only writer of driver state: makes a step and looks whether it did what it should. Nothing is believed that was not read again. Rules and the damage that taught
- * them:
+ * The only writer of driver state: makes a step and looks whether it did what it should. Nothing is believed that was
+ * not read again. Rules and the damage that taught them:
  * - `drivers_probe` answers success when nothing was bound (nasty#603): the driver link is read afterwards, every time.
- * - The link appears before probe() has finished: a VFIO driver counts as bound when its `vfio-dev` is there, or the link has stayed.
- * - udev may be loading the host driver at that moment and win the race (seen on igbvf with fresh VFs): then unbind and probe once more.
- * - A write may hang in D state for ever: each has a deadline, and a device that did not answer is in quarantine from then on.
- * - Between plan and unbind the host may have mounted the disk: it is asked once more (leave.ts), and no unbind is written but from here.
+ * - The link appears before probe() has finished: a VFIO driver counts as bound when its `vfio-dev` is there, or the
+ *   link has stayed.
+ * - udev may be loading the host driver at that moment and win the race (seen on igbvf with fresh VFs): then unbind and
+ *   probe once more.
+ * - A write may hang in D state for ever: each has a deadline, and a device that did not answer is in quarantine from
+ *   then on.
+ * - Between plan and unbind the host may have mounted the disk: it is asked once more (leave.ts), and no unbind is
+ *   written but from here.
  */
 import { sleep } from '../clock.ts';
 import { HostdevError } from '../errors.ts';
@@ -42,8 +46,8 @@ export function refuseStopped({ signal }: Pick<Work, 'signal'>, what: string): v
 }
 
 /**
- * Steps that may go on together: neighbours of one kind on different devices. Each takes its own device's lock. A PF's number of VFs changes alone: it brings and takes
- * devices.
+ * Steps that may go on together: neighbours of one kind on different devices. Each takes its own device's lock. A PF's
+ * number of VFs changes alone: it brings and takes devices.
  */
 export function batchesOf(steps: readonly Step[]): Step[][] {
   const batches: Step[][] = [];
@@ -109,8 +113,9 @@ async function writeOverride(work: Work, step: Step): Promise<void> {
 }
 
 /**
- * ENODEV says that the driver had let go already: what counts is that it has. The kernel takes the link away before it waits for whoever holds the device
- * (drivers/base/dd.c __device_release_driver), so a write that has not come back is none, whatever the link says.
+ * ENODEV says that the driver had let go already: what counts is that it has. The kernel takes the link away before it
+ * waits for whoever holds the device (drivers/base/dd.c __device_release_driver), so a write that has not come back is
+ * none, whatever the link says.
  */
 async function unbind(work: Work, address: Address, path: string): Promise<void> {
   const failure = await writeAttribute(work, address, path, address).then(

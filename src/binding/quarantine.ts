@@ -1,8 +1,8 @@
 /**
- * Devices that did not answer by a deadline. What hangs is a helper of ours in D state, behind the device's lock; whoever touches the device next hangs
- * behind it, and waiting for that once took every virsh command of a host with it. So the books remember the helper, and as long as it runs
- * the device is refused at once. Its end is the hang's end: then the journal, if there is one, is put right by the next command. Like all of /run this is
- * forgotten at boot.
+ * Devices that did not answer by a deadline. What hangs is a helper of ours in D state, behind the device's lock;
+ * whoever touches the device next hangs behind it, and waiting for that once took every virsh command of a host with
+ * it. So the books remember the helper, and as long as it runs the device is refused at once. Its end is the hang's
+ * end: then the journal, if there is one, is put right by the next command. Like all of /run this is forgotten at boot.
  */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';

@@ -1,6 +1,7 @@
 /**
- * The record (docs/decisions/0017-record.md): a line for each device that was moved, and for each guard that was lifted: who, what, before, after. In a file that is
- * never large, and on the machine itself in the system log too. It is written when a transaction has ended, whichever way; a record that cannot be written fails nothing.
+ * The record (docs/decisions/0017-record.md): a line for each device that was moved, and for each guard that was
+ * lifted: who, what, before, after. In a file that is never large, and on the machine itself in the system log too. It
+ * is written when a transaction has ended, whichever way; a record that cannot be written fails nothing.
  */
 
 import { whoAsks } from '../addon/process.ts';
@@ -12,7 +13,10 @@ import type { JournalEntry, Lifted } from './journal.ts';
 import type { Work } from './perform.ts';
 import { type DeviceState, describeState, type Move, type Owner } from './state.ts';
 
-/** How it ended for a device: `done`; `undone`: it is where it was; `left`: neither is known; `allowed`: nothing was moved here, only a guard lifted. */
+/**
+ * How it ended for a device: `done`; `undone`: it is where it was; `left`: neither is known; `allowed`: nothing was
+ * moved here, only a guard lifted.
+ */
 type Outcome = 'done' | 'undone' | 'left' | 'allowed';
 
 export type RecordLine = {
@@ -32,7 +36,10 @@ export type RecordLine = {
   /** For whom: "admin", "domain:<uuid>", and that guest's name. */
   owner: string;
   guest: string | null;
-  /** Who asked: as whom it ran, as whom he had logged in (null: nobody had, a daemon or the boot), and who was root by sudo. */
+  /**
+   * Who asked: as whom it ran, as whom he had logged in (null: nobody had, a daemon or the boot), and who was root by
+   * sudo.
+   */
   uid: number | null;
   loginuid: number | null;
   sudo_uid: number | null;
@@ -69,7 +76,10 @@ export function recordEnd(work: Work, entry: JournalEntry, ended: readonly Ended
   );
 }
 
-/** Records the guards that were lifted for devices that are not moved here: libvirt moves them, or they are where they are to be. Raises nothing. */
+/**
+ * Records the guards that were lifted for devices that are not moved here: libvirt moves them, or they are where they
+ * are to be. Raises nothing.
+ */
 export function recordLifted(work: Work, owner: Owner, guest: string | null, lifted: readonly Lifted[]): void {
   write(
     work,

@@ -1,7 +1,8 @@
 /**
- * After a crash: whoever has the locks of an entry's devices finishes or undoes what a dead process began, in full. An entry with its mark is finished as the mark says;
- * one without goes back if it was a bind and on if it was a give-back, unless a person chooses. The guards are asked as for any move; what they keep back stays
- * in the journal, named, and nothing of its entry has moved.
+ * After a crash: whoever has the locks of an entry's devices finishes or undoes what a dead process began, in full. An
+ * entry with its mark is finished as the mark says; one without goes back if it was a bind and on if it was a
+ * give-back, unless a person chooses. The guards are asked as for any move; what they keep back stays in the journal,
+ * named, and nothing of its entry has moved.
  */
 import { ownName } from '../addon/process.ts';
 import { HostdevError } from '../errors.ts';
@@ -45,15 +46,17 @@ export type Kept = {
   by: 'guard' | 'stuck' | 'failure';
 };
 
-/** A device that was put right, and what a person is told of it; `address` null for an entry that was forgotten whole. */
+/**
+ * A device that was put right, and what a person is told of it; `address` null for an entry that was forgotten whole.
+ */
 export type Done = { entry: string | null; address: Address | null; text: string };
 
 /** `held`: every device of an entry that stays, by the entry's id: nobody else's to move until it has gone. */
 export type Recovery = { done: Done[]; kept: Kept[]; held: Map<Address, string> };
 
 /**
- * Recovers entries whose devices' locks the caller holds; what cannot be understood of one stops no other, and a device that a `bad` file names is not moved. Raises
- * HOSTDEV_STORE.
+ * Recovers entries whose devices' locks the caller holds; what cannot be understood of one stops no other, and a device
+ * that a `bad` file names is not moved. Raises HOSTDEV_STORE.
  */
 export async function recover(
   work: Work,
@@ -193,8 +196,8 @@ async function recoverEntry(work: Work, found: JournalEntry, asked?: Direction):
 }
 
 /**
- * What {@link recover} would do, without doing it, as far as that is known before the kernel is asked; `foreseen` is told of it. Takes no locks: what another hostdev is
- * at work on looks unfinished.
+ * What {@link recover} would do, without doing it, as far as that is known before the kernel is asked; `foreseen` is
+ * told of it. Takes no locks: what another hostdev is at work on looks unfinished.
  */
 export async function foresee(
   work: Work,
@@ -321,7 +324,10 @@ function keep(work: Work, entry: JournalEntry, kept: Kept[]): Recovered {
   return { done: [], kept };
 }
 
-/** A file that somebody else made, or of a device that was moved by hand: the locks that were taken are those of the kernel's group. */
+/**
+ * A file that somebody else made, or of a device that was moved by hand: the locks that were taken are those of the
+ * kernel's group.
+ */
 function deniedGroup({ host }: Work, m: Move): { address: Address; reason: string } | null {
   if (isGone({ host }, m)) return null;
   const group = groupNow(host, m.address);
@@ -346,7 +352,10 @@ const permitOf = (lifted: readonly Lifted[]): Permit => ({
     lifted.some((l) => l.address === address && l.guard === use.guard && l.reason === use.reason),
 });
 
-/** What stands in the way of bringing moves to one end, by device, before any of them is touched; and the devices that are there already. */
+/**
+ * What stands in the way of bringing moves to one end, by device, before any of them is touched; and the devices that
+ * are there already.
+ */
 async function lookAhead(
   work: Work,
   moves: readonly Move[],

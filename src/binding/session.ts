@@ -1,6 +1,6 @@
 /**
- * The frame around every change: permission, the devices' locks (groupLocks.ts), the helper that writes, recovery of what dead processes and dead guests left; and all of
- * it given up again.
+ * The frame around every change: permission, the devices' locks (groupLocks.ts), the helper that writes, recovery of
+ * what dead processes and dead guests left; and all of it given up again.
  */
 import { nativeMissing } from '../addon/fsReader.ts';
 import { HostdevError } from '../errors.ts';
@@ -41,7 +41,10 @@ export type Asked = {
   tolerant?: boolean;
 };
 
-/** A fifth of the time is kept for the undo: a hook that is killed while it undoes leaves more behind than one that gives up early. */
+/**
+ * A fifth of the time is kept for the undo: a hook that is killed while it undoes leaves more behind than one that
+ * gives up early.
+ */
 const UNDO_SHARE = 0.2;
 
 const NO_DEVICES: Inventory = { devices: [], byAddress: new Map(), warnings: [], failures: [], malformed: [] };
@@ -72,8 +75,9 @@ export async function observing<T>(host: Host, options: SessionOptions, body: (w
 }
 
 /**
- * Raises HOSTDEV_NATIVE_MISSING without the addon, HOSTDEV_NOT_PERMITTED without root on the machine itself or where our state may not be written, HOSTDEV_STORE where
- * that is on a read-only file system, HOSTDEV_STORE_UNSAFE where somebody else can write to it.
+ * Raises HOSTDEV_NATIVE_MISSING without the addon, HOSTDEV_NOT_PERMITTED without root on the machine itself or where
+ * our state may not be written, HOSTDEV_STORE where that is on a read-only file system, HOSTDEV_STORE_UNSAFE where
+ * somebody else can write to it.
  */
 export function mayChange(host: Host): void {
   if (host.native.kind === 'fs') throw nativeMissing(host.native);
@@ -121,15 +125,19 @@ export type Session = {
   recovered: Warning[];
   /** With `tolerant`: what of the devices asked for, or of what hangs together with them, could not be put right. */
   kept: Kept[];
-  /** With `tolerant`: the devices that must be left as they are, by an unfinished transaction or a file that nobody understands. */
+  /**
+   * With `tolerant`: the devices that must be left as they are, by an unfinished transaction or a file that nobody
+   * understands.
+   */
   held: ReadonlySet<Address>;
   /** Of the devices asked for, those that were ours until the recovery gave them back. */
   backAlready: ReadonlySet<Address>;
 };
 
 /**
- * Runs `body` with the locks of the devices held, after what dead processes left of these was put right. Raises as {@link working}, HOSTDEV_TIMEOUT when a lock is not
- * to be had, HOSTDEV_STORE_CORRUPT for a file of ours that names one of the devices and cannot be understood, and what {@link refuseKept} raises.
+ * Runs `body` with the locks of the devices held, after what dead processes left of these was put right. Raises as
+ * {@link working}, HOSTDEV_TIMEOUT when a lock is not to be had, HOSTDEV_STORE_CORRUPT for a file of ours that names
+ * one of the devices and cannot be understood, and what {@link refuseKept} raises.
  */
 export async function changing<T>(
   host: Host,
@@ -152,8 +160,9 @@ export async function changing<T>(
 }
 
 /**
- * As {@link changing}, for a dry run: `body` sees the devices and books as they will be once what is unfinished was put right, and what would refuse the real run
- * refuses it too. No lock, nothing changed, no root needed. VFs that would come back are not there, and their drivers are not known.
+ * As {@link changing}, for a dry run: `body` sees the devices and books as they will be once what is unfinished was put
+ * right, and what would refuse the real run refuses it too. No lock, nothing changed, no root needed. VFs that would
+ * come back are not there, and their drivers are not known.
  */
 export async function foreseeing<T>(
   host: Host,
@@ -176,7 +185,9 @@ export async function foreseeing<T>(
   });
 }
 
-/** Puts what is unfinished of the devices right, by `right`, and says what has come of it. Raises as {@link changing}. */
+/**
+ * Puts what is unfinished of the devices right, by `right`, and says what has come of it. Raises as {@link changing}.
+ */
 async function sessionOf(
   work: Work,
   locked: Omit<Locked, 'unlock'>,
@@ -237,7 +248,10 @@ function refuseBad(inventory: Inventory, asked: readonly Address[], bad: readonl
   }
 }
 
-/** Raises for devices whose earlier change cannot be finished: HOSTDEV_GUARD for what a guard keeps back, HOSTDEV_STUCK for what hangs, else HOSTDEV_UNFINISHED. */
+/**
+ * Raises for devices whose earlier change cannot be finished: HOSTDEV_GUARD for what a guard keeps back, HOSTDEV_STUCK
+ * for what hangs, else HOSTDEV_UNFINISHED.
+ */
 function refuseKept(kept: readonly Kept[]): void {
   const [first] = kept;
   if (first === undefined) return;
@@ -249,8 +263,8 @@ function refuseKept(kept: readonly Kept[]): void {
 }
 
 /**
- * Recovers entries whose locks are held, then ends the holds of guests that are gone. Devices are those asked for; `scan` is the host as it is after the
- * recovery, which may have brought VFs back.
+ * Recovers entries whose locks are held, then ends the holds of guests that are gone. Devices are those asked for;
+ * `scan` is the host as it is after the recovery, which may have brought VFs back.
  */
 export async function putRight(
   work: Work,
@@ -280,7 +294,10 @@ export async function foreseeRight(
   return { ...recovery, done: [...recovery.done, ...done] };
 }
 
-/** A release that could not be carried out, and a prepare whose guest never came: the devices that only such guests hold go back. */
+/**
+ * A release that could not be carried out, and a prepare whose guest never came: the devices that only such guests hold
+ * go back.
+ */
 async function endDeadHolds(
   work: Work,
   addresses: readonly Address[],

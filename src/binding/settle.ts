@@ -1,6 +1,7 @@
 /**
- * Brings devices to where they are to be, from whatever each is on now: the way there, the undo and the recovery are this one thing. The VFs of a PF are child moves of
- * its move: those that must go go first, then the PF changes its driver, then VFs are made with autoprobe off and each put on its driver.
+ * Brings devices to where they are to be, from whatever each is on now: the way there, the undo and the recovery are
+ * this one thing. The VFs of a PF are child moves of its move: those that must go go first, then the PF changes its
+ * driver, then VFs are made with autoprobe off and each put on its driver.
  */
 import type { Address } from '../pci/address.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
@@ -26,7 +27,10 @@ export const goalOf = (m: Move, end: End): Goal => ({
   ...(end === 'to' && m.any_host ? { any_host: true } : {}),
 });
 
-/** Brings moves to one end, together; what failed, by device: one that fails stops no other. A device that is gone is where it can be. */
+/**
+ * Brings moves to one end, together; what failed, by device: one that fails stops no other. A device that is gone is
+ * where it can be.
+ */
 export async function settle(work: Work, moves: readonly Move[], end: End): Promise<Map<Address, unknown>> {
   const plain = moves.filter((m) => m.sriov === undefined);
   const failures = await settleDevices(
@@ -76,7 +80,10 @@ async function settleDevices(work: Work, goals: readonly Goal[]): Promise<Map<Ad
   return failures;
 }
 
-/** The driver's module may have gone: it is loaded again, a host driver's through the device's modalias. `driver` null is whichever the host has for the device. */
+/**
+ * The driver's module may have gone: it is loaded again, a host driver's through the device's modalias. `driver` null
+ * is whichever the host has for the device.
+ */
 async function ensureDriver(work: Work, address: Address, driver: string | null): Promise<void> {
   const { host } = work;
   if (driver !== null && driverExists(host, driver)) return;
@@ -119,7 +126,10 @@ export async function settlePf(work: Work, move: Move & { sriov: SriovChange }, 
   if (end === 'from') await restoreSriovBytes(work, address, sriov);
 }
 
-/** Each VF to what was recorded of it, or to the best VFIO driver; host drivers come by themselves, if their module is there. */
+/**
+ * Each VF to what was recorded of it, or to the best VFIO driver; host drivers come by themselves, if their module is
+ * there.
+ */
 async function settleVfs(work: Work, pf: Address, goal: SriovState): Promise<void> {
   const { host } = work;
   const inventory = scanInventory(host);

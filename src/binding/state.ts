@@ -1,6 +1,7 @@
 /**
- * What the engine knows of a device, as types: what it is on, what it is to be on, and how such a change is written into the journal and the books. The
- * checks below are for files of ours that come back from disk: what they let through is put into paths and attributes.
+ * What the engine knows of a device, as types: what it is on, what it is to be on, and how such a change is written
+ * into the journal and the books. The checks below are for files of ours that come back from disk: what they let
+ * through is put into paths and attributes.
  */
 import { DRIVER_NAME } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
@@ -9,18 +10,26 @@ import { isObject, isText, isTextOrNull } from '../text/json.ts';
 /** What we change of a device. `override` null is an unset driver_override, `driver` null a device without a driver. */
 export type DeviceState = { driver: string | null; override: string | null };
 
-/** One VF as it was or is to be; VF number n is the n-th of a list. Its MAC, VLAN and trust will have their place here. */
+/**
+ * One VF as it was or is to be; VF number n is the n-th of a list. Its MAC, VLAN and trust will have their place here.
+ */
 export type VfState = DeviceState & { address: Address };
 
 export type SriovState = {
   numvfs: number;
   /** `sriov_drivers_autoprobe`; null on a kernel that has none (before 4.13). */
   autoprobe: boolean | null;
-  /** Each VF as recorded; or, for fresh ones, who is to drive them: the kernel's best VFIO driver, or whatever host driver claims them. */
+  /**
+   * Each VF as recorded; or, for fresh ones, who is to drive them: the kernel's best VFIO driver, or whatever host
+   * driver claims them.
+   */
   vfs: VfState[] | 'vfio' | 'netdev';
 };
 
-/** The child moves of a PF's move: what becomes of its VFs, with the bytes of both attributes for a tree that is no sysfs. */
+/**
+ * The child moves of a PF's move: what becomes of its VFs, with the bytes of both attributes for a tree that is no
+ * sysfs.
+ */
 export type SriovChange = {
   from: SriovState;
   to: SriovState;
@@ -28,11 +37,16 @@ export type SriovChange = {
   autoprobe_bytes: string | null;
 };
 
-/** A device's way from one state to another. The inverse of any move, done or half done, is the move from what is observed to what was recorded. */
+/**
+ * A device's way from one state to another. The inverse of any move, done or half done, is the move from what is
+ * observed to what was recorded.
+ */
 export type Move = {
   address: Address;
   group: number | null;
-  /** Of its folder in sysfs: a VF that was made anew is not the one that was to move. null where it is not to be told. */
+  /**
+   * Of its folder in sysfs: a VF that was made anew is not the one that was to move. null where it is not to be told.
+   */
   inode: string | null;
   from: DeviceState;
   to: DeviceState;

@@ -1,7 +1,8 @@
 /**
- * The sysfs writes of a move, in the order that leaves no window. Pure: bind, give-back and undo are all moves, so there is one set of steps to get right.
- * Rules of drivers/pci/iov.c (6.12): sriov_numvfs goes from one count to another through 0 only, and every VF with its driver, override and
- * configuration is gone then; with sriov_drivers_autoprobe 0 no driver meets a fresh VF unless its driver_override names it.
+ * The sysfs writes of a move, in the order that leaves no window. Pure: bind, give-back and undo are all moves, so
+ * there is one set of steps to get right. Rules of drivers/pci/iov.c (6.12): sriov_numvfs goes from one count to
+ * another through 0 only, and every VF with its driver, override and configuration is gone then; with
+ * sriov_drivers_autoprobe 0 no driver meets a fresh VF unless its driver_override names it.
  */
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
@@ -13,7 +14,10 @@ export type Write = { path: string; value: string };
 export type Step = Write & {
   kind: 'override' | 'unbind' | 'probe' | 'numvfs' | 'autoprobe';
   address: Address;
-  /** The override, the driver, or the number, that must be read afterwards; {@link ANY_HOST} for a probe whose outcome is the kernel's affair. */
+  /**
+   * The override, the driver, or the number, that must be read afterwards; {@link ANY_HOST} for a probe whose outcome
+   * is the kernel's affair.
+   */
   expect: string | null;
   undo: Write[];
 };
@@ -28,9 +32,10 @@ const overrideText = (override: string | null): string => `${override ?? ''}\n`;
 export type Way = Pick<Move, 'address' | 'from' | 'to' | 'any_host' | 'sriov'>;
 
 /**
- * The steps of several moves: every override first, then every unbind, then every probe, so that no event in between brings a peer back to its host driver; the
- * overrides that were only needed for the probe are put right at the end. A device that is to be driverless is unbound and not probed. The VFs of a PF go before
- * anything else; new ones are no steps of it, because only their being there tells their addresses (settle.ts).
+ * The steps of several moves: every override first, then every unbind, then every probe, so that no event in between
+ * brings a peer back to its host driver; the overrides that were only needed for the probe are put right at the end. A
+ * device that is to be driverless is unbound and not probed. The VFs of a PF go before anything else; new ones are no
+ * steps of it, because only their being there tells their addresses (settle.ts).
  */
 export function stepsOf(host: Host, moves: readonly Way[]): Step[] {
   const pin: Step[] = [];
@@ -105,7 +110,10 @@ export function autoprobeStep(host: Host, address: Address, value: boolean): Ste
   };
 }
 
-/** What must be written before anything else of the PF changes: its VFs go, for another number or because its driver does (`rebinds`). */
+/**
+ * What must be written before anything else of the PF changes: its VFs go, for another number or because its driver
+ * does (`rebinds`).
+ */
 export function emptySteps(host: Host, address: Address, change: SriovChange | undefined, rebinds: boolean): Step[] {
   if (change === undefined || change.from.numvfs === 0) return [];
   if (change.from.numvfs === change.to.numvfs && !rebinds) return [];
@@ -113,8 +121,8 @@ export function emptySteps(host: Host, address: Address, change: SriovChange | u
 }
 
 /**
- * What autoprobe must be while VFs are made for `vfs`: recorded and VFIO ones meet no driver but the one named for them. Null where it is so already, or where
- * the kernel has no such attribute.
+ * What autoprobe must be while VFs are made for `vfs`: recorded and VFIO ones meet no driver but the one named for
+ * them. Null where it is so already, or where the kernel has no such attribute.
  */
 export function autoprobeFor({ autoprobe, vfs }: SriovState): boolean | null {
   const wanted = vfs === 'netdev';
@@ -122,8 +130,8 @@ export function autoprobeFor({ autoprobe, vfs }: SriovState): boolean | null {
 }
 
 /**
- * The writes that make the VFs of `change.to` once there are none, for a plan that is only shown: `foretold` are their addresses and drivers as far as they can
- * be known before the VFs are there.
+ * The writes that make the VFs of `change.to` once there are none, for a plan that is only shown: `foretold` are their
+ * addresses and drivers as far as they can be known before the VFs are there.
  */
 export function fillSteps(
   host: Host,

@@ -1,7 +1,8 @@
 /**
- * A change of several devices that holds or is undone: journal, write and verify each step, one mark, the books, journal gone. Ownership: between taking the locks of the
- * devices and giving them up, nobody else who plays by the books changes them; the kernel, udev and other tools still may. Undo goes in reverse,
- * starts from what is observed, keeps the first error and reports what it could not put back.
+ * A change of several devices that holds or is undone: journal, write and verify each step, one mark, the books,
+ * journal gone. Ownership: between taking the locks of the devices and giving them up, nobody else who plays by the
+ * books changes them; the kernel, udev and other tools still may. Undo goes in reverse, starts from what is observed,
+ * keeps the first error and reports what it could not put back.
  */
 import { ERRORS, EXIT, HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -28,9 +29,10 @@ import { describeState, type Move, recordedVfs } from './state.ts';
 import { stepsOf } from './steps.ts';
 
 /**
- * Carries out a change as one transaction. On any failure, or an abort, every device goes back to what it was and the first error is raised:
- * HOSTDEV_BIND_FAILED, HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_INTERRUPTED, HOSTDEV_STORE; or HOSTDEV_UNDO_INCOMPLETE
- * naming the journal file. The caller holds the locks of all devices.
+ * Carries out a change as one transaction. On any failure, or an abort, every device goes back to what it was and the
+ * first error is raised: HOSTDEV_BIND_FAILED, HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT, HOSTDEV_GUARD, HOSTDEV_IN_USE,
+ * HOSTDEV_INTERRUPTED, HOSTDEV_STORE; or HOSTDEV_UNDO_INCOMPLETE naming the journal file. The caller holds the locks of
+ * all devices.
  */
 export async function runChange(work: Work, change: Change): Promise<void> {
   const { host } = work;
@@ -69,8 +71,9 @@ function commit(host: Host, entry: JournalEntry): void {
 }
 
 /**
- * The books' changes of an entry whose devices are at one end of it. Books can name VFs only when these are there: those made for VFIO are `fresh`'s and were on nothing
- * before, those that came back with their PF are in the books again as the devices that they are now.
+ * The books' changes of an entry whose devices are at one end of it. Books can name VFs only when these are there:
+ * those made for VFIO are `fresh`'s and were on nothing before, those that came back with their PF are in the books
+ * again as the devices that they are now.
  */
 export function booksAt(host: Host, { books, devices, fresh }: JournalEntry, end: 'from' | 'to'): BookChange[] {
   const pfs = devices.filter((m) => m.sriov !== undefined);
@@ -110,7 +113,9 @@ const madeAnew = (host: Host, b: Binding): Binding => ({
   inode: host.inode(host.device(b.address)),
 });
 
-/** Puts every device of the entry back, last first, and the books; then raises `first`, or what could not be put back. */
+/**
+ * Puts every device of the entry back, last first, and the books; then raises `first`, or what could not be put back.
+ */
 async function undo(work: Work, entry: JournalEntry, first: unknown): Promise<never> {
   const { host } = work;
   const { signal: _stop, onStep: _told, ...quiet } = work;

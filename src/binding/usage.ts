@@ -1,6 +1,6 @@
 /**
- * What the host itself uses devices for: the facts that the guards judge. Read before anything is planned, for all devices of a plan at once; "not measured" is
- * a fact too, because a guard that could not look must not say yes.
+ * What the host itself uses devices for: the facts that the guards judge. Read before anything is planned, for all
+ * devices of a plan at once; "not measured" is a fact too, because a guard that could not look must not say yes.
  */
 import type { Holder, KernelWriter } from '../addon/native.ts';
 import { sleep } from '../clock.ts';
@@ -32,8 +32,9 @@ const CLAIM_MS = 2000;
 type Seen = { device: PciDevice; look: Look; vfio: boolean; nodes: string[]; uses: Use[]; unexplained: string[] };
 
 /**
- * The uses of each device, by address: of one on a host driver all that the host does with it; of one on VFIO who holds it; of a driverless one whether the
- * firmware's frame buffer lies on it; of a PF also what its VFs are used for. Raises only what breaks our own state (HOSTDEV_STORE_CORRUPT).
+ * The uses of each device, by address: of one on a host driver all that the host does with it; of one on VFIO who holds
+ * it; of a driverless one whether the firmware's frame buffer lies on it; of a PF also what its VFs are used for.
+ * Raises only what breaks our own state (HOSTDEV_STORE_CORRUPT).
  */
 export async function readUsages(work: Reading, devices: readonly PciDevice[]): Promise<Map<Address, Usage>> {
   const { host } = work;
@@ -61,15 +62,18 @@ export async function readUsages(work: Reading, devices: readonly PciDevice[]): 
   return usages;
 }
 
-/** What the host does with a device, one line each, without who holds it open, which costs a look at every process: for lists of many devices. */
+/**
+ * What the host does with a device, one line each, without who holds it open, which costs a look at every process: for
+ * lists of many devices.
+ */
 export function hostUses(host: Host, device: PciDevice): string[] {
   const { look, uses, vfio } = see(new Tables(host), device);
   return [...uses, ...(vfio ? [] : displayUses(look, device, []))].map((u) => u.reason);
 }
 
 /**
- * What uses a device now, one line each, for a device on which a write hangs (`device.driver` as it was before the write): {@link hostUses} and every process that
- * holds it. Takes no device's lock, opens no disk and never raises.
+ * What uses a device now, one line each, for a device on which a write hangs (`device.driver` as it was before the
+ * write): {@link hostUses} and every process that holds it. Takes no device's lock, opens no disk and never raises.
  */
 export const usesNow = (host: Host, device: PciDevice): string[] =>
   orNull(() => [...hostUses(host, device), ...heldUses(holdersOf(host, device)).map((u) => u.reason)]) ?? [];
@@ -100,10 +104,16 @@ function heldUses(held: readonly Holder[]): Use[] {
   });
 }
 
-/** How long a driver may take to make its interface: its link is there before probe() has ended, and udev probes a fresh VF at its leisure. */
+/**
+ * How long a driver may take to make its interface: its link is there before probe() has ended, and udev probes a fresh
+ * VF at its leisure.
+ */
 const PROBE_MS = 1000;
 
-/** Waits for the interfaces of functions that a driver has only just taken, so that "none is to be seen" means that there is none. */
+/**
+ * Waits for the interfaces of functions that a driver has only just taken, so that "none is to be seen" means that
+ * there is none.
+ */
 async function awaitInterfaces({ host, deadline }: Reading, devices: readonly PciDevice[]): Promise<void> {
   if (!host.isReal) return;
   const until = new Deadline(Math.min(PROBE_MS, deadline.left));
@@ -122,7 +132,10 @@ async function scanHolders({ host, deadline }: Reading, seen: readonly Seen[]): 
   return holders;
 }
 
-/** Whether somebody has a disk for himself (O_EXCL, block/bdev.c bd_may_claim): zfs, a btrfs of several disks, a mount in another namespace, raw use. */
+/**
+ * Whether somebody has a disk for himself (O_EXCL, block/bdev.c bd_may_claim): zfs, a btrfs of several disks, a mount
+ * in another namespace, raw use.
+ */
 async function askClaim({ host, writer, deadline }: Reading, seen: Seen, disk: string): Promise<void> {
   const node = host.node(disk.replaceAll('!', '/'));
   try {

@@ -1,4 +1,7 @@
-/** What is to become of a PF's VFs, as a move that can be shown and carried out; and what can be known of VFs before they are there. */
+/**
+ * What is to become of a PF's VFs, as a move that can be shown and carried out; and what can be known of VFs before
+ * they are there.
+ */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Address, formatAddress, parseAddress } from '../pci/address.ts';
@@ -28,8 +31,9 @@ async function changeTo(
 }
 
 /**
- * The move of a PF that keeps its driver and gets `numvfs` VFs for `vfs`; null when it has that many. Raises HOSTDEV_DEVICE_ABSENT, HOSTDEV_NO_SRIOV,
- * HOSTDEV_VF_COUNT when it cannot have so many, HOSTDEV_VFS when its driver makes none.
+ * The move of a PF that keeps its driver and gets `numvfs` VFs for `vfs`; null when it has that many. Raises
+ * HOSTDEV_DEVICE_ABSENT, HOSTDEV_NO_SRIOV, HOSTDEV_VF_COUNT when it cannot have so many, HOSTDEV_VFS when its driver
+ * makes none.
  */
 export async function planVfs(
   work: Access,
@@ -55,7 +59,10 @@ export async function planVfs(
   };
 }
 
-/** The books of the VFs that go with a change of their number; those that come are booked when they are there (transaction.ts). */
+/**
+ * The books of the VFs that go with a change of their number; those that come are booked when they are there
+ * (transaction.ts).
+ */
 export const booksOfGoing = (host: Host, { sriov }: Move): BookChange[] =>
   recordedVfs(sriov?.from).map(({ address }) => ({ address, before: readBook(host, address), after: null }));
 
@@ -140,7 +147,10 @@ function foretoldDriver(host: Host, pf: PciDevice, id: string, use: 'vfio' | 'ne
   return namedDriver(host, chooseVariant(modalias, lists.alias, lists.builtin)?.module ?? 'vfio_pci');
 }
 
-/** The writes to a PF and its VFs once it is on its driver, as a plan shows them: also those to VFs that are not there yet. */
+/**
+ * The writes to a PF and its VFs once it is on its driver, as a plan shows them: also those to VFs that are not there
+ * yet.
+ */
 export function refillSteps(host: Host, move: Way, foretold: readonly ForetoldVf[] = []): Step[] {
   const recorded = move.sriov?.to.vfs;
   const vfs = Array.isArray(recorded)

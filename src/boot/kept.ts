@@ -1,6 +1,7 @@
 /**
- * conf.d/90-kept.toml: the wishes that hostdev writes. A person may read and edit it, so it is changed as text: a wish that comes is a table at the end, one that goes takes the
- * lines of its table along, and everything else (comments outside of that table, other tables) stays byte for byte. Replaced as a whole, durably. No other file is ever
+ * conf.d/90-kept.toml: the wishes that hostdev writes. A person may read and edit it, so it is changed as text: a wish
+ * that comes is a table at the end, one that goes takes the lines of its table along, and everything else (comments
+ * outside of that table, other tables) stays byte for byte. Replaced as a whole, durably. No other file is ever
  * written.
  */
 import { kindOf, readText } from '../config/readText.ts';
@@ -46,8 +47,9 @@ export function tomlOf(w: Wish): string {
 }
 
 /**
- * The text of the file without the tables of some wishes and with others at its end; null where nothing is left of it but our own head. Raises HOSTDEV_CONFIG for a wish that
- * is written in a way that leaves no table to take out (an inline list), or for a text that is no TOML.
+ * The text of the file without the tables of some wishes and with others at its end; null where nothing is left of it
+ * but our own head. Raises HOSTDEV_CONFIG for a wish that is written in a way that leaves no table to take out (an
+ * inline list), or for a text that is no TOML.
  */
 export function changedText(before: string, gone: readonly Wish[], come: readonly Wish[]): string | null {
   const tables = before === '' ? [] : tableLines(before, ['device', 'pf']);
@@ -73,7 +75,10 @@ export function changedText(before: string, gone: readonly Wish[], come: readonl
   return `${begin}${come.map((w) => `\n${tomlOf(w)}`).join('')}`;
 }
 
-/** The file's text; '' where it is not there. Raises HOSTDEV_CONFIG for what is not to be edited: no TOML, too large, no UTF-8. */
+/**
+ * The file's text; '' where it is not there. Raises HOSTDEV_CONFIG for what is not to be edited: no TOML, too large, no
+ * UTF-8.
+ */
 function keptText(host: Host): string {
   const file = host.absolute(host.kept);
   if (kindOf(host, file) === null) return '';
@@ -97,8 +102,8 @@ export function checkKeep(host: Host, { gone, come }: KeptChange): void {
 }
 
 /**
- * Writes the change that `plan` makes of what stands in the files once the file is ours alone. Raises HOSTDEV_CONFIG, HOSTDEV_STORE, HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT, and
- * what `plan` raises.
+ * Writes the change that `plan` makes of what stands in the files once the file is ours alone. Raises HOSTDEV_CONFIG,
+ * HOSTDEV_STORE, HOSTDEV_NOT_PERMITTED, HOSTDEV_TIMEOUT, and what `plan` raises.
  */
 export async function keep(host: Host, deadline: Deadline, plan: () => Promise<KeptChange>): Promise<void> {
   const unlock = await takeLocks(host, ['wishes'], deadline);

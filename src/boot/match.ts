@@ -1,8 +1,11 @@
 /**
  * Which device of this host a wish means (contract 10). Pure: the host is a {@link View}. Rules:
- * - The path of slots with the ids finds the device, whatever its address is now; the card's own numbers, where both are known, must agree.
- * - A card that moved is found by its number alone: the same ids, the same function, that number on exactly one device, and on none that another wish has by its path.
- * - Everything else is refused by name. Nothing is ever taken because it is at the wished address now (qubes-issues#7792: that could be the disk of the host).
+ * - The path of slots with the ids finds the device, whatever its address is now; the card's own numbers, where both
+ *   are known, must agree.
+ * - A card that moved is found by its number alone: the same ids, the same function, that number on exactly one device,
+ *   and on none that another wish has by its path.
+ * - Everything else is refused by name. Nothing is ever taken because it is at the wished address now
+ *   (qubes-issues#7792: that could be the disk of the host).
  */
 import type { Address } from '../pci/address.ts';
 import { ID_KEYS, type Identity, MARKS, type Marks, sameFunction } from '../pci/identity.ts';

@@ -52,7 +52,10 @@ function driverNotMet(host: Host, d: PciDevice, driver: WishedDriver): string | 
   }
 }
 
-/** What each VF of a PF is to be on: of its range, or as all are. A driver that is told by name is no VFIO driver for 'netdev'. */
+/**
+ * What each VF of a PF is to be on: of its range, or as all are. A driver that is told by name is no VFIO driver for
+ * 'netdev'.
+ */
 export const vfDriver = (wish: PfWish, n: number): WishedDriver =>
   wish.ranges.find((r) => r.first <= n && n <= r.last)?.driver ?? (wish.for === 'vfio' ? 'vfio' : 'host');
 

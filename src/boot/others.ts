@@ -1,6 +1,7 @@
 /**
- * Who else, on this host, sets a PF's number of VFs or a device's driver at boot. hostdev leaves what they own to them and says so: two that write sriov_numvfs, or an
- * override, undo each other at every boot. Only files that an admin writes are read, as far as their line says it; what cannot be read is nobody's.
+ * Who else, on this host, sets a PF's number of VFs or a device's driver at boot. hostdev leaves what they own to them
+ * and says so: two that write sriov_numvfs, or an override, undo each other at every boot. Only files that an admin
+ * writes are read, as far as their line says it; what cannot be read is nobody's.
  */
 import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -77,7 +78,9 @@ function matchesAny(patterns: string, texts: readonly string[]): boolean {
   return any !== invert;
 }
 
-/** systemd.link(5): of the links that match, the first by name counts; one of ours that says nothing of VFs sets none. */
+/**
+ * systemd.link(5): of the links that match, the first by name counts; one of ours that says nothing of VFs sets none.
+ */
 function ofLinks(host: Host, { device, interfaces, macs }: Named): Other[] {
   const sorted = files(host, LINKS, /\.link$/).sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1));
   for (const file of sorted) {

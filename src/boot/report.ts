@@ -7,8 +7,8 @@ import { isObject, isTextOrNull } from '../text/json.ts';
 import { subjectOf, type Wish } from './wishes.ts';
 
 /**
- * What met a wish: the boot's one pass over all of them, the driver that came to a PF, the device that was plugged in later, or whoever had done so before. The initramfs will
- * have its place here.
+ * What met a wish: the boot's one pass over all of them, the driver that came to a PF, the device that was plugged in
+ * later, or whoever had done so before. The initramfs will have its place here.
  */
 export const STAGES = ['apply', 'pf', 'added', 'before'] as const;
 export type Stage = (typeof STAGES)[number];
@@ -46,7 +46,10 @@ export const isOff = (host: Host): boolean =>
 
 const MAX_CMDLINE = 64 * 1024;
 
-/** The report of this boot; null where there is none, where it is of another boot, or none of ours: it is made anew then. */
+/**
+ * The report of this boot; null where there is none, where it is of another boot, or none of ours: it is made anew
+ * then.
+ */
 export function readReport(host: Host): BootReport | null {
   let value: unknown;
   try {

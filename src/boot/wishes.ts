@@ -1,4 +1,7 @@
-/** Wishes: what hostdev.toml and conf.d say that devices shall be at every boot (contract 10), as values with their places. */
+/**
+ * Wishes: what hostdev.toml and conf.d say that devices shall be at every boot (contract 10), as values with their
+ * places.
+ */
 
 import { ALLOWABLE_GUARDS, type AllowableGuard } from '../config/allowable.ts';
 import type { Config, Entry } from '../config/config.ts';
@@ -8,7 +11,10 @@ import { type Address, canonicalAddress } from '../pci/address.ts';
 import { type Identity, SLOT_PATH } from '../pci/identity.ts';
 import { quote } from '../text/safe.ts';
 
-/** What a device shall be on: the kernel's best VFIO driver, a VFIO driver by its name, a host driver that claims it, or none. */
+/**
+ * What a device shall be on: the kernel's best VFIO driver, a VFIO driver by its name, a host driver that claims it, or
+ * none.
+ */
 export type WishedDriver = 'vfio' | 'host' | 'none' | (string & {});
 
 type Wished = {
@@ -39,7 +45,10 @@ export type Wish = DeviceWish | PfWish;
 /** `all`: those too that do not count, because another one is about the same device. */
 export type Wishes = { wishes: Wish[]; all: Wish[]; findings: Finding[] };
 
-/** What a wish is about, as one text: two wishes with the same are of one device. A PF's VFs are another matter than the PF itself. */
+/**
+ * What a wish is about, as one text: two wishes with the same are of one device. A PF's VFs are another matter than the
+ * PF itself.
+ */
 export const subjectOf = (w: Wish): string =>
   `${w.identity.path}${w.kind === 'pf' ? ' vfs' : w.vf === null ? '' : ` vf ${w.vf}`}`;
 
@@ -47,8 +56,8 @@ export const subjectOf = (w: Wish): string =>
 export const wishPlace = ({ place }: Pick<Wish, 'place'>): string => `${place.file}:${place.line}`;
 
 /**
- * The wishes of a configuration. One that is wrong is left out, with its mistake; of several about one device the first counts when they say the same, and none when they do
- * not: which is meant is nobody's to guess.
+ * The wishes of a configuration. One that is wrong is left out, with its mistake; of several about one device the first
+ * counts when they say the same, and none when they do not: which is meant is nobody's to guess.
  */
 export function readWishes(config: Config): Wishes {
   const findings: Finding[] = [];

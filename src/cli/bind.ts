@@ -50,7 +50,10 @@ export async function unbind({ host, words, own, options }: Invocation): Promise
 
 const NONE = 'no driver';
 
-/** A dry run shows the writes and what would become of each device (`unknown` where nobody can tell); a real one what has. */
+/**
+ * A dry run shows the writes and what would become of each device (`unknown` where nobody can tell); a real one what
+ * has.
+ */
 function changeText(
   { changed, plan }: { changed: boolean; plan: PrintedPlan },
   dryRun: boolean,

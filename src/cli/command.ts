@@ -1,4 +1,7 @@
-/** What a command of the CLI is. The table in commands.ts declares each; parsing, help and the exit live in main.ts, once for all. */
+/**
+ * What a command of the CLI is. The table in commands.ts declares each; parsing, help and the exit live in main.ts,
+ * once for all.
+ */
 
 import type { ActionOptions } from '../actions/options.ts';
 import type { HostdevError } from '../errors.ts';
@@ -22,7 +25,10 @@ export type Invocation = {
   host: Host;
 };
 
-/** What a command answers: the JSON document (without `schema`), the text for people, the exit code. Warnings go to stderr, and into the JSON. */
+/**
+ * What a command answers: the JSON document (without `schema`), the text for people, the exit code. Warnings go to
+ * stderr, and into the JSON.
+ */
 export type Answer = {
   json: object;
   text: string;

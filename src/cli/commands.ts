@@ -1,7 +1,11 @@
-/** Every command and every global option: grammar and help in one place; what a command needs is loaded when it runs. */
+/**
+ * Every command and every global option: grammar and help in one place; what a command needs is loaded when it runs.
+ */
 import type { Argument, Command, GlobalOption, Option } from './command.ts';
 
-/** What is global (contract 3). `every`: each command takes it; the others are taken by those that name them in `takes`. */
+/**
+ * What is global (contract 3). `every`: each command takes it; the others are taken by those that name them in `takes`.
+ */
 export const GLOBALS: Record<GlobalOption, Option & { every?: true }> = {
   root: { type: 'string', value: 'DIR', text: 'work on the host below DIR instead of /', every: true },
   json: { type: 'boolean', short: 'j', text: 'one JSON document on stdout, errors too', every: true },

@@ -1,6 +1,7 @@
 /**
- * `hostdev completion`: what a shell needs to complete words. One script a shell, and all of them ask `completion words`: what may stand where the cursor is follows from the
- * table of commands, and the devices, groups, domains and aliases are those that are there now.
+ * `hostdev completion`: what a shell needs to complete words. One script a shell, and all of them ask `completion
+ * words`: what may stand where the cursor is follows from the table of commands, and the devices, groups, domains and
+ * aliases are those that are there now.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -27,7 +28,10 @@ export type Grammar = {
   globals: Record<GlobalOption, Option & { every?: true }>;
 };
 
-/** `hostdev completion bash|zsh|fish`, or `words -- WORD…`: one candidate a line, a tab, what it is; `:files` or `:folders` where the shell is to add its own. */
+/**
+ * `hostdev completion bash|zsh|fish`, or `words -- WORD…`: one candidate a line, a tab, what it is; `:files` or
+ * `:folders` where the shell is to add its own.
+ */
 export async function completion(grammar: Grammar, { host, words: [what = '', ...line] }: Invocation): Promise<Answer> {
   if (what !== 'words') {
     if (!SHELLS.some((s) => s === what))
@@ -52,7 +56,10 @@ function optionsOf({ globals }: Grammar, command: Command | null): Record<string
   return { ...Object.fromEntries(names.map((name) => [name, globals[name]])), ...command?.own };
 }
 
-/** What fits in the place of the last word of a line (without "hostdev"). It never fails: what cannot be asked gives nothing. */
+/**
+ * What fits in the place of the last word of a line (without "hostdev"). It never fails: what cannot be asked gives
+ * nothing.
+ */
 export async function complete(grammar: Grammar, line: readonly string[], host: Host): Promise<Answerer> {
   const current = line.at(-1) ?? '';
   const { command, words, values, open } = understand(grammar, line.slice(0, -1));
@@ -89,7 +96,10 @@ const NOTHING: Answerer = { candidates: [], paths: null };
 const fitting = (candidates: readonly Candidate[], current: string): Candidate[] =>
   candidates.filter((c) => c.word.startsWith(current));
 
-/** What the words before the current one are: a command, its words so far, options with their values, and an option that waits for its value. */
+/**
+ * What the words before the current one are: a command, its words so far, options with their values, and an option that
+ * waits for its value.
+ */
 function understand(
   grammar: Grammar,
   line: readonly string[],
@@ -148,7 +158,9 @@ const verbsOf = (commands: readonly Command[], words: readonly string[]): string
     .map((c) => c.name.split(' ')[words.length])
     .join(', ');
 
-/** The kind of word that stands at a place; the last of them again where there may be many; null where there is none. */
+/**
+ * The kind of word that stands at a place; the last of them again where there may be many; null where there is none.
+ */
 function placeOf({ args }: Command, index: number): string | null {
   const last = args.at(-1);
   return (args[index] ?? (last?.many ? last : undefined))?.name ?? null;

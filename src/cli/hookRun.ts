@@ -7,12 +7,15 @@ import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
 import { err } from './output.ts';
 
-/** libvirt is answered in its time by the hook client; a release goes on behind it, for as long as a prepare may take. */
+/**
+ * libvirt is answered in its time by the hook client; a release goes on behind it, for as long as a prepare may take.
+ */
 const deadlineOf = (operation: string): number =>
   1000 * (operation === 'start' ? HOOK_DEFAULTS.start_seconds : HOOK_DEFAULTS.prepare_seconds);
 
 /**
- * `hostdev hook run NAME OP SUBOP EXTRA`: stdout stays empty, whatever -j says (for migrate and restore it would replace the XML). Only prepare and start fail.
+ * `hostdev hook run NAME OP SUBOP EXTRA`: stdout stays empty, whatever -j says (for migrate and restore it would
+ * replace the XML). Only prepare and start fail.
  */
 export async function hookRun({ host, words, own, options }: Invocation): Promise<Answer> {
   const [name = '', operation = ''] = words;
@@ -47,8 +50,8 @@ export async function hookRun({ host, words, own, options }: Invocation): Promis
 }
 
 /**
- * A prepare that nobody waits for any more must not bind behind libvirt's back: it stops when its hook client, or the libvirtd that called that one, is gone. A release
- * goes on after both.
+ * A prepare that nobody waits for any more must not bind behind libvirt's back: it stops when its hook client, or the
+ * libvirtd that called that one, is gone. A release goes on after both.
  */
 function untilCallerEnds(operation: string, signal: { readonly aborted: boolean } = { aborted: false }) {
   if (operation !== 'prepare' && operation !== 'start') return signal;

@@ -8,7 +8,10 @@ const MAX_BYTES = MAX_INPUT + 1;
 const CHUNK_BYTES = 1024 * 1024;
 const STDIN = 0;
 
-/** The bytes of a file, `-` being stdin, at most `maxBytes` (16 MiB + 1: the XML reader says that it is too large). Raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED. */
+/**
+ * The bytes of a file, `-` being stdin, at most `maxBytes` (16 MiB + 1: the XML reader says that it is too large).
+ * Raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED.
+ */
 export async function readInput(file: string, maxBytes = MAX_BYTES): Promise<Uint8Array> {
   if (file === '-' && !isRegular(STDIN)) return readStream(maxBytes);
   // At once: node's streams take 5 ms to set up, a tenth of a command.

@@ -1,4 +1,7 @@
-/** The door: words in, one answer out. Commands exit nowhere: how errors look (contracts 4 to 6) and the exit code are decided here alone. */
+/**
+ * The door: words in, one answer out. Commands exit nowhere: how errors look (contracts 4 to 6) and the exit code are
+ * decided here alone.
+ */
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadNative } from '../addon/load.ts';
@@ -103,15 +106,18 @@ async function withoutCommand(argv: string[], { words, values }: Named): Promise
   throw unknownCommand(words);
 }
 
-/** What could not be read is in the warnings already; a program that reads only the list must not take it for all there is. */
+/**
+ * What could not be read is in the warnings already; a program that reads only the list must not take it for all there
+ * is.
+ */
 const notWhole = (answer: Answer): Answer => ({ ...answer, exit: answer.exit || EXIT.failed });
 
 /** What counts before a missing permission (contract 5). */
 const BEFORE: readonly number[] = [EXIT.usage, EXIT.absent, EXIT.internal, EXIT.interrupted];
 
 /**
- * Of a command that changes something. Who may not (`refused`) gets the plan of a dry run, or the refusal; both are found on the same way, so that a dry run has the exit
- * code of the real one.
+ * Of a command that changes something. Who may not (`refused`) gets the plan of a dry run, or the refusal; both are
+ * found on the same way, so that a dry run has the exit code of the real one.
  */
 async function asPermitted(refused: HostdevError | null, dryRun: boolean, act: () => Promise<Answer>): Promise<Answer> {
   let answer: Answer;
@@ -157,7 +163,9 @@ async function guards(words: Values[string]): Promise<ReadonlySet<Guard>> {
   return set;
 }
 
-/** Ctrl-C and SIGTERM stop a transaction before its next write, and it undoes; a second one changes nothing about that. */
+/**
+ * Ctrl-C and SIGTERM stop a transaction before its next write, and it undoes; a second one changes nothing about that.
+ */
 function interruptible(): { aborted: boolean } {
   const stop = { aborted: false };
   for (const s of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)

@@ -17,7 +17,10 @@ function writeAll(fd: 1 | 2, text: string): void {
   }
 }
 
-/** A reader that goes away (| head) is no fault: there is nobody left to tell. A full disk is one, and makes the exit code. */
+/**
+ * A reader that goes away (| head) is no fault: there is nobody left to tell. A full disk is one, and makes the exit
+ * code.
+ */
 export function out(text: string): void {
   try {
     writeAll(1, text);

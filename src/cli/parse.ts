@@ -1,6 +1,7 @@
 /**
- * From words to a command and its options. node:util's parseArgs instead of a CLI library: loading one costs more than a whole `list` (docs/decisions/0006-cli.md);
- * what is wrong with an option is said here, because only we know what the command takes.
+ * From words to a command and its options. node:util's parseArgs instead of a CLI library: loading one costs more than
+ * a whole `list` (docs/decisions/0006-cli.md); what is wrong with an option is said here, because only we know what the
+ * command takes.
  */
 import { parseArgs } from 'node:util';
 import { HostdevError } from '../errors.ts';
@@ -12,7 +13,10 @@ import { argumentsText, optionText, usageOf } from './usage.ts';
 
 export type Values = Record<string, string | boolean | (string | boolean)[] | undefined>;
 
-/** `command` null: none is named; `words` are all words then, and `values` the global options as far as they are understood. */
+/**
+ * `command` null: none is named; `words` are all words then, and `values` the global options as far as they are
+ * understood.
+ */
 export type Named = { command: Command | null; words: string[]; values: Values };
 
 /** The leading words, global options among them skipped, that name a command. */
@@ -29,8 +33,8 @@ export const commandsOf = (noun: string | undefined): Command[] =>
   COMMANDS.filter((c) => c.name.split(' ')[0] === noun);
 
 /**
- * The options given, and the words after the command's name. Raises HOSTDEV_USAGE for an option that there is not, and without --help for one that the command does
- * not take.
+ * The options given, and the words after the command's name. Raises HOSTDEV_USAGE for an option that there is not, and
+ * without --help for one that the command does not take.
  */
 export function parse(argv: string[], command: Command | null): { values: Values; words: string[] } {
   const options: Record<string, Option> = { ...GLOBALS, ...command?.own };

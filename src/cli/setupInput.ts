@@ -6,7 +6,10 @@ import { quote } from '../text/safe.ts';
 import type { Invocation } from './command.ts';
 import { MAX_INPUT, readInput } from './input.ts';
 
-/** Reads `--inventory` (stdin: -); the configuration's files are the action's to find. Raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED. */
+/**
+ * Reads `--inventory` (stdin: -); the configuration's files are the action's to find. Raises HOSTDEV_FILE_ABSENT or
+ * HOSTDEV_NOT_PERMITTED.
+ */
 export async function setupOptions({ config, inventory, own }: Invocation): Promise<SetupOptions> {
   const blanks = own['trait-blanks'] ?? null;
   if (blanks !== null && blanks !== 'trim' && blanks !== 'nova')

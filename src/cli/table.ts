@@ -1,4 +1,7 @@
-/** The one printer for people: quiet tables, colour by state only, nothing that another program's text could do to a terminal. */
+/**
+ * The one printer for people: quiet tables, colour by state only, nothing that another program's text could do to a
+ * terminal.
+ */
 import { safeBlock } from '../text/safe.ts';
 
 /** Rows as columns without rules; the last column is not padded. `header` is left out when there are no rows. */

@@ -1,4 +1,7 @@
-/** A section against the schema: unknown keys with what they may have meant, keys that are missing, values of a wrong type. */
+/**
+ * A section against the schema: unknown keys with what they may have meant, keys that are missing, values of a wrong
+ * type.
+ */
 
 import { nearestWord } from '../suggest.ts';
 import { quote } from '../text/safe.ts';
@@ -15,7 +18,10 @@ import {
 } from './place.ts';
 import { type KeyRule, keysOf, OTHER_NAMES, SCHEMA, type SectionName, type ValueType } from './schema.ts';
 
-/** Keys of a section that the schema does not know. In an open section those are the user's own tags, unless they look like a known key mistyped. */
+/**
+ * Keys of a section that the schema does not know. In an open section those are the user's own tags, unless they look
+ * like a known key mistyped.
+ */
 export function checkKeys(section: SectionName, table: Table, place: Place): Finding[] {
   const keys = keysOf(section);
   const findings: Finding[] = [];

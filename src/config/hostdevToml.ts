@@ -1,4 +1,7 @@
-/** hostdev.toml and conf.d: sections after the schema; specs and aliases add up over the files, of the others the last file counts. */
+/**
+ * hostdev.toml and conf.d: sections after the schema; specs and aliases add up over the files, of the others the last
+ * file counts.
+ */
 
 import { nearestWord } from '../suggest.ts';
 import { quote } from '../text/safe.ts';

@@ -1,10 +1,14 @@
 /**
- * JSON as Nova takes it from nova.conf (Python's json.loads), with the place of every value, and all mistakes at once instead of the first: what people write by habit
- * (keys without quotes, single quotes, a comma too many, Python's True) is understood well enough to print the text as it should read.
+ * JSON as Nova takes it from nova.conf (Python's json.loads), with the place of every value, and all mistakes at once
+ * instead of the first: what people write by habit (keys without quotes, single quotes, a comma too many, Python's
+ * True) is understood well enough to print the text as it should read.
  */
 import type { Located, Member } from './place.ts';
 
-/** A mistake at the offset `at`, on the `path` to it (`.address.bus`). A fix replaces `[from, end)`; without one there is no corrected text. */
+/**
+ * A mistake at the offset `at`, on the `path` to it (`.address.bus`). A fix replaces `[from, end)`; without one there
+ * is no corrected text.
+ */
 export type JsonFault = {
   at: number;
   path: string;

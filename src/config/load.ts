@@ -13,10 +13,12 @@ const MAX_NOVA = 4 * 1024 * 1024;
 const MAX_TOML = 1024 * 1024;
 
 /**
- * Reads the configuration: the files and folders of `--config`, in their order, or etc/hostdev below the root. A file whose name ends in `.toml` is ours, any other is Nova's;
- * of a folder, `hostdev.toml` with `conf.d/*.toml`, or else `*.toml`, or else `*.conf`, each sorted as oslo sorts them. Of both kinds, Nova's go first, so that a file of ours adds the
- * settings that Nova's has no place for. What is wrong in the files is in `findings`; a file that cannot be read raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED, or is a
- * finding too where one bad file shall not keep the others from counting (`tolerant`).
+ * Reads the configuration: the files and folders of `--config`, in their order, or etc/hostdev below the root. A file
+ * whose name ends in `.toml` is ours, any other is Nova's; of a folder, `hostdev.toml` with `conf.d/*.toml`, or else
+ * `*.toml`, or else `*.conf`, each sorted as oslo sorts them. Of both kinds, Nova's go first, so that a file of ours
+ * adds the settings that Nova's has no place for. What is wrong in the files is in `findings`; a file that cannot be
+ * read raises HOSTDEV_FILE_ABSENT or HOSTDEV_NOT_PERMITTED, or is a finding too where one bad file shall not keep the
+ * others from counting (`tolerant`).
  */
 export async function loadConfig(host: Host, given: readonly string[], tolerant = false): Promise<Config> {
   const files =

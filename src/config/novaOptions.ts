@@ -118,7 +118,10 @@ function setSwitch(
     );
 }
 
-/** Options that Nova would read over without a word: ours mistyped, or in the wrong section; and ours under their old names. */
+/**
+ * Options that Nova would read over without a word: ours mistyped, or in the wrong section; and ours under their old
+ * names.
+ */
 function nameFinding(o: OsloOption): Finding | null {
   const known = NOVA_OPTIONS.find((k) => k.section === o.section && k.name === o.name);
   const place: Place = { file: o.file, line: o.line, column: 1, key: o.name };

@@ -1,6 +1,7 @@
 /**
- * Files of oslo.config (oslo_config/iniparser.py and cfg.py, 9.x), with the place of every value: sections, several values of one name, continuation lines, comments at
- * the start of a line, quotes around the whole first line of a value, `$name` and `${name}`. Where oslo stops at the first mistake, all are told here.
+ * Files of oslo.config (oslo_config/iniparser.py and cfg.py, 9.x), with the place of every value: sections, several
+ * values of one name, continuation lines, comments at the start of a line, quotes around the whole first line of a
+ * value, `$name` and `${name}`. Where oslo stops at the first mistake, all are told here.
  */
 
 import { quote } from '../text/safe.ts';
@@ -148,7 +149,10 @@ const MAX_DEPTH = 8;
 export type Substitution = {
   /** The value of an option by section and name, null when no file sets it. */
   lookup: (section: string, name: string) => string | null;
-  /** Gets the references that stay, and whether that is because they come back to themselves or grow beyond bounds. Nova stops at one that is no option of its. */
+  /**
+   * Gets the references that stay, and whether that is because they come back to themselves or grow beyond bounds. Nova
+   * stops at one that is no option of its.
+   */
   unknown: (reference: string, isEndless: boolean) => void;
 };
 

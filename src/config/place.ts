@@ -2,7 +2,10 @@
 
 import { advice, type Finding as Told } from '../text/finding.ts';
 
-/** Line and column count from 1, as editors do. `key` is the way to the value: `device_spec[2].managed`, `hook.unmanaged`; '' is the file as a whole. */
+/**
+ * Line and column count from 1, as editors do. `key` is the way to the value: `device_spec[2].managed`,
+ * `hook.unmanaged`; '' is the file as a whole.
+ */
 export type Place = { file: string; line: number; column: number; key: string };
 
 /** A value that knows where it stands. `raw` of a scalar is its own text, for a hint that repeats it. */
@@ -19,7 +22,10 @@ export type Table = Extract<Located, { kind: 'table' }>;
 /** A key of a table, and where the key itself stands. */
 export type Member = { line: number; column: number; value: Located };
 
-/** An `error` is a mistake (exit 3 of `config check`); `fatal` ones keep every command from using the configuration, as they keep nova-compute from starting. */
+/**
+ * An `error` is a mistake (exit 3 of `config check`); `fatal` ones keep every command from using the configuration, as
+ * they keep nova-compute from starting.
+ */
 export type Finding = Told &
   Place & {
     fatal: boolean;

@@ -1,4 +1,7 @@
-/** Configuration files and folders as they lie on the disk: bounded, UTF-8, and an error that names the place and the way out. */
+/**
+ * Configuration files and folders as they lie on the disk: bounded, UTF-8, and an error that names the place and the
+ * way out.
+ */
 import { closeSync, constants, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { O_PATH, openInRoot, pathOf } from '../addon/inRoot.ts';
@@ -16,8 +19,8 @@ const PIPE_MS = 10_000;
 export type ReadText = { text: string } | { finding: Finding };
 
 /**
- * Reads a configuration file of at most `max` bytes. What is in the file (too much, not UTF-8) is a finding; that it cannot be read raises HOSTDEV_FILE_ABSENT
- * (also for a folder) or HOSTDEV_NOT_PERMITTED.
+ * Reads a configuration file of at most `max` bytes. What is in the file (too much, not UTF-8) is a finding; that it
+ * cannot be read raises HOSTDEV_FILE_ABSENT (also for a folder) or HOSTDEV_NOT_PERMITTED.
  */
 export function readText(host: Host, file: string, max: number): ReadText {
   const bytes = readBytes(host, file, max);
@@ -85,7 +88,10 @@ function readSome(fd: number, chunk: Buffer): number | null {
   }
 }
 
-/** The names in a folder that end in `suffix`, sorted by bytes as glob and oslo.config sort them. Raises as {@link readText}. */
+/**
+ * The names in a folder that end in `suffix`, sorted by bytes as glob and oslo.config sort them. Raises as {@link
+ * readText}.
+ */
 export function namesIn(host: Host, folder: string, suffix: string): string[] {
   try {
     const fd = openBelow(host, folder, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -101,7 +107,10 @@ export function namesIn(host: Host, folder: string, suffix: string): string[] {
   }
 }
 
-/** hostdev.toml and conf.d of a folder, those of them that are there. A link that leads nowhere is there: reading it says so. */
+/**
+ * hostdev.toml and conf.d of a folder, those of them that are there. A link that leads nowhere is there: reading it
+ * says so.
+ */
 export function ownFiles(host: Host, folder: string): string[] {
   const names = kindOf(host, folder) === 'folder' ? namesIn(host, folder, '') : [];
   const more = join(folder, 'conf.d');

@@ -1,6 +1,6 @@
 /**
- * Every key of a configuration, once: what it may be, what it means, where hostdev differs from Nova and why. The checks, the suggestions and the page
- * docs/reference/config.md are made from it.
+ * Every key of a configuration, once: what it may be, what it means, where hostdev differs from Nova and why. The
+ * checks, the suggestions and the page docs/reference/config.md are made from it.
  */
 
 import { ALLOWABLE_GUARDS } from './allowable.ts';
@@ -420,7 +420,9 @@ export const OTHER_NAMES: Partial<Record<SectionName, Record<string, readonly st
   alias: { device_id: ['product_id'], dev_type: ['device_type'], policy: ['numa_policy'] },
 };
 
-/** The options of nova.conf that hostdev reads; `section` as oslo compares it. In order: the newest name of each first. */
+/**
+ * The options of nova.conf that hostdev reads; `section` as oslo compares it. In order: the newest name of each first.
+ */
 export const NOVA_OPTIONS = [
   { section: 'pci', name: 'device_spec', is: 'device_spec' },
   { section: 'pci', name: 'passthrough_whitelist', is: 'device_spec' },

@@ -17,10 +17,16 @@ export function readToml(file: string, text: string): { root: Table } | { findin
   }
 }
 
-/** A `[[table]]` as it stands in a file: its lines, from its header to the last line of its last key, or of the last table below it. Counted from 1. */
+/**
+ * A `[[table]]` as it stands in a file: its lines, from its header to the last line of its last key, or of the last
+ * table below it. Counted from 1.
+ */
 export type TableLines = { name: string; first: number; last: number };
 
-/** Where each `[[name]]` stands in the text of a file. Raises the parser's error for what is no TOML: {@link readToml} has read it before. */
+/**
+ * Where each `[[name]]` stands in the text of a file. Raises the parser's error for what is no TOML: {@link readToml}
+ * has read it before.
+ */
 export function tableLines(text: string, names: readonly string[]): TableLines[] {
   const tables: TableLines[] = [];
   for (const node of parseTOML(text, { tomlVersion: '1.0' }).body[0].body) {

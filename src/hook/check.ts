@@ -1,4 +1,7 @@
-/** What prepare and start both ask of a domain's devices: are they there, is there an IOMMU, will the kernel hand their groups over. */
+/**
+ * What prepare and start both ask of a domain's devices: are they there, is there an IOMMU, will the kernel hand their
+ * groups over.
+ */
 import { peerWay } from '../binding/peerWay.ts';
 import { onVfio } from '../binding/perform.ts';
 import type { DomainDevice, DomainDevices } from '../domain/hostDevices.ts';
@@ -13,7 +16,10 @@ import { makersOf } from '../pci/path.ts';
 import { type Blocker, groupBlockers, groupMembers } from '../pci/vfio.ts';
 import { sentence } from '../text/sentence.ts';
 
-/** The name under which the books hold what a domain uses. Raises HOSTDEV_XML for a domain without a UUID, which libvirt never sends. */
+/**
+ * The name under which the books hold what a domain uses. Raises HOSTDEV_XML for a domain without a UUID, which libvirt
+ * never sends.
+ */
 export function domainOwner(domain: DomainDevices): `domain:${string}` {
   if (domain.uuid === null) throw new HostdevError('HOSTDEV_XML', `Domain ${domain.name} has no <uuid>`);
   return `domain:${domain.uuid}`;
@@ -159,7 +165,10 @@ export function viabilityObjection(host: Host, inventory: Inventory, domain: Dom
   return { kind: 'group', addresses: addresses.filter(inGroup), error };
 }
 
-/** What blocks the groups of `addresses` once all that is `listed` is on VFIO, and which groups these are. `host` null: of a saved inventory. */
+/**
+ * What blocks the groups of `addresses` once all that is `listed` is on VFIO, and which groups these are. `host` null:
+ * of a saved inventory.
+ */
 export function viability(
   host: Host | null,
   inventory: Inventory,
@@ -189,7 +198,10 @@ function wayOut(host: Host, inventory: Inventory, blocker: Blocker, wanted: Read
   return `add to the domain${but}: ${unassignedXml(blocker.address)}`;
 }
 
-/** The element that makes libvirt take a group's peer away from the host without showing it to the guest (libvirt 6.0.0). */
+/**
+ * The element that makes libvirt take a group's peer away from the host without showing it to the guest (libvirt
+ * 6.0.0).
+ */
 function unassignedXml(address: Address): string {
   const p = parseAddress(address);
   const hex = (n: number | undefined, digits: number): string => `0x${(n ?? 0).toString(16).padStart(digits, '0')}`;

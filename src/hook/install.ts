@@ -1,7 +1,8 @@
 /**
- * `hook install|remove|status`. What libvirt runs is a copy of the native executable as `qemu.d/90-hostdev`, beside `hostdev.conf` that tells it
- * where node and hostdev are. A real file in that folder: AppArmor's and SELinux' rules for hooks fit it, and it answers when node is missing. After
- * users' own scripts (90-), never in place of `hooks/qemu` unless libvirt is older than 6.5 (it has no qemu.d) and the name is free.
+ * `hook install|remove|status`. What libvirt runs is a copy of the native executable as `qemu.d/90-hostdev`, beside
+ * `hostdev.conf` that tells it where node and hostdev are. A real file in that folder: AppArmor's and SELinux' rules
+ * for hooks fit it, and it answers when node is missing. After users' own scripts (90-), never in place of `hooks/qemu`
+ * unless libvirt is older than 6.5 (it has no qemu.d) and the name is free.
  */
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -68,7 +69,10 @@ function places(host: Host, oldLibvirt: boolean): HookPlaces {
 /** The first libvirt with qemu.d, 6.5.0. */
 const QEMU_D = version('6.5.0');
 
-/** Seconds that libvirt is kept waiting, from `[hook]` of hostdev.toml: the native part reads no TOML, so they are written for it here. */
+/**
+ * Seconds that libvirt is kept waiting, from `[hook]` of hostdev.toml: the native part reads no TOML, so they are
+ * written for it here.
+ */
 export type HookDeadlines = Pick<HookSettings, 'prepare_seconds' | 'start_seconds' | 'other_seconds'>;
 
 /** `changed`: or would be, in a dry run; then `refused` is what would refuse the real one. */
@@ -119,8 +123,8 @@ export function installHook(
 }
 
 /**
- * Removes the hook. Devices that guests hold now will not come back by themselves, and are said. A file of its name that
- * is somebody else's stays: said, where `foreign` is 'stays', else HOSTDEV_HOOKS.
+ * Removes the hook. Devices that guests hold now will not come back by themselves, and are said. A file of its name
+ * that is somebody else's stays: said, where `foreign` is 'stays', else HOSTDEV_HOOKS.
  */
 export function removeHook(host: Host, dryRun: boolean, foreign: 'refuses' | 'stays' = 'refuses'): HookChange {
   const at = installedPlaces(host);
@@ -217,7 +221,10 @@ const isFile = (path: string): boolean => statSync(path, { throwIfNoEntry: false
 
 const isProgram = (path: string): boolean => isFile(path) && (statSync(path).mode & 0o111) !== 0;
 
-/** Of the folders above an executable those that installing makes or, as the conf says, has made, deepest first: what removing takes away again. */
+/**
+ * Of the folders above an executable those that installing makes or, as the conf says, has made, deepest first: what
+ * removing takes away again.
+ */
 function madeFolders(host: Host, executable: string, conf: string | null): string[] {
   const said = valuesOf(conf, 'made').flatMap((v) => v.split(' '));
   const made: string[] = [];

@@ -1,8 +1,9 @@
 /**
- * The hook's `prepare`: every device that the domain takes is on a VFIO driver afterwards, or the guest does not start and everything is as it was.
- * It runs before libvirt looks at the host devices (qemuProcessInit), with the domain's job held: no call to libvirt from here, ever.
- * managed='no': we bind, and `release` gives back. managed='yes': libvirt binds between; here it is only checked, so that the user reads a cause, and
- * what was there before is noted, because libvirt does not restore an override and forgets the host driver.
+ * The hook's `prepare`: every device that the domain takes is on a VFIO driver afterwards, or the guest does not start
+ * and everything is as it was. It runs before libvirt looks at the host devices (qemuProcessInit), with the domain's
+ * job held: no call to libvirt from here, ever. managed='no': we bind, and `release` gives back. managed='yes': libvirt
+ * binds between; here it is only checked, so that the user reads a cause, and what was there before is noted, because
+ * libvirt does not restore an override and forgets the host driver.
  */
 
 import { bindingNow } from '../binding/access.ts';
@@ -43,8 +44,9 @@ import type { HookPolicy } from './policy.ts';
 export type Prepared = { bound: string[]; managed: string[]; left_alone: string[]; warnings: Warning[] };
 
 /**
- * Prepares a domain. Raises HOSTDEV_NOT_BOUND, HOSTDEV_DEVICE_ABSENT, HOSTDEV_GUARD, HOSTDEV_IN_USE, HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_IOMMU_OFF and whatever a
- * transaction raises; then nothing of the domain's has changed. Calling it again for the same domain changes nothing. `libvirt` is the daemon that asks (addon/process.ts).
+ * Prepares a domain. Raises HOSTDEV_NOT_BOUND, HOSTDEV_DEVICE_ABSENT, HOSTDEV_GUARD, HOSTDEV_IN_USE,
+ * HOSTDEV_GROUP_NOT_VIABLE, HOSTDEV_IOMMU_OFF and whatever a transaction raises; then nothing of the domain's has
+ * changed. Calling it again for the same domain changes nothing. `libvirt` is the daemon that asks (addon/process.ts).
  */
 export async function prepareDomain(
   host: Host,
@@ -114,7 +116,10 @@ export type PreparePlan = {
   lifted: Lifted[];
 };
 
-/** What speaks against a plan, in the order in which prepare raises it. `domain` are the devices that are the hook's affair. */
+/**
+ * What speaks against a plan, in the order in which prepare raises it. `domain` are the devices that are the hook's
+ * affair.
+ */
 export function objectionsTo(
   host: Host,
   inventory: Inventory,
@@ -138,8 +143,8 @@ function unbound(devices: readonly PciDevice[]): Objection | null {
 }
 
 /**
- * What prepare would do, without doing it; the preview shows it. The caller holds the locks, or only wants to know. `allowed` lifts guards for every device,
- * `policy` what hostdev.toml says.
+ * What prepare would do, without doing it; the preview shows it. The caller holds the locks, or only wants to know.
+ * `allowed` lifts guards for every device, `policy` what hostdev.toml says.
  */
 export async function planPrepare(
   work: Work,
@@ -199,8 +204,9 @@ function heldByOther(look: Witness, address: string, binding: Binding | null, ow
 }
 
 /**
- * The book of a device that is not moved by us. In the books already: the hold is added, so that the last one out gives it back. Else what it is on now is what was there
- * before, and of one on VFIO also what it is left on: nothing will be given back.
+ * The book of a device that is not moved by us. In the books already: the hold is added, so that the last one out gives
+ * it back. Else what it is on now is what was there before, and of one on VFIO also what it is left on: nothing will be
+ * given back.
  */
 async function unmovedBook(
   work: Work,
@@ -219,7 +225,10 @@ async function unmovedBook(
   return { address, before: readBook(host, address), after };
 }
 
-/** A device that is not moved here, and the guards it is to pass: libvirt moves it (managed), or it is on VFIO and may be held by somebody. */
+/**
+ * A device that is not moved here, and the guards it is to pass: libvirt moves it (managed), or it is on VFIO and may
+ * be held by somebody.
+ */
 type Unmoved = { device: PciDevice; asker: 'managed' | 'hook'; lifted: ReadonlySet<Guard> };
 
 async function judgeUnmoved(
@@ -247,8 +256,8 @@ async function judgeUnmoved(
 }
 
 /**
- * libvirt prepares only what does not run: what this guest holds besides what it lists now is of a life whose release never came. It goes back by itself; what cannot
- * is said, and no reason not to start.
+ * libvirt prepares only what does not run: what this guest holds besides what it lists now is of a life whose release
+ * never came. It goes back by itself; what cannot is said, and no reason not to start.
  */
 async function releaseStale(
   host: Host,
@@ -283,8 +292,9 @@ async function releaseStale(
 }
 
 /**
- * A slow release of an earlier guest goes on after libvirt was answered, under that guest's lock: a device that it still holds is waited for. One that
- * prepares anew is none: two guests that swap their devices would wait for each other.
+ * A slow release of an earlier guest goes on after libvirt was answered, under that guest's lock: a device that it
+ * still holds is waited for. One that prepares anew is none: two guests that swap their devices would wait for each
+ * other.
  */
 async function awaitReleases(
   host: Host,

@@ -238,7 +238,9 @@ async function collected<T>(ask: () => T | Promise<T>): Promise<Outcome<T>> {
   }
 }
 
-/** What a person should know of the hook itself: whoever shows a preview says it too. Null when it is as it should be. */
+/**
+ * What a person should know of the hook itself: whoever shows a preview says it too. Null when it is as it should be.
+ */
 export function hookNote({ hook, runs }: Pick<Preview, 'hook' | 'runs'>): Warning | null {
   const [first] = hook?.problems ?? [];
   if (hook === null) return warning('not-measured', 'whether the hook is installed may not be read');

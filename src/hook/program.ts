@@ -2,7 +2,10 @@ import { realpathSync } from 'node:fs';
 import { nativeExecutable } from '../addon/load.ts';
 import type { HookProgram } from './install.ts';
 
-/** The nodes of the Debian package in its order; debian/hostdev.sh has the same. Installed as that, the hook takes whichever is there when it is called. */
+/**
+ * The nodes of the Debian package in its order; debian/hostdev.sh has the same. Installed as that, the hook takes
+ * whichever is there when it is called.
+ */
 const PACKAGED = { cli: '/usr/lib/hostdev/dist/hostdev.js', nodes: ['/usr/bin/hostdev-node', '/usr/bin/node'] };
 
 /** What the installed hook starts: this node and this hostdev. */

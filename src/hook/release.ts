@@ -1,7 +1,8 @@
 /**
- * The hook's `release`: the domain's holds end, and what nobody else holds goes back to what it was. The books decide, not the XML: a device unplugged
- * while the guest ran is missing from it, and may be another guest's by now. libvirt has re-attached managed devices before this; what it leaves
- * (an override it cleared, a device its own list kept on VFIO) is put right here. Release may come without prepare, and twice.
+ * The hook's `release`: the domain's holds end, and what nobody else holds goes back to what it was. The books decide,
+ * not the XML: a device unplugged while the guest ran is missing from it, and may be another guest's by now. libvirt
+ * has re-attached managed devices before this; what it leaves (an override it cleared, a device its own list kept on
+ * VFIO) is put right here. Release may come without prepare, and twice.
  */
 import { executeBind, planBind } from '../binding/bind.ts';
 import { type Binding, isGuest, readBook, readBooks } from '../binding/books.ts';
@@ -21,8 +22,8 @@ import { type Warning, warning } from '../text/warning.ts';
 export type Released = { devices: Returned[]; failures: { address: string; error: unknown }[]; recovered: Warning[] };
 
 /**
- * Releases a domain; `listed` are the devices of its XML. Failures of single devices do not stop the others; they are returned. Raises only what concerns all of it
- * (locks, the store).
+ * Releases a domain; `listed` are the devices of its XML. Failures of single devices do not stop the others; they are
+ * returned. Raises only what concerns all of it (locks, the store).
  */
 export async function releaseDomain(
   host: Host,
@@ -65,7 +66,10 @@ export async function releaseDomain(
   return released;
 }
 
-/** What libvirt has put on its host driver although the admin is to have it on VFIO: it goes there again, past the guards. What does not is drift that `status` tells. */
+/**
+ * What libvirt has put on its host driver although the admin is to have it on VFIO: it goes there again, past the
+ * guards. What does not is drift that `status` tells.
+ */
 async function bindForOthers(work: Work, bindings: readonly Binding[]): Promise<Released['failures']> {
   const { host, inventory } = work;
   const failures: Released['failures'] = [];
@@ -86,7 +90,10 @@ async function bindForOthers(work: Work, bindings: readonly Binding[]): Promise<
   return failures;
 }
 
-/** The guests that hold devices under a name, and of which nothing is to be seen: for a release whose XML could not be read. */
+/**
+ * The guests that hold devices under a name, and of which nothing is to be seen: for a release whose XML could not be
+ * read.
+ */
 export async function endedGuests(host: Host, name: string, leftMs: number): Promise<Owner[]> {
   const bindings = readBooks(host).books.filter((b) => b.holds.some((h) => isGuest(h) && h.name === name));
   const look = await witness(host, bindings, leftMs);

@@ -1,6 +1,6 @@
 /**
- * `hook run NAME OP SUBOP EXTRA`: what one call of libvirt's qemu hook means. Only prepare and start can fail; whatever goes wrong in release is logged, because
- * libvirt cannot undo a guest's end.
+ * `hook run NAME OP SUBOP EXTRA`: what one call of libvirt's qemu hook means. Only prepare and start can fail; whatever
+ * goes wrong in release is logged, because libvirt cannot undo a guest's end.
  */
 import type { Guard } from '../binding/guards.ts';
 import { markStarted } from '../binding/guests.ts';
@@ -38,8 +38,8 @@ export type HookOptions = {
 };
 
 /**
- * The operations that mean something here; all others are of no interest and never fail. libvirt waits for prepare, start and release with its guest's life; started says
- * that QEMU is up, stopped ends a prepare that is still at work.
+ * The operations that mean something here; all others are of no interest and never fail. libvirt waits for prepare,
+ * start and release with its guest's life; started says that QEMU is up, stopped ends a prepare that is still at work.
  */
 export const HOOK_OPERATIONS = ['prepare', 'start', 'started', 'stopped', 'release'];
 
@@ -107,7 +107,10 @@ const told = (released: Awaited<ReturnType<typeof releaseDomain>>): object => ({
   failures: released.failures.map((f) => ({ address: f.address, error: (f.error as Error).message })),
 });
 
-/** A prepare of this guest was at work until its lock was ours: if it did not get to its end, what it began goes back. Its holds are release's to end. */
+/**
+ * A prepare of this guest was at work until its lock was ours: if it did not get to its end, what it began goes back.
+ * Its holds are release's to end.
+ */
 async function endPrepare(host: Host, owner: Owner, options: HookOptions): Promise<object> {
   const entries = readJournal(host).entries.filter((e) => e.owner === owner);
   const addresses = [...new Set(entries.flatMap((e) => [...namedBy(e)]))];
@@ -116,7 +119,10 @@ async function endPrepare(host: Host, owner: Owner, options: HookOptions): Promi
   return changing(host, scanInventory(host), asked, options, async ({ recovered }) => ({ recovered }));
 }
 
-/** One guest's hook calls go one after another even when a slow release was left running; the native client takes this lock before it starts node. */
+/**
+ * One guest's hook calls go one after another even when a slow release was left running; the native client takes this
+ * lock before it starts node.
+ */
 async function lockDomain(host: Host, owner: Owner, options: HookOptions): Promise<() => void> {
   const uuid = owner.slice('domain:'.length);
   if (options.lockedUuid === uuid) return () => {};

@@ -1,6 +1,6 @@
 /**
- * The hook's `start`: libvirt has the devices now and QEMU does not run yet. Devices of a network's pool are known only here
- * (`<interface type='network'>` became type='hostdev' with an address), so this is where they are checked.
+ * The hook's `start`: libvirt has the devices now and QEMU does not run yet. Devices of a network's pool are known only
+ * here (`<interface type='network'>` became type='hostdev' with an address), so this is where they are checked.
  */
 import { onVfio } from '../binding/perform.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';

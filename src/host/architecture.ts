@@ -1,4 +1,7 @@
-/** Which architecture a root is of, by facts of that root: what is true of x86 must not be asked of the others, nor advised to them. */
+/**
+ * Which architecture a root is of, by facts of that root: what is true of x86 must not be asked of the others, nor
+ * advised to them.
+ */
 
 import { orNull } from '../errors.ts';
 import type { Host } from './host.ts';
@@ -13,7 +16,10 @@ const MACHINES: readonly [RegExp, Architecture][] = [
   [/^ppc/, 'power'],
 ];
 
-/** How proc/cpuinfo begins (arch/…/kernel/setup.c, cpuinfo.c, processor.c); Arm names neither itself nor its maker at once. */
+/**
+ * How proc/cpuinfo begins (arch/…/kernel/setup.c, cpuinfo.c, processor.c); Arm names neither itself nor its maker at
+ * once.
+ */
 const PROCESSORS: readonly [RegExp, Architecture][] = [
   [/^vendor_id\s*: IBM\/S390$/m, 's390'],
   [/^vendor_id\s*: (?:GenuineIntel|AuthenticAMD|HygonGenuine)$/m, 'x86'],
@@ -35,8 +41,9 @@ const INTERRUPTS_START = 16 * 1024;
 const LOOKED_AT = 4;
 
 /**
- * The architecture of a root; null where nothing tells it. Asked in turn: what the kernel says since 6.1, the processor, the rows of interrupts, the channel subsystem and zPCI's own attributes
- * (arch/s390/pci/pci_sysfs.c), POWER's firmware, Arm's unit. Never raises: what cannot be read says nothing.
+ * The architecture of a root; null where nothing tells it. Asked in turn: what the kernel says since 6.1, the
+ * processor, the rows of interrupts, the channel subsystem and zPCI's own attributes (arch/s390/pci/pci_sysfs.c),
+ * POWER's firmware, Arm's unit. Never raises: what cannot be read says nothing.
  */
 export function architecture(host: Host): Architecture | null {
   const machine = orNull(() => host.read(host.arch))?.trim() ?? '';

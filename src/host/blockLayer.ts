@@ -1,12 +1,15 @@
 /**
- * Block devices and what is stacked on what: partitions, dm, md, bcache (`holders/` and `slaves/`), NVMe multipath heads, loop devices. Names are the kernel's own;
- * a `!` in one stands for the `/` of its node (block/genhd.c).
+ * Block devices and what is stacked on what: partitions, dm, md, bcache (`holders/` and `slaves/`), NVMe multipath
+ * heads, loop devices. Names are the kernel's own; a `!` in one stands for the `/` of its node (block/genhd.c).
  */
 
 import { orNull } from '../errors.ts';
 import type { Host } from './host.ts';
 
-/** How a device came into a stack: the function's own, a partition, a multipath head, something built on it, or a loop over it. */
+/**
+ * How a device came into a stack: the function's own, a partition, a multipath head, something built on it, or a loop
+ * over it.
+ */
 export type Layer = 'own' | 'partition' | 'head' | 'built' | 'loop';
 
 export type BlockDevice = {
@@ -71,7 +74,10 @@ export class BlockLayer {
     above.set(below, list);
   }
 
-  /** The block devices of a PCI function and everything on them, through every layer; each once, the function's own first. */
+  /**
+   * The block devices of a PCI function and everything on them, through every layer; each once, the function's own
+   * first.
+   */
   stack(address: string): BlockDevice[] {
     const found = new Map<string, BlockDevice>();
     for (const [name, path] of this.#paths)

@@ -1,11 +1,20 @@
-/** Who draws on a display: consoles (drivers/tty/vt), and the firmware's frame buffer in proc/iomem, which a driverless GPU still shows. */
+/**
+ * Who draws on a display: consoles (drivers/tty/vt), and the firmware's frame buffer in proc/iomem, which a driverless
+ * GPU still shows.
+ */
 import type { Host } from './host.ts';
 import type { Look, Tables } from './look.ts';
 
-/** Consoles that draw now, e.g. "vtcon1": on a frame buffer, or in the text mode of the display that the firmware booted. */
+/**
+ * Consoles that draw now, e.g. "vtcon1": on a frame buffer, or in the text mode of the display that the firmware
+ * booted.
+ */
 export type Consoles = { frameBuffer: string[]; text: string[] };
 
-/** Null where the kernel shows no consoles at all. Names by drivers/video/fbdev/core/fbcon.c and drivers/video/console/vgacon.c ("dummy device" draws nothing). */
+/**
+ * Null where the kernel shows no consoles at all. Names by drivers/video/fbdev/core/fbcon.c and
+ * drivers/video/console/vgacon.c ("dummy device" draws nothing).
+ */
 export function drawingConsoles(look: Look): Consoles | null {
   const { host } = look;
   const names = look.names(host.classLink('vtconsole'));
@@ -16,7 +25,10 @@ export function drawingConsoles(look: Look): Consoles | null {
   return { frameBuffer: called(/frame buffer/), text: called(/VGA|EGA|MDA|CGA/) };
 }
 
-/** Names of resources that are a frame buffer of the firmware's: drivers/firmware/sysfb_simplefb.c, drivers/video/fbdev/{efifb,simplefb,vesafb}.c, drivers/gpu/drm/sysfb. */
+/**
+ * Names of resources that are a frame buffer of the firmware's: drivers/firmware/sysfb_simplefb.c,
+ * drivers/video/fbdev/{efifb,simplefb,vesafb}.c, drivers/gpu/drm/sysfb.
+ */
 const FRAME_BUFFER =
   /^(BOOTFB|efifb|simplefb|vesafb|(simple|efi|vesa)-framebuffer(\.\d+)?|(simple|efi|vesa|of|coreboot)drm(\.\d+)?)$/;
 
@@ -27,8 +39,9 @@ const FUNCTION = /^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/;
 export type BootFrameBuffer = { name: string; address: string };
 
 /**
- * The frame buffers of the firmware that lie on functions' BARs. Told by nesting or by overlap: BOOTFB may be inserted above a small BAR, and a process without
- * rights reads every address as zero. None where proc/iomem cannot be read: who must know asks for its lines too.
+ * The frame buffers of the firmware that lie on functions' BARs. Told by nesting or by overlap: BOOTFB may be inserted
+ * above a small BAR, and a process without rights reads every address as zero. None where proc/iomem cannot be read:
+ * who must know asks for its lines too.
  */
 export function bootFrameBuffers(look: Look): readonly BootFrameBuffer[] {
   return look.tables.once(readFrameBuffers);

@@ -1,4 +1,7 @@
-/** What `doctor` asks of ordinary files below the root: mode, times, the first bytes. Links are followed inside the root only. */
+/**
+ * What `doctor` asks of ordinary files below the root: mode, times, the first bytes. Links are followed inside the root
+ * only.
+ */
 import { accessSync, closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { O_PATH, openInRoot, pathOf } from '../addon/inRoot.ts';
 import { isErrno } from '../errors.ts';
@@ -27,7 +30,10 @@ export const isBackupName = (name: string): boolean => BACKUP.test(name);
 
 const ABSENT = ['ENOENT', 'ENOTDIR', 'ELOOP'];
 
-/** Calls `read` with the descriptor of a file, its links resolved inside the root; null when it is absent. Raises the errno of anything else. */
+/**
+ * Calls `read` with the descriptor of a file, its links resolved inside the root; null when it is absent. Raises the
+ * errno of anything else.
+ */
 function opened<T>(host: Host, path: string, flags: number, read: (fd: number) => T): T | null {
   try {
     const fd = openInRoot(host.root, path, flags);
@@ -61,7 +67,10 @@ export function checkWritable(host: Host, path: string): void {
   opened(host, path, O_PATH, (fd) => accessSync(pathOf(fd), constants.W_OK));
 }
 
-/** The first `max` bytes of a regular file; null when it is absent or no regular file. Raises the errno of anything else. */
+/**
+ * The first `max` bytes of a regular file; null when it is absent or no regular file. Raises the errno of anything
+ * else.
+ */
 export function fileHead(host: Host, path: string, max: number): Buffer | null {
   return opened(host, path, O_PATH, (found) => {
     // Opening a device to read it may do something.

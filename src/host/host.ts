@@ -1,6 +1,6 @@
 /**
- * The host: owner of every path below one root (contract 1). Nothing else in hostdev spells a path of sysfs, procfs or of our own state, so any
- * command runs on a simulated host, and what may be read is one list.
+ * The host: owner of every path below one root (contract 1). Nothing else in hostdev spells a path of sysfs, procfs or
+ * of our own state, so any command runs on a simulated host, and what may be read is one list.
  */
 import { resolve } from 'node:path';
 import type { NativeBinding, RawFailure } from '../addon/native.ts';
@@ -13,8 +13,8 @@ const PAGE = 4096;
 const MAX_LINKS = 40;
 
 /**
- * A driver's name as sysfs shows it: a folder name, and kernel drivers do have spaces in theirs ("MTD PCI"). Anything else is not put into a path or an
- * attribute.
+ * A driver's name as sysfs shows it: a folder name, and kernel drivers do have spaces in theirs ("MTD PCI"). Anything
+ * else is not put into a path or an attribute.
  */
 export const DRIVER_NAME = /^(?!\.{1,2}$)[\x20-\x2e\x30-\x7e]{1,64}$/;
 
@@ -35,7 +35,10 @@ export class Host {
     return this.root === '/' && this.native.kind === 'addon';
   }
 
-  /** Absolute path of something below the root, for people; what is opened by it would follow links out of the root (addon/inRoot.ts). */
+  /**
+   * Absolute path of something below the root, for people; what is opened by it would follow links out of the root
+   * (addon/inRoot.ts).
+   */
   absolute(path: string): string {
     return this.root === '/' ? `/${path}` : `${this.root}/${path}`;
   }
@@ -63,18 +66,27 @@ export class Host {
   readonly iscsiConnections = 'sys/class/iscsi_connection';
   readonly nvmeControllers = 'sys/class/nvme';
   readonly iomem = 'proc/iomem';
-  /** Every character device by its number, each a link to its device: what a function's drivers offer to user space, whatever they are. */
+  /**
+   * Every character device by its number, each a link to its device: what a function's drivers offer to user space,
+   * whatever they are.
+   */
   readonly charDevices = 'sys/dev/char';
   readonly cmdline = 'proc/cmdline';
   readonly acpiTables = 'sys/firmware/acpi/tables';
-  /** What tells an architecture: its name (6.1), the processors, the channel subsystem of s390, OPAL of POWER, a device tree. */
+  /**
+   * What tells an architecture: its name (6.1), the processors, the channel subsystem of s390, OPAL of POWER, a device
+   * tree.
+   */
   readonly arch = 'proc/sys/kernel/arch';
   readonly cpuinfo = 'proc/cpuinfo';
   readonly channelSubsystem = 'sys/bus/css';
   readonly opal = 'sys/firmware/opal';
   readonly deviceTree = 'sys/firmware/devicetree/base';
   readonly deviceTreeCompatible = 'sys/firmware/devicetree/base/compatible';
-  /** For `doctor` and `group why` only: what says whether interrupts are remapped, who draws on a display, what the boot locked, when a process began. */
+  /**
+   * For `doctor` and `group why` only: what says whether interrupts are remapped, who draws on a display, what the boot
+   * locked, when a process began.
+   */
   readonly interrupts = 'proc/interrupts';
   readonly procStat = 'proc/stat';
   readonly lockdown = 'sys/kernel/security/lockdown';
@@ -141,7 +153,10 @@ export class Host {
     return `proc/driver/nvidia/gpus/${address}/information`;
   }
 
-  /** `lib/modules/<release>/<file>` of the running kernel, or of /run/booted-system where a distribution keeps none there (NixOS). */
+  /**
+   * `lib/modules/<release>/<file>` of the running kernel, or of /run/booted-system where a distribution keeps none
+   * there (NixOS).
+   */
   moduleFiles(release: string, file: string): string[] {
     return [`lib/modules/${release}/${file}`, `run/booted-system/kernel-modules/lib/modules/${release}/${file}`];
   }
@@ -185,7 +200,9 @@ export class Host {
     return text?.endsWith('\n') ? text.slice(0, -1) : text;
   }
 
-  /** Bytes of a file; null when it is absent. Raises the errno of anything else, EFBIG when there are more than `max`. */
+  /**
+   * Bytes of a file; null when it is absent. Raises the errno of anything else, EFBIG when there are more than `max`.
+   */
   readBytes(path: string, max = PAGE): Buffer | null {
     const text = this.#absentAsNull(() => this.native.readFile(this.root, path, max));
     return text === null ? null : Buffer.from(text, 'latin1');
@@ -197,7 +214,9 @@ export class Host {
     return text === null ? null : Buffer.from(text, 'latin1');
   }
 
-  /** Text of a symbolic link; null when it is absent or no link (sys/class/net/bonding_masters is a file among links). */
+  /**
+   * Text of a symbolic link; null when it is absent or no link (sys/class/net/bonding_masters is a file among links).
+   */
   link(path: string): string | null {
     try {
       return this.#absentAsNull(() => this.native.readLink(this.root, path));
@@ -214,8 +233,8 @@ export class Host {
   }
 
   /**
-   * An absolute path below the root with every link of it resolved, and without "//", "." and "..". What is absent or cannot be read stays as it is written; so does the
-   * rest of a path with too many links.
+   * An absolute path below the root with every link of it resolved, and without "//", "." and "..". What is absent or
+   * cannot be read stays as it is written; so does the rest of a path with too many links.
    */
   resolved(path: string): string {
     const todo = path.split('/').reverse();

@@ -1,6 +1,7 @@
 /**
- * Whether the interrupts of devices are remapped, without which a guest can raise any interrupt of the host: VFIO refuses such a group unless it is told to trust the
- * guest (drivers/iommu/iommu.c iommu_group_has_isolated_msi, drivers/vfio/vfio_iommu_type1.c allow_unsafe_interrupts).
+ * Whether the interrupts of devices are remapped, without which a guest can raise any interrupt of the host: VFIO
+ * refuses such a group unless it is told to trust the guest (drivers/iommu/iommu.c iommu_group_has_isolated_msi,
+ * drivers/vfio/vfio_iommu_type1.c allow_unsafe_interrupts).
  */
 
 import { orNull } from '../errors.ts';
@@ -15,8 +16,9 @@ export type Remapping = { state: 'on' | 'off' | null; why: string };
 const MAX_INTERRUPTS = 32 * 1024 * 1024;
 
 /**
- * The chip stands behind the counts of the CPUs. Chips above a remapping domain carry a prefix: "IR-" on x86 (arch/x86/kernel/apic/msi.c), "ITS-" on Arm, whose ITS isolates
- * by itself. What follows the chip is a driver's text, which could say anything.
+ * The chip stands behind the counts of the CPUs. Chips above a remapping domain carry a prefix: "IR-" on x86
+ * (arch/x86/kernel/apic/msi.c), "ITS-" on Arm, whose ITS isolates by itself. What follows the chip is a driver's text,
+ * which could say anything.
  */
 const REMAPPED = /^ *\d+:(?: +\d+)+ +(?:IR-|ITS-)/m;
 const PLAIN = /^ *\d+:(?: +\d+)+ +(?:IO-APIC|PCI-MSIX?)\b/m;
@@ -25,8 +27,9 @@ const PLAIN = /^ *\d+:(?: +\d+)+ +(?:IO-APIC|PCI-MSIX?)\b/m;
 export const NO_REMAPPING = /^(?:intremap=(?:.*,)?off(?:,.*)?|nointremap)$/;
 
 /**
- * Architectures that keep interrupts apart without a remapping that could be seen: on s390 each function has vectors of its own (arch_is_isolated_msi in
- * arch/s390/include/asm/msi.h); on POWER devices are handed out by spapr_tce, which asks for none (drivers/vfio/vfio_iommu_spapr_tce.c).
+ * Architectures that keep interrupts apart without a remapping that could be seen: on s390 each function has vectors of
+ * its own (arch_is_isolated_msi in arch/s390/include/asm/msi.h); on POWER devices are handed out by spapr_tce, which
+ * asks for none (drivers/vfio/vfio_iommu_spapr_tce.c).
  */
 const BY_ITSELF: Partial<Record<Architecture, string>> = {
   s390: 'on s390 every PCI function has interrupt vectors of its own',
@@ -34,8 +37,8 @@ const BY_ITSELF: Partial<Record<Architecture, string>> = {
 };
 
 /**
- * Tells from the architecture where that alone decides, else from the interrupt chips in proc/interrupts; where these say nothing, from what must be so for
- * remapping to be off.
+ * Tells from the architecture where that alone decides, else from the interrupt chips in proc/interrupts; where these
+ * say nothing, from what must be so for remapping to be off.
  */
 export function interruptRemapping(host: Host): Remapping {
   const arch = architecture(host);
@@ -73,7 +76,10 @@ function whyOff(host: Host): string | null {
     : null;
 }
 
-/** The DMAR table's flag "interrupt remapping supported" (VT-d 8.1, byte 37); null when the table is not there or not readable. */
+/**
+ * The DMAR table's flag "interrupt remapping supported" (VT-d 8.1, byte 37); null when the table is not there or not
+ * readable.
+ */
 function dmarSaysRemapping(host: Host): boolean | null {
   const flags = orNull(() => host.readBytes(`${host.acpiTables}/DMAR`, 1024 * 1024))?.at(37);
   return flags === undefined ? null : (flags & 1) === 1;
@@ -85,7 +91,10 @@ function unitRemaps(host: Host, unit: string): boolean | null {
   return hex !== undefined && /^[0-9a-f]{1,16}$/i.test(hex) ? ((BigInt(`0x${hex}`) >> 3n) & 1n) === 1n : null;
 }
 
-/** A module that hands out devices although interrupts are not remapped: `where` it says so, and the directives that made it. */
+/**
+ * A module that hands out devices although interrupts are not remapped: `where` it says so, and the directives that
+ * made it.
+ */
 export type Unsafe = { module: string; where: string; directives: Directive[] };
 
 /** What says so now, or, of a module that is not loaded yet, will when it is. */

@@ -1,4 +1,7 @@
-/** Whether this host can hand devices to guests at all, and if not, why: the first question behind every failed passthrough. */
+/**
+ * Whether this host can hand devices to guests at all, and if not, why: the first question behind every failed
+ * passthrough.
+ */
 import { architecture, hasDeviceTree } from './architecture.ts';
 import type { Host } from './host.ts';
 
@@ -11,8 +14,9 @@ export type IommuState = {
 };
 
 /**
- * The IOMMU is on when the kernel made groups (drivers/iommu/iommu.c puts every translated device into one). When it made none, the
- * cause is looked for from the outside in: command line, firmware tables (DMAR is Intel's, IVRS AMD's, IORT Arm's, VIOT virtio's), kernel.
+ * The IOMMU is on when the kernel made groups (drivers/iommu/iommu.c puts every translated device into one). When it
+ * made none, the cause is looked for from the outside in: command line, firmware tables (DMAR is Intel's, IVRS AMD's,
+ * IORT Arm's, VIOT virtio's), kernel.
  */
 export function iommuState(host: Host): IommuState {
   const units = host.list(host.classLink('iommu')) ?? [];
@@ -32,8 +36,8 @@ export function iommuState(host: Host): IommuState {
 }
 
 /**
- * What the firmware says of an IOMMU: ACPI tables (DMAR is Intel's, IVRS AMD's, IORT Arm's, VIOT virtio's), a device tree, or nothing, because the IOMMU is part of the
- * architecture. `acpi` null: not there to look at.
+ * What the firmware says of an IOMMU: ACPI tables (DMAR is Intel's, IVRS AMD's, IORT Arm's, VIOT virtio's), a device
+ * tree, or nothing, because the IOMMU is part of the architecture. `acpi` null: not there to look at.
  */
 export type FirmwareIommu =
   | { kind: 'built-in'; what: string }
@@ -90,8 +94,8 @@ const register = (text: string | null): bigint | null =>
   text !== null && /^[0-9a-f]{1,16}$/i.test(text.trim()) ? BigInt(`0x${text.trim()}`) : null;
 
 /**
- * VT-d's capability register (drivers/iommu/intel/iommu.c cap_show; VT-d specification 10.4.2): the widest table the unit walks (SAGAW, bits 12:8), no wider
- * than its addresses (MGAW, bits 21:16).
+ * VT-d's capability register (drivers/iommu/intel/iommu.c cap_show; VT-d specification 10.4.2): the widest table the
+ * unit walks (SAGAW, bits 12:8), no wider than its addresses (MGAW, bits 21:16).
  */
 function vtdBits(cap: bigint): number | null {
   const sagaw = Number((cap >> 8n) & 0x1fn);
@@ -100,10 +104,16 @@ function vtdBits(cap: bigint): number | null {
   return levels === undefined ? null : Math.min(levels, mgaw);
 }
 
-/** AMD's extended features (drivers/iommu/amd/init.c amd_iommu_show_features; HATS, bits 11:10): 4 levels are 48 bits, 5 are 57, 6 are 64. */
+/**
+ * AMD's extended features (drivers/iommu/amd/init.c amd_iommu_show_features; HATS, bits 11:10): 4 levels are 48 bits, 5
+ * are 57, 6 are 64.
+ */
 const amdBits = (features: bigint): number | null => [48, 57, 64][Number((features >> 10n) & 3n)] ?? null;
 
-/** How many bits of I/O address every IOMMU unit of the host translates; null when a unit does not say (SMMU, virtio) or there is none. */
+/**
+ * How many bits of I/O address every IOMMU unit of the host translates; null when a unit does not say (SMMU, virtio) or
+ * there is none.
+ */
 export function iommuAddressBits(host: Host): number | null {
   const units = host.list(host.classLink('iommu')) ?? [];
   const bits = units.map((unit) => {

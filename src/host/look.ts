@@ -1,6 +1,6 @@
 /**
- * Reading for somebody who must not take "could not look" for "nothing there": what cannot be read is noted, not raised. Tables that concern every device
- * (mounts, routes, the class folders) are read once for all of a plan.
+ * Reading for somebody who must not take "could not look" for "nothing there": what cannot be read is noted, not
+ * raised. Tables that concern every device (mounts, routes, the class folders) are read once for all of a plan.
  */
 
 import { safe } from '../text/safe.ts';
@@ -56,7 +56,10 @@ export class Tables {
     return value;
   }
 
-  /** What a listed folder did not have at that moment needs no further look: a function has none of most things that are asked for. */
+  /**
+   * What a listed folder did not have at that moment needs no further look: a function has none of most things that are
+   * asked for.
+   */
   #seenAbsent(path: string): boolean {
     const cut = path.lastIndexOf('/');
     const names = this.#lists.get(path.slice(0, cut))?.value;

@@ -42,7 +42,10 @@ const REMOTE = /^(nfs4?|cifs|smb3|ceph|fuse\.(glusterfs|sshfs|ceph-fuse|s3fs)|gl
 /** True for a file system that comes over the network. */
 export const isRemote = (m: Pick<Mount, 'type'>): boolean => REMOTE.test(m.type);
 
-/** Without one of these places, or what is mounted in one of them, the running system or its services are lost, not only somebody's files. */
+/**
+ * Without one of these places, or what is mounted in one of them, the running system or its services are lost, not only
+ * somebody's files.
+ */
 const VITAL_PLACES = ['/usr', '/etc', '/boot', '/efi', '/var', '/nix'];
 
 /** The places themselves: a host full of containers has thousands of overlays inside them. */

@@ -1,13 +1,16 @@
 /**
- * Network interfaces of this network namespace: which function each is of, what is stacked on it (bridge, bond, VLAN, macvtap, Open vSwitch), and what the host does with
- * it. An interface is in `sys/class/net` of its own namespace only (net/core/net-sysfs.c).
+ * Network interfaces of this network namespace: which function each is of, what is stacked on it (bridge, bond, VLAN,
+ * macvtap, Open vSwitch), and what the host does with it. An interface is in `sys/class/net` of its own namespace only
+ * (net/core/net-sysfs.c).
  */
 import { networkInterfaces } from 'node:os';
 import { orNull } from '../errors.ts';
 import type { Host } from './host.ts';
 import type { Look, Tables } from './look.ts';
 
-/** An interface that lies on another: `isPart` when the lower one is a port of it (bridge, bond, team, Open vSwitch). */
+/**
+ * An interface that lies on another: `isPart` when the lower one is a port of it (bridge, bond, team, Open vSwitch).
+ */
 export type Upper = { name: string; isPart: boolean };
 
 /** What an interface is used for by the host itself. */
@@ -27,8 +30,9 @@ const interfacePaths = (host: Host): { name: string; path: string }[] =>
   listOf(host, host.classLink('net')).map((name) => ({ name, path: linkText(host, host.classLink('net', name)) }));
 
 /**
- * How a function shows its interfaces in its own folder: 'none' when its driver made no folder for any, 'elsewhere' when the folder is there and empty: the
- * interface was given to another network namespace, and its folder stays behind.
+ * How a function shows its interfaces in its own folder: 'none' when its driver made no folder for any, 'elsewhere'
+ * when the folder is there and empty: the interface was given to another network namespace, and its folder stays
+ * behind.
  */
 export function interfaceFolder(tables: Tables, address: string): 'none' | 'elsewhere' | 'here' {
   const { host } = tables;
@@ -39,7 +43,10 @@ export function interfaceFolder(tables: Tables, address: string): 'none' | 'else
   return lists.every((l) => l.length === 0) ? 'elsewhere' : 'here';
 }
 
-/** What lies directly on an interface, by every link that says so: master, brport/bridge, upper_*, and lower_* of the others. */
+/**
+ * What lies directly on an interface, by every link that says so: master, brport/bridge, upper_*, and lower_* of the
+ * others.
+ */
 export function uppersOf(look: Look, name: string): Upper[] {
   const { host } = look;
   const uppers = new Map<string, boolean>();
@@ -59,7 +66,8 @@ export function uppersOf(look: Look, name: string): Upper[] {
 }
 
 /**
- * True for an interface that lies on no other by its links and on no device of its own: ppp, WireGuard, GRE, an internal port of Open vSwitch. What carries it is not shown.
+ * True for an interface that lies on no other by its links and on no device of its own: ppp, WireGuard, GRE, an
+ * internal port of Open vSwitch. What carries it is not shown.
  */
 export function isCarriedUnseen(look: Look, name: string): boolean {
   const { host } = look;
@@ -143,7 +151,10 @@ const isDefault6 = ([net = '', length = '']: readonly string[]): boolean =>
   (length === '01' && /^[08]0{31}$/.test(net)) ||
   (length === '03' && /^20{31}$/.test(net));
 
-/** proc/net/route (net/ipv4/fib_trie.c fib_route_seq_show): numbers are hex of the bytes as they lie in memory, read as little-endian here. */
+/**
+ * proc/net/route (net/ipv4/fib_trie.c fib_route_seq_show): numbers are hex of the bytes as they lie in memory, read as
+ * little-endian here.
+ */
 function routes4(look: Look): Route[] {
   const { host } = look;
   return look
@@ -164,7 +175,10 @@ const hexLe = (text: string | undefined): number | null =>
 const LINK_LOCAL = 0xa9fe0000;
 const isLinkLocal4 = (a: number): boolean => (a & 0xffff0000) >>> 0 === LINK_LOCAL;
 
-/** Local IPv4 addresses of proc/net/fib_trie: a leaf "|-- 10.0.2.15" followed by "/32 host LOCAL". It does not say of which interface. */
+/**
+ * Local IPv4 addresses of proc/net/fib_trie: a leaf "|-- 10.0.2.15" followed by "/32 host LOCAL". It does not say of
+ * which interface.
+ */
 function localAddresses(look: Look): number[] {
   const found = new Set<number>();
   let leaf: number | null = null;
@@ -179,9 +193,9 @@ function localAddresses(look: Look): number[] {
 const dotted = (a: number): string => [24, 16, 8, 0].map((s) => (a >>> s) & 0xff).join('.');
 
 /**
- * What the host does over an interface: has it a default route (IPv4 or IPv6), has it an address of its own that is not link-local. An IPv4 address shows by the
- * routes over its interface, whose own link-local ones are left out; on the machine itself the kernel is asked as well, because an
- * address may have no route.
+ * What the host does over an interface: has it a default route (IPv4 or IPv6), has it an address of its own that is not
+ * link-local. An IPv4 address shows by the routes over its interface, whose own link-local ones are left out; on the
+ * machine itself the kernel is asked as well, because an address may have no route.
  */
 export function trafficOf(look: Look, name: string): Traffic {
   const { host } = look;
@@ -202,7 +216,10 @@ function address4(look: Look, routes: readonly Route[]): string | null {
   return local === undefined ? '' : dotted(local);
 }
 
-/** net/ipv6/addrconf.c if6_seq_show: address, index, prefix, scope, flags, name. Scope 0x10 is the host's own, 0x20 the link's. */
+/**
+ * net/ipv6/addrconf.c if6_seq_show: address, index, prefix, scope, flags, name. Scope 0x10 is the host's own, 0x20 the
+ * link's.
+ */
 function address6(look: Look, name: string): string | null {
   for (const line of look.mayLines(look.host.addresses6)) {
     const f = line.trim().split(/\s+/);

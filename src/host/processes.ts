@@ -1,4 +1,6 @@
-/** Processes by name, for `doctor`: when they began and what they may lock. A process that ends meanwhile is left out. */
+/**
+ * Processes by name, for `doctor`: when they began and what they may lock. A process that ends meanwhile is left out.
+ */
 
 import { orNull } from '../errors.ts';
 import type { Host } from './host.ts';
@@ -49,7 +51,10 @@ function bootTime(host: Host): number | null {
   return seconds === undefined ? null : Number(seconds) * 1000;
 }
 
-/** Field 22 of proc/PID/stat; the name in field 2 may hold spaces and brackets, so fields are counted from its last bracket. */
+/**
+ * Field 22 of proc/PID/stat; the name in field 2 may hold spaces and brackets, so fields are counted from its last
+ * bracket.
+ */
 function startTime(stat: string | null, bootMs: number | null): number | null {
   if (stat === null || bootMs === null) return null;
   const ticks = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];

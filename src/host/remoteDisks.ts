@@ -1,6 +1,7 @@
 /**
- * File systems and disks that come over the network, and from where: whoever takes away the interface on the way there takes them away too. NFS, SMB and Ceph say their
- * server in mountinfo, iSCSI and NVMe over fabrics in sysfs; of others only that they are there.
+ * File systems and disks that come over the network, and from where: whoever takes away the interface on the way there
+ * takes them away too. NFS, SMB and Ceph say their server in mountinfo, iSCSI and NVMe over fabrics in sysfs; of others
+ * only that they are there.
  */
 
 import { orNull } from '../errors.ts';
@@ -8,7 +9,10 @@ import { type BlockLayer, blockLayer } from './blockLayer.ts';
 import type { Look } from './look.ts';
 import { isRemote, type Mount, mountOption, parseMounts } from './mounts.ts';
 
-/** `address`: of its server, null where that is not to be told. `disks`: the block devices that come from there; none for a file system. */
+/**
+ * `address`: of its server, null where that is not to be told. `disks`: the block devices that come from there; none
+ * for a file system.
+ */
 export type Remote = { what: string; address: string | null; mount: Mount | null; disks: string[] };
 
 export function remotes(look: Look): Remote[] {

@@ -1,4 +1,7 @@
-/** Processes that hold devices for a living, and how each is asked to let go. The kernel cuts a command's name to 15 characters (TASK_COMM_LEN). */
+/**
+ * Processes that hold devices for a living, and how each is asked to let go. The kernel cuts a command's name to 15
+ * characters (TASK_COMM_LEN).
+ */
 
 const DISPLAY = 'stop the graphical session: systemctl isolate multi-user.target';
 const SOUND =

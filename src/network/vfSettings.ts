@@ -1,7 +1,8 @@
 /**
- * What is set on the VFs of a PF beside driver and override: MAC, VLAN, trust, spoof check, link state, rates. They are the PF driver's, not the VF's, are told by
- * rtnetlink alone (IFLA_VFINFO_LIST, net/core/rtnetlink.c rtnl_fill_vf), and are gone with the VFs. Taken apart here, from bytes that a kernel or a driver may have cut
- * short: nothing is read behind its own attribute, and a list that is not whole is not measured.
+ * What is set on the VFs of a PF beside driver and override: MAC, VLAN, trust, spoof check, link state, rates. They are
+ * the PF driver's, not the VF's, are told by rtnetlink alone (IFLA_VFINFO_LIST, net/core/rtnetlink.c rtnl_fill_vf), and
+ * are gone with the VFs. Taken apart here, from bytes that a kernel or a driver may have cut short: nothing is read
+ * behind its own attribute, and a list that is not whole is not measured.
  */
 import { endianness } from 'node:os';
 import type { Access } from '../binding/access.ts';
@@ -33,8 +34,8 @@ export type VfReading = { settings: VfSettings[] } | { unmeasured: string };
 const READ_MS = 2000;
 
 /**
- * The settings of a PF's VFs, `count` of them. Of another root's devices nothing is known: netlink speaks of this machine. A PF that is no network card has none. Raises
- * nothing: what cannot be read is `unmeasured`.
+ * The settings of a PF's VFs, `count` of them. Of another root's devices nothing is known: netlink speaks of this
+ * machine. A PF that is no network card has none. Raises nothing: what cannot be read is `unmeasured`.
  */
 export async function readVfSettings(work: Access, pf: PciDevice, count: number): Promise<VfReading> {
   const { host } = work;
@@ -101,8 +102,9 @@ function attributes(bytes: Buffer): Attribute[] | null {
 }
 
 /**
- * The VFs that an RTM_NEWLINK with its header tells of, in order of their numbers; none where it tells of none. null where it is cut short or contradicts itself (the list
- * is one attribute with a 16-bit length: a kernel that has more to say says nonsense).
+ * The VFs that an RTM_NEWLINK with its header tells of, in order of their numbers; none where it tells of none. null
+ * where it is cut short or contradicts itself (the list is one attribute with a 16-bit length: a kernel that has more
+ * to say says nonsense).
  */
 export function parseVfSettings(message: Buffer): VfSettings[] | null {
   if (message.length < NLMSG_HEAD + IFINFOMSG || u32(message, 0) !== message.length) return null;
@@ -155,7 +157,10 @@ function macText(space: Buffer): string | null {
   return [...space.subarray(0, size)].map((b) => b.toString(16).padStart(2, '0')).join(':');
 }
 
-/** What of a VF's settings somebody has set, in words; empty where all is as it comes. Spoof check is on or off by the driver's own taste: off is told. */
+/**
+ * What of a VF's settings somebody has set, in words; empty where all is as it comes. Spoof check is on or off by the
+ * driver's own taste: off is told.
+ */
 export function settingsText(s: VfSettings): string {
   return [
     s.mac === null ? '' : `MAC ${s.mac}`,

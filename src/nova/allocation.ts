@@ -1,4 +1,7 @@
-/** The two ways in which requests get devices: from the pools alone, or as Placement allocates them first ([filter_scheduler]pci_in_placement). */
+/**
+ * The two ways in which requests get devices: from the pools alone, or as Placement allocates them first
+ * ([filter_scheduler]pci_in_placement).
+ */
 import { type Candidate, Ledger } from '../placement/ledger.ts';
 import type { ClaimOptions, PciTracker } from '../pool/tracker.ts';
 import { NovaError } from './grammar/novaError.ts';

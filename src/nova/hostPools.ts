@@ -1,4 +1,7 @@
-/** The pools of this host, or of a saved inventory: which devices the specs offer, which of them are free, and why the others are not. */
+/**
+ * The pools of this host, or of a saved inventory: which devices the specs offer, which of them are free, and why the
+ * others are not.
+ */
 
 import { messageOf } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -30,8 +33,8 @@ export type HostPools = {
 };
 
 /**
- * `host` null: the devices are those of a saved inventory, of which the books of this host say nothing. `held`: what somebody has besides. Raises HOSTDEV_STORE_CORRUPT, and what Placement refuses where it is
- * reported to.
+ * `host` null: the devices are those of a saved inventory, of which the books of this host say nothing. `held`: what
+ * somebody has besides. Raises HOSTDEV_STORE_CORRUPT, and what Placement refuses where it is reported to.
  */
 export async function hostPools(setup: PciSetup, host: Host | null, held: readonly Held[] = []): Promise<HostPools> {
   const { inventory, facts, config } = setup;
@@ -73,7 +76,10 @@ export const viewOptions = ({ config }: PciSetup) =>
     traitBlanks: config.pci.trait_blanks,
   }) as const;
 
-/** From what the books hold for guests, and what does not answer: then what these exclude, a PF its VFs and a VF its PF, offered or not. */
+/**
+ * From what the books hold for guests, and what does not answer: then what these exclude, a PF its VFs and a VF its PF,
+ * offered or not.
+ */
 async function whyNotFree(
   { inventory }: PciSetup,
   host: Host | null,
@@ -140,7 +146,10 @@ async function addHostUses(
   }
 }
 
-/** The books are read only where there are any: their reader brings the whole transaction engine with it. A guest that is gone has nothing. */
+/**
+ * The books are read only where there are any: their reader brings the whole transaction engine with it. A guest that
+ * is gone has nothing.
+ */
 async function heldByGuests(host: Host): Promise<Held[]> {
   if (listJson(host, host.bindings).length === 0) return [];
   const { isGuest, isSameDevice, readBooks } = await import('../binding/books.ts');

@@ -1,4 +1,7 @@
-/** What the specs of a configuration take on a host, and what is wrong with that: hidden specs, PFs beside their VFs, what Placement and VFIO refuse. */
+/**
+ * What the specs of a configuration take on a host, and what is wrong with that: hidden specs, PFs beside their VFs,
+ * what Placement and VFIO refuse.
+ */
 import { denylisted } from '../binding/drivers/denylist.ts';
 import { type Finding, fatal, mistake, type Place, remark } from '../config/place.ts';
 import type { Host } from '../host/host.ts';
@@ -82,7 +85,10 @@ export function matchAll(setup: PciSetup): Matched {
   return result;
 }
 
-/** A PF excludes its VFs and they it: refused with report_in_placement (Nova's PlacementPciDependentDeviceException), otherwise worth knowing. */
+/**
+ * A PF excludes its VFs and they it: refused with report_in_placement (Nova's PlacementPciDependentDeviceException),
+ * otherwise worth knowing.
+ */
 function pfAndVfs({ config, specs, inventory }: PciSetup, { specOf, devices }: Matched): Finding[] {
   const found = new Map<number, { pfs: string[]; other: number; vf: PciDevice; pf: PciDevice }>();
   const seen = new Set<string>();
@@ -219,8 +225,9 @@ function hardDevices({ specs }: PciSetup, { devices }: Matched): Finding[] {
 }
 
 /**
- * The tag `managed` against the drivers that the devices are on: with none or "yes" libvirt takes a device from its driver, which one whose own driver is its VFIO
- * provider does not outlive; with "no" Nova gives it as it is, which a device on a host driver is not fit for (Nova's documentation warns of crashes of the host).
+ * The tag `managed` against the drivers that the devices are on: with none or "yes" libvirt takes a device from its
+ * driver, which one whose own driver is its VFIO provider does not outlive; with "no" Nova gives it as it is, which a
+ * device on a host driver is not fit for (Nova's documentation warns of crashes of the host).
  */
 function managedTags(host: Host, { specs, config }: PciSetup, { devices }: Matched): Finding[] {
   return devices.flatMap((taken, index) => {
@@ -242,7 +249,10 @@ function managedTags(host: Host, { specs, config }: PciSetup, { devices }: Match
   });
 }
 
-/** What is wrong, or worth knowing, about what the specs take together; `host` null: they are of a saved inventory, which tells no VFIO provider. */
+/**
+ * What is wrong, or worth knowing, about what the specs take together; `host` null: they are of a saved inventory,
+ * which tells no VFIO provider.
+ */
 export const matchFindings = (host: Host | null, setup: PciSetup, matched: Matched): Finding[] => [
   ...(host === null ? [] : managedTags(host, setup, matched)),
   ...matched.findings,

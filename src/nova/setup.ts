@@ -1,4 +1,6 @@
-/** The configuration and the devices that the commands over pools work on: read, parsed, every mistake with its place. */
+/**
+ * The configuration and the devices that the commands over pools work on: read, parsed, every mistake with its place.
+ */
 import type { Config, Entry, PciSettings } from '../config/config.ts';
 import { loadConfig } from '../config/load.ts';
 import { type Finding, fatal, type Place, placeText, plainValue, remark, sortFindings } from '../config/place.ts';
@@ -42,7 +44,10 @@ export type PciSetup = {
   findings: Finding[];
 };
 
-/** Reads all of it; nothing is refused yet but files that cannot be read (see loadConfig) and a wrong inventory (HOSTDEV_INVENTORY). */
+/**
+ * Reads all of it; nothing is refused yet but files that cannot be read (see loadConfig) and a wrong inventory
+ * (HOSTDEV_INVENTORY).
+ */
 export async function readSetup(host: Host, options: SetupOptions): Promise<PciSetup> {
   const config = await loadConfig(host, options.config);
   config.pci.trait_blanks = options.traitBlanks ?? config.pci.trait_blanks;
@@ -59,7 +64,10 @@ export async function readSetup(host: Host, options: SetupOptions): Promise<PciS
 /** How many remarks about the configuration a command over pools repeats. */
 const MAX_TOLD = 8;
 
-/** The setup for a command that uses it: raises HOSTDEV_CONFIG at the first mistake with which Nova would not start; the others are warnings. */
+/**
+ * The setup for a command that uses it: raises HOSTDEV_CONFIG at the first mistake with which Nova would not start; the
+ * others are warnings.
+ */
 export async function usableSetup(host: Host, options: SetupOptions): Promise<PciSetup & { warnings: Warning[] }> {
   const setup = await readSetup(host, options);
   const wrong = setup.findings.filter((f) => f.fatal);

@@ -1,6 +1,7 @@
 /**
- * A function's config space, as far as grouping needs it: header, PCI Express type, ACS. Pure: the bytes are the caller's and are trusted in nothing; every list in them
- * is walked as the kernel walks it (drivers/pci/pci.c pci_find_capability, pci_find_ext_capability), bounded, and a loop is said and not followed.
+ * A function's config space, as far as grouping needs it: header, PCI Express type, ACS. Pure: the bytes are the
+ * caller's and are trusted in nothing; every list in them is walked as the kernel walks it (drivers/pci/pci.c
+ * pci_find_capability, pci_find_ext_capability), bounded, and a loop is said and not followed.
  */
 
 /** What a PCI Express function is (include/uapi/linux/pci_regs.h PCI_EXP_TYPE_*). */
@@ -64,7 +65,10 @@ const MAX_CAPS = 48;
 /** The kernel's ttl: each extended capability has eight bytes at least. */
 const MAX_EXT_CAPS = (EXTENDED - CONVENTIONAL) / 8;
 
-/** Source validation, request and completion redirect, upstream forwarding: what drivers/iommu/iommu.c asks of a port (REQ_ACS_FLAGS). */
+/**
+ * Source validation, request and completion redirect, upstream forwarding: what drivers/iommu/iommu.c asks of a port
+ * (REQ_ACS_FLAGS).
+ */
 const ACS_BITS = [
   [0x01, 'SV', 'source validation'],
   [0x04, 'RR', 'request redirect'],
@@ -102,7 +106,8 @@ export function parseConfig(bytes: Uint8Array): ConfigSpace | NoConfig {
   const exp = findCapability(view, CAP_ID_EXP, space);
   if (exp === null || exp + 4 > CONVENTIONAL) return space;
   space.pcie = PCIE_TYPES[(view.getUint16(exp + 2, true) >> 4) & 0xf] ?? 'reserved';
-  // Shorter than 4096: the kernel itself has no way to the extended space (pci_cfg_space_size), so it knows no ACS either.
+  // Shorter than 4096: the kernel itself has no way to the extended space (pci_cfg_space_size), so it knows no ACS
+  // either.
   if (view.byteLength === EXTENDED) space.acs = findAcs(view, space);
   return space;
 }
@@ -132,8 +137,9 @@ function findAcs(view: DataView, space: ConfigSpace): Acs | null {
 }
 
 /**
- * The Device Serial Number of a function (PCI Express 6.0, 7.9.3) from all bytes of its `config`, as lspci writes it: `00-1b-21-ff-ff-3c-4d-5e`. Null where there is none, where
- * the extended space may not be read (without root), and for one that says nothing (every bit alike).
+ * The Device Serial Number of a function (PCI Express 6.0, 7.9.3) from all bytes of its `config`, as lspci writes it:
+ * `00-1b-21-ff-ff-3c-4d-5e`. Null where there is none, where the extended space may not be read (without root), and for
+ * one that says nothing (every bit alike).
  */
 export function deviceSerial(bytes: Uint8Array): string | null {
   if (bytes.length < EXTENDED) return null;
@@ -164,10 +170,11 @@ function findExtended(view: DataView, id: number, size: number, space: Pick<Conf
 }
 
 /**
- * What a function lacks of the isolation the kernel asks for, by the rules of drivers/pci/pci.c pci_acs_enabled: conventional functions and bridges between PCI and PCI
- * Express never have it, ports must have it, other functions only when there are several in their slot. `bits` are those that could be
- * switched on and are off (a bit that the capability does not list counts as wired on). Quirks of the kernel (drivers/pci/quirks.c pci_dev_acs_enabled) may hold a
- * function isolated all the same: then the group shows it.
+ * What a function lacks of the isolation the kernel asks for, by the rules of drivers/pci/pci.c pci_acs_enabled:
+ * conventional functions and bridges between PCI and PCI Express never have it, ports must have it, other functions
+ * only when there are several in their slot. `bits` are those that could be switched on and are off (a bit that the
+ * capability does not list counts as wired on). Quirks of the kernel (drivers/pci/quirks.c pci_dev_acs_enabled) may
+ * hold a function isolated all the same: then the group shows it.
  */
 export function lackedAcs(
   c: ConfigSpace,

@@ -1,4 +1,7 @@
-/** What Nova's specs ask of a host beside its devices: interfaces, the ids of VFs that are not there yet, serial numbers. A saved inventory knows little of it. */
+/**
+ * What Nova's specs ask of a host beside its devices: interfaces, the ids of VFs that are not there yet, serial
+ * numbers. A saved inventory knows little of it.
+ */
 import type { Host } from '../host/host.ts';
 import { quote } from '../text/safe.ts';
 import { type Warning, warning } from '../text/warning.ts';
@@ -14,9 +17,15 @@ export type PciFacts = {
   ids(address: Address): { vendor_id: string; product_id: string } | null;
   /** The product id of a PF's VFs, 4 lower-case hex digits. */
   vfProductId(address: Address): string | null;
-  /** The serial number in the VPD of a function, or of its PF. Reading it takes the device's lock, and some cards need a second: asked for only where a spec needs it. */
+  /**
+   * The serial number in the VPD of a function, or of its PF. Reading it takes the device's lock, and some cards need a
+   * second: asked for only where a spec needs it.
+   */
   cardSerial(address: Address): string | null;
-  /** The interface of each function that has one; of several the first by name, representors aside. None for a saved inventory. */
+  /**
+   * The interface of each function that has one; of several the first by name, representors aside. None for a saved
+   * inventory.
+   */
   netdevs(): ReadonlyMap<Address, string>;
   /** Facts that were asked for and could not be known. */
   readonly unknown: ReadonlySet<string>;
@@ -92,7 +101,10 @@ export function pciFacts(inventory: Inventory, host: Host | null): PciFacts {
   };
 }
 
-/** PCI Local Bus Specification 3.0, appendix I: large resources of a tag and two bytes of length; the keyword SN of VPD-R (0x90). Null when there is none. */
+/**
+ * PCI Local Bus Specification 3.0, appendix I: large resources of a tag and two bytes of length; the keyword SN of
+ * VPD-R (0x90). Null when there is none.
+ */
 export function vpdSerial(vpd: string): string | null {
   const byte = (at: number): number => vpd.charCodeAt(at) & 0xff;
   for (let at = 0; at + 3 <= vpd.length; ) {

@@ -1,6 +1,7 @@
 /**
- * Why the kernel put functions into one IOMMU group: the rules of drivers/iommu/iommu.c pci_device_group, told backwards from the group that it made. The group itself is
- * what counts (quirks of the kernel and ACS overrides show in it); what is said here is the reason for it. Pure.
+ * Why the kernel put functions into one IOMMU group: the rules of drivers/iommu/iommu.c pci_device_group, told
+ * backwards from the group that it made. The group itself is what counts (quirks of the kernel and ACS overrides show
+ * in it); what is said here is the reason for it. Pure.
  */
 import type { Address } from './address.ts';
 import { type AcsBit, type ConfigSpace, lackedAcs, type NoConfig, type PcieType } from './configSpace.ts';
@@ -31,7 +32,10 @@ export type Join = {
 
 const measured = (c: ConfigSpace | NoConfig): c is ConfigSpace => !('unmeasured' in c);
 
-/** What a member lacks; "several functions in the slot" is a device's own flag, or its being another function than 0 (drivers/pci/probe.c), and never a VF's. */
+/**
+ * What a member lacks; "several functions in the slot" is a device's own flag, or its being another function than 0
+ * (drivers/pci/probe.c), and never a VF's.
+ */
 function lacked(m: Member, c: ConfigSpace): ReturnType<typeof lackedAcs> {
   return lackedAcs({ ...c, multifunction: !m.isVf && (c.multifunction || !m.address.endsWith('.0')) });
 }
@@ -54,7 +58,10 @@ export function explainGroup(members: readonly Member[]): Join[] {
   return joins;
 }
 
-/** A bridge in the group with members below it: they can reach each other, or the bridge itself, without passing the IOMMU. */
+/**
+ * A bridge in the group with members below it: they can reach each other, or the bridge itself, without passing the
+ * IOMMU.
+ */
 function bridgeJoin(members: readonly Member[], bridge: Member): Join[] {
   const below = members.filter((m) => m.above.includes(bridge.address));
   if (below.length === 0) return [];

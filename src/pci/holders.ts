@@ -9,13 +9,16 @@ import { isVfioDriver } from './vfio.ts';
 
 export type { Holder } from '../addon/native.ts';
 
-/** udev opens every new node for a moment (seen: /dev/vfio/31 and fresh disks); who asks in that moment must not take it for a user. */
+/**
+ * udev opens every new node for a moment (seen: /dev/vfio/31 and fresh disks); who asks in that moment must not take it
+ * for a user.
+ */
 const UDEV = /^(\(udev-worker\)|systemd-udevd|udevd)$/;
 const UDEV_MS = 2000;
 
 /**
- * Who holds these nodes and will: where only udev's workers do, they are given up to 2 s, at most `leftMs`, to let go. `unreadable` counts the processes whose files
- * could not be looked at.
+ * Who holds these nodes and will: where only udev's workers do, they are given up to 2 s, at most `leftMs`, to let go.
+ * `unreadable` counts the processes whose files could not be looked at.
  */
 export async function heldBy(
   host: Host,
@@ -30,9 +33,11 @@ export async function heldBy(
 }
 
 /**
- * The processes that hold nodes of a device, one entry a process and node, by pid: what is held is VFIO's node or whatever its host driver made (disk, DRM,
- * sound, RDMA, nvidia …). One walk through proc/[pid]/fd, which ends by itself after a second; takes no device's lock, so it answers
- * while a write on the device hangs. `driver` is the one that it had before the write: its nodes outlive its link. Never raises: who names holders is telling of an error already.
+ * The processes that hold nodes of a device, one entry a process and node, by pid: what is held is VFIO's node or
+ * whatever its host driver made (disk, DRM, sound, RDMA, nvidia …). One walk through proc/[pid]/fd, which ends by
+ * itself after a second; takes no device's lock, so it answers while a write on the device hangs. `driver` is the one
+ * that it had before the write: its nodes outlive its link. Never raises: who names holders is telling of an error
+ * already.
  */
 export function holdersOf(host: Host, device: Noded): Holder[] {
   try {

@@ -1,6 +1,7 @@
 /**
- * What tells a PCI function from every other one, over boots (contract 10): the path of slots from its root bus, which stays when bus numbers shift, its ids, and what
- * numbers the card itself shows. A VF is told by its PF and its number (vfLinks.ts). Pure reading.
+ * What tells a PCI function from every other one, over boots (contract 10): the path of slots from its root bus, which
+ * stays when bus numbers shift, its ids, and what numbers the card itself shows. A VF is told by its PF and its number
+ * (vfLinks.ts). Pure reading.
  */
 import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -8,7 +9,10 @@ import { type Address, isAddress } from './address.ts';
 import { deviceSerial } from './configSpace.ts';
 import type { PciDevice } from './inventory.ts';
 
-/** Numbers of the card itself; null where none is to be seen now: its driver shows some of them only while it has the device. */
+/**
+ * Numbers of the card itself; null where none is to be seen now: its driver shows some of them only while it has the
+ * device.
+ */
 export type Marks = {
   /** Device Serial Number, `00-1b-21-ff-ff-3c-4d-5e`. Reading it needs root. */
   serial: string | null;
@@ -35,8 +39,9 @@ export const SLOT_PATH = /^pci[0-9a-f]{4,8}:[0-9a-f]{2}(?:\/[01][0-9a-f]\.[0-7])
 const ROOT_BUS = /^pci[0-9a-f]{4,8}:[0-9a-f]{2}$/;
 
 /**
- * The path of slots of a function, from where its entry in sysfs leads (drivers/base/core.c device_add); null where that is not to be told. A bus that a device's driver
- * makes below it (Intel's VMD: pci10000:e0) is numbered by the order of probing: it has no part in the path, and a device that is no bridge has only one.
+ * The path of slots of a function, from where its entry in sysfs leads (drivers/base/core.c device_add); null where
+ * that is not to be told. A bus that a device's driver makes below it (Intel's VMD: pci10000:e0) is numbered by the
+ * order of probing: it has no part in the path, and a device that is no bridge has only one.
  */
 export function slotPath(host: Host, address: Address): string | null {
   const parts = (orNull(() => host.link(host.device(address))) ?? '').split('/');
@@ -74,7 +79,10 @@ function nvmeSerial(host: Host, address: Address): string | null {
   return /^[\x21-\x7e](?:[\x20-\x7e]{0,30}[\x21-\x7e])?$/.test(serial) ? serial : null;
 }
 
-/** `addr_assign_type` 0 is NET_ADDR_PERM: a bond, or an admin, makes it another (include/uapi/linux/netdevice.h). Representors of VFs are interfaces of the PF too. */
+/**
+ * `addr_assign_type` 0 is NET_ADDR_PERM: a bond, or an admin, makes it another (include/uapi/linux/netdevice.h).
+ * Representors of VFs are interfaces of the PF too.
+ */
 function permanentMac(host: Host, address: Address): string | null {
   const folders = ['net', ...namesIn(host, address, '').flatMap((n) => (/^virtio\d+$/.test(n) ? `${n}/net` : []))];
   const own = folders
@@ -90,8 +98,9 @@ function permanentMac(host: Host, address: Address): string | null {
 export const ID_KEYS = ['vendor_id', 'product_id', 'subsystem_vendor_id', 'subsystem_device_id'] as const;
 
 /**
- * The identity of a device; null where its path or its ids are not to be told. `others` are the devices of the host: a number that another card of the same ids shows too
- * (a serial number that its maker never set) tells nothing, and is left out.
+ * The identity of a device; null where its path or its ids are not to be told. `others` are the devices of the host: a
+ * number that another card of the same ids shows too (a serial number that its maker never set) tells nothing, and is
+ * left out.
  */
 export function identityOf(host: Host, device: PciDevice, others: readonly PciDevice[]): Identity | null {
   const { address, vendor_id, product_id, subsystem_vendor_id, subsystem_device_id } = device;

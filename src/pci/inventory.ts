@@ -1,4 +1,7 @@
-/** The PCI devices of a host as the kernel shows them now. Pure reading: nothing here takes a device's lock, so it answers while an unbind hangs. */
+/**
+ * The PCI devices of a host as the kernel shows them now. Pure reading: nothing here takes a device's lock, so it
+ * answers while an unbind hangs.
+ */
 import type { RawDevice, RawFailure } from '../addon/native.ts';
 import { messageOf } from '../errors.ts';
 import { DRIVER_NAME, type Host } from '../host/host.ts';
@@ -8,7 +11,10 @@ import { type Address, isAddress } from './address.ts';
 
 export type DevType = 'type-PCI' | 'type-PF' | 'type-VF' | 'vdpa';
 
-/** One PCI function; the keys are those of contract 4. Ids are 4 lower-case hex digits (class 6); what is not known is null. */
+/**
+ * One PCI function; the keys are those of contract 4. Ids are 4 lower-case hex digits (class 6); what is not known is
+ * null.
+ */
 export type PciDevice = {
   address: Address;
   vendor_id: string | null;
@@ -37,7 +43,10 @@ export type Inventory = {
   byAddress: ReadonlyMap<Address, PciDevice>;
   /** What could not be read or made no sense. */
   warnings: Warning[];
-  /** What could not be read: where there is any, devices may be missing from the list, and what is null may only be unknown. */
+  /**
+   * What could not be read: where there is any, devices may be missing from the list, and what is null may only be
+   * unknown.
+   */
   failures: readonly RawFailure[];
   /** The attributes in which the kernel writes something else: they count as not known. */
   malformed: readonly Malformed[];
@@ -49,7 +58,10 @@ export type Malformed = { address: Address; attribute: string; value: string };
 export const malformedText = ({ address, attribute, value }: Malformed): string =>
   `${address}: ignored ${attribute} ${quote(value)}: not what the kernel writes there`;
 
-/** Why what the inventory says of an address, that it is not there included, is not known: a line; null when it is. EAGAIN, EIO and time-outs never mean absent. */
+/**
+ * Why what the inventory says of an address, that it is not there included, is not known: a line; null when it is.
+ * EAGAIN, EIO and time-outs never mean absent.
+ */
 export function unreadOf({ failures }: Inventory, address: Address): string | null {
   const failure = failures.find(({ path }) => {
     const parts = path.split('/');
@@ -190,7 +202,10 @@ function fileIds(
   };
 }
 
-/** Counted from the VFs' own links: reading sriov_numvfs takes the PF's lock (drivers/pci/iov.c sriov_numvfs_show) and can hang. */
+/**
+ * Counted from the VFs' own links: reading sriov_numvfs takes the PF's lock (drivers/pci/iov.c sriov_numvfs_show) and
+ * can hang.
+ */
 function countVfs(devices: PciDevice[], byAddress: ReadonlyMap<Address, PciDevice>): void {
   for (const vf of devices) {
     const pf = vf.parent_addr === null ? undefined : byAddress.get(vf.parent_addr);
@@ -207,8 +222,9 @@ function hasVdpa(host: Host, address: Address): boolean {
 const [HEADER_TYPE, HEADER_MASK] = [0x0e, 0x7f];
 
 /**
- * Of base class 06 the header type tells: NVSwitch and other bridges by class are endpoints by it, and vfio_pci_core_register_device takes header type 0 and no other. The
- * 64 bytes of the header are the kernel's to answer, whatever sleeps. Where it cannot be read the class has to do.
+ * Of base class 06 the header type tells: NVSwitch and other bridges by class are endpoints by it, and
+ * vfio_pci_core_register_device takes header type 0 and no other. The 64 bytes of the header are the kernel's to
+ * answer, whatever sleeps. Where it cannot be read the class has to do.
  */
 function isEndpoint(host: Host, address: Address): boolean {
   try {

@@ -1,4 +1,7 @@
-/** The device nodes through which a process can hold a PCI function, whatever its driver: by the folders of the usual classes, and by every character device below it. */
+/**
+ * The device nodes through which a process can hold a PCI function, whatever its driver: by the folders of the usual
+ * classes, and by every character device below it.
+ */
 
 import { orNull } from '../errors.ts';
 import { blockLayer } from '../host/blockLayer.ts';
@@ -100,7 +103,9 @@ const charNodes = (tables: Tables, address: string): string[] =>
     .filter((d) => d.path.includes(`/${address}/`))
     .map((d) => d.node);
 
-/** The proprietary driver's nodes are in no class. Where it does not say which is whose, any of them may be this GPU's. */
+/**
+ * The proprietary driver's nodes are in no class. Where it does not say which is whose, any of them may be this GPU's.
+ */
 function nvidiaNodes(host: Host, address: string): string[] {
   const text = orNull(() => host.read(host.nvidiaGpu(address))) ?? '';
   const minor = /^Device Minor:\s*(\d{1,3})\s*$/m.exec(text)?.[1];

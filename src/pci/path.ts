@@ -1,4 +1,7 @@
-/** Where a function hangs: the bridges above it, from the path that its sysfs entry leads to. Pure reading; takes no device lock. */
+/**
+ * Where a function hangs: the bridges above it, from the path that its sysfs entry leads to. Pure reading; takes no
+ * device lock.
+ */
 import type { Host } from '../host/host.ts';
 import { type Address, isAddress, parseAddress } from './address.ts';
 import type { Inventory } from './inventory.ts';
@@ -19,8 +22,8 @@ export function bridgesAbove(host: Host, address: Address): Address[] {
 }
 
 /**
- * All functions above a function, the nearest first, those beyond a host bridge too: a driver may make a bus of its own below its device, as Intel's VMD does with the
- * bus pci10000:e0 (drivers/pci/controller/vmd.c).
+ * All functions above a function, the nearest first, those beyond a host bridge too: a driver may make a bus of its own
+ * below its device, as Intel's VMD does with the bus pci10000:e0 (drivers/pci/controller/vmd.c).
  */
 export function functionsAbove(host: Host, address: Address): Address[] {
   const parts = (host.link(host.device(address)) ?? '').split('/').slice(-MAX_DEPTH);
@@ -29,8 +32,8 @@ export function functionsAbove(host: Host, address: Address): Address[] {
 }
 
 /**
- * The functions above that are no bridges: their drivers make what is below them, and without them it is gone. Pure of locks; raises the errno of a link that cannot be
- * read.
+ * The functions above that are no bridges: their drivers make what is below them, and without them it is gone. Pure of
+ * locks; raises the errno of a link that cannot be read.
  */
 export function makersOf(host: Host, inventory: Inventory, address: Address): Address[] {
   return functionsAbove(host, address).filter((a) => inventory.byAddress.get(a)?.bridge === false);

@@ -1,13 +1,17 @@
 /**
- * Representors: in switchdev mode a PF has an interface of its own for each of its VFs, the end of the VF's wire that the host's switch has. It hangs below the PF and
- * stands for the VF (net/core/devlink.c devlink_port_phys_port_name_get; Documentation/networking/representors.rst).
+ * Representors: in switchdev mode a PF has an interface of its own for each of its VFs, the end of the VF's wire that
+ * the host's switch has. It hangs below the PF and stands for the VF (net/core/devlink.c
+ * devlink_port_phys_port_name_get; Documentation/networking/representors.rst).
  */
 
 import { orNull } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Address, formatAddress, isAddress, parseAddress } from './address.ts';
 
-/** "pf0vf1", "c1pf0vf1" with the number of a controller outside this host (a SmartNIC's), "p0v1" of drivers without devlink's names. */
+/**
+ * "pf0vf1", "c1pf0vf1" with the number of a controller outside this host (a SmartNIC's), "p0v1" of drivers without
+ * devlink's names.
+ */
 const PORT = /^(?:c(\d{1,5}))?pf?(\d{1,3})vf?(\d{1,5})$/;
 
 export type Representor = {
@@ -22,7 +26,10 @@ export type Representor = {
   external: boolean;
 };
 
-/** What the interface `name` of the function `below` represents; null for an interface of its own. Never raises for what cannot be read: most interfaces have no port name. */
+/**
+ * What the interface `name` of the function `below` represents; null for an interface of its own. Never raises for what
+ * cannot be read: most interfaces have no port name.
+ */
 export function representorOf(host: Host, name: string, below: Address): Representor | null {
   const m = PORT.exec(portName(host, name));
   if (m === null) return null;
@@ -36,11 +43,17 @@ export function representorOf(host: Host, name: string, below: Address): Represe
 export const representorText = ({ name, pf, n, external }: Representor): string =>
   `${name} is the representor of VF ${n} of ${external ? 'the machine that this card sits in' : pf}`;
 
-/** The kernel answers EOPNOTSUPP where a driver names no ports, EINVAL for an interface on its way out (net/core/net-sysfs.c). */
+/**
+ * The kernel answers EOPNOTSUPP where a driver names no ports, EINVAL for an interface on its way out
+ * (net/core/net-sysfs.c).
+ */
 const portName = (host: Host, name: string): string =>
   orNull(() => host.read(host.classLink('net', `${name}/phys_port_name`)))?.trim() ?? '';
 
-/** One function of a card may have the representors of all (shared eswitch): the PF is the one of that number, where that one has VFs. */
+/**
+ * One function of a card may have the representors of all (shared eswitch): the PF is the one of that number, where
+ * that one has VFs.
+ */
 function numberedPf(host: Host, below: Address, n: number): Address {
   const p = parseAddress(below);
   if (p === null || p.func === n || n > 7) return below;

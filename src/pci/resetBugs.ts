@@ -1,6 +1,7 @@
 /**
- * Devices that a reset of their bus does not bring back: known, and with a module from outside the kernel that does it. The ids are those of the families that the
- * project vendor-reset names (github.com/gnif/vendor-reset, README.md and src/device-db.h); what it has of graphics inside processors is tried by few, and not here.
+ * Devices that a reset of their bus does not bring back: known, and with a module from outside the kernel that does it.
+ * The ids are those of the families that the project vendor-reset names (github.com/gnif/vendor-reset, README.md and
+ * src/device-db.h); what it has of graphics inside processors is tried by few, and not here.
  */
 
 /** Device ids of AMD (1002), in hex. */

@@ -1,4 +1,7 @@
-/** From what an admin types to the device meant (contract 2): address, nodedev name, vendor:device, /dev node, network interface, in that order. A representor names its VF. */
+/**
+ * From what an admin types to the device meant (contract 2): address, nodedev name, vendor:device, /dev node, network
+ * interface, in that order. A representor names its VF.
+ */
 import { ERRORS, HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { quote } from '../text/safe.ts';
@@ -8,8 +11,8 @@ import type { Inventory, PciDevice } from './inventory.ts';
 import { type Representor, representorOf, representorText } from './representors.ts';
 
 /**
- * The device that `word` names; of a saved inventory (`host` null) only by address or ids. Raises HOSTDEV_DEVICE_ABSENT when none goes by it and
- * HOSTDEV_DEVICE_AMBIGUOUS, listing them, when several do.
+ * The device that `word` names; of a saved inventory (`host` null) only by address or ids. Raises HOSTDEV_DEVICE_ABSENT
+ * when none goes by it and HOSTDEV_DEVICE_AMBIGUOUS, listing them, when several do.
  */
 export function resolveDevice(host: Host | null, inventory: Inventory, word: string): PciDevice {
   const matches = candidates(host, inventory, word);
@@ -97,8 +100,8 @@ function lastAddress(path: string): Address | null {
 }
 
 /**
- * The function behind a block device. With NVMe multipath nvme0n1 is a virtual device and its paths are nvme0c<ctrl>n1 beside it
- * (drivers/nvme/host/multipath.c); one path is enough to name the controller.
+ * The function behind a block device. With NVMe multipath nvme0n1 is a virtual device and its paths are nvme0c<ctrl>n1
+ * beside it (drivers/nvme/host/multipath.c); one path is enough to name the controller.
  */
 function addressOfBlock(host: Host, name: string): Address | null {
   const direct = addressOfClass(host, 'block', name);
@@ -113,7 +116,10 @@ function addressOfBlock(host: Host, name: string): Address | null {
 /** An address as people mistype it: zeros or the function left out, a colon for the dot, a function that cannot be. */
 const LIKE_ADDRESS = /^(?:pci_)?(?:[0-9a-f]{4,8}[:_])?([0-9a-f]{1,2})[:_]([0-9a-f]{1,2})(?:[.:_]([0-9a-f]))?$/i;
 
-/** What may have been meant: by the number of an IOMMU group its devices, by a mistyped address those that share most of it. */
+/**
+ * What may have been meant: by the number of an IOMMU group its devices, by a mistyped address those that share most of
+ * it.
+ */
 function nearest(inventory: Inventory, word: string): string {
   const members = inventory.devices.filter((d) => /^\d{1,7}$/.test(word) && d.iommu_group === Number(word));
   if (members.length > 0)

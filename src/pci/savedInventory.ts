@@ -1,4 +1,7 @@
-/** The inventory of another host, or of this one at another time: what `hostdev list -j` printed. Untrusted text: every value is looked at. */
+/**
+ * The inventory of another host, or of this one at another time: what `hostdev list -j` printed. Untrusted text: every
+ * value is looked at.
+ */
 import { HostdevError, messageOf } from '../errors.ts';
 import { DRIVER_NAME } from '../host/host.ts';
 import { isObject, isWhole, JsonReader, type JsonValue, parseJson } from '../text/json.ts';
@@ -12,8 +15,9 @@ const MAX_DEVICES = 65_536;
 const DEV_TYPES: readonly DevType[] = ['type-PCI', 'type-PF', 'type-VF', 'vdpa'];
 
 /**
- * Reads the document that `list -j` prints; `file` names it in messages. A key that is not there is not known (null), but for the address and the type; keys of
- * newer versions are read over. Devices come in order of address. Raises HOSTDEV_INVENTORY with the place.
+ * Reads the document that `list -j` prints; `file` names it in messages. A key that is not there is not known (null),
+ * but for the address and the type; keys of newer versions are read over. Devices come in order of address. Raises
+ * HOSTDEV_INVENTORY with the place.
  */
 export function readSavedInventory(bytes: Uint8Array, file: string, maxBytes: number): Inventory {
   const wrong = (what: string): HostdevError => new HostdevError('HOSTDEV_INVENTORY', `${file}: ${what}`);

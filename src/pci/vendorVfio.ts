@@ -1,14 +1,18 @@
 /**
- * Devices whose own vendor driver is their VFIO provider: since 6.1 such a driver registers the device with VFIO itself (vfio_register_group_dev, hence `vfio-dev/`), as
- * NVIDIA's does for the VFs of a vGPU host. Off that driver a guest has no use for the device. A variant driver of the kernel's is another matter: it is bound by
- * driver_override, from a host driver and back.
+ * Devices whose own vendor driver is their VFIO provider: since 6.1 such a driver registers the device with VFIO itself
+ * (vfio_register_group_dev, hence `vfio-dev/`), as NVIDIA's does for the VFs of a vGPU host. Off that driver a guest
+ * has no use for the device. A variant driver of the kernel's is another matter: it is bound by driver_override, from a
+ * host driver and back.
  */
 import type { Host } from '../host/host.ts';
 import { safe } from '../text/safe.ts';
 import type { PciDevice } from './inventory.ts';
 import { isVfioDriver } from './vfio.ts';
 
-/** What NVIDIA's vGPU driver shows of each VF: the type set, 0 for none, and those that there is room for ("592   : NVIDIA A10-6Q"). */
+/**
+ * What NVIDIA's vGPU driver shows of each VF: the type set, 0 for none, and those that there is room for ("592   :
+ * NVIDIA A10-6Q").
+ */
 const VGPU_TYPE = 'nvidia/current_vgpu_type';
 const CREATABLE = 'nvidia/creatable_vgpu_types';
 
@@ -22,7 +26,10 @@ export type VendorVfio = {
   vgpu: { id: string; creatable: VgpuType[] } | null;
 };
 
-/** How a device's own driver is its VFIO provider; null when it is not, which a variant driver and vfio-pci are by their names. Raises the errno of what cannot be read. */
+/**
+ * How a device's own driver is its VFIO provider; null when it is not, which a variant driver and vfio-pci are by their
+ * names. Raises the errno of what cannot be read.
+ */
 export function vendorVfio(host: Host | null, device: Pick<PciDevice, 'address' | 'driver'>): VendorVfio | null {
   const { address, driver } = device;
   if (host === null || driver === null || /vfio/.test(driver)) return null;
@@ -67,7 +74,9 @@ export function providerOfVfs(host: Host, pf: PciDevice, vfs: readonly PciDevice
 
 const NAMED = 4;
 
-/** The command that sets a vGPU type, for people: "write one of 592 (NVIDIA A10-6Q) to /sys/…/nvidia/current_vgpu_type". */
+/**
+ * The command that sets a vGPU type, for people: "write one of 592 (NVIDIA A10-6Q) to /sys/…/nvidia/current_vgpu_type".
+ */
 export function vgpuTypeAdvice(host: Host, address: string, { vgpu }: VendorVfio): string {
   const types = vgpu?.creatable ?? [];
   const to = host.absolute(host.device(address, VGPU_TYPE));
@@ -78,6 +87,8 @@ export function vgpuTypeAdvice(host: Host, address: string, { vgpu }: VendorVfio
   return `write ${named.length > 1 ? 'one of ' : ''}${named.join(', ')}${more} to ${to}`;
 }
 
-/** True for a device on a driver of the host's own: one that is no VFIO provider, or that is and is the device's own. */
+/**
+ * True for a device on a driver of the host's own: one that is no VFIO provider, or that is and is the device's own.
+ */
 export const onHostDriver = (host: Host, address: string, driver: string | null): boolean =>
   driver !== null && (!isVfioDriver(host, address, driver) || vendorVfio(host, { address, driver }) !== null);

@@ -1,10 +1,16 @@
-/** What the links of a PF and of its VFs say, read one by one: they come and go while a scan would be under way, and none of them takes a lock. */
+/**
+ * What the links of a PF and of its VFs say, read one by one: they come and go while a scan would be under way, and
+ * none of them takes a lock.
+ */
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { quote } from '../text/safe.ts';
 import { type Address, isAddress } from './address.ts';
 
-/** The VFs of a PF by its `virtfn<n>` links, in order of n. Raises HOSTDEV_SYSFS for a link that leads to no PCI address. */
+/**
+ * The VFs of a PF by its `virtfn<n>` links, in order of n. Raises HOSTDEV_SYSFS for a link that leads to no PCI
+ * address.
+ */
 export const vfLinks = (host: Host, pf: Address): Address[] => numberedVfs(host, pf).map((vf) => vf.address);
 
 /** {@link vfLinks} with each VF's number n. */

@@ -1,4 +1,7 @@
-/** Which drivers leave an IOMMU group to user space, and whether a group would be viable: drivers/vfio and iommu_group ownership, Linux 5.19 and later. */
+/**
+ * Which drivers leave an IOMMU group to user space, and whether a group would be viable: drivers/vfio and iommu_group
+ * ownership, Linux 5.19 and later.
+ */
 import type { Host } from '../host/host.ts';
 import { Tables } from '../host/look.ts';
 import { type Address, isAddress } from './address.ts';
@@ -9,8 +12,9 @@ import { functionsAbove } from './path.ts';
 const NEUTRAL_DRIVERS = new Set(['pci-stub', 'pcieport']);
 
 /**
- * True when `driver`, bound to `address`, is VFIO's: by name, or because the device has a `vfio-dev/` folder, which every variant driver and vendor vGPU
- * driver makes through vfio_register_group_dev since 6.1 (libvirt tells them the same way). Of a saved inventory (`host` null) only the name is known.
+ * True when `driver`, bound to `address`, is VFIO's: by name, or because the device has a `vfio-dev/` folder, which
+ * every variant driver and vendor vGPU driver makes through vfio_register_group_dev since 6.1 (libvirt tells them the
+ * same way). Of a saved inventory (`host` null) only the name is known.
  */
 export function isVfioDriver(host: Host | Tables | null, address: Address, driver: string | null): boolean {
   if (driver === null || driver === 'vfio-pci' || host === null) return driver === 'vfio-pci';
@@ -18,7 +22,10 @@ export function isVfioDriver(host: Host | Tables | null, address: Address, drive
   return host.list(paths.device(address, 'vfio-dev')) !== null;
 }
 
-/** One device that keeps a group from being viable; `bus` is there for what is no PCI function: its `address` is its name on that bus. */
+/**
+ * One device that keeps a group from being viable; `bus` is there for what is no PCI function: its `address` is its
+ * name on that bus.
+ */
 export type Blocker = {
   address: Address;
   driver: string;
@@ -29,9 +36,10 @@ export type Blocker = {
 };
 
 /**
- * Which of a group's `members` block it, and what of it is on no PCI bus. A device blocks when its driver takes part in DMA ownership, which is every driver
- * but VFIO's, pci-stub and pcieport (drivers/iommu/iommu.c iommu_device_use_default_domain). Of a saved inventory (`host` null) only PCI functions are
- * known. `names`: the group's folder, for who has listed it.
+ * Which of a group's `members` block it, and what of it is on no PCI bus. A device blocks when its driver takes part in
+ * DMA ownership, which is every driver but VFIO's, pci-stub and pcieport (drivers/iommu/iommu.c
+ * iommu_device_use_default_domain). Of a saved inventory (`host` null) only PCI functions are known. `names`: the
+ * group's folder, for who has listed it.
  */
 export function groupBlockers(
   host: Host | null,

@@ -1,6 +1,7 @@
 /**
- * Placement's own books for the providers of one host, as far as Nova's view of PCI devices depends on them: inventories, traits, allocations, and the answers 409 and 400.
- * Its order of candidates is a guess of the real server's: by provider name.
+ * Placement's own books for the providers of one host, as far as Nova's view of PCI devices depends on them:
+ * inventories, traits, allocations, and the answers 409 and 400. Its order of candidates is a guess of the real
+ * server's: by provider name.
  */
 
 import type { DeviceSpec } from '../nova/grammar/deviceSpec.ts';
@@ -28,7 +29,10 @@ type Book = { resourceClass: string; inventory: ResourceInventory; traits: strin
 type Use = { resourceClass: string; units: number };
 type Allocation = Map<string, Use>;
 
-/** One set of devices from Placement: how many from which provider, for each request; null for one that takes nothing from it. */
+/**
+ * One set of devices from Placement: how many from which provider, for each request; null for one that takes nothing
+ * from it.
+ */
 export type Candidate = ProviderUnits[];
 
 /** A host has few cards, and a request few devices: what is not found by then is not looked for further. */
@@ -44,7 +48,10 @@ export class Ledger {
     this.#options = options;
   }
 
-  /** Reports all devices, as Nova does at its start and now and then. Raises what {@link computeProviders} raises, and PlacementPciException for 409; then nothing is changed. */
+  /**
+   * Reports all devices, as Nova does at its start and now and then. Raises what {@link computeProviders} raises, and
+   * PlacementPciException for 409; then nothing is changed.
+   */
   report(specs: readonly DeviceSpec[], devices: readonly TrackedDevice[]): PlacementView {
     const providers = computeProviders(specs, devices, this.#options);
     const books = new Map<string, Book>();
@@ -83,8 +90,9 @@ export class Ledger {
   }
 
   /**
-   * The first set of providers that Placement can serve these requests from and that passes `test`; null when there is none. A request is null when Placement is not
-   * asked for it (neutron's). With `isIsolated` every unit comes from another provider, of all requests. The first providers by name are filled first.
+   * The first set of providers that Placement can serve these requests from and that passes `test`; null when there is
+   * none. A request is null when Placement is not asked for it (neutron's). With `isIsolated` every unit comes from
+   * another provider, of all requests. The first providers by name are filled first.
    */
   findCandidate(
     requests: readonly (PciRequest | null)[],

@@ -1,6 +1,7 @@
 /**
- * The names that Placement takes without CUSTOM_: those of os-traits 2.9.0 (Debian 12) and the later ones that Nova 33.0.0 uses, and those of
- * os-resource-classes 1.1.0. Facts, not code: a name that is not here gets the prefix CUSTOM_, as in Nova.
+ * The names that Placement takes without CUSTOM_: those of os-traits 2.9.0 (Debian 12) and the later ones that Nova
+ * 33.0.0 uses, and those of os-resource-classes 1.1.0. Facts, not code: a name that is not here gets the prefix
+ * CUSTOM_, as in Nova.
  */
 
 const TRAITS = `

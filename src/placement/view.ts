@@ -1,6 +1,6 @@
 /**
- * What Placement is told of a host's devices, computed without a server: providers, inventories, traits, and every refusal
- * (nova/compute/pci_placement_translator.py of 33.0.0).
+ * What Placement is told of a host's devices, computed without a server: providers, inventories, traits, and every
+ * refusal (nova/compute/pci_placement_translator.py of 33.0.0).
  */
 
 import type { DeviceSpec } from '../nova/grammar/deviceSpec.ts';
@@ -36,7 +36,10 @@ const ALWAYS = ['COMPUTE_MANAGED_PCI_DEVICE', 'OWNER_NOVA'];
 
 const isChild = (device: PoolDevice): boolean => device.dev_type === 'type-VF' || device.dev_type === 'vdpa';
 
-/** The provider that a device is reported on: itself, or the PF of a VF. Raises PlacementPciException for a VF whose PF is not known. */
+/**
+ * The provider that a device is reported on: itself, or the PF of a VF. Raises PlacementPciException for a VF whose PF
+ * is not known.
+ */
 export function providerName(device: PoolDevice, hypervisorHostname: string): string {
   const address = isChild(device) ? device.parent_addr : device.address;
   if (address) return `${hypervisorHostname}_${address.toUpperCase()}`;
@@ -46,12 +49,15 @@ export function providerName(device: PoolDevice, hypervisorHostname: string): st
 const refusal = (message: string, hint?: string): NovaError =>
   new NovaError('PlacementPciException', message, hint === undefined ? {} : { hint });
 
-/** Placement knows nothing of a device that has a physical_network (neutron's), nor of one that no spec names any more. */
+/**
+ * Placement knows nothing of a device that has a physical_network (neutron's), nor of one that no spec names any more.
+ */
 export const isReported = (tags: JsonObject | null): tags is JsonObject => tags !== null && !tags.physical_network;
 
 /**
- * All providers by name, in order of the devices' addresses. Raises PlacementPciException and its kin where Nova would not start: a devname in any spec, a PF
- * beside its VFs, VFs of one PF with different classes or traits, one_time_use on a VF.
+ * All providers by name, in order of the devices' addresses. Raises PlacementPciException and its kin where Nova would
+ * not start: a devname in any spec, a PF beside its VFs, VFs of one PF with different classes or traits, one_time_use
+ * on a VF.
  */
 export function computeProviders(
   specs: readonly DeviceSpec[],

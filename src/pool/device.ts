@@ -18,8 +18,8 @@ export type DeviceDetails = {
 };
 
 /**
- * Devices of `list -j` (an inventory, from this host or another) as pools take them. A VF without a VPD serial of its own has its PF's, and
- * a VF with a network interface names its PF's, both as Nova's libvirt driver reports them.
+ * Devices of `list -j` (an inventory, from this host or another) as pools take them. A VF without a VPD serial of its
+ * own has its PF's, and a VF with a network interface names its PF's, both as Nova's libvirt driver reports them.
  */
 export function fromInventory(devices: readonly PciDevice[], details: DeviceDetails = {}): PoolDevice[] {
   const serial = (address: string | null): string | null =>

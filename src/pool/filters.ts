@@ -1,4 +1,7 @@
-/** Which pools can serve a request: Nova's filters in Nova's order (nova/pci/stats.py, PciDeviceStats._filter_pools of 33.0.0). */
+/**
+ * Which pools can serve a request: Nova's filters in Nova's order (nova/pci/stats.py, PciDeviceStats._filter_pools of
+ * 33.0.0).
+ */
 import type { NumaPolicy } from '../nova/grammar/alias.ts';
 import { sameJson } from '../nova/grammar/json.ts';
 import type { PciRequest } from '../nova/grammar/request.ts';
@@ -9,7 +12,10 @@ import type { Pool } from './pools.ts';
 /** A NUMA node of the host; `socket` null is not known. */
 export type HostCell = { id: number; socket: number | null };
 
-/** Where the guest is: the host's NUMA nodes of its cells. None means that nothing is asked about NUMA, whatever the policy. */
+/**
+ * Where the guest is: the host's NUMA nodes of its cells. None means that nothing is asked about NUMA, whatever the
+ * policy.
+ */
 export type GuestPlace = { numaCells: readonly number[]; hostCells: readonly HostCell[] };
 
 export const ANYWHERE: GuestPlace = { numaCells: [], hostCells: [] };
@@ -17,7 +23,10 @@ export const ANYWHERE: GuestPlace = { numaCells: [], hostCells: [] };
 /** How many devices each resource provider gave to a request in Placement; null when it was not asked. */
 export type ProviderUnits = ReadonlyMap<string, number> | null;
 
-/** Pools that can serve a request, in the order to take from. The first `near` of them go first whatever else is preferred. */
+/**
+ * Pools that can serve a request, in the order to take from. The first `near` of them go first whatever else is
+ * preferred.
+ */
 export type Choices = { pools: Pool[]; near: number };
 
 const NONE: Choices = { pools: [], near: 0 };
@@ -85,8 +94,8 @@ const comparable = (value: JsonValue): JsonValue =>
   typeof value === 'string' ? value.toLowerCase() : typeof value === 'boolean' ? Number(value) : value;
 
 /**
- * NUMA affinity. Whatever the policy, pools of the guest's nodes alone are used when they suffice; their order is kept. For `preferred` all pools follow, those of
- * the guest's nodes and of no known node first.
+ * NUMA affinity. Whatever the policy, pools of the guest's nodes alone are used when they suffice; their order is kept.
+ * For `preferred` all pools follow, those of the guest's nodes and of no known node first.
  */
 function byNuma(pools: Pool[], request: PciRequest, { numaCells, hostCells }: GuestPlace): Choices {
   const only = (list: Pool[]): Choices => ({ pools: list, near: list.length });
@@ -121,8 +130,9 @@ function liveMigratable(request: PciRequest): string | null {
 }
 
 /**
- * What Placement allocated: pools of those providers, as long as each still has what was taken from it. Unlike Nova the pools of one provider count together (Nova
- * refuses all of them when tags split the VFs of a PF), and a provider without enough is a refusal (Nova may give fewer devices than asked).
+ * What Placement allocated: pools of those providers, as long as each still has what was taken from it. Unlike Nova the
+ * pools of one provider count together (Nova refuses all of them when tags split the VFs of a PF), and a provider
+ * without enough is a refusal (Nova may give fewer devices than asked).
  */
 function byProvider(choices: Choices, units: ProviderUnits): Choices {
   if (units === null) return choices;

@@ -1,6 +1,7 @@
 /**
- * Pools: devices that are alike, in Nova's order (nova/pci/stats.py of 33.0.0). Two devices are in one pool when all keys agree: ids, NUMA node, type, the
- * tags of their spec, and the address of the PF (or their own). Pools with fewer keys come first, so that plain devices are given out before special ones.
+ * Pools: devices that are alike, in Nova's order (nova/pci/stats.py of 33.0.0). Two devices are in one pool when all
+ * keys agree: ids, NUMA node, type, the tags of their spec, and the address of the PF (or their own). Pools with fewer
+ * keys come first, so that plain devices are given out before special ones.
  */
 
 import { canonicalJson } from '../nova/grammar/json.ts';
@@ -16,7 +17,10 @@ export type Tracked = {
   device: PoolDevice;
   tags: JsonObject;
   specIndex: number;
-  /** The tags of the specs as they are now, which those of a held device may lag behind; null when none names it any more. */
+  /**
+   * The tags of the specs as they are now, which those of a held device may lag behind; null when none names it any
+   * more.
+   */
   namedTags: JsonObject | null;
   status: DeviceStatus;
   consumer: string | null;

@@ -1,6 +1,7 @@
 /**
- * Which devices a claim takes, and in which order (nova/pci/stats.py, consume_requests of 33.0.0). Everything is noted in an undo log, so that a request of which a part
- * cannot be had leaves nothing behind (Nova does, and forgets what PFs and VFs take from each other: BUG A in test/conformance/better.ts).
+ * Which devices a claim takes, and in which order (nova/pci/stats.py, consume_requests of 33.0.0). Everything is noted
+ * in an undo log, so that a request of which a part cannot be had leaves nothing behind (Nova does, and forgets what
+ * PFs and VFs take from each other: BUG A in test/conformance/better.ts).
  */
 import type { PciRequest } from '../nova/grammar/request.ts';
 import type { PoolDevice } from './device.ts';
@@ -11,14 +12,18 @@ export type ClaimOptions = {
   place?: GuestPlace;
   /** What Placement allocated, one entry a request; absent in legacy mode. */
   units?: readonly ProviderUnits[];
-  /** Beyond Nova: take each device from the PF with the fewest devices in use, instead of draining one PF after the other. */
+  /**
+   * Beyond Nova: take each device from the PF with the fewest devices in use, instead of draining one PF after the
+   * other.
+   */
   spread?: boolean;
 };
 
 /**
- * The devices of all requests, taken out of their pools; null when they are not all to be had (then the log undoes what was taken). `tracked` are all devices of
- * the host. Where Nova's order fails because PFs and VFs of one card are wanted, it is tried once more with PFs that have the fewest free VFs and with VFs of one card first: what is
- * possible is then found for all but contrived requests.
+ * The devices of all requests, taken out of their pools; null when they are not all to be had (then the log undoes what
+ * was taken). `tracked` are all devices of the host. Where Nova's order fails because PFs and VFs of one card are
+ * wanted, it is tried once more with PFs that have the fewest free VFs and with VFs of one card first: what is possible
+ * is then found for all but contrived requests.
  */
 export function takeAll(
   pools: Pools,
@@ -42,7 +47,8 @@ function tryTake(
   isSparing: boolean,
 ): Tracked[][] | null {
   const all: Tracked[][] = [];
-  // A pool that the requests before have emptied is not there for the next, though it keeps its place: so Nova's scheduler sees it.
+  // A pool that the requests before have emptied is not there for the next, though it keeps its place: so Nova's
+  // scheduler sees it.
   const emptied = new Set<Pool>();
   for (const [i, request] of requests.entries()) {
     const given = units?.[i] ?? null;

@@ -1,7 +1,8 @@
 /**
- * The devices of one host and who has them: what Nova's PciDevTracker and PciDeviceStats are to nova-compute (nova/pci/manager.py, stats.py,
- * objects/pci_device.py of 33.0.0). Pure: no kernel, no files. Where Nova leaks or claims half (BUG A to D in test/conformance/better.ts), this does not:
- * a request is checked with the PFs and VFs that it takes from each other, and changes either everything or nothing.
+ * The devices of one host and who has them: what Nova's PciDevTracker and PciDeviceStats are to nova-compute
+ * (nova/pci/manager.py, stats.py, objects/pci_device.py of 33.0.0). Pure: no kernel, no files. Where Nova leaks or
+ * claims half (BUG A to D in test/conformance/better.ts), this does not: a request is checked with the PFs and VFs that
+ * it takes from each other, and changes either everything or nothing.
  */
 import { type DeviceSpec, type HostFacts, NO_FACTS, SpecMatcher } from '../nova/grammar/deviceSpec.ts';
 import { type Note, NovaError, note } from '../nova/grammar/novaError.ts';
@@ -28,7 +29,10 @@ export type DeviceMatch = {
 export type TrackedDevice = {
   device: PoolDevice;
   tags: JsonObject;
-  /** The tags of the specs as they are now: those of a held device stay until it is freed. Null when no spec names it any more. */
+  /**
+   * The tags of the specs as they are now: those of a held device stay until it is freed. Null when no spec names it
+   * any more.
+   */
   namedTags: JsonObject | null;
   status: DeviceStatus;
   consumer: string | null;
@@ -97,8 +101,8 @@ export class PciTracker {
   }
 
   /**
-   * Takes the devices of all requests for a consumer, or raises PciDeviceRequestFailed (HOSTDEV_NO_CAPACITY) and changes nothing. A PF that is taken makes its
-   * VFs unavailable, a VF its PF.
+   * Takes the devices of all requests for a consumer, or raises PciDeviceRequestFailed (HOSTDEV_NO_CAPACITY) and
+   * changes nothing. A PF that is taken makes its VFs unavailable, a VF its PF.
    */
   claim(consumer: string, requests: readonly PciRequest[], options: ClaimOptions = {}): Claimed {
     const log: UndoLog = [];
@@ -112,8 +116,8 @@ export class PciTracker {
   }
 
   /**
-   * Books devices that a consumer holds already, as kept claims say; all of them or none. Raises PciDeviceInvalidStatus (HOSTDEV_DEVICE_STATE) for one that no spec names or that
-   * is not free.
+   * Books devices that a consumer holds already, as kept claims say; all of them or none. Raises PciDeviceInvalidStatus
+   * (HOSTDEV_DEVICE_STATE) for one that no spec names or that is not free.
    */
   adopt(consumer: string, addresses: readonly string[]): void {
     const log: UndoLog = [];
@@ -146,7 +150,10 @@ export class PciTracker {
     for (const t of held.toSorted(byAddress)) this.#freeOne(t);
   }
 
-  /** Takes notice of what the host reports now, and of other specs where given. What is held keeps its properties until it is freed. */
+  /**
+   * Takes notice of what the host reports now, and of other specs where given. What is held keeps its properties until
+   * it is freed.
+   */
   refresh(change: { devices: readonly PoolDevice[]; specs?: readonly DeviceSpec[]; facts?: HostFacts }): void {
     if (change.specs !== undefined) this.#matcher = new SpecMatcher(change.specs, change.facts);
     this.#report(change.devices, change.specs !== undefined);
@@ -188,7 +195,10 @@ export class PciTracker {
     if (tracked.pool === null) this.#pools.add(tracked);
   }
 
-  /** `isOtherSpecs`: a free device that the new specs do not name stays in its pool, as in Nova until its restart, but is never given out. */
+  /**
+   * `isOtherSpecs`: a free device that the new specs do not name stays in its pool, as in Nova until its restart, but
+   * is never given out.
+   */
   #report(devices: readonly PoolDevice[], isOtherSpecs = false): void {
     this.#notes = [];
     const reported = new Map<string, Named>();
@@ -228,7 +238,10 @@ export class PciTracker {
     }
   }
 
-  /** Applies what a report says of a device; true when PF and VF links may have changed. A free device changes its pool with its keys. */
+  /**
+   * Applies what a report says of a device; true when PF and VF links may have changed. A free device changes its pool
+   * with its keys.
+   */
   #become(t: Tracked, { device, tags, specIndex }: Named): boolean {
     const isOther = t.device.dev_type !== device.dev_type || t.device.parent_addr !== device.parent_addr;
     const wasPooled = t.pool !== null;

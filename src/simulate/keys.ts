@@ -1,4 +1,7 @@
-/** Keys of a scenario that nothing reads: slips that would otherwise change the verdict without a word. They are noted, since scenarios carry remarks of their own. */
+/**
+ * Keys of a scenario that nothing reads: slips that would otherwise change the verdict without a word. They are noted,
+ * since scenarios carry remarks of their own.
+ */
 
 import { nearestWord } from '../suggest.ts';
 import { isObject, type JsonValue } from '../text/json.ts';
@@ -45,7 +48,10 @@ const STEPS: Record<string, readonly string[]> = {
 /** A scenario of nothing but slips needs no thousand notes. */
 const MAX_NOTES = 20;
 
-/** One note a key that is not read, with the key that was probably meant: of a list the first place, and how many more there are; at most 20. */
+/**
+ * One note a key that is not read, with the key that was probably meant: of a list the first place, and how many more
+ * there are; at most 20.
+ */
 export function unreadKeys(scenario: { [key: string]: JsonValue }): string[] {
   const notes: string[] = [];
   const slip = (place: string, key: string, known: readonly string[], more: number): void => {

@@ -1,4 +1,6 @@
-/** A scenario of `simulate` (contract 7) read from JSON: every value of the wrong type is an error that names its place. */
+/**
+ * A scenario of `simulate` (contract 7) read from JSON: every value of the wrong type is an error that names its place.
+ */
 
 import { HostdevError } from '../errors.ts';
 import type { HostFacts } from '../nova/grammar/deviceSpec.ts';
@@ -61,7 +63,10 @@ const DEV_TYPES: readonly string[] = ['type-PCI', 'type-PF', 'type-VF', 'vdpa'];
 
 const bad = (message: string): HostdevError => new HostdevError('HOSTDEV_SCENARIO', message);
 
-/** Reads the bytes of a scenario. Raises HOSTDEV_SCENARIO (exit 2) for what is none: too large, not UTF-8, not JSON, a wrong type. */
+/**
+ * Reads the bytes of a scenario. Raises HOSTDEV_SCENARIO (exit 2) for what is none: too large, not UTF-8, not JSON, a
+ * wrong type.
+ */
 export function parseScenario(bytes: Uint8Array): Scenario {
   if (bytes.length > MAX_SCENARIO_BYTES) throw bad(`The scenario is larger than ${MAX_SCENARIO_BYTES >> 20} MiB`);
   const value = decodeScenario(bytes);
@@ -204,7 +209,10 @@ function idOf(value: JsonValue | undefined): string | null {
   return hex === undefined ? null : hex.toLowerCase().padStart(4, '0');
 }
 
-/** What specs ask of the host, from the devices and the further facts of a scenario. `devices` is asked each time: a refresh changes them. */
+/**
+ * What specs ask of the host, from the devices and the further facts of a scenario. `devices` is asked each time: a
+ * refresh changes them.
+ */
 export function scenarioFacts(scenario: Scenario, devices: () => readonly ScenarioDevice[]): HostFacts {
   const find = (address: string): ScenarioDevice | undefined => devices().find((d) => d.address === address);
   const sysfs = (address: string): JsonObject => {

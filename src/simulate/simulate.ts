@@ -1,6 +1,7 @@
 /**
- * `simulate`: Nova's answers for one host that is described in a file (contract 7). It joins spec, pool and placement as nova-compute and its
- * scheduler do; what Nova gets wrong is answered rightly or with a clear error (docs/reference/simulate.md).
+ * `simulate`: Nova's answers for one host that is described in a file (contract 7). It joins spec, pool and placement
+ * as nova-compute and its scheduler do; what Nova gets wrong is answered rightly or with a clear error
+ * (docs/reference/simulate.md).
  */
 
 import type { AddressSpec } from '../nova/grammar/addressSpec.ts';
@@ -55,7 +56,10 @@ export type Verdict = {
   placement?: Report;
 };
 
-/** The verdict, and what is worth saying beside it. Raises nothing but faults of ours: what is wrong with specs and requests is in the verdict. */
+/**
+ * The verdict, and what is worth saying beside it. Raises nothing but faults of ours: what is wrong with specs and
+ * requests is in the verdict.
+ */
 export function simulate(scenario: Scenario): { verdict: Verdict; notes: string[] } {
   const simulation = new Simulation(scenario);
   return { verdict: simulation.run(), notes: simulation.notes };
@@ -231,7 +235,8 @@ class Simulation {
     const policy = parsePolicy(step.affinityPolicy);
     if (step.request !== null) {
       if (this.#aliasError !== null) throw this.#aliasError;
-      // An unknown name goes before a later part that is no request; commands tell what is no request first (exit 2 before 4).
+      // An unknown name goes before a later part that is no request; commands tell what is no request first (exit 2
+      // before 4).
       parseRequest(step.request, (name) => findAlias(this.#aliases, name));
       const { requests, notes } = resolveRequest(step.request, this.#aliases, step.affinityPolicy);
       this.#say(notes);

@@ -1,4 +1,7 @@
-/** How much a verdict would print: every step lists every device with the tags of its spec, so a small scenario can ask for gigabytes. */
+/**
+ * How much a verdict would print: every step lists every device with the tags of its spec, so a small scenario can ask
+ * for gigabytes.
+ */
 import { HostdevError } from '../errors.ts';
 import type { JsonValue } from '../text/json.ts';
 

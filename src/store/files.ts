@@ -1,6 +1,6 @@
 /**
- * Our own state: small JSON files that an admin may read, each replaced as a whole. A reader sees the old text or the new one, never half
- * of one; a writer that fails (full disk, read-only /run) leaves the old text and no litter.
+ * Our own state: small JSON files that an admin may read, each replaced as a whole. A reader sees the old text or the
+ * new one, never half of one; a writer that fails (full disk, read-only /run) leaves the old text and no litter.
  */
 import {
   closeSync,
@@ -36,8 +36,9 @@ const MAX_BYTES = 4 * 1024 * 1024;
 const split = (file: string): [folder: string, name: string] => [dirname(file), basename(file)];
 
 /**
- * Replaces `file` by `bytes` in one step (write beside it, or in `scratch`, a folder of the same file system; rename). `durable` syncs file and folder for what must
- * outlive a power cut. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED.
+ * Replaces `file` by `bytes` in one step (write beside it, or in `scratch`, a folder of the same file system; rename).
+ * `durable` syncs file and folder for what must outlive a power cut. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or
+ * HOSTDEV_NOT_PERMITTED.
  */
 export function replaceFile(
   host: Host,
@@ -113,7 +114,10 @@ export function writeJson(host: Host, file: string, value: unknown): void {
   replaceFile(host, file, `${JSON.stringify(value, null, 1)}\n`, { mode });
 }
 
-/** The JSON value of a file, null when it is absent. Raises HOSTDEV_STORE_CORRUPT naming the file when it is no JSON, or JSON's own null. */
+/**
+ * The JSON value of a file, null when it is absent. Raises HOSTDEV_STORE_CORRUPT naming the file when it is no JSON, or
+ * JSON's own null.
+ */
 export function readJson(host: Host, file: string): unknown {
   const [folder, name] = split(file);
   try {
@@ -178,10 +182,16 @@ function parse(file: string, text: string): unknown {
   return value;
 }
 
-/** A file of our state that is not what we wrote, and the devices that its text names: those are left alone until a person has looked. */
+/**
+ * A file of our state that is not what we wrote, and the devices that its text names: those are left alone until a
+ * person has looked.
+ */
 export type BadFile = { file: string; why: string; addresses: Address[] };
 
-/** The error for a state file whose content is not ours: names the file and keeps it. `text` is what could be read of it. */
+/**
+ * The error for a state file whose content is not ours: names the file and keeps it. `text` is what could be read of
+ * it.
+ */
 function corrupt(file: string, why: string, text = ''): HostdevError {
   const bad: BadFile = { file, why, addresses: addressesIn(text) };
   return new HostdevError('HOSTDEV_STORE_CORRUPT', `${file} ${why}`, { data: { bad_file: bad } });
@@ -211,7 +221,10 @@ export function listJson(host: Host, folder: string): string[] {
     .sort();
 }
 
-/** Names in a folder of ours, in no order; none when it is not there. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED. */
+/**
+ * Names in a folder of ours, in no order; none when it is not there. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or
+ * HOSTDEV_NOT_PERMITTED.
+ */
 export function namesIn(host: Host, folder: string): string[] {
   try {
     return inFolder(host, folder, (at) => readdirSync(at()));
@@ -221,7 +234,10 @@ export function namesIn(host: Host, folder: string): string[] {
   }
 }
 
-/** The bytes of a regular file; null when it is absent. Raises HOSTDEV_STORE_UNSAFE for anything else of that name, HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
+/**
+ * The bytes of a regular file; null when it is absent. Raises HOSTDEV_STORE_UNSAFE for anything else of that name,
+ * HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED.
+ */
 export function readPlain(host: Host, file: string): Buffer | null {
   const [folder, name] = split(file);
   try {
@@ -260,8 +276,8 @@ function endsLine(fd: number, size: number): boolean {
 }
 
 /**
- * Adds a line to a file that is never larger than `max` bytes: what was there becomes `<file>.1`, in place of an older one. Raises HOSTDEV_STORE,
- * HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED.
+ * Adds a line to a file that is never larger than `max` bytes: what was there becomes `<file>.1`, in place of an older
+ * one. Raises HOSTDEV_STORE, HOSTDEV_STORE_UNSAFE or HOSTDEV_NOT_PERMITTED.
  */
 export function appendLine(host: Host, file: string, line: string, { max, mode }: { max: number; mode: number }): void {
   const [folder, name] = split(file);

@@ -1,6 +1,7 @@
 /**
- * Folders of ours, and how a file in one is named for node's fs. Below another root by the folder's own descriptor, and none of its parents is a link: a tree from
- * somebody's machine cannot lead our writes out of it. On the machine's own root by its plain path.
+ * Folders of ours, and how a file in one is named for node's fs. Below another root by the folder's own descriptor, and
+ * none of its parents is a link: a tree from somebody's machine cannot lead our writes out of it. On the machine's own
+ * root by its plain path.
  */
 import { accessSync, chmodSync, closeSync, constants, existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { O_PATH, openInRoot, pathOf } from '../addon/inRoot.ts';
@@ -11,8 +12,9 @@ import type { Host } from '../host/host.ts';
 export type At = (name?: string) => string;
 
 /**
- * Calls `body` with the folder open; what it makes of {@link At} is of use only until it returns. Raises HOSTDEV_STORE_UNSAFE when a link is on the way there, and the
- * errno of anything else (ENOENT: there is no such folder).
+ * Calls `body` with the folder open; what it makes of {@link At} is of use only until it returns. Raises
+ * HOSTDEV_STORE_UNSAFE when a link is on the way there, and the errno of anything else (ENOENT: there is no such
+ * folder).
  */
 export function inFolder<T>(host: Host, folder: string, body: (at: At) => T): T {
   if (host.root === '/') return body((name) => (name === undefined ? `/${folder}` : `/${folder}/${name}`));
@@ -87,8 +89,8 @@ export function removeEmptyFolder(host: Host, folder: string): void {
 }
 
 /**
- * Raises what would keep this process from making a file in a folder of ours, or the folder first: HOSTDEV_NOT_PERMITTED, HOSTDEV_STORE on a read-only file system,
- * HOSTDEV_STORE_UNSAFE. Makes nothing.
+ * Raises what would keep this process from making a file in a folder of ours, or the folder first:
+ * HOSTDEV_NOT_PERMITTED, HOSTDEV_STORE on a read-only file system, HOSTDEV_STORE_UNSAFE. Makes nothing.
  */
 export function checkFolder(host: Host, folder: string): void {
   try {

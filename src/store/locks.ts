@@ -1,7 +1,7 @@
 /**
- * Locks between processes: flock(2) on files in run/hostdev/lock, so that the kernel lets go for a process that dies. Order everywhere:
- * a domain's lock, then groups (PFs' first, then ascending; binding/session.ts). No lock that a hook may wait on is ever held across a
- * libvirt call: virsh start holds the domain's job while its hook waits.
+ * Locks between processes: flock(2) on files in run/hostdev/lock, so that the kernel lets go for a process that dies.
+ * Order everywhere: a domain's lock, then groups (PFs' first, then ascending; binding/session.ts). No lock that a hook
+ * may wait on is ever held across a libvirt call: virsh start holds the domain's job while its hook waits.
  */
 
 import { lstatSync } from 'node:fs';
@@ -34,8 +34,9 @@ const LONGEST_WAIT_MS = 50;
 export type LockName = { name: string; shared: boolean };
 
 /**
- * Takes the locks `names` in the order given and returns what gives them up. Raises HOSTDEV_TIMEOUT, naming the lock, when one is still held at the
- * deadline (those already taken are given up), HOSTDEV_NOT_PERMITTED or HOSTDEV_STORE when the folder can't be made.
+ * Takes the locks `names` in the order given and returns what gives them up. Raises HOSTDEV_TIMEOUT, naming the lock,
+ * when one is still held at the deadline (those already taken are given up), HOSTDEV_NOT_PERMITTED or HOSTDEV_STORE
+ * when the folder can't be made.
  */
 export async function takeLocks(
   host: Host,
@@ -69,7 +70,10 @@ function tryLock(host: Host, name: string, shared: boolean): number | null {
   }
 }
 
-/** True when somebody has the lock of that name, null where it may not be looked at. One that never was taken has no file. */
+/**
+ * True when somebody has the lock of that name, null where it may not be looked at. One that never was taken has no
+ * file.
+ */
 export function isLocked(host: Host, name: string): boolean | null {
   try {
     inFolder(host, host.locks, (at) => lstatSync(at(name)));

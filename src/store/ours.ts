@@ -1,13 +1,16 @@
 /**
- * Whether our state is ours (contract 13): what is in it makes root write to sysfs, so nobody else may have made it or be able to change it. Root's files are trusted,
- * and those of whoever runs us (below a root of his own).
+ * Whether our state is ours (contract 13): what is in it makes root write to sysfs, so nobody else may have made it or
+ * be able to change it. Root's files are trusted, and those of whoever runs us (below a root of his own).
  */
 import { chmodSync, lstatSync, readdirSync, type Stats } from 'node:fs';
 import { HostdevError, isAbsent } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { inFolder, modeOf, storeError } from './folder.ts';
 
-/** A folder or file of our state that somebody else could have written: its absolute path, why, and the command that ends it. */
+/**
+ * A folder or file of our state that somebody else could have written: its absolute path, why, and the command that
+ * ends it.
+ */
 export type Unsafe = { path: string; why: string; fix: string };
 
 const OTHERS_WRITE = 0o022;
@@ -35,7 +38,10 @@ const foldersOf = (host: Host): string[] => [
   host.locks,
 ];
 
-/** Calls `visit` for each folder of our state that is there, and for each file in it where `files` says so by then. What is in the state's own folder beside these is not ours alone (sockets). */
+/**
+ * Calls `visit` for each folder of our state that is there, and for each file in it where `files` says so by then. What
+ * is in the state's own folder beside these is not ours alone (sockets).
+ */
 function visitAll(
   host: Host,
   visit: (path: string, is: Stats, at: string) => void,
@@ -72,12 +78,13 @@ function quietly<T>(host: Host, path: string, look: () => T): T | null {
 }
 
 /**
- * All of it that is not to be trusted, added to `found`. Raises HOSTDEV_NOT_PERMITTED where it may not be looked at (what was found before stays), HOSTDEV_STORE_UNSAFE for
- * a link on the way there.
+ * All of it that is not to be trusted, added to `found`. Raises HOSTDEV_NOT_PERMITTED where it may not be looked at
+ * (what was found before stays), HOSTDEV_STORE_UNSAFE for a link on the way there.
  */
 export function unsafeState(host: Host, found: Unsafe[] = []): Unsafe[] {
   visitAll(host, (path, is) => {
-    // A link to a file stops the devices that its name tells of, as every file that is not what we wrote (store/files.ts).
+    // A link to a file stops the devices that its name tells of, as every file that is not what we wrote
+    // (store/files.ts).
     const why = is.isSymbolicLink() && foldersOf(host).includes(path) ? 'is a symbolic link' : whyUnsafe(is);
     if (why === null) return;
     const at = host.absolute(path);
@@ -98,7 +105,9 @@ export function refuseUnsafe(host: Host): void {
   });
 }
 
-/** Sets right the modes of what an earlier version made for root alone. Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED. */
+/**
+ * Sets right the modes of what an earlier version made for root alone. Raises HOSTDEV_STORE or HOSTDEV_NOT_PERMITTED.
+ */
 export function setModes(host: Host): void {
   const mine = process.geteuid?.() ?? 0;
   // Thousands of files need no look where their folder is as it is to be: then it was made by this version.

@@ -1,6 +1,6 @@
 /**
- * What doctor, `group why`, `config check` and `domain check` find: one type, to which each adds keys of its own. With a finding of severity `error` the command
- * exits 3, with none it does not.
+ * What doctor, `group why`, `config check` and `domain check` find: one type, to which each adds keys of its own. With
+ * a finding of severity `error` the command exits 3, with none it does not.
  */
 
 /** `error`: it does not work as it is. `warning`: it works, with a risk or a trap. `note`: good to know. */

@@ -1,6 +1,7 @@
 /**
- * JSON that comes from outside or back from disk: untrusted, of any shape. Files of ours are checked by predicates (what does not pass is no file of ours);
- * documents that people write are read by {@link JsonReader}, which names the place of what is wrong.
+ * JSON that comes from outside or back from disk: untrusted, of any shape. Files of ours are checked by predicates
+ * (what does not pass is no file of ours); documents that people write are read by {@link JsonReader}, which names the
+ * place of what is wrong.
  */
 import { quote } from './safe.ts';
 
@@ -44,7 +45,9 @@ export function parseJson(text: string): JsonValue {
   return value;
 }
 
-/** The keys of one object; absent and null are the same. What is of another type raises what `wrong` makes of the words. */
+/**
+ * The keys of one object; absent and null are the same. What is of another type raises what `wrong` makes of the words.
+ */
 export class JsonReader {
   readonly #object: JsonObject;
   readonly #place: string;
@@ -71,7 +74,10 @@ export class JsonReader {
     return Object.hasOwn(this.#object, key) ? (this.#object[key] ?? null) : null;
   }
 
-  /** The value of a key, null when there is none; raises when it is there and does not pass. `what` is said of it then: "not a text". */
+  /**
+   * The value of a key, null when there is none; raises when it is there and does not pass. `what` is said of it then:
+   * "not a text".
+   */
   take<T extends JsonValue>(key: string, what: string, ok: (v: JsonValue) => v is T): T | null {
     const value = this.get(key);
     // The place is spelled only for an error: there are thousands of devices.

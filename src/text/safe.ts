@@ -1,9 +1,13 @@
 /**
- * Text of others (the kernel's, a file's, another program's, what was typed) for people: nothing in it commands a terminal, ends a line, turns the reading
- * direction or has no end. The one place that decides what is safe; what a message quotes goes through {@link quote}, what it names through {@link safe}.
+ * Text of others (the kernel's, a file's, another program's, what was typed) for people: nothing in it commands a
+ * terminal, ends a line, turns the reading direction or has no end. The one place that decides what is safe; what a
+ * message quotes goes through {@link quote}, what it names through {@link safe}.
  */
 
-/** Control characters, invisible ones (those that turn the reading direction among them), lone surrogates and the line ends of Unicode. */
+/**
+ * Control characters, invisible ones (those that turn the reading direction among them), lone surrogates and the line
+ * ends of Unicode.
+ */
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu;
 
 /** {@link UNSAFE} but for tabs and line ends. */
@@ -26,7 +30,10 @@ export const safeBlock = (text: string): string => text.replace(UNSAFE_IN_BLOCK,
 export const quote = (value: unknown, max = 80): string =>
   typeof value === 'string' ? safeJson(cut(value, max)) : cut(safeJson(value), max);
 
-/** JSON in one line of which even a terminal may be shown everything: JSON itself leaves DEL, the C1 controls and the invisible as they are. */
+/**
+ * JSON in one line of which even a terminal may be shown everything: JSON itself leaves DEL, the C1 controls and the
+ * invisible as they are.
+ */
 export function safeJson(value: unknown): string {
   const text = JSON.stringify(value) ?? 'nothing';
   return NOT_ASCII.test(text) ? text.replace(UNSAFE, escaped) : text;

@@ -1,6 +1,12 @@
-/** What is worth saying beside an answer, as data (contract 4): scripts go by `id` and `address`, people read `text`. No code reads the text. */
+/**
+ * What is worth saying beside an answer, as data (contract 4): scripts go by `id` and `address`, people read `text`. No
+ * code reads the text.
+ */
 
-/** What each id is about; docs/reference/warnings.md is made from it. `guard-…` are the guards that warn, by their names. */
+/**
+ * What each id is about; docs/reference/warnings.md is made from it. `guard-…` are the guards that warn, by their
+ * names.
+ */
 export const WARNINGS = {
   'not-measured': 'Something could not be read, or is not asked for here: what hangs on it is not known.',
   malformed: 'The host has something in a place where the kernel writes something else: it is passed over.',

@@ -1,5 +1,5 @@
-// The floor of the scan: the same opens, reads and links for each device as native/scan.cc, and nothing else: no checks of what was read, no
-// results, no way back to JavaScript. Prints the milliseconds of each of `runs` scans.
+// The floor of the scan: the same opens, reads and links for each device as native/scan.cc, and nothing else: no
+// checks of what was read, no results, no way back to JavaScript. Prints the milliseconds of each of `runs` scans.
 #include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>

@@ -1,4 +1,7 @@
-/** `npm run bench [-- host|start|bind|engine|vm|pools] [--write]`: prints the tables; with --write they go into docs/benchmarks.md. */
+/**
+ * `npm run bench [-- host|start|bind|engine|vm|pools] [--write]`: prints the tables; with --write they go into
+ * docs/benchmarks.md.
+ */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { benchBind } from './bindTime.ts';

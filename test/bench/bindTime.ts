@@ -1,6 +1,7 @@
 /**
- * hostdev's own time for a bind: the whole transaction in this process, on the simulated host, less what its own reads and writes of the kernel's files take when they are
- * done again with nothing between them. What is left is the journal, the books, the locks, the helper process and the thinking.
+ * hostdev's own time for a bind: the whole transaction in this process, on the simulated host, less what its own reads
+ * and writes of the kernel's files take when they are done again with nothing between them. What is left is the
+ * journal, the books, the locks, the helper process and the thinking.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmdirSync, writeSync } from 'node:fs';

@@ -1,4 +1,6 @@
-/** What the engine takes when there is much of it: unfinished transactions to recover, and hooks that all come at once. */
+/**
+ * What the engine takes when there is much of it: unfinished transactions to recover, and hooks that all come at once.
+ */
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

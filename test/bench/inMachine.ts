@@ -1,4 +1,6 @@
-/** In the emulated machine, on a real kernel: `list` and `bind` against driverctl, virsh and lspci, as whole processes. */
+/**
+ * In the emulated machine, on a real kernel: `list` and `bind` against driverctl, virsh and lspci, as whole processes.
+ */
 import { createVfs, installHostdev } from '../vm/guest.ts';
 import { startMachine } from '../vm/machine.ts';
 import { above, type Figure, markdown, median } from './measure.ts';

@@ -1,4 +1,7 @@
-/** Timing whole processes and functions, several times in turn so that a slow moment of the machine hits all of them alike. */
+/**
+ * Timing whole processes and functions, several times in turn so that a slow moment of the machine hits all of them
+ * alike.
+ */
 import { spawnSync } from 'node:child_process';
 
 export type Figure = { what: string; ms: number[] };
@@ -10,13 +13,19 @@ export function median(f: Figure): number {
   return sorted[sorted.length >> 1] ?? Number.NaN;
 }
 
-/** What `f` took above `floor`, round by round: where the machine is slow for a while, both are, and the difference stays. */
+/**
+ * What `f` took above `floor`, round by round: where the machine is slow for a while, both are, and the difference
+ * stays.
+ */
 export const above = (f: Figure, floor: Figure | undefined): Figure => ({
   what: f.what,
   ms: f.ms.map((ms, round) => ms - (floor?.ms[round] ?? Number.NaN)),
 });
 
-/** Runs each command `runs` times, in turn, as a whole process with its output thrown away; the first round is not counted. */
+/**
+ * Runs each command `runs` times, in turn, as a whole process with its output thrown away; the first round is not
+ * counted.
+ */
 export function timeCommands(commands: Record<string, string[]>, runs: number): Figure[] {
   const figures = Object.keys(commands).map((what): Figure => ({ what, ms: [] }));
   for (let run = 0; run <= runs; run += 1) {

@@ -1,6 +1,7 @@
 /**
- * What starting costs: whole processes by their name, as people and libvirt start them, with each node of HOSTDEV_NODES (paths, `:` between them; else the node of this
- * process). Other builds in HOSTDEV_CLONES (folders of clones that are built) take their turns in the same rounds.
+ * What starting costs: whole processes by their name, as people and libvirt start them, with each node of HOSTDEV_NODES
+ * (paths, `:` between them; else the node of this process). Other builds in HOSTDEV_CLONES (folders of clones that are
+ * built) take their turns in the same rounds.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';

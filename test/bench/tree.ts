@@ -1,4 +1,7 @@
-/** A tree of 4,000 PCI functions on tmpfs, laid out as sysfs lays them out: 32 PFs with 124 VFs each, one IOMMU group a function. */
+/**
+ * A tree of 4,000 PCI functions on tmpfs, laid out as sysfs lays them out: 32 PFs with 124 VFs each, one IOMMU group a
+ * function.
+ */
 import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 

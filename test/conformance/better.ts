@@ -125,7 +125,10 @@ export const BETTER: Record<string, Better> = {
   'split-005': split,
 };
 
-/** Not marked, yet with the leak of BUG A in it, which is not copied (docs/decisions/0015-nova-rules.md): everything before that step agrees. */
+/**
+ * Not marked, yet with the leak of BUG A in it, which is not copied (docs/decisions/0015-nova-rules.md): everything
+ * before that step agrees.
+ */
 export const LEAKING: Record<string, { from: number } & Better> = {
   'treer-019': {
     from: 5,

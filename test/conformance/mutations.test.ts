@@ -1,4 +1,7 @@
-/** Nova's scenarios with values replaced at random: a verdict or HOSTDEV_SCENARIO, never a fault, and no device given twice. */
+/**
+ * Nova's scenarios with values replaced at random: a verdict or HOSTDEV_SCENARIO, never a fault, and no device given
+ * twice.
+ */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';

@@ -1,6 +1,7 @@
 /**
- * Nova's own verdicts (README.md here; produced by running Nova 33.0.0+373), compared in full with what `simulate` answers: everything but the texts of errors, whose class
- * must agree. Where a row is marked nova_bug, Nova crashed or was wrong: BETTER says what is answered instead, and why.
+ * Nova's own verdicts (README.md here; produced by running Nova 33.0.0+373), compared in full with what `simulate`
+ * answers: everything but the texts of errors, whose class must agree. Where a row is marked nova_bug, Nova crashed or
+ * was wrong: BETTER says what is answered instead, and why.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
 /**
- * The scenarios of Nova's verdicts once more, written as a nova.conf and a saved inventory: `config check` finds a mistake exactly where `simulate` (held against
- * Nova in nova.test.ts) finds an error, its specs take the same devices, and `pool list` shows the same pools.
+ * The scenarios of Nova's verdicts once more, written as a nova.conf and a saved inventory: `config check` finds a
+ * mistake exactly where `simulate` (held against Nova in nova.test.ts) finds an error, its specs take the same devices,
+ * and `pool list` shows the same pools.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -38,7 +39,10 @@ const cases = readFileSync(join(import.meta.dirname, 'nova-pci.jsonl'), 'utf8')
   .split('\n')
   .map((line) => (JSON.parse(line) as { case: Case }).case);
 
-/** A saved inventory has no sysfs, interfaces and VPD, only addresses that can be, each once, and text that fits in a line of nova.conf. */
+/**
+ * A saved inventory has no sysfs, interfaces and VPD, only addresses that can be, each once, and text that fits in a
+ * line of nova.conf.
+ */
 const isWritable = (c: Case): boolean =>
   !c.sysfs &&
   !c.netdevs &&

@@ -1,5 +1,6 @@
 /**
- * Further scenarios of every kind and step, with the verdicts of Nova's own code (test/data/nova/README.md), compared in full; and those in which Nova stumbles and hostdev does not.
+ * Further scenarios of every kind and step, with the verdicts of Nova's own code (test/data/nova/README.md), compared
+ * in full; and those in which Nova stumbles and hostdev does not.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

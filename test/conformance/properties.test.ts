@@ -1,4 +1,7 @@
-/** What must hold of every scenario, tried on all of Nova's and ours: the same thing said in another way has the same verdict. */
+/**
+ * What must hold of every scenario, tried on all of Nova's and ours: the same thing said in another way has the same
+ * verdict.
+ */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -37,7 +40,9 @@ function verdictOf(scenario: Scenario): unknown {
   return before;
 }
 
-/** The keys of every object in another order, though not those of netdevs and the like, whose order says nothing anyway. */
+/**
+ * The keys of every object in another order, though not those of netdevs and the like, whose order says nothing anyway.
+ */
 function shuffled(value: Json, random: () => number): Json {
   if (Array.isArray(value)) return value.map((v) => shuffled(v, random));
   if (!isObject(value)) return value;

@@ -1,4 +1,7 @@
-/** `npm start`: this host, then the whole path of a guest's device on a simulated one: hook, bind, guest, release, and two refusals. */
+/**
+ * `npm start`: this host, then the whole path of a guest's device on a simulated one: hook, bind, guest, release, and
+ * two refusals.
+ */
 
 import { listGroups } from '../../src/actions/inspect.ts';
 import { readStatus } from '../../src/actions/status.ts';

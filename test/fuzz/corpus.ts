@@ -1,4 +1,7 @@
-/** Our verdict on domains of a folder beside libvirt's: `node test/fuzz/run.mjs --corpus DIR` (files that are no domain are left out). */
+/**
+ * Our verdict on domains of a folder beside libvirt's: `node test/fuzz/run.mjs --corpus DIR` (files that are no domain
+ * are left out).
+ */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ourFaults, type Target } from './domainVerdicts.ts';

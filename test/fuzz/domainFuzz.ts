@@ -1,10 +1,12 @@
 /**
  * Our verdict on domains by chance beside that of a libvirt, disagreements made small and grouped:
  *
- *     node test/fuzz/run.mjs [--seed 1] [--count 2000] [--uri test:///default] [--type test] [--libvirt 9.0.0] [--qemu 7.2.22] [--show 3] [--kinds 40]
+ *     node test/fuzz/run.mjs [--seed 1] [--count 2000] [--uri test:///default] [--type test]
+ *       [--libvirt 9.0.0] [--qemu 7.2.22] [--show 3] [--kinds 40]
  *
- * With --corpus DIR the domains are the files there; with --record FILE the answers are written beside those of other libvirts.
- * The test driver judges domains of type 'test'; for the QEMU driver give its URI, --type qemu and its versions.
+ * With --corpus DIR the domains are the files there; with --record FILE the answers are written beside those of other
+ * libvirts. The test driver judges domains of type 'test'; for the QEMU driver give its URI, --type qemu and its
+ * versions.
  */
 import { parseArgs } from 'node:util';
 import { parseVersion } from '../../src/domain/version.ts';

@@ -4,7 +4,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-/** The test driver of the libvirt that virsh is linked to: it has the schema, the parser and the validators that all drivers share. */
+/**
+ * The test driver of the libvirt that virsh is linked to: it has the schema, the parser and the validators that all
+ * drivers share.
+ */
 export const TEST_DRIVER = 'test:///default';
 
 /** The version of the libvirt that virsh here would ask; null without virsh. */
@@ -16,8 +19,8 @@ export function virshVersion(): string | null {
 const MARK = /^error: #(\d+)$/;
 
 /**
- * What the libvirt at `uri` says of each XML, defined with VIR_DOMAIN_DEFINE_VALIDATE and undefined again: null, or its error. `names` are the names of the
- * domains. Rejects when virsh does not answer for every one.
+ * What the libvirt at `uri` says of each XML, defined with VIR_DOMAIN_DEFINE_VALIDATE and undefined again: null, or its
+ * error. `names` are the names of the domains. Rejects when virsh does not answer for every one.
  */
 export async function askLibvirt(uri: string, names: string[], xmls: string[]): Promise<(string | null)[]> {
   const dir = mkdtempSync(join(tmpdir(), 'hostdev-fuzz-'));

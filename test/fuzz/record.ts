@@ -1,4 +1,7 @@
-/** What real libvirts said of the fuzzer's domains, kept so that a machine without them can hold us against it: test/data/fuzz/verdicts.json. */
+/**
+ * What real libvirts said of the fuzzer's domains, kept so that a machine without them can hold us against it:
+ * test/data/fuzz/verdicts.json.
+ */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -27,8 +30,8 @@ export const fingerprintOf = (xmls: string[]): string =>
   createHash('sha256').update(xmls.join('\n')).digest('hex').slice(0, 16);
 
 /**
- * No verdict on the domain: an emulator that is not installed, a name that is there, the machine's own architecture where the XML names none; and where libvirt
- * puts controllers of its own, which hostdev does not judge.
+ * No verdict on the domain: an emulator that is not installed, a name that is there, the machine's own architecture
+ * where the XML names none; and where libvirt puts controllers of its own, which hostdev does not judge.
  */
 const NO_VERDICT =
   /No emulator found|already exists with uuid|No PCI buses available|index must be larger than bus|Cannot automatically add a new PCI bus|controllers are not supported with this machine/;

@@ -1,4 +1,7 @@
-/** Domains by chance, the same ones each time: combinations that nobody thought of. What libvirt says of them is recorded beside the matrix. */
+/**
+ * Domains by chance, the same ones each time: combinations that nobody thought of. What libvirt says of them is
+ * recorded beside the matrix.
+ */
 import type { MatrixDomain } from './viommuDomains.ts';
 
 const ATTRIBUTES: Record<string, readonly string[]> = {

@@ -1,6 +1,6 @@
 /**
- * Domains with every vIOMMU model, attribute, machine and neighbour that a rule speaks of, made by combination: what libvirt says of each is in
- * test/data/viommu/verdicts.json, by libvirt and QEMU version.
+ * Domains with every vIOMMU model, attribute, machine and neighbour that a rule speaks of, made by combination: what
+ * libvirt says of each is in test/data/viommu/verdicts.json, by libvirt and QEMU version.
  */
 
 /** One domain: `id` is its name in the verdicts and in libvirt. */

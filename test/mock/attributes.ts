@@ -1,6 +1,7 @@
 /**
- * What the kernel in memory does on writes other than bind, unbind, probe and driver_override: SR-IOV (drivers/pci/iov.c), reset, remove and rescan
- * (drivers/pci/pci-sysfs.c), dynamic ids (drivers/pci/pci-driver.c), the type of an IOMMU group (drivers/iommu/iommu.c).
+ * What the kernel in memory does on writes other than bind, unbind, probe and driver_override: SR-IOV
+ * (drivers/pci/iov.c), reset, remove and rescan (drivers/pci/pci-sysfs.c), dynamic ids (drivers/pci/pci-driver.c), the
+ * type of an IOMMU group (drivers/iommu/iommu.c).
  */
 import type { Errno, KernelModel, Live } from './kernel.ts';
 

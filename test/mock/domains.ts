@@ -1,4 +1,7 @@
-/** Domains as people and programs write them: those in test/data/domains/edit, and as many more from a generator of their habits. And canonical XML, to compare them. */
+/**
+ * Domains as people and programs write them: those in test/data/domains/edit, and as many more from a generator of
+ * their habits. And canonical XML, to compare them.
+ */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -118,8 +121,8 @@ const escaped = (text: string, pattern: RegExp): string =>
   );
 
 /**
- * Canonical XML 1.0 with comments (https://www.w3.org/TR/xml-c14n) of a document whose namespaces are declared where they are used first: declarations stay with
- * their element, which the round trips here never move.
+ * Canonical XML 1.0 with comments (https://www.w3.org/TR/xml-c14n) of a document whose namespaces are declared where
+ * they are used first: declarations stay with their element, which the round trips here never move.
  */
 export function canonical(bytes: Uint8Array): string {
   const document = parseXml(decodeXml(bytes, 'sample'), 'sample');

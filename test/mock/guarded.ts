@@ -1,4 +1,7 @@
-/** Hosts on which a device is used for something, and what every guard must say of that: refused by its name, lifted by its own allowance and by no other. */
+/**
+ * Hosts on which a device is used for something, and what every guard must say of that: refused by its name, lifted by
+ * its own allowance and by no other.
+ */
 import { afterEach, describe, expect, test } from 'vitest';
 import { loadNative } from '../../src/addon/load.ts';
 import type { Holder, KernelWriter } from '../../src/addon/native.ts';

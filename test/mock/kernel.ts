@@ -1,6 +1,7 @@
 /**
- * The kernel's PCI core in memory, behind NativeBinding: what sysfs answers and how it reacts to writes, errno by errno, as
- * drivers/base/{bus,dd,driver}.c and drivers/pci/pci-driver.c do. The same scenarios run against it, and in the VM against the kernel itself.
+ * The kernel's PCI core in memory, behind NativeBinding: what sysfs answers and how it reacts to writes, errno by
+ * errno, as drivers/base/{bus,dd,driver}.c and drivers/pci/pci-driver.c do. The same scenarios run against it, and in
+ * the VM against the kernel itself.
  */
 import { constants } from 'node:os';
 import type { Holder, KernelWriter, NativeBinding, RawDevice, RawGroups, RawScan } from '../../src/addon/native.ts';
@@ -28,7 +29,10 @@ export type ModelDevice = {
   /** Of a PF: its VFs' ids, and the group of the first, the next one's being one higher. */
   vfIds?: string;
   vfGroup?: number;
-  /** Of a PF: its VFs and their groups appear some looks after the write was answered; its driver makes only so many of them. */
+  /**
+   * Of a PF: its VFs and their groups appear some looks after the write was answered; its driver makes only so many of
+   * them.
+   */
   vfsLate?: boolean;
   vfsMade?: number;
   /** `sriov_drivers_autoprobe` of a PF. */
@@ -62,7 +66,10 @@ export type ModelDriver = {
 export type Live = Required<Pick<ModelDevice, 'address' | 'ids'>> &
   ModelDevice & { driver: string | null; override: string | null };
 
-/** What a fault rule does to a write instead of the kernel: an errno, 'silent' (success, nothing happens), or 'hang' (no answer before the deadline). */
+/**
+ * What a fault rule does to a write instead of the kernel: an errno, 'silent' (success, nothing happens), or 'hang' (no
+ * answer before the deadline).
+ */
 export type Fault = (path: string, value: string, nth: number) => Errno | 'silent' | 'hang' | null;
 
 export class KernelModel implements NativeBinding {
@@ -82,7 +89,10 @@ export class KernelModel implements NativeBinding {
   linkMessages = new Map<number, string>();
   /** What was removed and a rescan finds again. */
   readonly removed: ModelDevice[] = [];
-  /** VFs that the kernel has promised but that are not all there yet; a look at the PF's folder brings the next step of one. */
+  /**
+   * VFs that the kernel has promised but that are not all there yet; a look at the PF's folder brings the next step of
+   * one.
+   */
   readonly coming: { vf: Live; group: number | null; looks: number }[] = [];
   fault: Fault = () => null;
   /** Writes that hang and the device whose lock each holds, until {@link release}. */
@@ -210,7 +220,10 @@ export class KernelModel implements NativeBinding {
 
   // Writing.
 
-  /** Kills the process after so many more writes: nothing that it asks for is answered any more, and the kernel takes its locks away. */
+  /**
+   * Kills the process after so many more writes: nothing that it asks for is answered any more, and the kernel takes
+   * its locks away.
+   */
   crashAfter(writes: number): Promise<void> {
     return new Promise((crashed) => {
       this.#crash = { left: writes, crashed };
@@ -439,7 +452,10 @@ function modalias(d: ModelDevice): string {
   return `pci:v${hex8(v)}d${hex8(p)}sv${hex8(sv)}sd${hex8(sp)}bc${c.slice(0, 2)}sc${c.slice(2, 4)}i${c.slice(4)}\n`;
 }
 
-/** drivers/pci/pci-driver.c pci_match_device: an override excludes every other driver, and includes its own whatever the ids say. */
+/**
+ * drivers/pci/pci-driver.c pci_match_device: an override excludes every other driver, and includes its own whatever the
+ * ids say.
+ */
 function matches(r: ModelDriver, d: Live): boolean {
   if (d.override !== null) return d.override === r.name;
   return r.dynamicIds?.has(d.ids) || (!r.vfio && r.ids.includes(d.ids));

@@ -21,7 +21,10 @@ export const DRY = { ...ADMIN, dryRun: true };
 
 export let sim: SimulatedHost;
 let isUp = false;
-/** The PF with no VFs, four on igbvf, or, as a guest host has it, four of which the first is the admin's on VFIO and autoprobe is off. */
+/**
+ * The PF with no VFs, four on igbvf, or, as a guest host has it, four of which the first is the admin's on VFIO and
+ * autoprobe is off.
+ */
 export async function start(vfs: 'none' | 'four' | 'mixed'): Promise<void> {
   if (isUp) sim.remove();
   isUp = true;

@@ -1,4 +1,7 @@
-/** What `domain plan` makes of the sample domains for a libvirt: XML for its schema, its test driver, and a later one in a machine. */
+/**
+ * What `domain plan` makes of the sample domains for a libvirt: XML for its schema, its test driver, and a later one in
+ * a machine.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -108,8 +111,8 @@ export class Plans {
   }
 
   /**
-   * What a libvirt refuses or drops, a line each. `virsh` runs commands separated by semicolons, the files being in `dir` there, and answers with stdout
-   * and stderr.
+   * What a libvirt refuses or drops, a line each. `virsh` runs commands separated by semicolons, the files being in
+   * `dir` there, and answers with stdout and stderr.
    */
   async refusedOrDropped(
     dir: string,

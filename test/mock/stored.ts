@@ -1,4 +1,7 @@
-/** Whether a libvirt that took an XML kept all of it: what it does not know it drops without a word, unless it validates. */
+/**
+ * Whether a libvirt that took an XML kept all of it: what it does not know it drops without a word, unless it
+ * validates.
+ */
 import type { Element } from '@xmldom/xmldom';
 import { child, children } from '../../src/domain/xml/dom.ts';
 import { parseXml } from '../../src/domain/xml/parse.ts';

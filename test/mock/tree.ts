@@ -1,6 +1,7 @@
 /**
- * A static host: the files and links that a kernel would show, written to a temporary folder, where nothing reacts to a write. It shows what hostdev reads and what it
- * leaves behind when its writes do nothing; and the built CLI run on it as a child process, as a user would.
+ * A static host: the files and links that a kernel would show, written to a temporary folder, where nothing reacts to a
+ * write. It shows what hostdev reads and what it leaves behind when its writes do nothing; and the built CLI run on it
+ * as a child process, as a user would.
  */
 import { type SpawnSyncOptionsWithStringEncoding, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -57,7 +58,9 @@ export type Tree = {
   devices: TreeDevice[];
   /** Drivers that are registered beside those the devices are on, each with its module, null for a built-in one. */
   drivers?: Record<string, string | null>;
-  /** Network interfaces, block devices and DRM nodes by name: the device below which each hangs, null for a virtual one. */
+  /**
+   * Network interfaces, block devices and DRM nodes by name: the device below which each hangs, null for a virtual one.
+   */
   net?: Record<string, string | null>;
   block?: Record<string, string | null>;
   drm?: Record<string, string | null>;
@@ -231,8 +234,9 @@ function writeProc(host: StaticHost): void {
 }
 
 /**
- * A host from a dump of a real kernel's trees, one line an entry: `L path -> target`, `D folder`, `F path|mode|JSON text`, `W` a file that cannot be read, `E path errno`,
- * `X path hex` (config space). What could not be dumped is left out; modules.alias never was in it.
+ * A host from a dump of a real kernel's trees, one line an entry: `L path -> target`, `D folder`, `F path|mode|JSON
+ * text`, `W` a file that cannot be read, `E path errno`, `X path hex` (config space). What could not be dumped is left
+ * out; modules.alias never was in it.
  */
 export function loadDump(name: string): StaticHost {
   const host = new StaticHost();

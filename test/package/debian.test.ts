@@ -1,4 +1,7 @@
-/** The Debian packages in fresh roots: what installing, upgrading, removing and purging leave, and what a removal refuses. `npm run test:package`, as root. */
+/**
+ * The Debian packages in fresh roots: what installing, upgrading, removing and purging leave, and what a removal
+ * refuses. `npm run test:package`, as root.
+ */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

@@ -1,4 +1,7 @@
-/** What `npm pack` makes of a clean clone, and that it installs with neither a registry nor a compiler. `npm run test:package`, as root. */
+/**
+ * What `npm pack` makes of a clean clone, and that it installs with neither a registry nor a compiler. `npm run
+ * test:package`, as root.
+ */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,7 @@
-/** A fresh Debian in a folder, to install the packages in: what a command there prints, and what is in it, path by path. As root. */
+/**
+ * A fresh Debian in a folder, to install the packages in: what a command there prints, and what is in it, path by path.
+ * As root.
+ */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {

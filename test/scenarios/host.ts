@@ -1,6 +1,7 @@
 /**
- * Hosts as data, for the kernel in memory (test/mock/kernel.ts) and the one over FUSE (test/simhost) alike. COMMON is a part of what the VM suite's
- * machine "intel" has, at the same addresses, so that one list of scenarios runs on all three.
+ * Hosts as data, for the kernel in memory (test/mock/kernel.ts) and the one over FUSE (test/simhost) alike. COMMON is a
+ * part of what the VM suite's machine "intel" has, at the same addresses, so that one list of scenarios runs on all
+ * three.
  */
 import type { ModelDevice, ModelDriver } from '../mock/kernel.ts';
 
@@ -47,7 +48,10 @@ function driverLine(r: ModelDriver): string {
   return `driver ${word(r.name)}${option('module', r.module)}${r.ids.length > 0 ? option('ids', r.ids.join(',')) : ''}${flag('vfio', r.vfio)}${flag('sriov', r.sriov)}${flag('managed_dma', managed)}${option('probe_errno', r.probeErrno)}${option('defer', r.defer)}${(r.options ?? []).map((o) => ` ${o}`).join('')}`;
 }
 
-/** The control lines that make a FUSE host of a description. A driver that is not loaded is not there: below another root nobody loads it. */
+/**
+ * The control lines that make a FUSE host of a description. A driver that is not loaded is not there: below another
+ * root nobody loads it.
+ */
 export function linesOf(h: HostDescription): string[] {
   const files = { ...baseFiles(h.aliases), ...h.files };
   return [

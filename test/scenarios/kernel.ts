@@ -1,4 +1,7 @@
-/** What the kernel itself answers, errno by errno: the ground that hostdev stands on. Devices are those of COMMON (host.ts), as they are before every scenario. */
+/**
+ * What the kernel itself answers, errno by errno: the ground that hostdev stands on. Devices are those of COMMON
+ * (host.ts), as they are before every scenario.
+ */
 import { DEV } from './host.ts';
 import type { Scenario, Step } from './step.ts';
 

@@ -1,6 +1,7 @@
 /**
- * Carries out the steps of scenarios on a real tree: the FUSE host's, from the test's process, and the VM's, where this file runs by itself (`node perform.mjs ROOT HOSTDEV…
- * < scenarios.json`), hence plain JavaScript. Prints what came of each step.
+ * Carries out the steps of scenarios on a real tree: the FUSE host's, from the test's process, and the VM's, where this
+ * file runs by itself (`node perform.mjs ROOT HOSTDEV… < scenarios.json`), hence plain JavaScript. Prints what came of
+ * each step.
  */
 import { spawnSync } from 'node:child_process';
 import { closeSync, constants, existsSync, lstatSync, openSync, readFileSync, readlinkSync, writeSync } from 'node:fs';

@@ -1,5 +1,6 @@
 /**
- * One step of a scenario. Paths are relative to sys/bus/pci; an errno is given by its name. A step that expects nothing but success says so by leaving `errno` out.
+ * One step of a scenario. Paths are relative to sys/bus/pci; an errno is given by its name. A step that expects nothing
+ * but success says so by leaving `errno` out.
  */
 export type Step =
   /** One open(O_WRONLY) and one write(2). */

@@ -1,7 +1,8 @@
 /**
- * One of many processes that want the same devices (contention.test.ts starts it, bundled): a guest whose hook prepares, whose QEMU holds the groups, whose hook releases;
- * or an admin who binds and unbinds. Ends with 1 and a line on stderr when something is not as it must be; prints its tally.
- * argv: root, number, rounds, groups as JSON (name of dev/vfio/<n> to its addresses).
+ * One of many processes that want the same devices (contention.test.ts starts it, bundled): a guest whose hook
+ * prepares, whose QEMU holds the groups, whose hook releases; or an admin who binds and unbinds. Ends with 1 and a line
+ * on stderr when something is not as it must be; prints its tally. argv: root, number, rounds, groups as JSON (name of
+ * dev/vfio/<n> to its addresses).
  */
 import { closeSync, existsSync, openSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
 /**
- * 32 processes, guests and admins, want overlapping groups: nobody waits for ever, nobody is torn from a device it holds, no device has two users, and in the end everything
- * is as it was. HOSTDEV_SIM_ROUNDS=200 gives each process 200 rounds; by default it is about 200 rounds in all.
+ * 32 processes, guests and admins, want overlapping groups: nobody waits for ever, nobody is torn from a device it
+ * holds, no device has two users, and in the end everything is as it was. HOSTDEV_SIM_ROUNDS=200 gives each process 200
+ * rounds; by default it is about 200 rounds in all.
  */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -1,4 +1,7 @@
-/** A dry run is the real run's preview: for each verb and each state the same exit code, error, devices and drivers, and nothing changed by it. */
+/**
+ * A dry run is the real run's preview: for each verb and each state the same exit code, error, devices and drivers, and
+ * nothing changed by it.
+ */
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { markStarted } from '../../src/binding/guests.ts';

@@ -1,7 +1,8 @@
 /**
- * An update under running guests: the books in test/data/books-5d2ab66/ were written by hostdev of that commit, the last of schema 1 (`claims` for `holds`), on this world.
- * In guests/ `guest` has A, B and the second VF, guest `other` has D with managed='yes', and the admin has C and the first VF; in pf/ the
- * admin has PF, whose two VFs went with its driver.
+ * An update under running guests: the books in test/data/books-5d2ab66/ were written by hostdev of that commit, the
+ * last of schema 1 (`claims` for `holds`), on this world. In guests/ `guest` has A, B and the second VF, guest `other`
+ * has D with managed='yes', and the admin has C and the first VF; in pf/ the admin has PF, whose two VFs went with its
+ * driver.
  */
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,6 +1,6 @@
 /**
- * Every write of every kind of transaction fails, once and for good, in each way a write can: afterwards all is as before or the journal says exactly what is not,
- * the books say what the kernel shows, and the next try goes through.
+ * Every write of every kind of transaction fails, once and for good, in each way a write can: afterwards all is as
+ * before or the journal says exactly what is not, the books say what the kernel shows, and the next try goes through.
  */
 import { expect, test } from 'vitest';
 import type { Host } from '../../src/host/host.ts';

@@ -1,4 +1,7 @@
-/** While one device hangs the host goes on: every other command answers, every other device can be had, and when it is over the books are right. */
+/**
+ * While one device hangs the host goes on: every other command answers, every other device can be had, and when it is
+ * over the books are right.
+ */
 import { closeSync, openSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { domainXml, UUID_B } from '../mock/hosts.ts';

@@ -1,6 +1,6 @@
 /**
- * A hold counts from prepare on and belongs to a guest that runs or starts: also on a device that was on VFIO before, which nothing moves. And a prepare that nobody waits
- * for any more binds nothing.
+ * A hold counts from prepare on and belongs to a guest that runs or starts: also on a device that was on VFIO before,
+ * which nothing moves. And a prepare that nobody waits for any more binds nothing.
  */
 import { spawn } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * run/hostdev as an enemy or an accident may leave it: no command crashes, hangs, prints what moves a terminal or writes elsewhere, and a device that no bad file names is
- * bound and given back all the same.
+ * run/hostdev as an enemy or an accident may leave it: no command crashes, hangs, prints what moves a terminal or
+ * writes elsewhere, and a device that no bad file names is bound and given back all the same.
  */
 import { mkdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';

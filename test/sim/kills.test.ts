@@ -1,7 +1,7 @@
 /**
- * The command is killed (SIGKILL, with the helper that writes for it) before and after its change number N, for every N: every write to sysfs and every change of our own
- * state. Whoever comes by next, and whichever way, finds what there is and puts it right in full. `npm run storm` takes every way at every point; here
- * each point has one of them.
+ * The command is killed (SIGKILL, with the helper that writes for it) before and after its change number N, for every
+ * N: every write to sysfs and every change of our own state. Whoever comes by next, and whichever way, finds what there
+ * is and puts it right in full. `npm run storm` takes every way at every point; here each point has one of them.
  */
 import { readdirSync } from 'node:fs';
 import { expect, test } from 'vitest';
@@ -52,7 +52,8 @@ async function killOnce(kind: Kind, facts: Facts, nth: number, when: 'before' | 
   expect(ran.signal, `${ran.exit} ${ran.err}`).toBe('SIGKILL');
   // The helper's last write may still be on its way.
   await until(() => sim.hung().length === 0, 'nothing hangs');
-  // What the kernel shows now is neither here nor there; what the books and the journal say together must be enough to go on in either direction.
+  // What the kernel shows now is neither here nor there; what the books and the journal say together must be enough to
+  // go on in either direction.
   const known = new Set([...journalled(host).addresses]);
   for (const [a, state] of Object.entries(snapshot(sim)))
     if (state !== facts.before[a] && state !== facts.after[a]) expect([...known], `${a} is ${state}`).toContain(a);
@@ -70,8 +71,9 @@ async function killOnce(kind: Kind, facts: Facts, nth: number, when: 'before' | 
 }
 
 /**
- * In full before and after every change. Between one change of our own files and the next nothing happens in the world; a write to sysfs is the helper's,
- * which may live on. Before a write right after another's end is that end once more: left out where there are many.
+ * In full before and after every change. Between one change of our own files and the next nothing happens in the world;
+ * a write to sysfs is the helper's, which may live on. Before a write right after another's end is that end once more:
+ * left out where there are many.
  */
 function momentsOf(kind: Kind, changes: readonly string[], nth: number): ('before' | 'after')[] {
   const written = (path: string | undefined): boolean => path?.startsWith('sys/') ?? false;

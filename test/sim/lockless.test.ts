@@ -1,6 +1,6 @@
 /**
- * Somebody deletes the files of the locks all the time: flock(2) keeps nobody out then, and the journal does. Two transactions at once on one device would
- * end in exit 7 and in books that say otherwise than the kernel.
+ * Somebody deletes the files of the locks all the time: flock(2) keeps nobody out then, and the journal does. Two
+ * transactions at once on one device would end in exit 7 and in books that say otherwise than the kernel.
  */
 import { readdirSync, rmSync } from 'node:fs';
 import { expect, test } from 'vitest';

@@ -1,6 +1,7 @@
 /**
- * Below another root nothing of this machine is read or spoken to (contract 1): every verb runs under strace, and each path it names, each process it starts and each
- * socket it uses is looked at. What is allowed is a short list, each with its reason.
+ * Below another root nothing of this machine is read or spoken to (contract 1): every verb runs under strace, and each
+ * path it names, each process it starts and each socket it uses is looked at. What is allowed is a short list, each
+ * with its reason.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,7 @@
-/** What the simulated host does beyond the shared scenarios: time, holders, topology, faults. Rules and where they come from: test/simhost. */
+/**
+ * What the simulated host does beyond the shared scenarios: time, holders, topology, faults. Rules and where they come
+ * from: test/simhost.
+ */
 import { spawn } from 'node:child_process';
 import {
   closeSync,
@@ -231,7 +234,10 @@ describeSim('going and coming', () => {
   });
 });
 
-/** As QEMU's machine "intel" of the VM suite: root ports with ACS, one without; a PCIe-to-PCI bridge; functions of a slot without ACS; a switch. */
+/**
+ * As QEMU's machine "intel" of the VM suite: root ports with ACS, one without; a PCIe-to-PCI bridge; functions of a
+ * slot without ACS; a switch.
+ */
 const TOPOLOGY: HostDescription = {
   drivers: [],
   devices: [

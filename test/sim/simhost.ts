@@ -1,7 +1,8 @@
 /**
- * A simulated host for a test: test/simhost mounted on a folder of its own, driven by its control file. Everything below `root` is the host: sysfs that answers and fails
- * as the kernel's does, and plain files for the rest. Use: `const sims = useSimHosts()`, then `const sim = await sims.start(description)`; all
- * end after each test, whatever hangs in them.
+ * A simulated host for a test: test/simhost mounted on a folder of its own, driven by its control file. Everything
+ * below `root` is the host: sysfs that answers and fails as the kernel's does, and plain files for the rest. Use:
+ * `const sims = useSimHosts()`, then `const sim = await sims.start(description)`; all end after each test, whatever
+ * hangs in them.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import {

@@ -1,6 +1,7 @@
 /**
- * By chance: commands are killed, and whoever comes to put it right is killed too; commands of every kind on one living host, with guests, while others rename files as fast
- * as they can. The seed is printed; HOSTDEV_STORM_SEED repeats a run. `npm run storm` makes 2,000 pairs and 1,000 iterations.
+ * By chance: commands are killed, and whoever comes to put it right is killed too; commands of every kind on one living
+ * host, with guests, while others rename files as fast as they can. The seed is printed; HOSTDEV_STORM_SEED repeats a
+ * run. `npm run storm` makes 2,000 pairs and 1,000 iterations.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -95,7 +96,8 @@ describeSim('killed, and killed again while it is put right', () => {
         if (way === 'hook') await come('hook', kind, host);
         await come(last === 'next command' ? 'status --fix' : last, kind, host);
         await come('status --fix', kind, host);
-        // The same command a second time may have got to its end where the first had been undone, and the other way round.
+        // The same command a second time may have got to its end where the first had been undone, and the other way
+        // round.
         expectWhole(sim, host, known);
       } catch (e) {
         const where = `pair ${number} of seed ${SEED}: ${kind.name} killed at ${first}, ${way} at ${second} (${again.signal ?? again.exit}), then ${last}`;

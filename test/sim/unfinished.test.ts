@@ -1,6 +1,6 @@
 /**
- * What is unfinished holds all of its devices until it is finished, and nothing that was finished meanwhile: books that are newer than an entry, a guest that came since,
- * VFs that nobody asked about.
+ * What is unfinished holds all of its devices until it is finished, and nothing that was finished meanwhile: books that
+ * are newer than an entry, a guest that came since, VFs that nobody asked about.
  */
 import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';

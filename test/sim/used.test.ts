@@ -1,6 +1,7 @@
 /**
- * A killed command leaves a device on its host driver, and the host takes it into use before anybody comes by: routes through it, mounts it, or a guest opens it on VFIO.
- * Whatever way the next one comes, nothing that is in use is taken from its driver; what is kept back is named, and is put right once the use has ended.
+ * A killed command leaves a device on its host driver, and the host takes it into use before anybody comes by: routes
+ * through it, mounts it, or a guest opens it on VFIO. Whatever way the next one comes, nothing that is in use is taken
+ * from its driver; what is kept back is named, and is put right once the use has ended.
  */
 import { readlinkSync } from 'node:fs';
 import { expect, test } from 'vitest';

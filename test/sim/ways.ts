@@ -1,4 +1,7 @@
-/** The ways in which a person, or libvirt, comes upon what a killed hostdev left; and what must be so afterwards, whichever it was. */
+/**
+ * The ways in which a person, or libvirt, comes upon what a killed hostdev left; and what must be so afterwards,
+ * whichever it was.
+ */
 import { expect } from 'vitest';
 import { finishJournal } from '../../src/actions/journal.ts';
 import { fixStatus } from '../../src/actions/statusFix.ts';

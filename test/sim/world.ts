@@ -16,7 +16,10 @@ import { EVER } from '../patience.ts';
 import type { HostDescription } from '../scenarios/host.ts';
 import type { SimHost } from './simhost.ts';
 
-/** Two NICs in one group, the first with an override of its own; a device no driver knows; two NICs alone, the second put on VFIO by somebody else; a PF without VFs. */
+/**
+ * Two NICs in one group, the first with an override of its own; a device no driver knows; two NICs alone, the second
+ * put on VFIO by somebody else; a PF without VFs.
+ */
 export const A = '0000:30:00.0';
 export const B = '0000:30:00.1';
 export const C = '0000:31:00.0';
@@ -46,7 +49,10 @@ export const WORLD: HostDescription = {
 
 const ALL = WORLD.devices.map((d) => d.address);
 
-/** Driver and override of every device, as the kernel shows them: "e1000e (null)"; of a PF also its count, its autoprobe and each VF, which the journal knows as one. */
+/**
+ * Driver and override of every device, as the kernel shows them: "e1000e (null)"; of a PF also its count, its autoprobe
+ * and each VF, which the journal knows as one.
+ */
 export type Snapshot = Record<string, string>;
 
 export function snapshot(sim: SimHost): Snapshot {
@@ -301,7 +307,10 @@ export const bookText = (host: Host): BookText =>
     ]),
   );
 
-/** Lines for what the books say otherwise than the kernel: each of our bindings is on what they say, whatever is on VFIO beside V is in them. */
+/**
+ * Lines for what the books say otherwise than the kernel: each of our bindings is on what they say, whatever is on VFIO
+ * beside V is in them.
+ */
 export function booksAgainst(sim: SimHost, host: Host): string[] {
   const now = states(sim);
   const { books } = readBooks(host);

@@ -1,6 +1,6 @@
 /**
- * Builds build/simhost, the simulated host of test/sim, with pkg-config's fuse3. Not part of the product. Where libfuse is missing it says so in one line and ends
- * with 0: the tests then skip, loudly.
+ * Builds build/simhost, the simulated host of test/sim, with pkg-config's fuse3. Not part of the product. Where libfuse
+ * is missing it says so in one line and ends with 0: the tests then skip, loudly.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';

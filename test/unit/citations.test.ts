@@ -21,7 +21,10 @@ function prose(file: string): string {
   return [...readFileSync(file, 'utf8').matchAll(/^\s*(?:\/?\*|\/\/).*$|\s\/\/ .*$/gm)].join('\n');
 }
 
-/** True where a path is the one named, or ends in it (`binding/bind.ts`); documents are many of one name, and named in full or from beside. */
+/**
+ * True where a path is the one named, or ends in it (`binding/bind.ts`); documents are many of one name, and named in
+ * full or from beside.
+ */
 const isHere = (named: string, from: string): boolean =>
   paths.includes(named) ||
   existsSync(join(dirname(from), named)) ||

@@ -1,4 +1,7 @@
-/** libvirt 11.3 and QEMU 10 judge our rules of a domain: every definition of the matrix, and starts with a VF behind each vIOMMU. */
+/**
+ * libvirt 11.3 and QEMU 10 judge our rules of a domain: every definition of the matrix, and starts with a VF behind
+ * each vIOMMU.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

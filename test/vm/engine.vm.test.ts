@@ -1,6 +1,7 @@
 /**
- * What the engine promises, on a real kernel and a real libvirt: a prepare whose libvirtd, hook or node dies leaves nothing behind; two guests that start in the same
- * second; a release that cannot write; changes by hand; a guest on a VF that was on VFIO before. `npm run test:vm:engine` takes 20 moments and 20 rounds, the suite a few.
+ * What the engine promises, on a real kernel and a real libvirt: a prepare whose libvirtd, hook or node dies leaves
+ * nothing behind; two guests that start in the same second; a release that cannot write; changes by hand; a guest on a
+ * VF that was on VFIO before. `npm run test:vm:engine` takes 20 moments and 20 rounds, the suite a few.
  */
 import { beforeAll, describe, expect, test } from 'vitest';
 import { createVfs, defineDomain, driverOf, installHostdev, overrideOf, virsh } from './guest.ts';
@@ -25,7 +26,9 @@ const host = (address: string) => driverOf(vm(), address);
 const files = () => vm().ok('ls /run/hostdev/bindings /run/hostdev/journal 2>/dev/null | grep -c json || :');
 const status = async () => JSON.parse((await vm().sh('hostdev status -j')).stdout);
 
-/** As it was before any guest: on its host driver, and nothing in books or journal, after a `status --fix` if need be. */
+/**
+ * As it was before any guest: on its host driver, and nothing in books or journal, after a `status --fix` if need be.
+ */
 async function expectHome(address = VF): Promise<void> {
   await eventually(async () => {
     if ((await files()) !== '0') await vm().sh('hostdev status --fix');

@@ -1,6 +1,7 @@
 /**
- * The guards on a real kernel: each is refused by its name, lifted by its own allowance and by no other. What would end the machine is asked for with -n, whose exit
- * code is the real run's. The stacks are built on scratch disks: md by its sysfs files (drivers/md/md.c), because the image has no mdadm.
+ * The guards on a real kernel: each is refused by its name, lifted by its own allowance and by no other. What would end
+ * the machine is asked for with -n, whose exit code is the real run's. The stacks are built on scratch disks: md by its
+ * sysfs files (drivers/md/md.c), because the image has no mdadm.
  */
 import { beforeAll, describe, expect, test } from 'vitest';
 import { GUARDS, type Guard, isAllowable, type Refusal } from '../../src/binding/guards.ts';

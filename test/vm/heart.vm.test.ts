@@ -1,4 +1,7 @@
-/** What an admin must be able to trust on a real kernel: a bind that hangs hurts nobody else, and a thousand of them leave nothing behind. */
+/**
+ * What an admin must be able to trust on a real kernel: a bind that hangs hurts nobody else, and a thousand of them
+ * leave nothing behind.
+ */
 import path from 'node:path';
 import { build } from 'esbuild';
 import { beforeAll, describe, expect, test } from 'vitest';

@@ -1,4 +1,7 @@
-/** The Debian package on a host that runs guests: installed, upgraded under a running guest, refused to go while it runs, and gone without a trace; and under AppArmor. */
+/**
+ * The Debian package on a host that runs guests: installed, upgraded under a running guest, refused to go while it
+ * runs, and gone without a trace; and under AppArmor.
+ */
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
@@ -16,7 +19,9 @@ const IGB = '0000:21:00.0';
 const VF = '0000:21:10.0';
 const HOOK = '/etc/libvirt/hooks/qemu.d/90-hostdev';
 
-/** Every path of the root, /var and /etc with mode and size; not what dpkg, libvirt and the log keep of their own work. */
+/**
+ * Every path of the root, /var and /etc with mode and size; not what dpkg, libvirt and the log keep of their own work.
+ */
 const snapshot = () =>
   vm().ok(
     `find / -xdev \\( -path /root/packages -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/log -o -path /var/lib/libvirt -o -path /etc/libvirt/qemu -o -path /etc/apparmor.d/libvirt -o -path /tmp -o -path /var/lib/systemd \\) -prune -o ! -type d -printf '%p %m %s\\n' -o -type d -printf '%p %m\\n' | sort; find /run/hostdev /var/log/hostdev 2> /dev/null || :`,

@@ -1,4 +1,6 @@
-/** What `domain plan` writes, judged by a libvirt that has seen it all: defined with VALIDATE, stored as asked, started. */
+/**
+ * What `domain plan` writes, judged by a libvirt that has seen it all: defined with VALIDATE, stored as asked, started.
+ */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { LATER_WISHES, Plans, WISHES } from '../mock/plans.ts';
 import { droppedFromDomain } from '../mock/stored.ts';

@@ -49,8 +49,9 @@ async function stop(name: string): Promise<void> {
 }
 
 /**
- * Hot-unplugs a device that was there at start. A guest's system would answer by switching the slot's power off; there is none, so the monitor does it for it, by
- * the root port's Slot Control register (offset 0x18 of its PCI Express capability, which QEMU puts at 0x54).
+ * Hot-unplugs a device that was there at start. A guest's system would answer by switching the slot's power off; there
+ * is none, so the monitor does it for it, by the root port's Slot Control register (offset 0x18 of its PCI Express
+ * capability, which QEMU puts at 0x54).
  */
 async function unplug(name: string, file: string): Promise<void> {
   const xml = await vm().ok(`virsh dumpxml ${name}`);

@@ -88,7 +88,8 @@ export function topology(profile: Profile, runDir: string): Topology {
   disk('nv0e', 256);
   device('nvme-ns,drive=nv0e,bus=nv0,nsid=2,detached=on');
   rootPort('a2', 'n0');
-  // A wire between this NIC and one of node 1: what comes over the network in a test comes from a namespace of the same machine.
+  // A wire between this NIC and one of node 1: what comes over the network in a test comes from a namespace of the same
+  // machine.
   args.push('-netdev', 'hubport,id=wire0,hubid=0', '-netdev', 'hubport,id=wire1,hubid=0');
   device('e1000e,bus=a2,romfile=,netdev=wire0');
   rootPort('a3', 'n0');

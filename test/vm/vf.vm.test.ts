@@ -1,4 +1,7 @@
-/** PF and VF on a real kernel: igb makes VFs for guests and for the host, a VF in use keeps them all, and a PF's VFs come back with its driver. */
+/**
+ * PF and VF on a real kernel: igb makes VFs for guests and for the host, a VF in use keeps them all, and a PF's VFs
+ * come back with its driver.
+ */
 import { beforeAll, describe, expect, test } from 'vitest';
 import { createVfs, defineDomain, driverOf, groupOf, installHostdev, overrideOf, virsh } from './guest.ts';
 import type { Result } from './machine.ts';

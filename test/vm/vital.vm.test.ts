@@ -1,6 +1,7 @@
 /**
- * What this host stands on is given to no guest, on a real kernel and a real libvirt: through every layer, for managed='yes' too, in virsh's own error. What comes over
- * the network comes from a namespace of this machine, whose NIC is wired to the other one (topology.ts).
+ * What this host stands on is given to no guest, on a real kernel and a real libvirt: through every layer, for
+ * managed='yes' too, in virsh's own error. What comes over the network comes from a namespace of this machine, whose
+ * NIC is wired to the other one (topology.ts).
  */
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { defineDomain, driverOf, installHostdev, virsh } from './guest.ts';
@@ -21,7 +22,10 @@ let disk2 = '';
 const diskOf = (address: string) =>
   vm().ok(`cd /sys/bus/pci/devices/${address}/nvme/nvme* && ls -d nvme*n* | sed 's/c[0-9]*n/n/' | head -1`);
 
-/** virsh start of a guest that lists a device fails by the hook's own sentence, with managed='yes' and with 'no', and nothing was moved. */
+/**
+ * virsh start of a guest that lists a device fails by the hook's own sentence, with managed='yes' and with 'no', and
+ * nothing was moved.
+ */
 async function refused(address: string, reason: RegExp): Promise<void> {
   const driver = await driverOf(vm(), address);
   for (const managed of [true, false]) {

@@ -1,4 +1,6 @@
-/** Which VFIO driver a device gets: the one named by hand, else the kernel's best variant driver for it, else vfio-pci. */
+/**
+ * Which VFIO driver a device gets: the one named by hand, else the kernel's best variant driver for it, else vfio-pci.
+ */
 import { HostdevError, orNull } from '../../errors.ts';
 import type { Host } from '../../host/host.ts';
 import type { PciDevice } from '../../pci/inventory.ts';
@@ -13,8 +15,8 @@ const MAX_ALIAS_BYTES = 8 * 1024 * 1024;
 export type ModuleLists = { alias: string; builtin: string | null };
 
 /**
- * Reads modules.alias (must be there: without it a variant driver would silently be passed over, as libvirt 10.0.0 holds too) and
- * modules.builtin.modinfo (may be missing). Raises HOSTDEV_MODULES_ALIAS.
+ * Reads modules.alias (must be there: without it a variant driver would silently be passed over, as libvirt 10.0.0
+ * holds too) and modules.builtin.modinfo (may be missing). Raises HOSTDEV_MODULES_ALIAS.
  */
 export function readModuleLists(host: Host): ModuleLists {
   const release = host.release;
@@ -48,7 +50,10 @@ export function readModuleLists(host: Host): ModuleLists {
   return { alias, builtin: first('modules.builtin.modinfo') };
 }
 
-/** The best VFIO variant driver of the running kernel for a device, vfio-pci when none is better. Raises HOSTDEV_MODULES_ALIAS. */
+/**
+ * The best VFIO variant driver of the running kernel for a device, vfio-pci when none is better. Raises
+ * HOSTDEV_MODULES_ALIAS.
+ */
 export function variantDriver(host: Host, device: PciDevice, lists: ModuleLists): DriverModule {
   const modalias = host.read(host.device(device.address, 'modalias'));
   const best = modalias === null ? null : chooseVariant(modalias, lists.alias, lists.builtin);
@@ -63,8 +68,9 @@ export const guestDriver = (host: Host, device: PciDevice): string =>
   vendorVfio(host, device)?.driver ?? variantDriver(host, device, readModuleLists(host)).driver;
 
 /**
- * `wanted` is a driver or module name, or null for the kernel's best. Raises HOSTDEV_USAGE for one that is no VFIO driver: by name, as libvirt's virpci.c told them
- * before 6.1's vfio-dev, because a driver that is not loaded shows nothing else.
+ * `wanted` is a driver or module name, or null for the kernel's best. Raises HOSTDEV_USAGE for one that is no VFIO
+ * driver: by name, as libvirt's virpci.c told them before 6.1's vfio-dev, because a driver that is not loaded shows
+ * nothing else.
  */
 export function chooseDriver(
   host: Host,

@@ -14,10 +14,11 @@ export type DriverModule = { driver: string; module: string | null; loaded: bool
 export const driverExists = (host: Host, driver: string): boolean => host.list(host.driver(driver)) !== null;
 
 /**
- * From a driver's or module's name to the driver: the name itself when such a driver is registered, else with `_` for `-` as a module, whose driver
- * `sys/module/<m>/drivers/pci:<driver>` names. Where the module is not loaded, its driver's name is foretold (KBUILD_MODNAME for variants,
- * `vfio-pci` for vfio_pci) and {@link loadedDriver} corrects it after loading. Rule of libvirt virpci.c virPCIDeviceFindDriver (10.0.0).
- * Raises HOSTDEV_USAGE for a name that is none.
+ * From a driver's or module's name to the driver: the name itself when such a driver is registered, else with `_` for
+ * `-` as a module, whose driver `sys/module/<m>/drivers/pci:<driver>` names. Where the module is not loaded, its
+ * driver's name is foretold (KBUILD_MODNAME for variants, `vfio-pci` for vfio_pci) and {@link loadedDriver} corrects it
+ * after loading. Rule of libvirt virpci.c virPCIDeviceFindDriver (10.0.0). Raises HOSTDEV_USAGE for a name that is
+ * none.
  */
 export function namedDriver(host: Host, name: string): DriverModule {
   if (!NAME.test(name))
@@ -65,8 +66,8 @@ const blacklisted = (module: string): HostdevError =>
   });
 
 /**
- * Raises what {@link loadedDriver} would, without loading anything: `modprobe -n -v` (kmod) prints what it would do, and nothing for a blacklisted module. That the module
- * has no PCI driver in it shows only once it is loaded.
+ * Raises what {@link loadedDriver} would, without loading anything: `modprobe -n -v` (kmod) prints what it would do,
+ * and nothing for a blacklisted module. That the module has no PCI driver in it shows only once it is loaded.
  */
 export async function refuseUnloadable(host: Host, wanted: DriverModule, deadline: Deadline): Promise<void> {
   if (wanted.loaded || wanted.module === null || host.native.loadModule) return;
@@ -88,7 +89,10 @@ function refuseOffHost(host: Host, module: string): void {
 const notLoaded = (module: string, text: string): HostdevError =>
   new HostdevError('HOSTDEV_MODULE', `modprobe ${module} failed: ${text}`);
 
-/** Loads a module (name or modalias text) by modprobe with the blacklist in force, as libvirt does. Never through a shell. */
+/**
+ * Loads a module (name or modalias text) by modprobe with the blacklist in force, as libvirt does. Never through a
+ * shell.
+ */
 async function loadModule(host: Host, module: string, deadline: Deadline): Promise<void> {
   if (host.native.loadModule) {
     host.native.loadModule(module);
@@ -99,7 +103,10 @@ async function loadModule(host: Host, module: string, deadline: Deadline): Promi
   if (code !== 0) throw notLoaded(module, text);
 }
 
-/** Loads whatever module claims a device by its modalias, for the way back to a host driver; failure is no error: the probe tells. */
+/**
+ * Loads whatever module claims a device by its modalias, for the way back to a host driver; failure is no error: the
+ * probe tells.
+ */
 export async function loadHostModule(host: Host, modalias: string, deadline: Deadline): Promise<void> {
   if (!/^pci:v[0-9A-F]{8}d[0-9A-F]{8}sv[0-9A-F]{8}sd[0-9A-F]{8}bc[0-9A-F]{2}sc[0-9A-F]{2}i[0-9A-F]{2}$/.test(modalias))
     return;

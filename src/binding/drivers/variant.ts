@@ -57,7 +57,10 @@ function match(device: Modalias, pattern: string): number | null {
 
 type Alias = { pattern: string; module: string };
 
-/** The lines `alias vfio_pci:… module` of modules.alias. Thousands of other lines are never looked at one by one; those of pci: all begin with the vendor's number. */
+/**
+ * The lines `alias vfio_pci:… module` of modules.alias. Thousands of other lines are never looked at one by one; those
+ * of pci: all begin with the vendor's number.
+ */
 function* aliasLines(text: string, bus: Bus, vendor = ''): Generator<Alias> {
   const line = `alias ${bus}:${vendor}`;
   let next = 0;
@@ -114,7 +117,10 @@ export function chooseVariant(
   return builtin.wildcards < loadable.wildcards ? builtin : loadable;
 }
 
-/** The modules whose drivers claim a device for the host (`alias pci:…`), each once. Of a vendor that is `*` (class drivers: ahci, nvme) the class is named. */
+/**
+ * The modules whose drivers claim a device for the host (`alias pci:…`), each once. Of a vendor that is `*` (class
+ * drivers: ahci, nvme) the class is named.
+ */
 export function hostModules(deviceModalias: string, modulesAlias: string, builtinModinfo: string | null): string[] {
   const device = parseModalias(deviceModalias.trimEnd());
   if (!device) return [];

@@ -3,8 +3,8 @@ import type { Hold } from '../books.ts';
 import { type Allowance, type Guard, isGuard } from '../guards.ts';
 
 /**
- * The guards that the allowances lift for the device at `address` when `hold` (owner "domain:<uuid>" in lower case, the domain's name) takes it. A guard that does
- * not exist lifts nothing: the reader of the file has refused it already.
+ * The guards that the allowances lift for the device at `address` when `hold` (owner "domain:<uuid>" in lower case, the
+ * domain's name) takes it. A guard that does not exist lifts nothing: the reader of the file has refused it already.
  */
 export function liftedFor(
   allowances: readonly Allowance[],

@@ -1,4 +1,7 @@
-/** The disks of a function and what the host does with them: mounts, swap, stacks; and the exclusive claim that tells what sysfs does not (zfs, raw use). */
+/**
+ * The disks of a function and what the host does with them: mounts, swap, stacks; and the exclusive claim that tells
+ * what sysfs does not (zfs, raw use).
+ */
 import { type BlockDevice, type BlockLayer, blockLayer } from '../../host/blockLayer.ts';
 import type { Look } from '../../host/look.ts';
 import {
@@ -18,7 +21,10 @@ import type { Use } from '../guards.ts';
 /** Of a file system that containers have mounted a hundred times, so many places are named. */
 const NAMED_POINTS = 3;
 
-/** The uses of a function's disks, and the devices whose claim is still to be asked for because nothing else told of a use. */
+/**
+ * The uses of a function's disks, and the devices whose claim is still to be asked for because nothing else told of a
+ * use.
+ */
 export type DiskUses = { uses: Use[]; unexplained: string[] };
 
 /** A use of one device of the stack. */
@@ -46,8 +52,9 @@ export function stackUses(look: Look, layer: BlockLayer, own: readonly BlockDevi
 }
 
 /**
- * Whose claim tells of a use that nothing else shows: the top of each pile that is not in use. Of a disk of which nothing is used it is enough to ask for the whole, for a
- * claim on a part is one on the whole too (block/bdev.c bd_may_claim).
+ * Whose claim tells of a use that nothing else shows: the top of each pile that is not in use. Of a disk of which
+ * nothing is used it is enough to ask for the whole, for a claim on a part is one on the whole too (block/bdev.c
+ * bd_may_claim).
  */
 function unexplained(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>, used: ReadonlySet<string>): string[] {
   const above = new Map<string, string[]>();
@@ -89,7 +96,10 @@ function layerOf(look: Look, device: Pick<PciDevice, 'address' | 'class'>): Bloc
   }
 }
 
-/** Loop devices on the function's disks: over a node of theirs, which leaves no link in sysfs, or over a file that lies on them. */
+/**
+ * Loop devices on the function's disks: over a node of theirs, which leaves no link in sysfs, or over a file that lies
+ * on them.
+ */
 function addLoops(layer: BlockLayer, stack: Map<string, BlockDevice>, mounts: readonly Mount[]): void {
   const loops = layer.loops();
   for (let before = -1; before !== stack.size; ) {
@@ -140,8 +150,9 @@ function mounted(layer: BlockLayer, stack: ReadonlyMap<string, BlockDevice>, mou
 }
 
 /**
- * File systems that mountinfo does not give a device number of: btrfs over several disks, of which it names one or none (sys/fs/btrfs lists them while it is mounted
- * anywhere), and overlays, which stand on the folders that their options name.
+ * File systems that mountinfo does not give a device number of: btrfs over several disks, of which it names one or none
+ * (sys/fs/btrfs lists them while it is mounted anywhere), and overlays, which stand on the folders that their options
+ * name.
  */
 function inFilesystems(
   look: Look,
@@ -206,7 +217,8 @@ function btrfsDisks(look: Look): { id: string; disks: string[] }[] {
 }
 
 /**
- * What the kernel serves to others from here, a disk or a file on one: it opens a disk without a trace in sysfs. Other machines may stand on it, so it is vital.
+ * What the kernel serves to others from here, a disk or a file on one: it opens a disk without a trace in sysfs. Other
+ * machines may stand on it, so it is vital.
  */
 function exported(
   look: Look,
@@ -223,7 +235,10 @@ function exported(
   });
 }
 
-/** drivers/nvme/target/configfs.c, drivers/target/target_core_configfs.c. A path is whatever somebody wrote: /dev/disk/by-id/…, a link to that, /dev//sda. */
+/**
+ * drivers/nvme/target/configfs.c, drivers/target/target_core_configfs.c. A path is whatever somebody wrote:
+ * /dev/disk/by-id/…, a link to that, /dev//sda.
+ */
 function kernelExports(look: Look): { what: string; path: string }[] {
   const { host } = look;
   const list = (path: string): string[] => look.names(path);
@@ -284,7 +299,10 @@ function label(layer: BlockLayer, name: string): string {
 /** File systems of memory, and those whose disk the kernel names by number. */
 const OF_MEMORY = /^(tmpfs|ramfs|rootfs|devtmpfs|proc|sysfs)$/;
 
-/** A vital place of which it is not to be seen on what it stands (zfs, btrfs by another name, an overlay of what is mounted out of sight); null when all are. */
+/**
+ * A vital place of which it is not to be seen on what it stands (zfs, btrfs by another name, an overlay of what is
+ * mounted out of sight); null when all are.
+ */
 export function unexplainedPoint(look: Look): string | null {
   const mounts = parseMounts(look.mayLines(look.host.mountinfo));
   const layer = look.tables.once(blockLayer);
@@ -299,7 +317,10 @@ export function unexplainedPoint(look: Look): string | null {
   return mounts.find((m) => isVitalPlace(m.point) && !isExplained(m))?.point ?? null;
 }
 
-/** The use that an exclusive claim stands for when nothing in sysfs explains it: it may be what the system stands on (zfs has no other trace). */
+/**
+ * The use that an exclusive claim stands for when nothing in sysfs explains it: it may be what the system stands on
+ * (zfs has no other trace).
+ */
 export const claimUse = (look: Look, disk: string): Use => {
   const zfs = look.host.list(look.host.module('zfs')) !== null;
   const who = zfs ? "ZFS perhaps: see 'zpool status'" : 'a file system, a volume manager or a process';

@@ -15,7 +15,10 @@ const isDisplay = (d: Pick<PciDevice, 'class'>): boolean => d.class?.startsWith(
 const frameBuffersOn = (look: Look, address: Address): string[] =>
   bootFrameBuffers(look).flatMap((b) => (b.address === address ? [b.name] : []));
 
-/** What a guest meets with a device that VFIO has while the firmware's frame buffer still lies on it (vfio-pci cannot request that BAR); null when none does. */
+/**
+ * What a guest meets with a device that VFIO has while the firmware's frame buffer still lies on it (vfio-pci cannot
+ * request that BAR); null when none does.
+ */
 export function reservedBar(look: Look, address: Address): string | null {
   const buffers = frameBuffersOn(look, address);
   return buffers.length === 0
@@ -24,9 +27,9 @@ export function reservedBar(look: Look, address: Address): string | null {
 }
 
 /**
- * drivers/pci/vgaarb.c marks the display that the firmware booted with boot_vga; which frame buffer a console draws on is not shown, so with a console drawing, that
- * one and the one that has fb0 count. A driverless GPU may still be drawn on, through the firmware's frame buffer. `drawing` holds
- * its DRM nodes open.
+ * drivers/pci/vgaarb.c marks the display that the firmware booted with boot_vga; which frame buffer a console draws on
+ * is not shown, so with a console drawing, that one and the one that has fb0 count. A driverless GPU may still be drawn
+ * on, through the firmware's frame buffer. `drawing` holds its DRM nodes open.
  */
 export function displayUses(
   look: Look,

@@ -1,4 +1,7 @@
-/** The network interfaces of a function and what the host does over them, directly and through everything stacked on them. */
+/**
+ * The network interfaces of a function and what the host does over them, directly and through everything stacked on
+ * them.
+ */
 import { blockLayer } from '../../host/blockLayer.ts';
 import type { Host } from '../../host/host.ts';
 import { Look, type Tables } from '../../host/look.ts';
@@ -76,7 +79,10 @@ export const representorPorts = (look: Look, which: (r: Representor) => boolean)
 export const goingText = ({ representor, bridge }: Port): string =>
   `${safe(representorText(representor))}: it goes with the VF${bridge === null ? '' : `, and is a port of ${safe(bridge)}`}`;
 
-/** True for a VF whose wire ends in the host's own switch: what the host sends to the switch's ports, it does not send over the VF. */
+/**
+ * True for a VF whose wire ends in the host's own switch: what the host sends to the switch's ports, it does not send
+ * over the VF.
+ */
 const isSwitched = (look: Look, vf: Address): boolean =>
   representorPorts(look, (r) => r.vf === vf).some((p) => p.bridge !== null);
 

@@ -1,4 +1,7 @@
-/** What a host driver has handed on to others: mediated devices, vDPA devices. Each lives as long as its parent's driver. */
+/**
+ * What a host driver has handed on to others: mediated devices, vDPA devices. Each lives as long as its parent's
+ * driver.
+ */
 
 import { orNull } from '../../errors.ts';
 import type { Look } from '../../host/look.ts';
@@ -37,8 +40,8 @@ function mediatedDevices(look: Look, address: string): string[] {
 }
 
 /**
- * drivers/vdpa/vdpa.c calls a device vdpa<N> unless the admin named it; the parent is the function or an auxiliary device of it (mlx5_core.vnet.0). Told by name or by
- * the bus that it is on: its attributes take its lock.
+ * drivers/vdpa/vdpa.c calls a device vdpa<N> unless the admin named it; the parent is the function or an auxiliary
+ * device of it (mlx5_core.vnet.0). Told by name or by the bus that it is on: its attributes take its lock.
  */
 function vdpaDevices(look: Look, address: string): string[] {
   const { host } = look;

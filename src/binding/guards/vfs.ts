@@ -24,8 +24,8 @@ export function vfsOf(host: Host, pf: PciDevice): PciDevice[] {
 }
 
 /**
- * `usageOf` each VF: one that is in use makes it firm, because `--allow=vfs` is for removing idle ones, and vital where a guest has it or the host stands on it: libvirt
- * would unbind the PF all the same.
+ * `usageOf` each VF: one that is in use makes it firm, because `--allow=vfs` is for removing idle ones, and vital where
+ * a guest has it or the host stands on it: libvirt would unbind the PF all the same.
  */
 export function vfUses(host: Host, pf: PciDevice, vfs: readonly PciDevice[], usageOf: (vf: PciDevice) => Usage): Use[] {
   const count = pf.sriov_numvfs ?? 0;

@@ -1,4 +1,7 @@
-/** The `address` of a device_spec: a glob in a text or a pattern a field in an object (nova/pci/devspec.py, PciAddress*Spec). */
+/**
+ * The `address` of a device_spec: a glob in a text or a pattern a field in an object (nova/pci/devspec.py,
+ * PciAddress*Spec).
+ */
 
 import { nearestWord } from '../../suggest.ts';
 import { isObject, type JsonValue } from '../../text/json.ts';
@@ -35,8 +38,9 @@ const field = (name: (typeof FIELDS)[number], text: string, key: string): string
 };
 
 /**
- * Parses an address as lspci's -s writes it, with wildcards: the part behind the first "." is the function, the at most three
- * before it are domain, bus and slot from the right ("0000:" is bus 0000). Raises PciConfigInvalidSpec or PciDeviceWrongAddressFormat.
+ * Parses an address as lspci's -s writes it, with wildcards: the part behind the first "." is the function, the at most
+ * three before it are domain, bus and slot from the right ("0000:" is bus 0000). Raises PciConfigInvalidSpec or
+ * PciDeviceWrongAddressFormat.
  */
 function parseGlob(text: string): AddressFields {
   const dot = text.indexOf('.');
@@ -101,8 +105,8 @@ export const isAnyAddress = (value: JsonValue): boolean =>
   !value || (typeof value === 'object' && Object.keys(value).length === 0);
 
 /**
- * Parses a spec's address; null, "", {} and the like are any address. `isPf` tells whether an address is a PF of this host.
- * Raises PciConfigInvalidSpec or PciDeviceWrongAddressFormat.
+ * Parses a spec's address; null, "", {} and the like are any address. `isPf` tells whether an address is a PF of this
+ * host. Raises PciConfigInvalidSpec or PciDeviceWrongAddressFormat.
  */
 export function parseAddressSpec(value: JsonValue, isPf: (address: string) => boolean, notes: Note[]): AddressSpec {
   const given = isAnyAddress(value) ? '*:*:*.*' : value;
@@ -124,7 +128,10 @@ export function parseAddressSpec(value: JsonValue, isPf: (address: string) => bo
   return { ...spec, is_pf: isSingle(fields) && isPf(addressText(fields)) };
 }
 
-/** The test that a spec's address makes of a device's. Raises PciDeviceWrongAddressFormat for a pattern that does not compile. */
+/**
+ * The test that a spec's address makes of a device's. Raises PciDeviceWrongAddressFormat for a pattern that does not
+ * compile.
+ */
 export function addressMatcher(spec: AddressSpec): AddressMatcher {
   if (spec.kind === 'regex') {
     const [domain, bus, slot, func] = FIELDS.map((f) => compile(f, spec[f])) as [
@@ -159,8 +166,9 @@ function compile(name: string, pattern: string): FieldPattern {
 const PLAIN = /^([0-9a-f]{4}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])$/;
 
 /**
- * The fields of a device's own address, canonical. Raises PciConfigInvalidSpec when one is beyond Nova's limits (a domain above ffff, as Intel VMD makes
- * them: bug 1897528) and PciDeviceWrongAddressFormat when it is no address at all.
+ * The fields of a device's own address, canonical. Raises PciConfigInvalidSpec when one is beyond Nova's limits (a
+ * domain above ffff, as Intel VMD makes them: bug 1897528) and PciDeviceWrongAddressFormat when it is no address at
+ * all.
  */
 export function deviceFields(address: string): AddressFields {
   const m = PLAIN.exec(address);

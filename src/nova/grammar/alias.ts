@@ -1,6 +1,6 @@
 /**
- * Nova's `[pci] alias`: a named request (nova/pci/request.py of 33.0.0). Unlike a device_spec it has a schema, and an unknown key is an error.
- * One name given several times means: any of these.
+ * Nova's `[pci] alias`: a named request (nova/pci/request.py of 33.0.0). Unlike a device_spec it has a schema, and an
+ * unknown key is an error. One name given several times means: any of these.
  */
 
 import { keysOf, SCHEMA } from '../../config/schema.ts';
@@ -30,7 +30,10 @@ const MAX_NAME = 256;
 const invalid = (message: string, key: string | null = null, hint?: string, cause?: unknown): NovaError =>
   new NovaError('PciInvalidAlias', message, { key, cause, ...(hint === undefined ? {} : { hint }) });
 
-/** One configuration value (a JSON text, or its value already parsed) as a name and what it asks for. Raises PciInvalidAlias. */
+/**
+ * One configuration value (a JSON text, or its value already parsed) as a name and what it asks for. Raises
+ * PciInvalidAlias.
+ */
 export function parseAlias(value: unknown): { name: string; numaPolicy: NumaPolicy; spec: RequestSpec } {
   const entry = typeof value === 'string' ? fromText(value) : (value as JsonValue);
   if (!isObject(entry)) throw invalid(`An alias is one JSON object, not ${quote(entry)}`);

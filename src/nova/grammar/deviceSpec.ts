@@ -1,6 +1,7 @@
 /**
- * Nova's `[pci] device_spec`: which devices may be given out, and with which tags (nova/pci/devspec.py, whitelist.py of 33.0.0).
- * There is no schema: every key that does not match devices is a tag and becomes part of the pool; slips are only noted.
+ * Nova's `[pci] device_spec`: which devices may be given out, and with which tags (nova/pci/devspec.py, whitelist.py of
+ * 33.0.0). There is no schema: every key that does not match devices is a tag and becomes part of the pool; slips are
+ * only noted.
  */
 
 import { SCHEMA } from '../../config/schema.ts';
@@ -83,7 +84,10 @@ const MAX_SPECS = 4096;
 const invalid = (message: string, key: string | null = null, hint?: string): NovaError =>
   new NovaError('PciConfigInvalidSpec', message, { key, ...(hint === undefined ? {} : { hint }) });
 
-/** One configuration value (a JSON text, or its value already parsed): one object or a list of them. Raises {@link NovaError}. */
+/**
+ * One configuration value (a JSON text, or its value already parsed): one object or a list of them. Raises {@link
+ * NovaError}.
+ */
 export function parseDeviceSpec(
   value: unknown,
   context: SpecContext = SPEC_CONTEXT,
@@ -195,8 +199,8 @@ function namedPf(spec: DeviceSpec, facts: HostFacts): string | null {
 }
 
 /**
- * A PF cannot be remote_managed, only its VFs (docs of Nova's DPU support). As Nova means it: its own check dies on every real host
- * (it reads a file that the kernel does not have).
+ * A PF cannot be remote_managed, only its VFs (docs of Nova's DPU support). As Nova means it: its own check dies on
+ * every real host (it reads a file that the kernel does not have).
  */
 function checkRemoteManaged(spec: DeviceSpec, facts: HostFacts): void {
   const key = 'remote_managed';
@@ -226,7 +230,10 @@ function checkRemoteManaged(spec: DeviceSpec, facts: HostFacts): void {
   );
 }
 
-/** All values of a configuration in order, flattened; a spec equal to an earlier one is noted (it is kept, and never reached). Raises {@link NovaError}. */
+/**
+ * All values of a configuration in order, flattened; a spec equal to an earlier one is noted (it is kept, and never
+ * reached). Raises {@link NovaError}.
+ */
 export function parseDeviceSpecs(
   values: readonly unknown[],
   context: SpecContext = SPEC_CONTEXT,
@@ -291,7 +298,9 @@ export class SpecMatcher {
     this.#compiled = specs.map((spec) => compile(spec, facts));
   }
 
-  /** The first spec that matches; `error` is set for a device whose address Nova does not take, which is then left out. */
+  /**
+   * The first spec that matches; `error` is set for a device whose address Nova does not take, which is then left out.
+   */
   match(device: SpecDevice): SpecMatch {
     try {
       const index = this.#find(device);
@@ -302,7 +311,10 @@ export class SpecMatcher {
     }
   }
 
-  /** Nova parses the addresses for every spec it tries, whatever the ids are: so an address that is none shows up even where another key would not match. */
+  /**
+   * Nova parses the addresses for every spec it tries, whatever the ids are: so an address that is none shows up even
+   * where another key would not match.
+   */
   #find(device: SpecDevice): number | null {
     let own: AddressFields | null = null;
     let parent: AddressFields | null = null;

@@ -1,10 +1,13 @@
 /**
- * Nova's exceptions as errors of ours. Nova tells its mistakes apart by exception class, operators search for those names, and
- * contract 7 prints them: so an error about a spec, an alias, a request or a claim carries both names.
+ * Nova's exceptions as errors of ours. Nova tells its mistakes apart by exception class, operators search for those
+ * names, and contract 7 prints them: so an error about a spec, an alias, a request or a claim carries both names.
  */
 import { type ErrorCode, type ErrorExtra, HostdevError } from '../../errors.ts';
 
-/** Nova's exception class (nova/exception.py, 33.0.0) and our code for it. What is a bare Python error there is named so here. */
+/**
+ * Nova's exception class (nova/exception.py, 33.0.0) and our code for it. What is a bare Python error there is named so
+ * here.
+ */
 export const NOVA_CODES = {
   PciConfigInvalidSpec: 'HOSTDEV_SPEC',
   PciDeviceWrongAddressFormat: 'HOSTDEV_SPEC_ADDRESS',

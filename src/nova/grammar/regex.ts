@@ -1,11 +1,14 @@
 /**
- * Python's `re.match` for the address fields of a device_spec. The pattern is text of a user and the subject at most eight hex digits, so a pattern
- * is run as sets of positions, a bit each: what a part can do from a set of positions is again such a set. That takes time in proportion to the
- * pattern whatever it is (no pattern is catastrophic), and whether there is a match does not depend on greed. What cannot be said in this way
- * (back references, conditions, atomic groups, possessive repeats, lookbehind, verbose mode) is refused.
+ * Python's `re.match` for the address fields of a device_spec. The pattern is text of a user and the subject at most
+ * eight hex digits, so a pattern is run as sets of positions, a bit each: what a part can do from a set of positions is
+ * again such a set. That takes time in proportion to the pattern whatever it is (no pattern is catastrophic), and
+ * whether there is a match does not depend on greed. What cannot be said in this way (back references, conditions,
+ * atomic groups, possessive repeats, lookbehind, verbose mode) is refused.
  */
 
-/** A compiled pattern: true when it matches at the start of `subject` (as `re.match`, so not necessarily up to its end). */
+/**
+ * A compiled pattern: true when it matches at the start of `subject` (as `re.match`, so not necessarily up to its end).
+ */
 export type FieldPattern = (subject: string) => boolean;
 
 /** A pattern that Python refuses, or that we do; the message says what and where. */
@@ -64,7 +67,10 @@ const sequence =
     return at;
   };
 
-/** A step from a set is the union of those from its members; each is kept, so that repeats of repeats of repeats stay cheap. */
+/**
+ * A step from a set is the union of those from its members; each is kept, so that repeats of repeats of repeats stay
+ * cheap.
+ */
 function remembered(step: Matcher): Matcher {
   let subject: string | null = null;
   let known: (number | undefined)[] = [];
@@ -328,7 +334,10 @@ class Parser {
   }
 }
 
-/** Compiles a Python pattern for an address field. Raises {@link PatternError}: not a pattern, longer than 512 characters, or beyond what we take. */
+/**
+ * Compiles a Python pattern for an address field. Raises {@link PatternError}: not a pattern, longer than 512
+ * characters, or beyond what we take.
+ */
 export function compileField(pattern: string): FieldPattern {
   if (pattern.length > MAX_PATTERN) throw new PatternError(`longer than ${MAX_PATTERN} characters`);
   const step = new Parser(pattern).pattern();

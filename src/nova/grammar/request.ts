@@ -24,9 +24,9 @@ const INT = /^\s*([+-]?)(\d+(?:_\d+)*)\s*$/;
 const invalid = (message: string): NovaError => new NovaError('ValueError', message, { key: 'request' });
 
 /**
- * Names and counts of a request text. A count left out means 1, as StarlingX documents it, and is noted (Nova answers with an internal
- * error). `checkName` may raise for a name and is asked part by part, before the part's number is read: Nova's order of errors. Raises ValueError (HOSTDEV_REQUEST)
- * for anything that is no such list.
+ * Names and counts of a request text. A count left out means 1, as StarlingX documents it, and is noted (Nova answers
+ * with an internal error). `checkName` may raise for a name and is asked part by part, before the part's number is
+ * read: Nova's order of errors. Raises ValueError (HOSTDEV_REQUEST) for anything that is no such list.
  */
 export function parseRequest(
   text: string,
@@ -67,8 +67,8 @@ export function findAlias(aliases: Aliases, name: string): Alias {
 }
 
 /**
- * A request text resolved with the aliases. `policy` is the flavor's or image's hw:pci_numa_affinity_policy and goes before the aliases' own.
- * Raises ValueError, PciRequestAliasNotDefined or InvalidPCINUMAAffinity.
+ * A request text resolved with the aliases. `policy` is the flavor's or image's hw:pci_numa_affinity_policy and goes
+ * before the aliases' own. Raises ValueError, PciRequestAliasNotDefined or InvalidPCINUMAAffinity.
  */
 export function resolveRequest(
   text: string,

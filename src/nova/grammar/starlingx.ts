@@ -1,6 +1,7 @@
 /**
- * The PCI aliases that StarlingX defines by itself (its guide "Configure a Flavor to Use a Generic PCI Device"): `qat-vf` for any QuickAssist VF, with one
- * name a chip below it. Off unless asked for: they take names that an operator may use.
+ * The PCI aliases that StarlingX defines by itself (its guide "Configure a Flavor to Use a Generic PCI Device"):
+ * `qat-vf` for any QuickAssist VF, with one name a chip below it. Off unless asked for: they take names that an
+ * operator may use.
  */
 import type { Aliases } from './alias.ts';
 import { type Note, note } from './novaError.ts';
@@ -13,8 +14,8 @@ const QAT = [
 const INTEL = '8086';
 
 /**
- * Configuration values to put behind the operator's own; a name that the operator defines is left to the operator. With pci_in_placement an alias can stand for one chip only,
- * so `qat-vf` is left out.
+ * Configuration values to put behind the operator's own; a name that the operator defines is left to the operator. With
+ * pci_in_placement an alias can stand for one chip only, so `qat-vf` is left out.
  */
 export function starlingxAliases(own: Aliases, pciInPlacement: boolean): { values: object[]; notes: Note[] } {
   const notes: Note[] = [];
@@ -34,8 +35,8 @@ export function starlingxAliases(own: Aliases, pciInPlacement: boolean): { value
 type Card = { address: string; vendor_id: string | null; product_id: string | null; parent_addr: string | null };
 
 /**
- * What StarlingX's guide, and the kernel's vfio-pci, warn about on this host: several cards behind one default alias; QAT PFs, which it does not support;
- * and that vfio-pci refuses these devices unless its denylist is off.
+ * What StarlingX's guide, and the kernel's vfio-pci, warn about on this host: several cards behind one default alias;
+ * QAT PFs, which it does not support; and that vfio-pci refuses these devices unless its denylist is off.
  */
 export function starlingxNotes(devices: readonly Card[]): Note[] {
   const notes: Note[] = [];

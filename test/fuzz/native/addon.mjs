@@ -1,4 +1,7 @@
-/** Every function of the addon at HOSTDEV_ADDON, called with what it is not made for: it raises, or answers; it ends nothing. Prints how many calls that were. */
+/**
+ * Every function of the addon at HOSTDEV_ADDON, called with what it is not made for: it raises, or answers; it ends
+ * nothing. Prints how many calls that were.
+ */
 import { createRequire } from 'node:module';
 
 const addon = createRequire(import.meta.url)(process.env.HOSTDEV_ADDON);

@@ -1,6 +1,7 @@
 /**
- * `npm run fuzz:native`: the native parts that read what others write, under libFuzzer with ASan and UBSan, and the addon's own functions under both once. HOSTDEV_FUZZ_SECONDS
- * (60) is the time of all targets together. Prints what was run and what was reported; exits 1 on a report, whose input is then in .cache/fuzz-native.
+ * `npm run fuzz:native`: the native parts that read what others write, under libFuzzer with ASan and UBSan, and the
+ * addon's own functions under both once. HOSTDEV_FUZZ_SECONDS (60) is the time of all targets together. Prints what was
+ * run and what was reported; exits 1 on a report, whose input is then in .cache/fuzz-native.
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -88,7 +89,9 @@ function fuzz(name, target, scratch) {
   return { name, runs, reports: ran.status === 0 ? 0 : 1 };
 }
 
-/** A library of node's is not built with sanitizers: theirs is loaded first, and leaks of node's own are not looked for. */
+/**
+ * A library of node's is not built with sanitizers: theirs is loaded first, and leaks of node's own are not looked for.
+ */
 function callAddon(scratch) {
   const [, list = ''] =
     /'target_name': 'hostdev',\s*'sources': \[([^\]]*)\]/.exec(readFileSync('binding.gyp', 'utf8')) ?? [];

@@ -1,4 +1,7 @@
-/** The helper that writes to sysfs, on ordinary files: what it does, what it refuses, and what becomes of one that hangs. */
+/**
+ * The helper that writes to sysfs, on ordinary files: what it does, what it refuses, and what becomes of one that
+ * hangs.
+ */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import {
   mkdirSync,

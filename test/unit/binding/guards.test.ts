@@ -1,4 +1,7 @@
-/** The judgement itself: VFs in use, what was not measured, hostile content, and that an allowance lifts its own guard only. */
+/**
+ * The judgement itself: VFs in use, what was not measured, hostile content, and that an allowance lifts its own guard
+ * only.
+ */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { KernelWriter } from '../../../src/addon/native.ts';

@@ -1,4 +1,7 @@
-/** The record: a line for each change and each lifted guard, that never stands in a change's way, is never large, and goes to the system log on the machine itself only. */
+/**
+ * The record: a line for each change and each lifted guard, that never stands in a change's way, is never large, and
+ * goes to the system log on the machine itself only.
+ */
 import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

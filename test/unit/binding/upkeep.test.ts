@@ -1,4 +1,7 @@
-/** What an admin does when something was left behind: the journal's entries finished either way, drift mended, whole groups, several devices back at once. */
+/**
+ * What an admin does when something was left behind: the journal's entries finished either way, drift mended, whole
+ * groups, several devices back at once.
+ */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';

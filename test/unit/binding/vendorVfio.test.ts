@@ -1,4 +1,7 @@
-/** Devices whose own driver is their VFIO provider: they stay there, guests take them with managed='no', and a vGPU needs a type. */
+/**
+ * Devices whose own driver is their VFIO provider: they stay there, guests take them with managed='no', and a vGPU
+ * needs a type.
+ */
 import { afterEach, describe, expect, test } from 'vitest';
 import { checkConfig } from '../../../src/actions/configCheck.ts';
 import { explainDevice } from '../../../src/actions/groupWhy.ts';
@@ -32,7 +35,10 @@ const vgpu = (address: string, group: number, type: string, vfio = true): TreeDe
   attributes: { 'nvidia/current_vgpu_type': type, 'nvidia/creatable_vgpu_types': CREATABLE },
 });
 
-/** A vGPU host: a type is set of one VF, none of the next, and VFIO has not got the third yet. Beside it another vendor's provider, and a variant driver. */
+/**
+ * A vGPU host: a type is set of one VF, none of the next, and VFIO has not got the third yet. Beside it another
+ * vendor's provider, and a variant driver.
+ */
 function root(): StaticHost {
   const h = new StaticHost({
     drivers: { 'vfio-pci': 'vfio_pci' },

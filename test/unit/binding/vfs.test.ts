@@ -1,4 +1,7 @@
-/** PF and VF: made, listed, taken away, gone with their PF's driver and back with it; what stands in the way. Failures and crashes on the way: vfsCrash.test.ts. */
+/**
+ * PF and VF: made, listed, taken away, gone with their PF's driver and back with it; what stands in the way. Failures
+ * and crashes on the way: vfsCrash.test.ts.
+ */
 import { beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';
 import { readStatus } from '../../../src/actions/status.ts';

@@ -1,4 +1,7 @@
-/** `boot apply` on the kernel in memory: what is wished comes about, once; what cannot is told; others' work is left to them. */
+/**
+ * `boot apply` on the kernel in memory: what is wished comes about, once; what cannot is told; others' work is left to
+ * them.
+ */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';

@@ -1,4 +1,7 @@
-/** The units and rules that the package ships: systemd takes them, they name what is there, and the package has them all. */
+/**
+ * The units and rules that the package ships: systemd takes them, they name what is there, and the package has them
+ * all.
+ */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

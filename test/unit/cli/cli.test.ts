@@ -1,4 +1,7 @@
-/** The built CLI as users and programs meet it: JSON, exit codes, names of devices, and hosts on which no write does anything. */
+/**
+ * The built CLI as users and programs meet it: JSON, exit codes, names of devices, and hosts on which no write does
+ * anything.
+ */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

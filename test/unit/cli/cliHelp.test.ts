@@ -1,4 +1,7 @@
-/** Help and usage errors, for every command of the table: help shows what the command takes, and nothing that it refuses; a hint names what the reader can give there. */
+/**
+ * Help and usage errors, for every command of the table: help shows what the command takes, and nothing that it
+ * refuses; a hint names what the reader can give there.
+ */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Command, GlobalOption } from '../../../src/cli/command.ts';
 import { COMMANDS, GLOBALS } from '../../../src/cli/commands.ts';

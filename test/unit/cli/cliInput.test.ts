@@ -1,4 +1,7 @@
-/** What the built CLI does with a host, a state folder and files that are not as they should be: a clear error, never a crash, nothing changed. */
+/**
+ * What the built CLI does with a host, a state folder and files that are not as they should be: a clear error, never a
+ * crash, nothing changed.
+ */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, chownSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

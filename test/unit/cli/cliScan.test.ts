@@ -61,7 +61,10 @@ test('devices that come and go while they are listed, 200 times', async () => {
   }
 });
 
-/** Takes devices away and brings them back: by the link, by the folder, by single attributes, as a removal looks in the middle of a scan. */
+/**
+ * Takes devices away and brings them back: by the link, by the folder, by single attributes, as a removal looks in the
+ * middle of a scan.
+ */
 async function comeAndGo(host: StaticHost, isOver: () => boolean): Promise<void> {
   const away = host.path('away');
   while (!isOver()) {

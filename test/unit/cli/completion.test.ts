@@ -1,4 +1,7 @@
-/** What the shells offer: every command and option of the table, and what is on the host now; and the three scripts, each by its own shell. */
+/**
+ * What the shells offer: every command and option of the table, and what is on the host now; and the three scripts,
+ * each by its own shell.
+ */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';

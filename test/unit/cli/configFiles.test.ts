@@ -1,4 +1,7 @@
-/** Configuration and inventory files that are not as they should be: a clear error with place and hint, never a crash. And what the hook reads of them. */
+/**
+ * Configuration and inventory files that are not as they should be: a clear error with place and hint, never a crash.
+ * And what the hook reads of them.
+ */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

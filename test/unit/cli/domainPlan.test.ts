@@ -1,4 +1,7 @@
-/** `domain plan` as it is met on the command line: what is written, what is refused, and that nothing on the host changes. */
+/**
+ * `domain plan` as it is met on the command line: what is written, what is refused, and that nothing on the host
+ * changes.
+ */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

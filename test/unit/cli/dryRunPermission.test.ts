@@ -1,6 +1,7 @@
 /**
- * Who may not make a change is told so by its dry run, with the exit code of the real one (contract 3): every command that changes anything, as an ordinary user, on trees
- * that are not his, in every state of our folders there, and on the machine itself. What the caller typed wrong, or what is not there, counts before.
+ * Who may not make a change is told so by its dry run, with the exit code of the real one (contract 3): every command
+ * that changes anything, as an ordinary user, on trees that are not his, in every state of our folders there, and on
+ * the machine itself. What the caller typed wrong, or what is not there, counts before.
  */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, statSync } from 'node:fs';
@@ -15,7 +16,10 @@ const PF = '0000:02:00.0';
 const NIC = '0000:02:10.0';
 const BRIDGE = '0000:00:01.0';
 
-/** A line of each command that changes something, the exit code as an ordinary user, and another one where he may not read the journal. */
+/**
+ * A line of each command that changes something, the exit code as an ordinary user, and another one where he may not
+ * read the journal.
+ */
 const LINES: [line: string, exit: number, closed?: number][] = [
   [`bind ${NIC}`, 6],
   [`bind ${BRIDGE}`, 6], // A guard would refuse it to anybody: that he may not at all counts before.

@@ -1,4 +1,7 @@
-/** docs/man says what the program's own tables say; UPDATE_DOCS=1 writes it anew. groff and mandoc find nothing wrong with it. */
+/**
+ * docs/man says what the program's own tables say; UPDATE_DOCS=1 writes it anew. groff and mandoc find nothing wrong
+ * with it.
+ */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';

@@ -1,4 +1,7 @@
-/** The manual, made from what the program itself is made from: the table of commands, the schema of the configuration, the exit codes. man(7), in plain ASCII. */
+/**
+ * The manual, made from what the program itself is made from: the table of commands, the schema of the configuration,
+ * the exit codes. man(7), in plain ASCII.
+ */
 import { GUARDS, isAllowable } from '../../../src/binding/guards.ts';
 import type { Command, GlobalOption } from '../../../src/cli/command.ts';
 import { COMMANDS, GLOBALS } from '../../../src/cli/commands.ts';

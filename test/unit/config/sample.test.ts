@@ -1,4 +1,7 @@
-/** docs/hostdev.toml is the sample that the schema gives (UPDATE_DOCS=1 writes it anew), and it holds with every line in force. */
+/**
+ * docs/hostdev.toml is the sample that the schema gives (UPDATE_DOCS=1 writes it anew), and it holds with every line in
+ * force.
+ */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** The sample hostdev.toml that the package ships: every table and key of the schema, commented out, with what it means. Without its `#` it is a configuration that holds. */
+/**
+ * The sample hostdev.toml that the package ships: every table and key of the schema, commented out, with what it means.
+ * Without its `#` it is a configuration that holds.
+ */
 import { keysOf, SCHEMA, type Section, type SectionName } from '../../../src/config/schema.ts';
 
 const identity = (address: string, port: string, product: string): Record<string, string> => ({

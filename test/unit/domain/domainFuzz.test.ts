@@ -1,4 +1,7 @@
-/** Our verdict on domains by chance beside that of libvirt: as recorded, and of the libvirt of this machine where there is one. More: node test/fuzz/run.mjs. */
+/**
+ * Our verdict on domains by chance beside that of libvirt: as recorded, and of the libvirt of this machine where there
+ * is one. More: node test/fuzz/run.mjs.
+ */
 import { describe, expect, test } from 'vitest';
 import { parseVersion } from '../../../src/domain/version.ts';
 import { disagreements, kindOf, ourFaults } from '../../fuzz/domainVerdicts.ts';

@@ -1,4 +1,7 @@
-/** What `domain plan` writes passes libvirt's own schema, and its test driver keeps all of it. The same for a later libvirt is in test/vm/plan.vm.test.ts. */
+/**
+ * What `domain plan` writes passes libvirt's own schema, and its test driver keeps all of it. The same for a later
+ * libvirt is in test/vm/plan.vm.test.ts.
+ */
 import { spawnSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

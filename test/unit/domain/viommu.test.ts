@@ -1,4 +1,7 @@
-/** The suggestion, and the rules that the matrix cannot break: those of the devices that a domain takes, and of the host. */
+/**
+ * The suggestion, and the rules that the matrix cannot break: those of the devices that a domain takes, and of the
+ * host.
+ */
 import { describe, expect, test } from 'vitest';
 import { checkDomain } from '../../../src/domain/checkDomain.ts';
 import { freePorts } from '../../../src/domain/device/hotplug.ts';

@@ -1,4 +1,7 @@
-/** Our verdict on every domain of the matrix beside that of real libvirts (test/data/viommu; how they were asked: test/matrix/judge.sh). */
+/**
+ * Our verdict on every domain of the matrix beside that of real libvirts (test/data/viommu; how they were asked:
+ * test/matrix/judge.sh).
+ */
 import { describe, expect, test } from 'vitest';
 import { checkDomain } from '../../../src/domain/checkDomain.ts';
 import { readDomainFacts } from '../../../src/domain/domainFacts.ts';

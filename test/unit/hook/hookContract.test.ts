@@ -1,6 +1,7 @@
 /**
- * Contract 8 as a table: whatever is missing when libvirt calls, only prepare and start may stop a guest, and only one that takes host devices or whose XML did not come
- * whole; nothing is printed on stdout, and a refusal is one clear last line that says what to do.
+ * Contract 8 as a table: whatever is missing when libvirt calls, only prepare and start may stop a guest, and only one
+ * that takes host devices or whose XML did not come whole; nothing is printed on stdout, and a refusal is one clear
+ * last line that says what to do.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import {

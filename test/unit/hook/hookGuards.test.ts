@@ -1,4 +1,7 @@
-/** The guards in the hook and in unbind: the same ones as in bind, with the allowances of hostdev.toml, and what libvirt would do anyway refused only where the host is lost. */
+/**
+ * The guards in the hook and in unbind: the same ones as in bind, with the allowances of hostdev.toml, and what libvirt
+ * would do anyway refused only where the host is lost.
+ */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';

@@ -1,4 +1,7 @@
-/** What netlink tells of a PF's VFs, taken apart from bytes as rtnl_fill_vfinfo writes them; and nothing of what is cut short or made up. */
+/**
+ * What netlink tells of a PF's VFs, taken apart from bytes as rtnl_fill_vfinfo writes them; and nothing of what is cut
+ * short or made up.
+ */
 import { readFileSync } from 'node:fs';
 import { endianness } from 'node:os';
 import fc from 'fast-check';
@@ -66,7 +69,8 @@ test('cut short, too long inside, or twice the same: not measured', () => {
   for (let size = 0; size < whole.length; size += 1) expect(parseVfSettings(whole.subarray(0, size))).toBeNull();
   expect(parseVfSettings(linkMessage([vfInfo(0, {}), vfInfo(0, {})]))).toBeNull();
   expect(parseVfSettings(linkMessage([attribute(1, attribute(2, numbers(0, 5, 0)))]))).toBeNull();
-  // Three VFs whose list says that it is shorter: what is behind it is read as attributes of the link, and is nonsense or none.
+  // Three VFs whose list says that it is shorter: what is behind it is read as attributes of the link, and is nonsense
+  // or none.
   const wrapped = linkMessage([vfInfo(0, {}), vfInfo(1, {}), vfInfo(2, {})], 100);
   expect(parseVfSettings(wrapped)?.length ?? 0).not.toBe(3);
 });

@@ -232,7 +232,10 @@ describe('aliases and requests', () => {
   });
 });
 
-/** What Python 3.11 answered, as test/data/python-*.json has it: patterns with re.match on SUBJECTS (null is re.error), texts with int(text, 16). */
+/**
+ * What Python 3.11 answered, as test/data/python-*.json has it: patterns with re.match on SUBJECTS (null is re.error),
+ * texts with int(text, 16).
+ */
 describe('as Python', () => {
   const SUBJECTS = ['', '0', '0a', '00', '10', '1f', '81', '0000', 'ffff', 'a8', '8'];
   const read = <T>(name: string): T => JSON.parse(readFileSync(`test/data/${name}.json`, 'utf8')) as T;

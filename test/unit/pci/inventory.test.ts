@@ -1,4 +1,7 @@
-/** The inventory of a real host, as a virtual machine with an Intel IOMMU showed it (Linux 6.12), through the addon and through plain fs. */
+/**
+ * The inventory of a real host, as a virtual machine with an Intel IOMMU showed it (Linux 6.12), through the addon and
+ * through plain fs.
+ */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { FsReader } from '../../../src/addon/fsReader.ts';
 import { loadNative } from '../../../src/addon/load.ts';

@@ -17,7 +17,10 @@ const PF = '0000:81:00.0';
 const VFS = ['0000:81:00.2', '0000:81:00.3'];
 const net = (name: string): string => `sys/class/net/${name}`;
 
-/** Two VFs with an interface each; the representors `a0` and `a1` of the PF are ports of a switch, whose br-ex has the default route. */
+/**
+ * Two VFs with an interface each; the representors `a0` and `a1` of the PF are ports of a switch, whose br-ex has the
+ * default route.
+ */
 function switchdev(names: Record<string, string> = { a0: 'pf0vf0', a1: 'pf0vf1', up0: 'p0' }): StaticHost {
   const h = new StaticHost({
     drivers: { 'vfio-pci': 'vfio_pci' },

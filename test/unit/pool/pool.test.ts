@@ -1,4 +1,7 @@
-/** Pools and claims beyond Nova's verdicts (test/conformance): atomic requests, spreading, refreshes, and Placement's own refusals. */
+/**
+ * Pools and claims beyond Nova's verdicts (test/conformance): atomic requests, spreading, refreshes, and Placement's
+ * own refusals.
+ */
 import { describe, expect, test } from 'vitest';
 import { parseDeviceSpecs } from '../../../src/nova/grammar/deviceSpec.ts';
 import { NovaError } from '../../../src/nova/grammar/novaError.ts';

@@ -1,4 +1,7 @@
-/** Whose our state is (contract 13): root's, to be read by all but for the journal and the locks, and refused where somebody else could have written it. */
+/**
+ * Whose our state is (contract 13): root's, to be read by all but for the journal and the locks, and refused where
+ * somebody else could have written it.
+ */
 import { chmodSync, chownSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';

@@ -1,6 +1,6 @@
 /**
- * A tree from somebody else's machine, given with --root: whatever its links say, nothing outside it is written, removed, made or quoted, and a link where a file of ours
- * should be is refused by name.
+ * A tree from somebody else's machine, given with --root: whatever its links say, nothing outside it is written,
+ * removed, made or quoted, and a link where a file of ours should be is refused by name.
  */
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,7 @@
-/** The kit that JSON of ours and of others is checked with: every type of value at every kind of key, and the place of what is wrong. */
+/**
+ * The kit that JSON of ours and of others is checked with: every type of value at every kind of key, and the place of
+ * what is wrong.
+ */
 import { expect, test } from 'vitest';
 import { isListOf, isText, isTextOrNull, JsonReader, type JsonValue, parseJson } from '../../../src/text/json.ts';
 

@@ -3,7 +3,10 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { asciiJson, quote, safe, safeBlock, safeJson, withoutUnsafe } from '../../../src/text/safe.ts';
 
-/** One of each kind: C0, DEL, C1 (CSI), turns the reading direction, is invisible, ends a line, half a character, above the BMP. */
+/**
+ * One of each kind: C0, DEL, C1 (CSI), turns the reading direction, is invisible, ends a line, half a character, above
+ * the BMP.
+ */
 const HOSTILE = ['\x1b', '\n', '\x7f', '\x9b', '\u202e', '\u200b', '\u2028', '\ud800', '\u{e0001}'];
 const unsafe = /[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/u;
 const anyText = fc.string({ unit: 'binary', maxLength: 300 });

@@ -1,4 +1,7 @@
-/** Warnings are data: `{address, id, text}`, of ids that the page lists, and of a device by its address and by nothing in their words. */
+/**
+ * Warnings are data: `{address, id, text}`, of ids that the page lists, and of a device by its address and by nothing
+ * in their words.
+ */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { GUARDS } from '../../../src/binding/guards.ts';

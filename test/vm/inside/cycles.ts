@@ -1,7 +1,8 @@
 /**
- * Runs in the machine: binds devices and gives them back, over and over in one process, and looks after each time whether everything is as it was before the
- * first. Prints one JSON line. usage: node --expose-gc --max-semi-space-size=1 cycles.js N DEV…
- * What V8 has not collected yet, and what it gives its young generation in advance, is no growth of ours: hence the two options.
+ * Runs in the machine: binds devices and gives them back, over and over in one process, and looks after each time
+ * whether everything is as it was before the first. Prints one JSON line. usage: node --expose-gc
+ * --max-semi-space-size=1 cycles.js N DEV… What V8 has not collected yet, and what it gives its young generation in
+ * advance, is no growth of ours: hence the two options.
  */
 import { readFileSync, readlinkSync } from 'node:fs';
 import { bindDevices } from '../../../src/actions/bind.ts';
