@@ -28,12 +28,12 @@ export type HookProgram = {
 };
 
 /**
- * What can be wrong with the hook: `missing` and `not-executable`: libvirt runs none; `removed`: it does
- * nothing, because the package went; `no-conf`, `no-node`, `no-cli`:
- * it is run, and stops every guest with host devices; `outdated`: it works, and is of another version than this one.
+ * What can be wrong with the hook: `missing` and `not-executable`: libvirt runs none; `removed`: it does nothing,
+ * because the package went; `no-conf`, `no-node`, `no-cli`: it is run, and stops every guest with host devices;
+ * `other-root`: so it does, or works on another host; `outdated`: it works, and is of another version than this one.
  */
 export type HookProblem = {
-  id: 'missing' | 'not-executable' | 'outdated' | 'no-conf' | 'removed' | 'no-node' | 'no-cli';
+  id: 'missing' | 'not-executable' | 'outdated' | 'no-conf' | 'removed' | 'no-node' | 'no-cli' | 'other-root';
   /** One line for people. */
   text: string;
 };
@@ -200,6 +200,10 @@ export function hookStatus(host: Host, program: HookProgram): HookStatus {
     else if (areHere && !files.some((f) => fits(f)))
       stops(`${named} ${files.some((f) => existsSync(f)) ? is : 'is not there'}`);
   }
+  // One that says '/' may be of an image, and is that one's own.
+  const root = valuesOf(conf, 'root').at(-1) ?? '/';
+  if (![host.root, '/'].includes(root))
+    wrong('other-root', `root=${root} in ${confPath} is not this host: run 'hostdev hook install' again`);
   return { installed: true, path, problems };
 }
 

@@ -68,7 +68,7 @@ export type PreviewOptions = SessionOptions & { allowed: ReadonlySet<Guard> };
 const NOBODY = '00000000-0000-0000-0000-000000000000';
 
 /** With these the native part of the hook stops every guest that has host devices. */
-const STOPS: readonly HookProblem['id'][] = ['no-conf', 'no-node', 'no-cli'];
+const STOPS: readonly HookProblem['id'][] = ['no-conf', 'no-node', 'no-cli', 'other-root'];
 
 /** With these libvirt runs no hook at all, or one that does nothing. */
 const ABSENT: readonly HookProblem['id'][] = ['missing', 'not-executable', 'removed'];

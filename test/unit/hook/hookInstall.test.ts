@@ -133,6 +133,13 @@ test.each([
   ['is empty', () => '', ['no-node', 'no-cli'], /names no node=/],
   ['was cut', (c: string) => c.slice(0, c.indexOf('cli=')), ['no-cli'], /names no cli=/],
   ['names no node', (c: string) => c.replace(/^node=.*\n/m, ''), ['no-node'], /names no node=/],
+  [
+    'is of an image below a root',
+    (c: string) => c.replace(/^root=.*/m, 'root=/mnt'),
+    ['other-root'],
+    /^root=\/mnt in /,
+  ],
+  ['is of the host itself', (c: string) => c.replace(/^root=.*/m, 'root=/'), []],
   ['has an empty value', (c: string) => c.replace(/^cli=.*/m, 'cli= '), ['no-cli'], /names no cli=/],
   ['was written by an editor of another system', (c: string) => c.replaceAll('=', ' = ').replaceAll('\n', '\r\n'), []],
 ])('status names what the conf keeps it from starting: it %s', (_, change, ids, text?: RegExp) => {
