@@ -5,7 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { HostdevError } from '../errors.ts';
-import { nearestWord } from '../suggest.ts';
+import { nearestWord } from '../text/nearestWord.ts';
 import { quote, safe } from '../text/safe.ts';
 import type { Command, GlobalOption, Option } from './command.ts';
 import { COMMANDS, GLOBALS } from './commands.ts';

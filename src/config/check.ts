@@ -3,7 +3,7 @@
  * type.
  */
 
-import { nearestWord } from '../suggest.ts';
+import { nearestWord } from '../text/nearestWord.ts';
 import { quote } from '../text/safe.ts';
 import {
   type Finding,

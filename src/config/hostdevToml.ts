@@ -3,7 +3,7 @@
  * file counts.
  */
 
-import { nearestWord } from '../suggest.ts';
+import { nearestWord } from '../text/nearestWord.ts';
 import { quote } from '../text/safe.ts';
 import { ALLOWABLE_GUARDS } from './allowable.ts';
 import { checkKeys, checkTypes, checkValues, fatalKeys } from './check.ts';

@@ -1,6 +1,6 @@
 /** The PCI options of nova.conf and its older names, in the order in which Nova gets them. */
 
-import { nearestWord } from '../suggest.ts';
+import { nearestWord } from '../text/nearestWord.ts';
 import { quote } from '../text/safe.ts';
 import { type OsloOption, optionText, osloBoolean, placesInOption, readOslo, substitute } from './oslo.ts';
 import { type Finding, fatal, mistake, type Place, remark } from './place.ts';

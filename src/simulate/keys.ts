@@ -3,8 +3,8 @@
  * since scenarios carry remarks of their own.
  */
 
-import { nearestWord } from '../suggest.ts';
 import { isObject, type JsonValue } from '../text/json.ts';
+import { nearestWord } from '../text/nearestWord.ts';
 import { quote } from '../text/safe.ts';
 
 const CLAIM = ['request', 'port_requests', 'numa_cells', 'affinity_policy', 'group_policy', 'force', 'spread'] as const;

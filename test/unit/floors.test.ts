@@ -85,7 +85,7 @@ const floorOf = (file: string): string => {
 };
 
 /** What every floor may use, and imports nothing itself. */
-const EVERYBODYS = ['errors.ts', 'clock.ts', 'suggest.ts', 'text'];
+const EVERYBODYS = ['errors.ts', 'clock.ts', 'text'];
 
 const sources = readdirSync('src', { recursive: true, encoding: 'utf8' })
   .map((n) => join('src', n))

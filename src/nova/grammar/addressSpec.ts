@@ -3,8 +3,8 @@
  * PciAddress*Spec).
  */
 
-import { nearestWord } from '../../suggest.ts';
 import { isObject, type JsonValue } from '../../text/json.ts';
+import { nearestWord } from '../../text/nearestWord.ts';
 import { quote } from '../../text/safe.ts';
 import { type Note, NovaError, note } from './novaError.ts';
 import { compileField, type FieldPattern, PatternError } from './regex.ts';

@@ -4,8 +4,8 @@
  */
 
 import { keysOf, SCHEMA } from '../../config/schema.ts';
-import { nearestWord } from '../../suggest.ts';
 import { isObject, type JsonObject, type JsonValue, parseJson } from '../../text/json.ts';
+import { nearestWord } from '../../text/nearestWord.ts';
 import { quote } from '../../text/safe.ts';
 import { NovaError } from './novaError.ts';
 import { BOOL_WORDS, strictBool } from './values.ts';

@@ -5,8 +5,8 @@
  */
 
 import { SCHEMA } from '../../config/schema.ts';
-import { nearestWord } from '../../suggest.ts';
 import { isObject, type JsonObject, type JsonValue, parseJson } from '../../text/json.ts';
+import { nearestWord } from '../../text/nearestWord.ts';
 import { quote } from '../../text/safe.ts';
 import {
   type AddressFields,

@@ -1,6 +1,6 @@
 /** What a consumer asks for: `pci_passthrough:alias` of a flavor, "gpu:1, qat-c62x-vf:2" (nova/pci/request.py). */
 
-import { nearestWord } from '../../suggest.ts';
+import { nearestWord } from '../../text/nearestWord.ts';
 import { quote } from '../../text/safe.ts';
 import { type Alias, type Aliases, isNumaPolicy, type NumaPolicy, type RequestSpec } from './alias.ts';
 import { type Note, NovaError, note } from './novaError.ts';

@@ -14,7 +14,7 @@ import { loadConfig } from '../../../src/config/load.ts';
 import { HostdevError } from '../../../src/errors.ts';
 import { vpdSerial } from '../../../src/pci/facts.ts';
 import { readSavedInventory } from '../../../src/pci/savedInventory.ts';
-import { nearestWord } from '../../../src/suggest.ts';
+import { nearestWord } from '../../../src/text/nearestWord.ts';
 import { type SimulatedHost, simulatedHost } from '../../mock/hosts.ts';
 import { CLI, hostdev, runCommand } from '../../mock/tree.ts';
 import { cpuMs, EVER } from '../../patience.ts';
