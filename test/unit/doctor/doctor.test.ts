@@ -51,6 +51,8 @@ function healthy(more: Partial<Tree> = {}): StaticHost {
     },
   });
   hosts.push(h);
+  // It stands for node too, and libvirt's hook starts programs only.
+  chmodSync(h.path('native'), 0o755);
   installHook(new Host(h.root, loadNative()), program(h), false, HOOK_DEFAULTS, null);
   libvirtd(h, Math.floor(Date.now() / 1000) - 1700000000 + 3600);
   return h;
