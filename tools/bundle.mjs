@@ -29,6 +29,9 @@ const LAYERS = [
   ['simulate', ['src/cli/simulate.ts']],
   ['config', ['src/config/load.ts']],
   ['toml', ['src/config/hostdevToml.ts', 'toml-eslint-parser']],
+  // What boot/ made of the wishes, for a list; and the wishes themselves, for a status.
+  ['boot', ['src/boot/report.ts']],
+  ['wished', ['src/actions/wishes.ts']],
   ['pools', ['config', 'pool', 'claim', 'placement'].map((n) => `src/cli/${n}.ts`)],
   ['wishes', ['src/cli/wish.ts', 'src/cli/boot.ts', 'src/actions/persist.ts']],
   ['completion', ['src/cli/completion.ts']],

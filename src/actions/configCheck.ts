@@ -2,6 +2,7 @@
  * `config check`: every mistake of a configuration with its place, and what its specs take on this host or in a saved
  * inventory.
  */
+import { readWishes } from '../boot/wishes.ts';
 import { type Finding, remark, sortFindings } from '../config/place.ts';
 import type { Host } from '../host/host.ts';
 import { allocatorOf, mostOf } from '../nova/allocation.ts';
@@ -14,6 +15,7 @@ import { isBridge } from '../pci/inventory.ts';
 import { fromInventory } from '../pool/device.ts';
 import { PciTracker } from '../pool/tracker.ts';
 import type { Warned } from './options.ts';
+import { seenWishes } from './wishes.ts';
 
 /** What one spec takes: `devices` come to it, `hidden` would, but for a spec before it. */
 type SpecReport = {
@@ -36,6 +38,20 @@ export type CheckedConfig = Warned & {
   remarks: Finding[];
   specs: SpecReport[];
   aliases: AliasReport[];
+  wishes: WishesReport[];
+};
+
+/**
+ * A wish: `address` is the device that it means, null for none; `reason` why it is not met. Null, both, for a saved
+ * inventory.
+ */
+type WishesReport = {
+  key: string;
+  file: string;
+  line: number;
+  address: string | null;
+  met: boolean | null;
+  reason: string | null;
 };
 
 /** Raises what readSetup raises: files that cannot be read at all, a wrong inventory. */
@@ -47,7 +63,12 @@ export async function checkConfig(host: Host, options: SetupOptions): Promise<Ch
     ...setup.findings,
     ...matchFindings(options.inventory === null ? host : null, setup, matched),
     ...allowances(setup, options.inventory === null),
+    ...readWishes(config).findings,
   ];
+  const wishes = wishesOf(host, setup, options.inventory === null);
+  for (const w of wishes)
+    if (w.met === false && w.address === null)
+      findings.push(remark({ ...w, column: 0 }, `is not on this host: ${w.reason}`));
   if (config.pci.pci_in_placement && !config.pci.report_in_placement)
     findings.push(
       remark(
@@ -87,8 +108,25 @@ export async function checkConfig(host: Host, options: SetupOptions): Promise<Ch
       line: place.line,
       devices: served?.get(name) ?? null,
     })),
+    wishes,
     warnings: [...inventory.warnings, ...unknownFacts(facts)],
   };
+}
+
+function wishesOf(host: Host, { config, inventory }: PciSetup, here: boolean): WishesReport[] {
+  if (!here)
+    return readWishes(config).wishes.map(({ place: { key, file, line } }) => ({
+      key,
+      file,
+      line,
+      address: null,
+      met: null,
+      reason: null,
+    }));
+  return seenWishes(host, inventory, config).seen.map(({ match: { wish, device }, why }) => {
+    const { key, file, line } = wish.place;
+    return { key, file, line, address: device?.address ?? null, met: why === null, reason: why };
+  });
 }
 
 /** Null when Placement would be told nothing. */

@@ -3,6 +3,9 @@
 import type { Usage } from '../binding/guards.ts';
 import { observing } from '../binding/session.ts';
 import { readUsages } from '../binding/usage.ts';
+import { othersOf, otherText } from '../boot/others.ts';
+import { isOff } from '../boot/report.ts';
+import { wishPlace } from '../boot/wishes.ts';
 import { ownFiles } from '../config/readText.ts';
 import { commandFix } from '../doctor/fix.ts';
 import { checkHooks } from '../doctor/hooks.ts';
@@ -24,6 +27,7 @@ import { scanInventory } from '../pci/inventory.ts';
 import type { Severity } from '../text/finding.ts';
 import { checkConfig } from './configCheck.ts';
 import type { Warned } from './options.ts';
+import { hostWishes } from './wishes.ts';
 
 export type Diagnosis = Warned & {
   /** The worst first. */
@@ -59,6 +63,7 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
     ['resets', () => checkResets(look)],
     ['vGPUs', () => checkVgpus(look)],
     ['configuration', () => checkConfiguration(host)],
+    ['wishes', () => checkWishes(host)],
   ];
   const drafts: Draft[] = [];
   for (const [name, check] of checks) {
@@ -79,6 +84,35 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
         });
   const findings = settled(look, drafts, usages);
   return { findings, not_measured: look.unmeasured, warnings: inventory.warnings };
+}
+
+/** Wishes that are not met, and those that others have a hand in; mistakes in them are the configuration's. */
+async function checkWishes(host: Host): Promise<Draft[]> {
+  if (ownFiles(host, host.absolute(host.config)).length === 0) return [];
+  const { seen } = await hostWishes(host, true);
+  const drafts = seen.flatMap(({ match: { wish, device }, why }): Draft[] => {
+    const what = wish.kind === 'pf' ? 'vfs' : 'driver';
+    const other = device === null ? undefined : othersOf(host, device).find((o) => o.what === what);
+    if (other !== undefined)
+      return [
+        finding('wish-contested', wishPlace(wish), `${device?.address}: ${otherText(other)}`, [
+          commandFix(`hostdev wish remove ${wish.address}`, `or take line ${other.line} out of /${other.file}`),
+        ]),
+      ];
+    if (why === null) return [];
+    const fix = commandFix(
+      device === null ? `hostdev wish remove ${wish.address}` : 'hostdev boot apply',
+      device === null ? 'where the device is not to come back' : "'hostdev boot status' says what the boot made of it",
+    );
+    return [finding('wish-not-met', wishPlace(wish), `${device?.address ?? wish.address}: ${why}`, [fix])];
+  });
+  if (seen.length > 0 && isOff(host))
+    drafts.push(
+      finding('boot-off', `/${host.cmdline}`, 'hostdev.off=1: no wish was fulfilled at this boot', [
+        { cmdline: { add: [], remove: ['hostdev.off=1'], replace: [] } },
+      ]),
+    );
+  return drafts;
 }
 
 /** What keeps hostdev's own configuration from being used, as `config check` says it; no files, nothing to say. */

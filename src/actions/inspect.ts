@@ -6,17 +6,17 @@ import { HostdevError, isErrno, isGone, messageOf } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import { type Group, type ReservedRegion, readGroups, reservedRegions } from '../pci/groups.ts';
-import { type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { scanInventory } from '../pci/inventory.ts';
 import { parseOverride } from '../pci/override.ts';
 import { representorText } from '../pci/representors.ts';
 import { representorBy, resolveDevice, resolvedNote } from '../pci/resolve.ts';
 import { lacksVgpuType, vendorVfio, vgpuTypeAdvice } from '../pci/vendorVfio.ts';
 import { quote } from '../text/safe.ts';
 import { about, type Warning, warning } from '../text/warning.ts';
-import { fullName, readNames } from './list.ts';
+import { fullName, type ListedDevice, readNames, wishesOfBoot } from './list.ts';
 import type { Warned } from './options.ts';
 
-export type ShownDevice = PciDevice & {
+export type ShownDevice = ListedDevice & {
   driver_override: string | null;
   /** The VFIO driver that a guest has it on. */
   variant_driver: string | null;
@@ -63,6 +63,7 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
   }
   const device: ShownDevice = {
     ...found,
+    wish: (await wishesOfBoot(host)).get(found.address) ?? null,
     driver_override: null,
     variant_driver: known('variant_driver is', () => guestDriver(host, found)),
     reset_methods: (read('reset_method') ?? '').split(/\s+/).filter((m) => /^[a-z_]{1,32}$/.test(m)),

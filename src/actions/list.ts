@@ -25,7 +25,10 @@ export function readNames(host: Host): PciNames {
   return new PciNames('');
 }
 
-export type Listed = Warned & { devices: PciDevice[] };
+/** `wish`: what the boot made of the wish about it; null where there was none. */
+export type ListedDevice = PciDevice & { wish: 'met' | 'not-met' | null };
+
+export type Listed = Warned & { devices: ListedDevice[] };
 
 /** All PCI functions, in order of address. */
 export async function listDevices(host: Host): Promise<Listed> {
@@ -35,7 +38,20 @@ export async function listDevices(host: Host): Promise<Listed> {
     const device = byAddress.get(address);
     if (device !== undefined) device.stuck = true;
   }
-  return { devices, warnings };
+  const wishes = await wishesOfBoot(host);
+  return { devices: devices.map((d) => ({ ...d, wish: wishes.get(d.address) ?? null })), warnings };
+}
+
+/** From the boot's own report: the configuration is not read for a list. */
+export async function wishesOfBoot(host: Host): Promise<Map<Address, 'met' | 'not-met'>> {
+  if (orNull(() => fileFacts(host, host.bootReport)) === null) return new Map();
+  const { readReport } = await import('../boot/report.ts');
+  const wishes = readReport(host)?.wishes ?? [];
+  return new Map(
+    wishes.flatMap((w) =>
+      w.kind === 'pf' || w.address === null ? [] : [[w.address, w.met ? 'met' : 'not-met'] as const],
+    ),
+  );
 }
 
 /** The devices that hang; where that may not be read, the list is not whole and says so. */

@@ -6,6 +6,7 @@ import { resourceClass } from '../placement/names.ts';
 import type { TrackedDevice } from '../pool/tracker.ts';
 import type { JsonObject } from '../text/json.ts';
 import type { Warned } from './options.ts';
+import { seenWishes } from './wishes.ts';
 
 type PoolDeviceReport = {
   address: string;
@@ -13,6 +14,8 @@ type PoolDeviceReport = {
   reason: string | null;
   consumer: string | null;
   resource_class: string;
+  /** What a wish wants it to be on at every boot; null where none does. */
+  wish: string | null;
 };
 
 export type PoolReport = Counts & {
@@ -36,6 +39,13 @@ export type ListedPools = Warned & {
 export async function listPools(host: Host, options: SetupOptions): Promise<ListedPools> {
   const setup = await usableSetup(host, options);
   const { offered, notFree, leftOut, warnings } = await hostPools(setup, options.inventory === null ? host : null);
+  const wishes = new Map(
+    options.inventory === null
+      ? seenWishes(host, setup.inventory, setup.config).seen.flatMap(({ match: { wish, device } }) =>
+          device === null || wish.kind === 'pf' ? [] : [[device.address, wish.driver] as const],
+        )
+      : [],
+  );
   const states = new Map(offered.devices().map((s) => [s.device.address, s]));
   const report = ({ device, tags }: TrackedDevice): PoolDeviceReport => {
     const why = notFree.get(device.address);
@@ -46,6 +56,7 @@ export async function listPools(host: Host, options: SetupOptions): Promise<List
       reason: why?.reason ?? null,
       consumer: why?.consumer ?? null,
       resource_class: resourceClass(given, device.vendor_id, device.product_id),
+      wish: wishes.get(device.address) ?? null,
     };
   };
   // Nothing was claimed from these pools: each device is still in its own.

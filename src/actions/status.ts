@@ -9,6 +9,7 @@ import { observe } from '../binding/observe.ts';
 import { type Quarantine, readQuarantines } from '../binding/quarantine.ts';
 import { observing } from '../binding/session.ts';
 import type { DeviceState, Owner } from '../binding/state.ts';
+import { ownFiles } from '../config/readText.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type IommuState, iommuState } from '../host/iommu.ts';
@@ -41,6 +42,8 @@ export type Status = {
   stuck: Quarantine[];
   /** Files of ours that cannot be understood: the devices that they name are left alone. */
   bad_files: BadFile[];
+  /** The wishes of the configuration, and those that are not met; null where it cannot be read. */
+  wishes: { total: number; not_met: { address: string | null; wished_address: string; reason: string }[] } | null;
 };
 
 const READ_MS = 2000;
@@ -68,7 +71,24 @@ export async function readStatus(host: Host): Promise<Status> {
     journal,
     stuck: quarantines.stuck,
     bad_files: [...bad, ...badEntries, ...quarantines.bad],
+    wishes: await wishesNow(host),
   };
+}
+
+/** The configuration, and what reads it, are loaded where there is one. */
+async function wishesNow(host: Host): Promise<Status['wishes']> {
+  try {
+    if (ownFiles(host, host.absolute(host.config)).length === 0) return { total: 0, not_met: [] };
+    const { hostWishes } = await import('./wishes.ts');
+    const { seen } = await hostWishes(host, true);
+    const not_met = seen.flatMap(({ match: { wish, device }, why }) =>
+      why === null ? [] : { address: device?.address ?? null, wished_address: wish.address, reason: why },
+    );
+    return { total: seen.length, not_met };
+  } catch (e) {
+    if (e instanceof HostdevError) return null;
+    throw e;
+  }
 }
 
 /** Anybody may ask for the rest; without the journal the answer is not whole, and says so. */

@@ -34,7 +34,7 @@ export async function hostWishes(host: Host, tolerant = false): Promise<HostWish
 }
 
 /** {@link hostWishes} of a configuration that was read. */
-function seenWishes(host: Host, inventory: Inventory, config: Config): HostWishes {
+export function seenWishes(host: Host, inventory: Inventory, config: Config): HostWishes {
   const { wishes, all, findings } = readWishes(config);
   const matches = wishes.length === 0 ? [] : matchWishes(viewOf(host, inventory), wishes);
   const own = ownOf(matches);

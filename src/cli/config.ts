@@ -24,6 +24,12 @@ export async function configCheck(invocation: Invocation): Promise<Answer> {
     safeBlock(`${a.file}:${a.line}`),
     a.devices === null ? '-' : `${a.devices}`,
   ]);
+  const wishes = checked.wishes.map((w) => [
+    w.key,
+    safeBlock(`${w.file}:${w.line}`),
+    w.address ?? '-',
+    w.met === null ? '-' : w.met ? 'yes' : 'no',
+  ]);
   const verdict =
     files.length === 0
       ? 'There is no configuration: nothing may be given out'
@@ -32,7 +38,7 @@ export async function configCheck(invocation: Invocation): Promise<Answer> {
         : 'No mistakes';
   return {
     json: checked,
-    text: `${lines(mistakes, bad('error'))}${lines(remarks, warn('warning'))}${table(['SPEC', 'WHERE', 'TAKES', 'DEVICES'], rows)}${table(['ALIAS', 'WHERE', 'FINDS'], aliases)}${verdict}\n`,
+    text: `${lines(mistakes, bad('error'))}${lines(remarks, warn('warning'))}${table(['SPEC', 'WHERE', 'TAKES', 'DEVICES'], rows)}${table(['ALIAS', 'WHERE', 'FINDS'], aliases)}${table(['WISH', 'WHERE', 'DEVICE', 'MET'], wishes)}${verdict}\n`,
     warnings,
     exit: mistakes.length > 0 ? EXIT.no : EXIT.done,
   };

@@ -1,4 +1,4 @@
-import { type BindingStatus, readStatus } from '../actions/status.ts';
+import { type BindingStatus, readStatus, type Status } from '../actions/status.ts';
 import { fixStatus } from '../actions/statusFix.ts';
 import { isGuest } from '../binding/books.ts';
 import { badFileText } from '../binding/session.ts';
@@ -31,6 +31,7 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
       : warn(`IOMMU off: ${s.iommu.reason}\n`),
     rows.length === 0 ? 'hostdev has bound no device\n' : table(['ADDRESS', 'FOR', 'DRIVER', 'BEFORE', 'DRIFT'], rows),
     ...s.bindings.flatMap((b) => (b.advice === null ? [] : `${b.address}: ${safeBlock(b.advice)}\n`)),
+    ...wishLine(s.wishes),
     ...s.stuck.map((q) =>
       bad(
         `${q.address} hangs in the kernel at ${q.path} since ${q.since}${q.holders.map((h) => `; ${safeBlock(h)}`).join('')}\n`,
@@ -74,6 +75,11 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
     warnings: s.journal === null ? [warning('not-measured', NO_JOURNAL)] : [],
   };
 }
+
+const wishLine = (wishes: Status['wishes']): string[] =>
+  wishes === null || wishes.not_met.length === 0
+    ? []
+    : [`${wishes.not_met.length} of ${wishes.total} wishes are not met: 'hostdev boot status' says why\n`];
 
 /** The holds' names; a process that has the device and is none of them is named too. */
 function forWhom({ holds, users }: BindingStatus): string {

@@ -93,7 +93,7 @@ function addList(config: Config, name: SectionName, place: Place, value: Located
       ...values(name, item, here),
       ...(name === 'pf' ? checkRanges(item, here) : []),
     ];
-    config.findings.push(...(isWish ? wrong.map((f) => ({ ...f, fatal: false })) : wrong));
+    config.findings.push(...(isWish ? wrong.map((f) => mistake(f, f.message, f)) : wrong));
     const entry: Entry = { place: here, table: item, bad: fatalKeys(wrong, here), unreadable: false };
     if (list !== undefined) list.push(entry);
     else if (entry.bad.size === 0) addAllowance(config, entry);

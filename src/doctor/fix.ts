@@ -44,7 +44,7 @@ export const commandFix = (line: string, after: string | null = null): Fix => ({
 
 /** What a reboot does to a binding, and what makes up for it. */
 export const UNTIL_REBOOT =
-  "a reboot undoes it: hostdev's hook, or libvirt, binds what a guest has at each of its starts";
+  "a reboot undoes it, but for --persist: hostdev's hook, or libvirt, binds what a guest has at each of its starts";
 
 /** Binds devices by address; `then` says when to do it, or what it is for. */
 export const bindFix = (addresses: readonly string[], then: string): Fix =>

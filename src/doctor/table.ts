@@ -134,6 +134,15 @@ export const FINDINGS = {
     severity: 'warning',
     text: "hostdev's configuration has a mistake that it can be used with, and that does not do what it looks like.",
   },
+  'wish-not-met': {
+    severity: 'warning',
+    text: 'A wish of the configuration is not met: the device is not what it shall be at every boot.',
+  },
+  'wish-contested': {
+    severity: 'warning',
+    text: 'A wish is about what another tool sets at boot too: hostdev leaves it to that.',
+  },
+  'boot-off': { severity: 'note', text: 'hostdev.off=1 is on the kernel command line: no wish is fulfilled at boot.' },
   'hook-missing': { severity: 'warning', text: "hostdev's libvirt hook is not installed." },
   'hook-broken': { severity: 'error', text: "hostdev's libvirt hook is installed and cannot do its work." },
   'hook-outdated': { severity: 'warning', text: "hostdev's libvirt hook is of another version than hostdev." },

@@ -66,6 +66,7 @@ describe('JSON', () => {
       sriov_numvfs: null,
       bridge: false,
       stuck: false,
+      wish: null,
     };
     expect(ran.json.devices.find((d) => d.address === '0000:02:10.2')).toEqual({
       ...common,
@@ -145,6 +146,7 @@ describe('JSON', () => {
       journal: [],
       stuck: [],
       bad_files: [],
+      wishes: { total: 0, not_met: [] },
     });
   });
 

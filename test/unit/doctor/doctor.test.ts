@@ -11,6 +11,7 @@ import { Look } from '../../../src/doctor/look.ts';
 import { FINDINGS, type Finding, type FindingId } from '../../../src/doctor/table.ts';
 import { installHook } from '../../../src/hook/install.ts';
 import { Host } from '../../../src/host/host.ts';
+import { scanInventory } from '../../../src/pci/inventory.ts';
 import { book, holdOf } from '../../mock/booked.ts';
 import { loadDump, RELEASE, StaticHost, type Tree, type TreeDevice } from '../../mock/tree.ts';
 import { cpuMs } from '../../patience.ts';
@@ -1174,6 +1175,30 @@ describe('the configuration', () => {
     const h = healthy();
     h.file('etc/hostdev/hostdev.toml', '[[device_spec]]\naddress = "03:00.0"\nresource_clas = "X"\n');
     expect(only(await ill(h), 'config-mistake').object).toContain('hostdev.toml:3');
+  });
+
+  test('wishes: not met, set by another tool too, switched off', async () => {
+    const h = healthy();
+    const wish = (path: string, address = '0000:99:00.0'): string =>
+      `[[device]]\naddress = "${address}"\npath = "${path}"\nvendor_id = "8086"\nproduct_id = "10c9"\ndriver = "vfio"\n`;
+    h.file('etc/hostdev/hostdev.toml', wish('pci0000:99/00.0'));
+    expect(only(await ill(h), 'wish-not-met')).toMatchObject({
+      object: `${h.path('etc/hostdev/hostdev.toml')}:1`,
+      cause: '0000:99:00.0: no device is in its slot (pci0000:99/00.0)',
+      fix: [{ line: 'hostdev wish remove 0000:99:00.0' }],
+    });
+    h.file('proc/cmdline', `${h.bytes('proc/cmdline').trim()} hostdev.off=1\n`);
+    expect(ids(await ill(h))).toContain('boot-off');
+    const [nic] = scanInventory(new Host(h.root, loadNative())).devices.filter((d) => !d.bridge);
+    const address = nic?.address ?? '';
+    h.file(
+      'etc/hostdev/hostdev.toml',
+      wish(`pci${address.slice(0, 7)}/${address.slice(8)}`, address)
+        .replace('8086', nic?.vendor_id ?? '')
+        .replace('10c9', nic?.product_id ?? ''),
+    );
+    h.file(`etc/driverctl.d/pci-${address}`, 'uio_pci_generic\n');
+    expect(ids(await ill(h))).toContain('wish-contested');
   });
 
   test('a folder in the place of the file', async () => {
