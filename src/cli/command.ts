@@ -32,6 +32,8 @@ export type Invocation = {
 export type Answer = {
   json: object;
   text: string;
+  /** Said in place of an empty `text`: there is nothing. Not where something could not be read. */
+  none?: string;
   exit?: number;
   warnings?: Warning[];
   /** Of a dry run: what would refuse the real one. */

@@ -18,7 +18,8 @@ export async function list({ host, json }: Invocation): Promise<Answer> {
   ]);
   return {
     json: { devices },
-    text: table(['ADDRESS', 'GROUP', 'NUMA', 'IDS', 'TYPE', 'DRIVER', 'NAME'], rows) || 'No PCI devices\n',
+    text: table(['ADDRESS', 'GROUP', 'NUMA', 'IDS', 'TYPE', 'DRIVER', 'NAME'], rows),
+    none: 'No PCI devices\n',
     warnings,
   };
 }

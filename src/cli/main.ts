@@ -26,7 +26,7 @@ async function main(argv: string[]): Promise<number> {
     const answer = await run(argv, named);
     for (const w of answer.warnings ?? []) err(`hostdev: ${safeBlock(w.text)}\n`);
     if (json) print({ schema: 1, ...answer.json, ...(answer.warnings?.length ? { warnings: answer.warnings } : {}) });
-    else out(answer.text);
+    else out(answer.text || (answer.none ?? ''));
     return answer.exit ?? EXIT.done;
   } catch (e) {
     return report(e, named.command, json);
@@ -110,7 +110,7 @@ async function withoutCommand(argv: string[], { words, values }: Named): Promise
  * What could not be read is in the warnings already; a program that reads only the list must not take it for all there
  * is.
  */
-const notWhole = (answer: Answer): Answer => ({ ...answer, exit: answer.exit || EXIT.failed });
+const notWhole = (answer: Answer): Answer => ({ ...answer, none: '', exit: answer.exit || EXIT.failed });
 
 /** What counts before a missing permission (contract 5). */
 const BEFORE: readonly number[] = [EXIT.usage, EXIT.absent, EXIT.internal, EXIT.interrupted];

@@ -38,7 +38,7 @@ export async function poolList(invocation: Invocation): Promise<Answer> {
     ),
     table(['DEVICE', 'STATE', 'WHY'], [...why, ...left]),
   ].filter((t) => t !== '');
-  return { json, text: text.length === 0 ? 'No device is offered\n' : text.join('\n'), warnings };
+  return { json, text: text.join('\n'), none: 'No device is offered\n', warnings };
 }
 
 const tags = ({ keys }: PoolReport): string =>

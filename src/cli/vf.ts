@@ -9,7 +9,7 @@ import { table } from './table.ts';
 /** `hostdev vf list [PF]` */
 export function vfList({ host, words }: Invocation): Answer {
   const { vfs, warnings } = listVfs(host, words[0] ?? null);
-  return { json: { vfs }, text: vfs.length === 0 ? 'No VFs\n' : vfTable(vfs), warnings };
+  return { json: { vfs }, text: vfs.length === 0 ? '' : vfTable(vfs), none: 'No VFs\n', warnings };
 }
 
 /** `hostdev vf create PF --count N [--for vfio|netdev] [--recreate] [--persist]` */

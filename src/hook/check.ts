@@ -10,7 +10,7 @@ import type { Host } from '../host/host.ts';
 import { iommuState } from '../host/iommu.ts';
 import type { Address } from '../pci/address.ts';
 import { parseAddress } from '../pci/address.ts';
-import { type Inventory, type PciDevice, unreadOf } from '../pci/inventory.ts';
+import { failureText, type Inventory, type PciDevice, unreadOf } from '../pci/inventory.ts';
 import { isVirtioIommu, noGroupReason } from '../pci/noGroup.ts';
 import { makersOf } from '../pci/path.ts';
 import { type Blocker, groupBlockers, groupMembers } from '../pci/vfio.ts';
@@ -145,13 +145,13 @@ function dependence(host: Host, inventory: Inventory, devices: readonly PciDevic
 /**
  * Judges the groups of the domain's devices as they will be once all that it lists is on VFIO: HOSTDEV_GROUP_NOT_VIABLE
  * naming each peer, its driver and the way out, which for an endpoint is the XML to add, for a bridge the driver to
- * unbind. Null when they are viable.
+ * unbind. HOSTDEV_SYSFS where a peer's driver could not be read. Null when they are viable.
  */
 export function viabilityObjection(host: Host, inventory: Inventory, domain: DomainDevices): Objection | null {
   const addresses = domain.devices.map((d) => d.address);
   const wanted = new Set(addresses);
   const { blockers, groups } = viability(host, inventory, addresses, wanted);
-  if (blockers.length === 0) return null;
+  if (blockers.length === 0) return unreadPeers(host, inventory, addresses);
   const peers = blockers.map((b) => `${b.address} ${b.reason}`).join(' and ');
   const error = new HostdevError(
     'HOSTDEV_GROUP_NOT_VIABLE',
@@ -163,6 +163,20 @@ export function viabilityObjection(host: Host, inventory: Inventory, domain: Dom
   );
   const inGroup = (a: Address): boolean => groups.includes(inventory.byAddress.get(a)?.iommu_group ?? -1);
   return { kind: 'group', addresses: addresses.filter(inGroup), error };
+}
+
+/** A peer whose driver could not be read may be on one of the host's: HOSTDEV_SYSFS; null where all are known. */
+function unreadPeers(host: Host, inventory: Inventory, addresses: readonly Address[]): Objection | null {
+  const groups = new Set(addresses.flatMap((a) => inventory.byAddress.get(a)?.iommu_group ?? []));
+  for (const id of groups) {
+    const peers = (host.list(host.group(id, 'devices')) ?? []).filter((name) => !addresses.includes(name));
+    const ends = peers.flatMap((p) => [`/${p}`, `/${p}/driver`, `/${p}/iommu_group`]);
+    const failure = inventory.failures.find(({ path }) => ends.some((end) => path.endsWith(end)));
+    if (failure === undefined) continue;
+    const text = `Whether IOMMU group ${id} is viable is not known: ${failureText(failure)}`;
+    return { kind: 'group', addresses: [...addresses], error: new HostdevError('HOSTDEV_SYSFS', text) };
+  }
+  return null;
 }
 
 /**
