@@ -37,6 +37,7 @@ const LAYERS = [
   ['completion', ['src/cli/completion.ts']],
   ['hook', ['src/cli/hook.ts', 'src/cli/hookRun.ts']],
   ['doctor', ['src/cli/doctor.ts', 'src/cli/groupWhy.ts']],
+  ['import', ['src/cli/import.ts']],
   ['domain', ['src/cli/domainCheck.ts', 'src/cli/viommu.ts']],
   ['plan', ['src/cli/domainPlan.ts']],
   ['xmldom', ['@xmldom/xmldom']],

@@ -92,7 +92,7 @@ async function refusalOf(
 }
 
 /** Asks the guards as `bind` would. Raises HOSTDEV_GUARD, HOSTDEV_IN_USE, and what a dry run of bind raises. */
-async function guarded(
+export async function guarded(
   host: Host,
   devices: readonly PciDevice[],
   { driver, group }: Pick<DeviceWish, 'driver' | 'group'>,

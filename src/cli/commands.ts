@@ -180,6 +180,17 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./wish.ts')).wishRemove,
   },
   {
+    name: 'import',
+    args: [{ name: 'KIND' }, { name: 'FILE', optional: true }],
+    text: 'wishes from driverctl, modprobe.d, rc.local or nova.conf, and what to take out there',
+    more: 'KIND: driverctl, modprobe.d (with /etc/modules, the initramfs and the kernel line), rc.local or nova.conf.',
+    changes: 'devices',
+    changesWith: 'write',
+    takes: ['dry-run', 'allow'],
+    own: { write: { type: 'boolean', text: 'keep the wishes in conf.d/90-kept.toml' } },
+    load: async () => (await import('./import.ts')).importCommand,
+  },
+  {
     name: 'boot apply',
     args: [],
     text: 'what the boot runs: brings devices to what is wished for them (exit 3: one is not met)',

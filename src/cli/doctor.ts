@@ -39,7 +39,8 @@ function body(f: Finding, told: Set<Fix>): string {
     .concat('\n');
 }
 
-function fixText(x: Fix, told: Set<Fix>): string {
+/** A fix as it is printed; one that was told before is named only. */
+export function fixText(x: Fix, told: Set<Fix>): string {
   if (told.has(x)) return `    ${x.tool}: ${safeBlock(x.where)} (as above)`;
   told.add(x);
   const lines = safeBlock(x.line)

@@ -111,6 +111,7 @@ test.each([
       'domain',
       'group',
       'hook',
+      'import',
       'journal',
       'list',
       'log',

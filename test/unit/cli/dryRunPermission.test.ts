@@ -42,6 +42,8 @@ const LINES: [line: string, exit: number, closed?: number][] = [
   [`wish add ${NIC}`, 6],
   [`wish remove ${NIC}`, 4],
   ['boot apply', 6],
+  ['import nova.conf --write', 4],
+  ['import driverctl --write', 6],
   ['hook install', 6],
   ['hook remove', 0],
 ];
