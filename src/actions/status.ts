@@ -10,10 +10,12 @@ import { type Quarantine, readQuarantines } from '../binding/quarantine.ts';
 import { observing } from '../binding/session.ts';
 import type { DeviceState, Owner } from '../binding/state.ts';
 import { ownFiles } from '../config/readText.ts';
-import { HostdevError } from '../errors.ts';
+import { HostdevError, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type IommuState, iommuState } from '../host/iommu.ts';
+import { failureWarning } from '../pci/inventory.ts';
 import type { BadFile } from '../store/files.ts';
+import type { Warning } from '../text/warning.ts';
 
 /** A process that has the device, and the guest that libvirt says it is. */
 type User = { pid: number; command: string; domain: string | null };
@@ -34,7 +36,8 @@ export type BindingStatus = {
 };
 
 export type Status = {
-  iommu: IommuState;
+  /** Null where it could not be read. */
+  iommu: IommuState | null;
   bindings: BindingStatus[];
   /** Null where it may not be read: it is root's. */
   journal: (Pick<JournalEntry, 'id' | 'kind' | 'owner' | 'state' | 'left'> & { in_hand: number | null })[] | null;
@@ -66,13 +69,28 @@ export async function readStatus(host: Host): Promise<Status> {
           return Promise.all(books.map((b) => bindingStatus(work, look, b)));
         });
   return {
-    iommu: iommuState(host),
+    iommu: iommuNow(host),
     bindings,
     journal,
     stuck: quarantines.stuck,
     bad_files: [...bad, ...badEntries, ...quarantines.bad],
     wishes: await wishesNow(host),
   };
+}
+
+/** What {@link readStatus} could not read of the host. */
+export const unreadWarnings = (host: Host): Warning[] => host.unread.map(failureWarning);
+
+/** What is wrong with the IOMMU is no reason to say nothing of the books. */
+function iommuNow(host: Host): IommuState | null {
+  try {
+    return iommuState(host);
+  } catch (e) {
+    if (!isSysError(e)) throw e;
+    const { code, errno, syscall = 'open', path = host.iommuGroups } = e;
+    host.unread.push({ code, errno, syscall, path });
+    return null;
+  }
 }
 
 /** The configuration, and what reads it, are loaded where there is one. */

@@ -10,7 +10,7 @@ export function groupList({ host }: Invocation): Answer {
   const rows = groups.map((g) => [
     `${g.id}`,
     g.type ?? '-',
-    g.viable ? good('yes') : bad('no'),
+    g.viable === null ? 'not known' : g.viable ? good('yes') : bad('no'),
     g.devices.join(' ') || '-',
     g.blockers.map((b) => `${b.address} ${b.reason}`).join('; '),
   ]);
@@ -23,10 +23,10 @@ export function groupShow({ host, words }: Invocation): Answer {
   const text = pairs([
     ['Group', `${g.id}`],
     ['Type', g.type ?? 'unknown'],
-    ['Viable', g.viable ? 'yes' : 'no'],
+    ['Viable', g.viable === null ? 'not known' : g.viable ? 'yes' : 'no'],
     ...g.devices.map((d, i) => [i === 0 ? 'Devices' : '', d] as const),
     ...g.blockers.map((b, i) => [i === 0 ? 'Blocked by' : '', `${b.address} ${b.reason}`] as const),
     ...g.reserved_regions.map((r, i) => [i === 0 ? 'Reserved' : '', `${r.start}-${r.end} ${r.type}`] as const),
   ]);
-  return { json: { group: g }, text, warnings, exit: g.viable ? EXIT.done : EXIT.no };
+  return { json: { group: g }, text, warnings, exit: g.viable === null ? EXIT.failed : g.viable ? EXIT.done : EXIT.no };
 }

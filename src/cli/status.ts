@@ -1,4 +1,4 @@
-import { type BindingStatus, readStatus, type Status } from '../actions/status.ts';
+import { type BindingStatus, readStatus, type Status, unreadWarnings } from '../actions/status.ts';
 import { fixStatus } from '../actions/statusFix.ts';
 import { isGuest } from '../binding/books.ts';
 import { badFileText } from '../binding/session.ts';
@@ -26,9 +26,11 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
   ]);
   const lines = [
     ...mended.map((m) => `${safeBlock(m.text)}\n`),
-    s.iommu.on
-      ? `IOMMU on${s.iommu.units.length > 0 ? ` (${s.iommu.units.join(', ')})` : ''}\n`
-      : warn(`IOMMU off: ${s.iommu.reason}\n`),
+    s.iommu === null
+      ? warn('IOMMU: not known, see below\n')
+      : s.iommu.on
+        ? `IOMMU on${s.iommu.units.length > 0 ? ` (${s.iommu.units.join(', ')})` : ''}\n`
+        : warn(`IOMMU off: ${s.iommu.reason}\n`),
     rows.length === 0 ? 'hostdev has bound no device\n' : table(['ADDRESS', 'FOR', 'DRIVER', 'BEFORE', 'DRIFT'], rows),
     ...s.bindings.flatMap((b) => (b.advice === null ? [] : `${b.address}: ${safeBlock(b.advice)}\n`)),
     ...wishLine(s.wishes),
@@ -72,7 +74,7 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
     json: own.fix === true ? { ...s, mended } : s,
     text: lines.join(''),
     exit,
-    warnings: s.journal === null ? [warning('not-measured', NO_JOURNAL)] : [],
+    warnings: [...unreadWarnings(host), ...(s.journal === null ? [warning('not-measured', NO_JOURNAL)] : [])],
   };
 }
 

@@ -6,7 +6,7 @@
 import { messageOf } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type Warning, warning } from '../text/warning.ts';
-import { type Address, compareAddresses } from './address.ts';
+import { type Address, compareAddresses, isAddress } from './address.ts';
 import type { Inventory, PciDevice } from './inventory.ts';
 import { failureWarning } from './inventory.ts';
 import { lacksVgpuType, untypedText, vendorVfio } from './vendorVfio.ts';
@@ -16,8 +16,8 @@ export type Group = {
   id: number;
   /** `sys/kernel/iommu_groups/N/type`: DMA, DMA-FQ, identity, blocked, unmanaged, unknown; null when not shown. */
   type: string | null;
-  /** A guest could have what is in it, as it is now. */
-  viable: boolean;
+  /** A guest could have what is in it, as it is now; null where a member of it could not be read. */
+  viable: boolean | null;
   devices: Address[];
   blockers: Blocker[];
 };
@@ -44,13 +44,17 @@ export function readGroups(host: Host, inventory: Inventory, warnings: Warning[]
     groups.push({
       id,
       type: groupType(g.type),
-      viable: blockers.length === 0,
+      viable: blockers.length > 0 ? false : isWhole(inventory, g.devices) ? true : null,
       devices: pci.map((d) => d.address).sort(compareAddresses),
       blockers,
     });
   }
   return groups;
 }
+
+/** Whether the scan has all PCI devices that the group's folder names. */
+const isWhole = (inventory: Inventory, names: readonly string[]): boolean =>
+  names.every((name) => !isAddress(name) || inventory.byAddress.has(name));
 
 /**
  * A group of which VFIO has all and a guest could have nothing, because each of its functions is a vGPU without a type.

@@ -5,7 +5,7 @@
 import { expect, test } from 'vitest';
 import { domainXml, UUID_A } from '../mock/hosts.ts';
 import { describeSim, useSimHosts } from './simhost.ts';
-import { A, B, WORLD } from './world.ts';
+import { A, B, D, WORLD } from './world.ts';
 
 describeSim('not measured is not absent', () => {
   const sims = useSimHosts();
@@ -37,4 +37,27 @@ describeSim('not measured is not absent', () => {
       expect(sim.run(...words)).toMatchObject({ exit: 1, out: '', err: expect.stringContaining('EIO') });
     },
   );
+
+  test('a group whose members cannot be read is neither viable nor not', async () => {
+    const sim = await sims.start(WORLD);
+    sim.ctl('fault readdir sys/bus/pci/devices errno=EIO');
+    const { groups } = sim.run('group', 'list', '-j').json;
+    expect(groups.length).toBeGreaterThan(0);
+    expect(groups.every((g) => g.viable === null)).toBe(true);
+    const [first] = groups;
+    expect(sim.run('group', 'show', `${first?.id}`)).toMatchObject({
+      exit: 1,
+      out: expect.stringContaining('not known'),
+    });
+  });
+
+  test('status tells the books although the IOMMU cannot be asked', async () => {
+    const sim = await sims.start(WORLD);
+    expect(sim.run('bind', D).exit).toBe(0);
+    sim.ctl('fault readdir sys/kernel/iommu_groups errno=EIO');
+    const { exit, out, err } = sim.run('status');
+    expect({ exit, out }).toMatchObject({ exit: 1, out: expect.stringContaining(D) });
+    expect(out).toContain('IOMMU: not known');
+    expect(err).toMatch(/iommu_groups.*EIO|EIO.*iommu_groups/);
+  });
 });
