@@ -59,6 +59,8 @@ type Pass = {
  * nothing to go by.
  */
 const NETWORK_MS = 10_000;
+/** Time for one transaction, in ms: a device that hangs leaves some to the others. */
+const EACH_MS = 12_000;
 
 /**
  * One pass over the wishes. Raises HOSTDEV_USAGE for a device that is no address, HOSTDEV_NOT_PERMITTED without root,
@@ -139,7 +141,7 @@ async function tell(pass: Pass, wish: Wish, act: () => Promise<boolean>): Promis
 /** The options of one transaction: what is left of the time, and the guards that the wish lifts. */
 const optionsFor = ({ options, until }: Pass, wish: Wish): ActionOptions => ({
   ...options,
-  deadlineMs: until.left,
+  deadlineMs: Math.min(until.left, EACH_MS),
   allowed: new Set([...options.allowed, ...wish.allow]),
 });
 
@@ -212,7 +214,7 @@ type Going = { device: PciDevice; driver: WishedDriver; allowed: ActionOptions['
  */
 async function moveAll(pass: Pass, inventory: Inventory, going: readonly Going[]): Promise<boolean> {
   const { host, options, until } = pass;
-  const left = (): ActionOptions => ({ ...options, deadlineMs: until.left });
+  const left = (): ActionOptions => ({ ...options, deadlineMs: Math.min(until.left, EACH_MS) });
   const of = (is: (driver: WishedDriver) => boolean): Going[] => going.filter((g) => is(g.driver));
   let changed = false;
   const toVfio = of((d) => d !== 'host' && d !== 'none');
