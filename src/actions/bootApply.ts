@@ -4,6 +4,9 @@
  * reboot, a PF's driver that came later) does nothing twice. Whatever is wrong with one wish is told, and the rest goes
  * on.
  */
+
+import { namedBy, readJournal } from '../binding/journal.ts';
+import { changing } from '../binding/session.ts';
 import { groupEndpoints, vfDriver, whyNotMet } from '../boot/met.ts';
 import { othersOf, otherText } from '../boot/others.ts';
 import {
@@ -82,6 +85,7 @@ export async function applyWishes(host: Host, { only, stage }: ApplyScope, optio
     blind: false,
   };
   const off = offNow(pass);
+  if (!off && !options.dryRun) await finishEarlier(pass);
   const first = await readable(pass);
   if (first !== null && !off) {
     const open = chosen(first, scope).filter((s) => s.why !== null && s.match.device !== null);
@@ -102,6 +106,23 @@ function offNow({ host, warnings }: Pass): boolean {
       warning('not-measured', `whether hostdev.off=1 is on the kernel command line is not known: ${messageOf(e)}`),
     );
     return false;
+  }
+}
+
+/**
+ * What a pass that was killed has left is put right first: it may look as wished, and be undone by the next command.
+ */
+async function finishEarlier({ host, options, until, warnings }: Pass): Promise<void> {
+  try {
+    const addresses = [...new Set(readJournal(host).entries.flatMap((e) => [...namedBy(e)]))];
+    if (addresses.length === 0) return;
+    const limits = { ...options, deadlineMs: Math.min(until.left, EACH_MS) };
+    await changing(host, scanInventory(host), { addresses, tolerant: true }, limits, async ({ recovered }) => {
+      warnings.push(...recovered);
+    });
+  } catch (e) {
+    if (!(e instanceof HostdevError)) throw e;
+    warnings.push(warning('unfinished', e.message));
   }
 }
 
