@@ -137,12 +137,15 @@ async function readable({ host, warnings }: Pass): Promise<HostWishes | null> {
   }
 }
 
-/** Those of a scope: about the device, or about a VF of it. */
-const chosen = ({ seen }: HostWishes, { only }: ApplyScope): SeenWish[] =>
+/**
+ * Those of a scope: about the device, or about a VF of it. A PF whose driver came is not taken from that again: an
+ * admin may have given it back by hand.
+ */
+const chosen = ({ seen }: HostWishes, { only, stage }: ApplyScope): SeenWish[] =>
   only === null
     ? seen
-    : seen.filter(
-        ({ match: { device } }) => device !== null && (device.address === only || device.parent_addr === only),
+    : seen.filter(({ match: { wish, device } }) =>
+        device?.address === only ? stage !== 'pf' || wish.kind === 'pf' : device?.parent_addr === only,
       );
 
 /** Runs what brings one wish about; what it raises is why it is not met. */
@@ -312,6 +315,7 @@ async function awaitNetwork(pass: Pass, open: readonly SeenWish[]): Promise<void
     ({ match: { wish, device } }) =>
       wish.kind === 'device' &&
       wish.driver !== 'host' &&
+      !wish.allow.includes('network') &&
       device?.class?.startsWith('02') === true &&
       onHostDriver(host, device.address, device.driver),
   );

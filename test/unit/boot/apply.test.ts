@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type Applied, type ApplyScope, applyWishes } from '../../../src/actions/bootApply.ts';
 import { readBootStatus } from '../../../src/actions/bootStatus.ts';
 import { unbindDevices } from '../../../src/actions/unbind.ts';
+import { addWishes } from '../../../src/actions/wish.ts';
 import { readBinding } from '../../../src/binding/books.ts';
 import { DRIVERS, type SimulatedHost, SMALL_HOST, simulatedHost } from '../../mock/hosts.ts';
 import { EVER } from '../../patience.ts';
@@ -144,6 +145,14 @@ describe('a PF whose driver came again, and what is plugged in later', () => {
     ]);
   });
 
+  test('a PF that an admin gave back by hand stays with its driver, although a wish has it on VFIO at the boot', async () => {
+    wish(device(PF));
+    await apply();
+    await unbindDevices(sim.host, [PF], false, options);
+    expect(states(await apply({ only: PF, stage: 'pf' }))).toEqual([expect.stringContaining('not met: is on igb')]);
+    expect(states(await apply({ only: PF, stage: 'added' }))).toEqual([`${PF} met added`]);
+  });
+
   test('a device that is no address is no scope', async () => {
     await expect(apply({ only: '../x' })).rejects.toThrow('an address such as');
   });
@@ -214,6 +223,39 @@ describe('what cannot be is told, and the rest goes on', () => {
     expect((await readBootStatus(sim.host)).off).toBe(true);
     sim.kernel.files.set('proc/cmdline', 'nohostdev.off=1 hostdev.off=10\n');
     expect((await apply()).changed).toBe(true);
+  });
+});
+
+describe("the host's own NIC", () => {
+  beforeEach(() => {
+    const net = `sys/devices/pci0000:26/${NIC}/net/eth0`;
+    sim.kernel.links.set('sys/class/net/eth0', `../../devices/pci0000:26/${NIC}/net/eth0`);
+    for (const at of [net, 'sys/class/net/eth0', `sys/bus/pci/devices/${NIC}/net/eth0`])
+      for (const [name, text] of Object.entries({ flags: '0x1003\n', operstate: 'up\n', ifindex: '2\n' }))
+        sim.kernel.files.set(`${at}/${name}`, text);
+  });
+
+  test('with the default route: refused when the wish is made, and at the boot when the host has come to stand on it', async () => {
+    wish(device(NIC));
+    const header = 'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n';
+    sim.kernel.files.set('proc/net/route', `${header}eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n`);
+    const made = addWishes(sim.host, [NIC], { driver: 'vfio', group: false, vfs: null }, options);
+    await expect(made).rejects.toMatchObject({
+      code: 'HOSTDEV_GUARD',
+      message: expect.stringContaining('default route'),
+    });
+    expect(states(await apply())).toEqual([expect.stringMatching(/not met: .*default route/)]);
+    expect(driver(NIC)).toBe('e1000');
+  });
+
+  test('no route yet on the machine itself: one that is up is left alone, unless the wish says network', async () => {
+    Object.defineProperty(sim.host, 'isReal', { value: true });
+    const hurried = { ...options, deadlineMs: 1000 };
+    wish(device(NIC));
+    const reason = async () => (await applyWishes(sim.host, { only: null, stage: 'apply' }, hurried)).wishes[0]?.reason;
+    expect(await reason()).toContain('the host has no default route yet, and its interface eth0 is up');
+    wish(device(NIC, 'driver = "vfio"\nallow = ["network"]'));
+    expect(`${await reason()}`).not.toContain('the host has no default route yet');
   });
 });
 
