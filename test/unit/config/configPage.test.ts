@@ -69,14 +69,20 @@ name each: \`--config /etc/nova/nova.conf --config /etc/nova/nova.conf.d\`.
 \`config check\`: \`form\` (hostdev, nova, both, none), \`files\`, \`mistakes\` and \`remarks\`, each
 \`{file, line, column, key, severity, fatal, message, hint, corrected}\` (line and column from 1; \`fatal\`: nova-compute would not start, and no command of
 hostdev's uses the configuration; \`corrected\`: the line as it should read, or null), \`specs\` \`[{index, key, file, line, devices, hidden}]\` (\`hidden\`: what
-an earlier spec takes) and \`aliases\` \`[{name, file, line, devices}]\` (how many devices it could get, null where a mistake keeps it from being counted).
+an earlier spec takes) and \`aliases\` \`[{name, file, line, devices}]\` (how many devices it could get, null where a mistake keeps it from being counted)
+and \`wishes\` \`[{key, file, line, address, met, reason}]\` (\`address\`: the device that is meant, null for none).
 
 \`pool list\`: \`pools\` \`[{keys, physical_network, resource_classes, total, free, claimed, unavailable, devices}]\` in Nova's order, each device
-\`{address, state, reason, consumer, resource_class}\`; \`networks\` \`[{physical_network, total, free, claimed, unavailable}]\`; \`left_out\` \`[{address, reason}]\`.
+\`{address, state, reason, consumer, resource_class, wish}\`; \`networks\` \`[{physical_network, total, free, claimed, unavailable}]\`; \`left_out\` \`[{address, reason}]\`.
 
 \`claim -n\`: \`changed\` (false) and \`requests\` \`[{alias_name, count, numa_policy, devices}]\` in the order of the request, each device
 \`{address, vendor_id, product_id, dev_type, numa_node, provider}\` in the order of picking. Without capacity (exit 3) \`requests\` is
 \`[{alias_name, wanted, offered, free}]\`, beside \`error\`.
+
+\`wish list\`, \`wish check\`: \`wishes\` \`[{kind, wished_address, vf, path, vendor_id, …, driver, group, vfs, for, ranges, allow, file, line, address,
+driver_now, met, reason}]\` (check also \`refused\`), \`mistakes\` as above. \`wish add|remove\`, and \`--persist\`: \`kept\` \`{file, added, removed, already}\`, each a list
+of wishes. \`boot apply\`, \`boot status\`: \`off\`, \`at\`, \`wishes\` \`[{subject, kind, wished_address, file, line, address, met, stage, at, reason}]\` (\`stage\`: apply,
+pf, added, before), \`mistakes\`; the same is in \`/run/hostdev/boot.json\`.
 
 \`placement show\`: \`hypervisor_hostname\`, \`providers\` \`{name: {inventory, traits, devices}}\`, \`not_reported\` (addresses).
 `;
