@@ -26,7 +26,10 @@ describe('what a config space says', () => {
   });
 
   test('without root only the header: not measured, unless the header says that there is no list', () => {
-    expect(parseConfig(configBytes({ size: 64 }))).toEqual({ unmeasured: expect.stringContaining('needs root') });
+    expect(parseConfig(configBytes({ size: 64 }))).toEqual({
+      unmeasured: expect.stringContaining('needs root'),
+      root: true,
+    });
     const plain = configBytes({ size: 64 }).slice();
     plain[0x06] = 0;
     expect(parseConfig(plain)).toMatchObject({ pcie: null, acs: null });
