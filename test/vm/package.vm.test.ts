@@ -117,8 +117,6 @@ describe('libvirtd confined by AppArmor', () => {
     const own = await vm().ok('cat /proc/$(pidof libvirtd)/attr/current');
     expect(own).toMatch(/libvirtd \(enforce\)/);
   };
-  const denied = () => vm().ok('journalctl -kq -o cat | grep \'apparmor="DENIED"\' | grep hostdev || :');
-
   const life = async (node: string) => {
     await installHostdev(vm());
     await hooked();
@@ -127,9 +125,6 @@ describe('libvirtd confined by AppArmor', () => {
     expect(await driverOf(vm(), VF)).toBe('tb_igbvf_vfio_pci');
     await stop('web1');
     await isBack();
-    expect(
-      await vm().ok(`journalctl -kq -o cat | grep 'apparmor="DENIED"' | grep hostdev | grep -v hostdev-tried || :`),
-    ).toBe('');
     expect(
       await vm().ok(
         "sed -n 's/^node=//p' /etc/libvirt/hooks/hostdev.conf | while read -r n; do [ -x $n ] && { echo $n; break; }; done",
@@ -148,11 +143,10 @@ describe('libvirtd confined by AppArmor', () => {
     await vm().ok('systemctl restart libvirtd && virsh list', { timeoutMs: 120_000 });
   });
 
-  test('the profile is in force: what lies in /usr/lib is denied, and the log says so', async () => {
+  test('the profile is in force: what lies in /usr/lib is denied', async () => {
     await vm().ok('install -D -m 755 /bin/true /usr/lib/hostdev-tried/true');
     const tried = await vm().sh('aa-exec -p libvirtd -- sh -c /usr/lib/hostdev-tried/true');
     expect([tried.code, tried.stderr]).toEqual([126, expect.stringContaining('Permission denied')]);
-    expect(await denied()).toContain('hostdev-tried');
     await vm().ok('rm -r /usr/lib/hostdev-tried');
   });
 
