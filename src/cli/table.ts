@@ -27,8 +27,10 @@ export function pairs(rows: readonly (readonly [string, string])[]): string {
   return rows.map(([k, v]) => `${k.padEnd(width)}${v}\n`).join('');
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are our own colour codes
-const visibleLength = (text: string): number => text.replace(/\x1b\[\d+m/g, '').length;
+// Looked for first: a list of thousands of rows has hardly a cell in colour.
+const visibleLength = (text: string): number =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are our own colour codes
+  text.includes('\x1b') ? text.replace(/\x1b\[\d+m/g, '').length : text.length;
 
 /** Colours for a stream: none off a terminal or with NO_COLOR (https no-color convention: set and not empty). */
 export function colours(stream: { isTTY?: boolean }): {
