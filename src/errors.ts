@@ -127,6 +127,11 @@ export const ERRORS = {
     text: "The PF's driver did not make or remove its VFs; everything was put back.",
     hint: "Look at 'dmesg' for the driver's own words.",
   },
+  HOSTDEV_VGPU_TYPE: {
+    exit: EXIT.no,
+    text: 'A VF cannot have that vGPU type, or none at all.',
+    hint: 'See nvidia/creatable_vgpu_types of the VF: what it offers changes with the types of the other VFs of its PF.',
+  },
   HOSTDEV_GUARD: {
     exit: EXIT.refused,
     text: 'A guard refused: the host itself needs the device.',

@@ -7,7 +7,7 @@
 
 import { namedBy, readJournal } from '../binding/journal.ts';
 import { changing } from '../binding/session.ts';
-import { groupEndpoints, vfDriver, whyNotMet } from '../boot/met.ts';
+import { groupEndpoints, typeNotMet, vfDriver, vfType, whyNotMet } from '../boot/met.ts';
 import { othersOf, otherText } from '../boot/others.ts';
 import {
   type BootReport,
@@ -37,6 +37,7 @@ import type { ActionOptions, Warned } from './options.ts';
 import { parkDevice } from './park.ts';
 import { unbindDevices } from './unbind.ts';
 import { createVfs } from './vf.ts';
+import { setTypes } from './vgpu.ts';
 import { isOfWishes } from './wish.ts';
 import { type HostWishes, hostWishes, ownOf, type SeenWish } from './wishes.ts';
 
@@ -227,7 +228,37 @@ async function makeVfs(pass: Pass, wish: PfWish, pf: PciDevice): Promise<boolean
         devices.map((device) => ({ device, driver, allowed: options.allowed })),
       )) || changed;
   }
-  return changed;
+  return (await giveTypes(pass, wish, pf, options)) || changed;
+}
+
+/**
+ * Each VF its vGPU type, a transaction each: what one of them cannot have keeps none of the others from theirs. Raises
+ * what the first could not.
+ */
+async function giveTypes(pass: Pass, wish: PfWish, pf: PciDevice, options: ActionOptions): Promise<boolean> {
+  const { host, until } = pass;
+  const failures: HostdevError[] = [];
+  let changed = false;
+  for (const { n, address } of numberedVfs(host, pf.address)) {
+    const type = vfType(wish, n);
+    if (type === null || typeNotMet(host, wish, n, address) === null) continue;
+    try {
+      const inventory = scanInventory(host);
+      const device = inventory.byAddress.get(address);
+      if (device === undefined) continue;
+      const limits = { ...options, deadlineMs: Math.min(until.left, EACH_MS) };
+      const set = await setTypes(host, inventory, [{ device, type }], limits, 'boot');
+      pass.warnings.push(...set.warnings);
+      changed = set.changed || changed;
+    } catch (e) {
+      if (!(e instanceof HostdevError)) throw e;
+      failures.push(e);
+    }
+  }
+  pass.changed ||= changed;
+  const [first] = failures;
+  if (first === undefined) return changed;
+  throw new HostdevError(first.code, failures.map((e) => e.message).join('; '), { hint: first.hint });
 }
 
 type Going = { device: PciDevice; driver: WishedDriver; allowed: ActionOptions['allowed'] };

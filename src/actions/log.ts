@@ -57,6 +57,8 @@ const known = (r: RecordLine): RecordLine => ({
   before: r.before && { driver: r.before.driver, override: r.before.override },
   after: r.after && { driver: r.after.driver, override: r.after.override },
   vfs: r.vfs && { before: r.vfs.before, after: r.vfs.after },
+  // A line of before there were any has none.
+  vgpu_type: r.vgpu_type ? { before: r.vgpu_type.before, after: r.vgpu_type.after } : null,
   reason: r.reason,
   owner: r.owner,
   guest: r.guest,
@@ -82,5 +84,8 @@ const isRecord = (v: unknown): v is RecordLine =>
   isStateOrNull(v.before) &&
   isStateOrNull(v.after) &&
   (v.vfs === null || (isObject(v.vfs) && typeof v.vfs.before === 'number' && typeof v.vfs.after === 'number')) &&
+  (v.vgpu_type === undefined ||
+    v.vgpu_type === null ||
+    (isObject(v.vgpu_type) && typeof v.vgpu_type.before === 'string' && typeof v.vgpu_type.after === 'string')) &&
   Array.isArray(v.lifted) &&
   v.lifted.every((l) => isObject(l) && typeof l.guard === 'string' && typeof l.reason === 'string');

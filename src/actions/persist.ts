@@ -5,7 +5,7 @@
 
 import { type Guard, isAllowable } from '../binding/guards.ts';
 import { checkKeep, type KeptChange, keep, tomlOf } from '../boot/kept.ts';
-import { type DeviceWish, type PfWish, subjectOf, type Wish, wishPlace } from '../boot/wishes.ts';
+import { type DeviceWish, type PfWish, subjectOf, type VfRange, type Wish, wishPlace } from '../boot/wishes.ts';
 import type { AllowableGuard } from '../config/allowable.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -18,6 +18,7 @@ import { bindDevices, namedDevices } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { unbindDevices } from './unbind.ts';
 import { type CreateOptions, createVfs, removeVfs } from './vf.ts';
+import { setVgpuType } from './vgpu.ts';
 import { type HostWishes, hostWishes, type PrintedWish, printedWish } from './wishes.ts';
 
 /**
@@ -76,15 +77,16 @@ export function pfWish(
   host: Host,
   inventory: Inventory,
   pf: PciDevice,
-  what: Pick<PfWish, 'vfs' | 'for'>,
+  { vfs, for: use, ranges = [] }: Pick<PfWish, 'vfs' | 'for'> & Partial<Pick<PfWish, 'ranges'>>,
   allowed: ReadonlySet<Guard>,
 ): PfWish {
   const { vf: _, ...telling } = tellingOf(host, inventory, pf);
   return {
     kind: 'pf',
     ...telling,
-    ...what,
-    ranges: [],
+    vfs,
+    for: use,
+    ranges,
     allow: allowOf(allowed),
     place: { ...NOWHERE, file: host.absolute(host.kept) },
   };
@@ -258,6 +260,47 @@ export const createVfsAndKeep = async (
   kept(host, pfWill(host, word, { vfs: count, for: use }, options, false), options, () =>
     createVfs(host, word, count, use, options),
   );
+
+/**
+ * The wills of `vf set --persist`: each PF's wish with the vGPU type of the VFs that are named; where there is none, one
+ * for as many VFs as it has.
+ */
+async function typedWills(host: Host, words: readonly string[], type: string, options: ActionOptions): Promise<Will[]> {
+  const wishes = await hostWishes(host);
+  const { inventory } = wishes;
+  const { devices } = namedDevices(host, inventory, words);
+  const pfs = new Set(devices.flatMap((d) => d.parent_addr ?? []));
+  return [...pfs].flatMap((address) => {
+    const device = inventory.byAddress.get(address);
+    if (device === undefined) return [];
+    const vfs = numberedVfs(host, address);
+    const named = vfs.filter((vf) => devices.some((d) => d.address === vf.address)).map((vf) => vf.n);
+    const found = wishes.seen.find((s) => s.match.wish.kind === 'pf' && s.match.device?.address === address);
+    const had = found?.match.wish.kind === 'pf' ? found.match.wish : null;
+    const count = Math.max(had?.vfs ?? vfs.length, ...named.map((n) => n + 1));
+    const ranges = withTypes(had?.ranges ?? [], count, new Set(named), Number(type));
+    const allowed = new Set<Guard>([...options.allowed, ...(had?.allow ?? [])]);
+    const wish = pfWish(host, inventory, device, { vfs: count, for: had?.for ?? 'vfio', ranges }, allowed);
+    return { device, wish, goes: false };
+  });
+}
+
+/** Ranges in which the VFs of these numbers have a vGPU type; neighbours that are alike are one. */
+function withTypes(ranges: readonly VfRange[], vfs: number, named: ReadonlySet<number>, type: number): VfRange[] {
+  const all: VfRange[] = [];
+  for (let n = 0; n < vfs; n += 1) {
+    const was = ranges.find((r) => r.first <= n && n <= r.last);
+    const now = { driver: was?.driver ?? null, vgpu_type: named.has(n) ? type : (was?.vgpu_type ?? null) };
+    const last = all.at(-1);
+    if (last?.last === n - 1 && last.driver === now.driver && last.vgpu_type === now.vgpu_type) last.last = n;
+    else if (now.driver !== null || now.vgpu_type !== null) all.push({ first: n, last: n, ...now });
+  }
+  return all;
+}
+
+/** `vf set --vgpu-type --persist`. Raises what {@link setVgpuType} and {@link keeping} raise. */
+export const setTypeAndKeep = async (host: Host, words: readonly string[], type: string, options: ActionOptions) =>
+  kept(host, await typedWills(host, words, type, options), options, () => setVgpuType(host, words, type, options));
 
 /** `vf remove --persist`: the wish about the VFs goes. */
 export const removeVfsAndKeep = async (host: Host, word: string, options: ActionOptions) =>

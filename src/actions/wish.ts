@@ -2,8 +2,8 @@
  * `wish list|check|add|remove`: what hostdev.toml and conf.d wish for the devices, what comes of it on this host, and
  * wishes made and taken back without moving anything.
  */
-import { groupEndpoints } from '../boot/met.ts';
-import type { DeviceWish, Wish, WishedDriver } from '../boot/wishes.ts';
+import { groupEndpoints, typeNotMet, vfType } from '../boot/met.ts';
+import type { DeviceWish, PfWish, Wish, WishedDriver } from '../boot/wishes.ts';
 import { type Finding, sortFindings } from '../config/place.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -11,11 +11,13 @@ import { matchAll } from '../nova/matches.ts';
 import { usableSetup } from '../nova/setup.ts';
 import { canonicalAddress } from '../pci/address.ts';
 import { isBridge, type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { numberedVfs } from '../pci/vfLinks.ts';
 import { quote } from '../text/safe.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import { bindRequests, namedDevices } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { deviceWish, type Kept, keeping, pfWish, vfWarnings, type Will } from './persist.ts';
+import { setTypes } from './vgpu.ts';
 import { type HostWishes, hostWishes, type PrintedWish, printedWish } from './wishes.ts';
 
 /** A wish and what it means now: `address` is the device's, null where none is meant; `reason` why it is not met. */
@@ -81,14 +83,31 @@ async function refusalOf(
   device: PciDevice,
   options: ActionOptions,
 ): Promise<HostdevError | null> {
-  if (wish.kind === 'pf' || wish.driver === 'host') return null;
+  if (wish.kind === 'device' && wish.driver === 'host') return null;
   try {
+    if (wish.kind === 'pf') {
+      await checkTypes(host, wish, device, options);
+      return null;
+    }
     await guarded(host, [device], wish, { ...options, allowed: new Set(wish.allow) });
     return null;
   } catch (e) {
     if (e instanceof HostdevError) return e;
     throw e;
   }
+}
+
+/** Raises what {@link setTypes} would, of the VFs that are there and have another vGPU type than is wished. */
+async function checkTypes(host: Host, wish: PfWish, pf: PciDevice, options: ActionOptions): Promise<void> {
+  const inventory = scanInventory(host);
+  const wanted = numberedVfs(host, pf.address).flatMap(({ n, address }) => {
+    const device = inventory.byAddress.get(address);
+    const type = vfType(wish, n);
+    return device === undefined || type === null || typeNotMet(host, wish, n, address) === null
+      ? []
+      : [{ device, type }];
+  });
+  for (const one of wanted) await setTypes(host, inventory, [one], { ...options, dryRun: true }, 'boot');
 }
 
 /** Asks the guards as `bind` would. Raises HOSTDEV_GUARD, HOSTDEV_IN_USE, and what a dry run of bind raises. */

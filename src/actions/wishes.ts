@@ -65,7 +65,7 @@ export type PrintedWish = Identity & {
   group: 'endpoints' | null;
   vfs: number | null;
   for: 'vfio' | 'netdev' | null;
-  ranges: { first: number; last: number; driver: string | null }[];
+  ranges: { first: number; last: number; driver: string | null; vgpu_type: number | null }[];
   allow: string[];
   file: string;
   line: number;

@@ -55,9 +55,18 @@ export async function mayLeave(work: Leaving, addresses: readonly Address[]): Pr
  * `owner`: whose hold is none in the way; null is everybody's but a guest's. No allowance lifts them. Raises
  * HOSTDEV_STORE_CORRUPT.
  */
-export async function vfRefusals(work: Leaving, pf: Address, owner: string | null): Promise<Refusal[]> {
+export const vfRefusals = (work: Leaving, pf: Address, owner: string | null): Promise<Refusal[]> =>
+  useRefusals(work, vfLinks(work.host, pf), owner, `this VF of ${pf} is in use`);
+
+/** {@link vfRefusals} of the VFs that are named, for a change that takes away what a guest has of them. */
+export async function useRefusals(
+  work: Leaving,
+  addresses: readonly Address[],
+  owner: string | null,
+  text: string,
+): Promise<Refusal[]> {
   const { host } = work;
-  const vfs = devicesNow(host, work.inventory, vfLinks(host, pf));
+  const vfs = devicesNow(host, work.inventory, addresses);
   const usages = await readUsages(work, vfs);
   const books = new Map(vfs.flatMap(({ address }) => [[address, readBinding(host, address)] as const]));
   const look = await witness(
@@ -79,7 +88,7 @@ export async function vfRefusals(work: Leaving, pf: Address, owner: string | nul
     return why.map((reason) => ({
       guard: 'in-use',
       address: vf.address,
-      reason: `this VF of ${pf} is in use: ${reason}`,
+      reason: `${text}: ${reason}`,
       firm: true,
       asker: work.permit.asker,
     }));

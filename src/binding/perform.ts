@@ -24,6 +24,7 @@ import { type Leaving, mayLeave } from './leave.ts';
 import { writeNumvfs } from './numvfs.ts';
 import { observe, remembered } from './observe.ts';
 import { ANY_HOST, type Step } from './steps.ts';
+import { writeVgpuType } from './vgpu.ts';
 
 /** What one transaction works with. */
 export type Work = Leaving & {
@@ -47,13 +48,14 @@ export function refuseStopped({ signal }: Pick<Work, 'signal'>, what: string): v
 
 /**
  * Steps that may go on together: neighbours of one kind on different devices. Each takes its own device's lock. A PF's
- * number of VFs changes alone: it brings and takes devices.
+ * number of VFs changes alone: it brings and takes devices; and so does a vGPU type, which changes what its siblings
+ * may have.
  */
 export function batchesOf(steps: readonly Step[]): Step[][] {
   const batches: Step[][] = [];
   for (const step of steps) {
     const last = batches.at(-1);
-    const together = step.kind !== 'numvfs' && last?.[0]?.kind === step.kind;
+    const together = step.kind !== 'numvfs' && step.kind !== 'vgpu' && last?.[0]?.kind === step.kind;
     if (last !== undefined && together && !last.some((s) => s.address === step.address)) last.push(step);
     else batches.push([step]);
   }
@@ -96,6 +98,8 @@ async function perform(work: Work, step: Step): Promise<void> {
         return await writeNumvfs(work, step);
       case 'autoprobe':
         return await writeAutoprobe(work, step);
+      case 'vgpu':
+        return await writeVgpuType(work, step);
     }
   } catch (e) {
     throw remembered(work.host, e);

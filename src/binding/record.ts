@@ -31,6 +31,8 @@ export type RecordLine = {
   after: DeviceState | null;
   /** Of a PF whose VFs changed: their number. */
   vfs: { before: number; after: number } | null;
+  /** Of a VF whose vGPU type changed, "0" for none. */
+  vgpu_type: { before: string; after: string } | null;
   /** Why it is not `done`. */
   reason: string | null;
   /** For whom: "admin", "domain:<uuid>", and that guest's name. */
@@ -68,6 +70,7 @@ export function recordEnd(work: Work, entry: JournalEntry, ended: readonly Ended
       before: plainState(move.from),
       after: outcome === 'left' ? null : plainState(outcome === 'undone' ? move.from : reached(work.host, move)),
       vfs: vfsOf(move, outcome),
+      vgpu_type: typesOf(move, outcome),
       reason: reason === null ? null : reason.slice(0, MAX_REASON),
       entry: entry.id,
       recovered: entry.pid !== process.pid,
@@ -90,6 +93,7 @@ export function recordLifted(work: Work, owner: Owner, guest: string | null, lif
       before: null,
       after: null,
       vfs: null,
+      vgpu_type: null,
       reason: null,
       entry: null,
       recovered: false,
@@ -117,6 +121,11 @@ function vfsOf({ sriov }: Move, outcome: Outcome): RecordLine['vfs'] {
   if (sriov === undefined || outcome === 'left') return null;
   const before = sriov.from.numvfs;
   return { before, after: outcome === 'undone' ? before : sriov.to.numvfs };
+}
+
+function typesOf({ vgpu }: Move, outcome: Outcome): RecordLine['vgpu_type'] {
+  if (vgpu === undefined || outcome === 'left') return null;
+  return { before: vgpu.from, after: outcome === 'undone' ? vgpu.from : vgpu.to };
 }
 
 /** The books know a guest's name, the journal only its UUID. */
@@ -160,6 +169,7 @@ export function systemText(l: RecordLine): string {
     ['before', l.outcome === 'allowed' ? null : state(l.before)],
     ['after', l.outcome === 'allowed' ? null : state(l.after)],
     ['vfs', l.vfs === null ? null : `${l.vfs.before} -> ${l.vfs.after}`],
+    ['vgpu_type', l.vgpu_type === null ? null : `${l.vgpu_type.before} -> ${l.vgpu_type.after}`],
     ['for', l.owner],
     ['guest', l.guest],
     ['uid', l.uid],

@@ -270,7 +270,8 @@ function tellerOf(entry: JournalEntry, is: 'is' | 'would be') {
 const stateAt = ({ host }: Work, m: Move, end: End) =>
   end === 'to' && m.any_host ? { driver: host.linkName(host.device(m.address, 'driver')), override: null } : m[end];
 
-const vfText = (m: Move, end: End): string => (m.sriov === undefined ? '' : ` with ${m.sriov[end].numvfs} VFs`);
+const vfText = (m: Move, end: End): string =>
+  `${m.sriov === undefined ? '' : ` with ${m.sriov[end].numvfs} VFs`}${m.vgpu === undefined ? '' : ` with vGPU type ${m.vgpu[end]}`}`;
 
 /** Brings all to one end, then the books; the entry goes, or stays with what failed and with what hangs. */
 async function finish(

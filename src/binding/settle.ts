@@ -5,7 +5,7 @@
  */
 import type { Address } from '../pci/address.ts';
 import { type PciDevice, scanInventory } from '../pci/inventory.ts';
-import { onHostDriver } from '../pci/vendorVfio.ts';
+import { onHostDriver, vgpuTypeNow } from '../pci/vendorVfio.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
 import { restoreAttribute } from './access.ts';
 import { type ModuleLists, readModuleLists, variantDriver } from './drivers/driverChoice.ts';
@@ -18,13 +18,14 @@ import { autoprobeFor, autoprobeStep, emptySteps, numvfsStep, stepsOf, type Way 
 
 export type End = 'from' | 'to';
 
-type Goal = Pick<Move, 'address' | 'any_host'> & { target: DeviceState };
+type Goal = Pick<Move, 'address' | 'any_host' | 'vgpu'> & { target: DeviceState; type?: string };
 
 /** What one end of a move asks of its device. */
 export const goalOf = (m: Move, end: End): Goal => ({
   address: m.address,
   target: m[end],
   ...(end === 'to' && m.any_host ? { any_host: true } : {}),
+  ...(m.vgpu === undefined ? {} : { vgpu: m.vgpu, type: m.vgpu[end] }),
 });
 
 /**
@@ -50,9 +51,20 @@ export async function settle(work: Work, moves: readonly Move[], end: End): Prom
 }
 
 /** True when a device that is on `now` needs no step to be where it is to go. */
-export function isThere(work: Pick<Work, 'host'>, now: DeviceState, { address, target, any_host }: Goal): boolean {
-  if (!any_host) return sameState(now, target);
+export function isThere(work: Pick<Work, 'host'>, now: DeviceState, goal: Goal): boolean {
+  const { address, target, any_host } = goal;
+  if (!any_host) return sameState(now, target) && typeWay(work, goal) === null;
   return now.override === null && onHostDriver(work.host, address, now.driver);
+}
+
+/**
+ * From the vGPU type that a device has now to the goal's; null where nothing is to be written: it is there, or it is
+ * one that somebody else has set since, and his.
+ */
+function typeWay({ host }: Pick<Work, 'host'>, { address, vgpu, type }: Goal): { from: string; to: string } | null {
+  const now = vgpu === undefined ? null : vgpuTypeNow(host, address);
+  if (vgpu === undefined || type === undefined || now === null || now === type) return null;
+  return [vgpu.from, vgpu.to, '0'].includes(now) ? { from: now, to: type } : null;
 }
 
 async function settleDevices(work: Work, goals: readonly Goal[]): Promise<Map<Address, unknown>> {
@@ -65,7 +77,14 @@ async function settleDevices(work: Work, goals: readonly Goal[]): Promise<Map<Ad
         const now = await observe(work, address);
         if (now === null || isThere(work, now, goal)) return;
         if (now.driver !== target.driver) await ensureDriver(work, address, any_host ? null : target.driver);
-        ways.push({ address, from: now, to: target, ...(any_host ? { any_host } : {}) });
+        const vgpu = typeWay(work, goal);
+        ways.push({
+          address,
+          from: now,
+          to: target,
+          ...(any_host ? { any_host } : {}),
+          ...(vgpu === null ? {} : { vgpu }),
+        });
       } catch (e) {
         failures.set(address, e);
       }

@@ -5,6 +5,7 @@
  */
 import { DRIVER_NAME } from '../host/host.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
+import { VGPU_ID } from '../pci/vendorVfio.ts';
 import { isObject, isText, isTextOrNull } from '../text/json.ts';
 
 /** What we change of a device. `override` null is an unset driver_override, `driver` null a device without a driver. */
@@ -56,6 +57,8 @@ export type Move = {
   any_host?: true;
   /** Of a PF whose VFs change with it. */
   sriov?: SriovChange;
+  /** Of a VF that stays on its driver and gets another vGPU type, "0" for none. */
+  vgpu?: { from: string; to: string };
 };
 
 /** The largest NumVFs that 16 bits of the SR-IOV capability can say. */
@@ -77,6 +80,10 @@ export const sameState = (a: DeviceState, b: DeviceState): boolean =>
 /** For messages: "igbvf", "no driver", "igbvf (override vfio-pci)". */
 export const describeState = (s: DeviceState): string =>
   `${s.driver ?? 'no driver'}${s.override === null ? '' : ` (override ${s.override})`}`;
+
+/** {@link describeState} of one end of a move, with the vGPU type that it has there. */
+export const describeEnd = (m: Move, end: 'from' | 'to'): string =>
+  `${describeState(m[end])}${m.vgpu === undefined ? '' : ` with vGPU type ${m.vgpu[end]}`}`;
 
 // What comes back from disk.
 
@@ -114,6 +121,8 @@ function isSriovChange(v: unknown): v is SriovChange {
   );
 }
 
+const isVgpu = (v: unknown): boolean => isObject(v) && [v.from, v.to].every((id) => isText(id) && VGPU_ID.test(id));
+
 export function isMove(v: unknown): v is Move {
   return (
     isObject(v) &&
@@ -124,6 +133,7 @@ export function isMove(v: unknown): v is Move {
     isState(v.to) &&
     isText(v.override_bytes) &&
     (v.any_host === undefined || v.any_host === true) &&
-    (v.sriov === undefined || isSriovChange(v.sriov))
+    (v.sriov === undefined || isSriovChange(v.sriov)) &&
+    (v.vgpu === undefined || isVgpu(v.vgpu))
   );
 }

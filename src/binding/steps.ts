@@ -6,16 +6,17 @@
  */
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import { vgpuTypeFile } from '../pci/vendorVfio.ts';
 import type { Move, SriovChange, SriovState } from './state.ts';
 
 export type Write = { path: string; value: string };
 
 /** One sysfs write with what must be seen after it and the writes that take it back. */
 export type Step = Write & {
-  kind: 'override' | 'unbind' | 'probe' | 'numvfs' | 'autoprobe';
+  kind: 'override' | 'unbind' | 'probe' | 'numvfs' | 'autoprobe' | 'vgpu';
   address: Address;
   /**
-   * The override, the driver, or the number, that must be read afterwards; {@link ANY_HOST} for a probe whose outcome
+   * The override, the driver, the number, or the vGPU type, that must be read afterwards; {@link ANY_HOST} for a probe whose outcome
    * is the kernel's affair.
    */
   expect: string | null;
@@ -29,7 +30,7 @@ export const ANY_HOST = '*';
 const overrideText = (override: string | null): string => `${override ?? ''}\n`;
 
 /** What the steps of a move are made from. */
-export type Way = Pick<Move, 'address' | 'from' | 'to' | 'any_host' | 'sriov'>;
+export type Way = Pick<Move, 'address' | 'from' | 'to' | 'any_host' | 'sriov' | 'vgpu'>;
 
 /**
  * The steps of several moves: every override first, then every unbind, then every probe, so that no event in between
@@ -43,7 +44,8 @@ export function stepsOf(host: Host, moves: readonly Way[]): Step[] {
   const probe: Step[] = [];
   const restore: Step[] = [];
   const empty: Step[] = [];
-  for (const { address, from, to, any_host, sriov } of moves) {
+  const types: Step[] = [];
+  for (const { address, from, to, any_host, sriov, vgpu } of moves) {
     const rebinds = from.driver !== to.driver;
     empty.push(...emptySteps(host, address, sriov, rebinds));
     let override = from.override;
@@ -87,8 +89,24 @@ export function stepsOf(host: Host, moves: readonly Way[]): Step[] {
       });
     }
     setOverride(restore, to.override);
+    if (vgpu !== undefined) types.push(...vgpuSteps(host, address, vgpu));
   }
-  return [...empty, ...pin, ...unbind, ...probe, ...restore];
+  return [...empty, ...pin, ...unbind, ...probe, ...restore, ...types];
+}
+
+/** From one vGPU type to another through none: the driver makes no vGPU where there is one. */
+function vgpuSteps(host: Host, address: Address, { from, to }: { from: string; to: string }): Step[] {
+  const path = vgpuTypeFile(host, address);
+  const step = (was: string, value: string): Step => ({
+    kind: 'vgpu',
+    address,
+    path,
+    value: `${value}\n`,
+    expect: value,
+    undo: [{ path, value: `${was}\n` }],
+  });
+  if (from === to) return [];
+  return from === '0' || to === '0' ? [step(from, to)] : [step(from, '0'), step('0', to)];
 }
 
 /** sriov_numvfs takes the number without a line end too (kstrtou16). */

@@ -25,7 +25,7 @@ import {
 import { batchesOf, performBatch, refuseStopped, type Work } from './perform.ts';
 import { recordEnd } from './record.ts';
 import { settle, settlePf } from './settle.ts';
-import { describeState, type Move, recordedVfs } from './state.ts';
+import { describeEnd, type Move, recordedVfs } from './state.ts';
 import { stepsOf } from './steps.ts';
 
 /**
@@ -186,7 +186,7 @@ export function leftOver(
   { devices }: Pick<JournalEntry, 'devices'>,
   failures: ReadonlyMap<Address, unknown>,
 ): { left: string[]; pending: boolean } {
-  const was = new Map(devices.map((m) => [m.address, `, which was on ${describeState(m.from)}`]));
+  const was = new Map(devices.map((m) => [m.address, `, which was on ${describeEnd(m, 'from')}`]));
   return {
     left: [...failures].map(([address, e]) => `${address}${was.get(address) ?? ''}: ${textOf(e)}`),
     pending: [...failures.values()].some((e) => e instanceof HostdevError && ERRORS[e.code].exit === EXIT.timedOut),

@@ -37,11 +37,12 @@ export function tomlOf(w: Wish): string {
     if (w.group) lines.push('group = "endpoints"');
   } else lines.push(`vfs = ${w.vfs}`, `for = ${text(w.for)}`);
   if (w.allow.length > 0) lines.push(`allow = [${w.allow.map(text).join(', ')}]`);
-  for (const { first, last, driver } of w.kind === 'pf' ? w.ranges : [])
+  for (const { first, last, driver, vgpu_type } of w.kind === 'pf' ? w.ranges : [])
     lines.push(
       '[[pf.range]]',
       `vfs = "${first === last ? first : `${first}-${last}`}"`,
       ...(driver === null ? [] : [`driver = ${text(driver)}`]),
+      ...(vgpu_type === null ? [] : [`vgpu_type = ${vgpu_type}`]),
     );
   return `${lines.join('\n')}\n`;
 }

@@ -2,7 +2,7 @@
 import type { Host } from '../host/host.ts';
 import { type Inventory, isBridge, type PciDevice } from '../pci/inventory.ts';
 import { makersOf } from '../pci/path.ts';
-import { vendorVfio } from '../pci/vendorVfio.ts';
+import { onHostDriver, vendorVfio, vgpuTypeNow } from '../pci/vendorVfio.ts';
 import { groupMembers, isVfioDriver } from '../pci/vfio.ts';
 import { numberedVfs } from '../pci/vfLinks.ts';
 import type { PfWish, Wish, WishedDriver } from './wishes.ts';
@@ -42,9 +42,9 @@ function driverNotMet(host: Host, d: PciDevice, driver: WishedDriver): string | 
   switch (driver) {
     case 'vfio':
       // Its own driver is its VFIO provider.
-      return vfio || vendorVfio(host, d)?.ready === true ? null : `${now}, and no VFIO driver`;
+      return vfio || vendorVfio(host, d) !== null ? null : `${now}, and no VFIO driver`;
     case 'host':
-      return d.driver !== null && !vfio ? null : `${now}, and no host driver`;
+      return onHostDriver(host, d.address, d.driver) ? null : `${now}, and no host driver`;
     case 'none':
       return d.driver === null ? null : now;
     default:
@@ -59,6 +59,20 @@ function driverNotMet(host: Host, d: PciDevice, driver: WishedDriver): string | 
 export const vfDriver = (wish: PfWish, n: number): WishedDriver =>
   wish.ranges.find((r) => r.first <= n && n <= r.last)?.driver ?? (wish.for === 'vfio' ? 'vfio' : 'host');
 
+/** The vGPU type that each VF of a PF is to have; null where its wish says none. */
+export const vfType = (wish: PfWish, n: number): string | null => {
+  const type = wish.ranges.find((r) => r.first <= n && n <= r.last)?.vgpu_type ?? null;
+  return type === null ? null : `${type}`;
+};
+
+/** Why a VF has not the vGPU type that is wished for it, in words; null when it has, or none is wished. */
+export function typeNotMet(host: Host, wish: PfWish, n: number, address: string): string | null {
+  const type = vfType(wish, n);
+  const now = type === null ? null : vgpuTypeNow(host, address);
+  if (type === null || now === type) return null;
+  return now === null ? `is no vGPU, and is to have the vGPU type ${type}` : `has the vGPU type ${now}, not ${type}`;
+}
+
 function vfsNotMet(
   host: Host,
   inventory: Inventory,
@@ -71,7 +85,10 @@ function vfsNotMet(
   for (const { n, address } of vfs) {
     if (own.has(address)) continue;
     const d = inventory.byAddress.get(address);
-    const why = d === undefined ? 'is not there' : driverNotMet(host, d, vfDriver(wish, n));
+    const why =
+      d === undefined
+        ? 'is not there'
+        : (driverNotMet(host, d, vfDriver(wish, n)) ?? typeNotMet(host, wish, n, address));
     if (why !== null) return `has ${vfs.length} VFs, and ${address} ${why}`;
   }
   return null;

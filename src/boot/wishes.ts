@@ -35,8 +35,8 @@ export type DeviceWish = Wished & {
   group: boolean;
 };
 
-/** VFs `first` to `last` on something of their own. */
-type VfRange = { first: number; last: number; driver: WishedDriver | null };
+/** VFs `first` to `last` on something of their own. `vgpu_type`: 0 for none, null where it is not wished. */
+export type VfRange = { first: number; last: number; driver: WishedDriver | null; vgpu_type: number | null };
 
 export type PfWish = Wished & { kind: 'pf'; vfs: number; for: 'vfio' | 'netdev'; ranges: VfRange[] };
 
@@ -207,7 +207,16 @@ function readPf(entry: Entry, findings: Finding[]): PfWish | null {
     if (twice !== undefined)
       return one.wrong('vfs', `is ${quote(text)}, and has VFs of a range before it: ${twice.first}-${twice.last}`);
     if (driver !== null && !isWishedDriver(driver)) return one.wrong('driver', `is ${quote(driver)}: no driver's name`);
-    ranges.push({ first, last, driver });
+    const vgpu_type = one.number('vgpu_type');
+    if (vgpu_type !== null && !Number.isInteger(vgpu_type))
+      return one.wrong('vgpu_type', `is ${vgpu_type}: a whole number is expected`);
+    if (vgpu_type !== null && driver !== null && driver !== 'vfio' && driver !== 'host')
+      return one.wrong(
+        'vgpu_type',
+        `goes with the VF's own driver, and driver is ${quote(driver)}`,
+        'Leave out driver: a vGPU stays on the driver that makes it one.',
+      );
+    ranges.push({ first, last, driver, vgpu_type });
   }
   if (wished === null) return null;
   return { kind: 'pf', ...wished, vfs, for: r.text('for') === 'netdev' ? 'netdev' : 'vfio', ranges };

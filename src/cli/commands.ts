@@ -145,6 +145,23 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./vf.ts')).vfRemove,
   },
   {
+    name: 'vf set',
+    args: [{ name: 'VF', many: true }],
+    text: 'give VFs of an NVIDIA GPU a vGPU type, all of them or none',
+    changes: 'devices',
+    takes: ['dry-run'],
+    own: {
+      'vgpu-type': {
+        type: 'string',
+        value: 'N',
+        required: true,
+        text: "its number, of those in a VF's nvidia/creatable_vgpu_types; 0 takes it away",
+      },
+      persist: PERSIST,
+    },
+    load: async () => (await import('./vf.ts')).vfSet,
+  },
+  {
     name: 'wish list',
     args: [],
     text: 'what devices shall be at every boot, and whether they are so now',

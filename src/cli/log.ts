@@ -34,10 +34,12 @@ function whoText(r: RecordLine): string {
 
 function resultText(r: RecordLine): string {
   const vfs = r.vfs === null || r.vfs.before === r.vfs.after ? [] : [`${r.vfs.before} -> ${r.vfs.after} VFs`];
+  const type = r.vgpu_type === null ? [] : [`vGPU type ${r.vgpu_type.before} -> ${r.vgpu_type.after}`];
   const why = r.reason === null ? '' : `: ${r.reason}`;
   return [
     `${r.outcome}${r.recovered ? ' (recovery)' : ''}${why}`,
     ...vfs,
+    ...type,
     ...r.lifted.map((l) => `allowed ${l.guard}: ${l.reason}`),
   ].join('; ');
 }

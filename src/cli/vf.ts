@@ -1,6 +1,8 @@
 import { foreseenRefusal } from '../actions/plan.ts';
 import { createVfs, type ListedVf, listVfs, removeVfs, type VfResult } from '../actions/vf.ts';
+import { setVgpuType } from '../actions/vgpu.ts';
 import { HostdevError } from '../errors.ts';
+import { VGPU_ID } from '../pci/vendorVfio.ts';
 import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { alsoKept, persist } from './kept.ts';
@@ -32,6 +34,25 @@ export async function vfRemove({ host, words, own, options }: Invocation): Promi
   return { json, text, warnings, refused: foreseenRefusal(host, json, options) };
 }
 
+/** `hostdev vf set VF… --vgpu-type N [--persist]` */
+export async function vfSet({ host, words, own, options }: Invocation): Promise<Answer> {
+  const type = own['vgpu-type'];
+  if (typeof type !== 'string' || !VGPU_ID.test(type) || Number(type) > 0xffffffff)
+    throw new HostdevError('HOSTDEV_USAGE', `--vgpu-type ${quote(type)} is no vGPU type`, {
+      hint: 'A number of nvidia/creatable_vgpu_types of the VF; 0 takes the type away.',
+    });
+  const set = own.persist === true ? (await persist()).setTypeAndKeep : setVgpuType;
+  const { warnings, ...json } = await set(host, words, `${Number(type)}`, options);
+  const steps = options.dryRun ? json.plan.steps.map(stepText).join('') : '';
+  const ends = json.plan.devices.map((d) => `${d.address}  vGPU type ${Number(type) === 0 ? 'none' : Number(type)}\n`);
+  const done = ends.length === 0 ? 'Nothing to do: so already\n' : `${safeBlock(steps)}${safeBlock(ends.join(''))}`;
+  const text = `${done}${alsoKept(json, options.dryRun)}`;
+  return { json, text, warnings, refused: foreseenRefusal(host, json, options) };
+}
+
+const stepText = ({ value, path }: { value: string; path: string }): string =>
+  `${JSON.stringify(value.trim())} > /${path}\n`;
+
 /** What VFs are for, as typed. */
 export function vfUse(use: string | boolean | undefined = 'vfio'): 'vfio' | 'netdev' {
   if (use === 'vfio' || use === 'netdev') return use;
@@ -49,7 +70,7 @@ export function wholeNumber(option: string, text: string | boolean | undefined):
 
 function changeText({ changed, plan, vfs }: Omit<VfResult, 'warnings'>, dryRun: boolean, already: string): string {
   if (!changed && plan.steps.length === 0) return `Nothing to do: ${already}\n`;
-  const steps = dryRun ? plan.steps.map((s) => `${JSON.stringify(s.value.trim())} > /${s.path}\n`) : [];
+  const steps = dryRun ? plan.steps.map(stepText) : [];
   const ends = vfs.length > 0 ? vfTable(vfs) : plan.devices.map((d) => `${d.address}  removed\n`).join('');
   return `${safeBlock(steps.join(''))}${safeBlock(ends)}`;
 }

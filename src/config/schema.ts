@@ -387,7 +387,7 @@ export const SCHEMA = {
   },
   'pf.range': {
     list: true,
-    text: 'Below a `[[pf]]`: VFs of it that are on something else than `for` says.',
+    text: 'Below a `[[pf]]`: VFs of it that are on something else than `for` says, or have a vGPU type.',
     novaName: null,
     open: false,
     keys: {
@@ -399,6 +399,13 @@ export const SCHEMA = {
         nova: null,
       },
       driver: { types: ['text'], otherwise: 'what `for` says', rule: WISH_DRIVER, nova: null },
+      vgpu_type: {
+        types: ['number'],
+        range: [0, 4_294_967_295],
+        otherwise: 'left as it is',
+        rule: "the number of NVIDIA's vGPU type (`nvidia/creatable_vgpu_types` of a VF lists those that there are), 0 for none; the VFs stay on NVIDIA's driver. What cannot be had is refused by name, and the other VFs get theirs",
+        nova: null,
+      },
     },
   },
 } as const satisfies Record<string, Section>;

@@ -34,12 +34,28 @@ export function vendorVfio(host: Host | null, device: Pick<PciDevice, 'address' 
   const { address, driver } = device;
   if (host === null || driver === null || /vfio/.test(driver)) return null;
   const ready = isVfioDriver(host, address, driver);
-  const id = /^\d{1,10}$/.exec(host.read(host.device(address, VGPU_TYPE))?.trim() ?? '')?.[0];
-  if (!ready && id === undefined) return null;
-  return { driver, ready, vgpu: id === undefined ? null : { id, creatable: creatable(host, address) } };
+  const id = vgpuTypeNow(host, address);
+  if (!ready && id === null) return null;
+  return { driver, ready, vgpu: id === null ? null : { id, creatable: creatable(host, address) } };
 }
 
-function creatable(host: Host, address: string): VgpuType[] {
+/** A vGPU type by its number. */
+export const VGPU_ID = /^\d{1,10}$/;
+
+/** Where a VF's vGPU type is read and written. */
+export const vgpuTypeFile = (host: Host, address: string): string => host.device(address, VGPU_TYPE);
+
+/** The vGPU type that a device has, "0" for none; null for what is no vGPU. Raises the errno of what cannot be read. */
+export function vgpuTypeNow(host: Host, address: string): string | null {
+  const text = host.read(vgpuTypeFile(host, address))?.trim() ?? '';
+  return VGPU_ID.test(text) ? `${Number(text)}` : null;
+}
+
+/**
+ * The types that could be set of a VF now: fewer whenever one of its PF's VFs is given one. Raises the errno of what
+ * cannot be read.
+ */
+export function creatable(host: Host, address: string): VgpuType[] {
   const text = host.read(host.device(address, CREATABLE)) ?? '';
   return [...text.matchAll(/^\s*(\d{1,10})\s*:\s*(\S.*)$/gm)].map(([, id = '', name = '']) => ({
     id,

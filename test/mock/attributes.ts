@@ -4,6 +4,7 @@
  * type of an IOMMU group (drivers/iommu/iommu.c).
  */
 import type { Errno, KernelModel, Live } from './kernel.ts';
+import { writeVgpuType } from './vgpu.ts';
 
 const DEVICES = 'sys/bus/pci/devices';
 
@@ -21,6 +22,8 @@ export function writeAttribute(k: KernelModel, path: string, value: string): Err
   if (path === 'sys/bus/pci/rescan') return onOne(value, () => rescan(k));
   if (path.startsWith('sys/bus/pci/drivers/')) return writeDriverFile(k, holder, name, value);
   if (name === 'type' && holder === 'iommu_group') return writeGroupType(k, parts.at(-3) ?? '', value);
+  const vf = path.endsWith('/nvidia/current_vgpu_type') ? k.devices.get(parts.at(-3) ?? '') : undefined;
+  if (vf !== undefined) return writeVgpuType(k, vf, value);
   const d = path.startsWith(`${DEVICES}/`) ? k.devices.get(holder) : undefined;
   if (d === undefined) return undefined;
   switch (name) {
@@ -81,17 +84,19 @@ function writeNumVfs(k: KernelModel, d: Live, value: string): Errno | null {
 }
 
 /** The routing ids of VFs follow their PF's, as on the 82576. */
-export const [VF_OFFSET, VF_STRIDE] = [128, 2];
+export const vfOffset = (pf: Live): number => pf.vfOffset ?? 128;
+export const vfStride = (pf: Live): number => pf.vfStride ?? 2;
 
 function addVf(k: KernelModel, pf: Live, index: number): void {
   const [domain = '', bus = '', slot = '', func = ''] = pf.address.split(/[:.]/);
   const own = Number.parseInt(bus, 16) * 256 + Number.parseInt(slot, 16) * 8 + Number(func);
-  const id = own + VF_OFFSET + VF_STRIDE * index;
+  const id = own + vfOffset(pf) + vfStride(pf) * index;
   const hex = (n: number): string => n.toString(16).padStart(2, '0');
   const address = `${domain}:${hex(id >> 8)}:${hex((id >> 3) & 31)}.${id & 7}`;
   const vf: Live = {
     address,
     ids: pf.vfIds ?? pf.ids,
+    ...(pf.class === undefined ? {} : { class: pf.class }),
     group: null,
     ...(pf.numa === undefined ? {} : { numa: pf.numa }),
     physfn: pf.address,

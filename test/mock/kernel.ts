@@ -6,7 +6,8 @@
 import { constants } from 'node:os';
 import type { Holder, KernelWriter, NativeBinding, RawDevice, RawGroups, RawScan } from '../../src/addon/native.ts';
 import { baseFiles } from '../scenarios/host.ts';
-import { arrive, removeVfs, VF_OFFSET, VF_STRIDE, vfsAreHeld, vfsOf, writeAttribute } from './attributes.ts';
+import { arrive, removeVfs, vfOffset, vfStride, vfsAreHeld, vfsOf, writeAttribute } from './attributes.ts';
+import { isVgpu, type Vgpus, vgpuFiles } from './vgpu.ts';
 
 export type Errno = keyof typeof constants.errno;
 
@@ -35,6 +36,11 @@ export type ModelDevice = {
    */
   vfsLate?: boolean;
   vfsMade?: number;
+  /** Of a PF: where its VFs are (128 and 2, as on the 82576). */
+  vfOffset?: number;
+  vfStride?: number;
+  /** Of a PF on NVIDIA's vGPU driver. */
+  vgpus?: Vgpus;
   /** `sriov_drivers_autoprobe` of a PF. */
   autoprobe?: boolean;
   /** What reset_method may be set to, once it was changed. */
@@ -57,6 +63,8 @@ export type ModelDriver = {
   sriov?: boolean;
   /** sriov_configure answers this errno. */
   sriovErrno?: Errno;
+  /** Its VFs are vGPUs: VFIO has them from it. */
+  vgpu?: boolean;
   dynamicIds?: Set<string>;
   loaded?: boolean;
   /** Further options of the FUSE host's `driver` line. */
@@ -64,7 +72,7 @@ export type ModelDriver = {
 };
 
 export type Live = Required<Pick<ModelDevice, 'address' | 'ids'>> &
-  ModelDevice & { driver: string | null; override: string | null };
+  ModelDevice & { driver: string | null; override: string | null; vgpuType?: number };
 
 /**
  * What a fault rule does to a write instead of the kernel: an errno, 'silent' (success, nothing happens), or 'hang' (no
@@ -324,6 +332,7 @@ export class KernelModel implements NativeBinding {
     if (d?.driver !== driver) throw this.#error('ENODEV', 'write', path);
     if (this.drivers.get(driver)?.sriov && vfsAreHeld(this, address)) throw this.#error('ETIMEDOUT', 'write', path);
     d.driver = null;
+    delete d.vgpuType;
     if (this.drivers.get(driver)?.sriov) removeVfs(this, address);
   }
 
@@ -392,14 +401,15 @@ export class KernelModel implements NativeBinding {
         files.set(`${at}/sriov_numvfs`, `${vfs.length}\n`);
         files.set(`${at}/sriov_drivers_autoprobe`, d.autoprobe === false ? '0\n' : '1\n');
         if (d.vfIds !== undefined) {
-          files.set(`${at}/sriov_offset`, `${VF_OFFSET}\n`);
-          files.set(`${at}/sriov_stride`, `${VF_STRIDE}\n`);
+          files.set(`${at}/sriov_offset`, `${vfOffset(d)}\n`);
+          files.set(`${at}/sriov_stride`, `${vfStride(d)}\n`);
           files.set(`${at}/sriov_vf_device`, `${d.vfIds.split(':')[1]}\n`);
         }
         for (const [i, vf] of vfs.entries())
           if (this.devices.has(vf.address)) links.set(`${at}/virtfn${i}`, `../${vf.address}`);
         for (const [name, text] of Object.entries(d.attributes ?? {})) files.set(`${at}/${name}`, text);
       }
+      for (const [name, text] of vgpuFiles(this, d)) files.set(`${at}/${name}`, text);
       if (d.physfn !== undefined) links.set(`${at}/physfn`, `../${d.physfn}`);
       if (d.driver !== null) links.set(`${at}/driver`, `../../../bus/pci/drivers/${d.driver}`);
       if (d.group != null) {
@@ -407,7 +417,8 @@ export class KernelModel implements NativeBinding {
         links.set(`sys/kernel/iommu_groups/${d.group}/devices/${d.address}`, `../../../../devices/${d.address}`);
         files.set(`sys/kernel/iommu_groups/${d.group}/type`, 'DMA-FQ\n');
       }
-      if (d.driver !== null && this.drivers.get(d.driver)?.vfio) extraDirs.push(`${at}/vfio-dev/vfio0`);
+      if (isVgpu(this, d) || (d.driver !== null && this.drivers.get(d.driver)?.vfio))
+        extraDirs.push(`${at}/vfio-dev/vfio0`);
     }
     for (const r of this.drivers.values()) {
       if (!r.loaded) continue;

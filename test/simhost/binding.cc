@@ -24,13 +24,13 @@ bool Kernel::matches(const Driver& r, const Device& d) const {
 // 0, or what really_probe comes to. The driver link is there while probe() runs, and goes away when it fails.
 int Kernel::probe(Lock& lock, Device* d, Driver* r) {
   // pci_dma_configure: a group that user space owns is closed to host drivers.
-  if (!r->vfio && !r->managed_dma && d->group != nullptr && d->group->opened > 0) return EBUSY;
+  if (!provides_vfio(*r, *d) && !r->managed_dma && d->group != nullptr && d->group->opened > 0) return EBUSY;
   d->driver = r;
   show_driver(d, r);
   sleep_ms(lock, r->probe_ms);
   const int error = d->gone ? ENODEV : probe_result(*d, r);
   if (error == 0) {
-    if (r->vfio) show_vfio(d);
+    if (provides_vfio(*r, *d)) show_vfio(d);
     deferred_.erase(d);
     retry_deferred();
     return 0;
@@ -85,7 +85,7 @@ void Kernel::release_driver(Lock& lock, Device* d) {
   Driver* r = d->driver;
   if (r == nullptr) return;
   hide_driver(d);
-  if (r->vfio) {
+  if (provides_vfio(*r, *d)) {
     // vfio_unregister_group_dev: the cdev goes, then whoever has the device open is waited for, for ever.
     hide_vfio(d);
     Group* group = d->group;
@@ -125,6 +125,7 @@ void Kernel::show_vfio(Device* d) {
     return 0;
   };
   if (cdev_) tree.child(tree.folder("dev/vfio/devices"), name, Kind::kFile, 0600);
+  show_vgpu(d);
   if (d->group == nullptr) return;
   Node* folder = tree.folder("dev/vfio");
   const std::string number = std::to_string(d->group->id);
@@ -136,13 +137,14 @@ void Kernel::show_vfio(Device* d) {
 
 // Called twice: before remove(), and when the driver has let go.
 void Kernel::hide_vfio(Device* d) {
+  hide_vgpu(d);
   if (Node* own = tree.find(path_of(d->folder) + "/vfio-dev")) {
     for (const auto& [name, cdev] : own->children) tree.remove(tree.find("dev/vfio/devices/" + name));
     tree.remove(own);
   }
   if (d->driver != nullptr || d->group == nullptr) return;
   for (const Device* other : d->group->members) {
-    if (other->driver != nullptr && other->driver->vfio) return;
+    if (other->driver != nullptr && provides_vfio(*other->driver, *other)) return;
   }
   Node* node = tree.find("dev/vfio/" + std::to_string(d->group->id));
   if (node != nullptr && node->vfio_group >= 0) tree.remove(node);

@@ -2,9 +2,9 @@
 // writes and changes there were. Commands:
 //   device ADDR VENDOR:PRODUCT [class= subsystem= parent= group=N|auto numa= driver=NAME|auto override=
 //   physfn= totalvfs= vfids= vfgroup=
-//          vfoffset= vfstride= reset=METHODS reset_ms= reset_errno= port=root|up|down|bridge|pci|endpoint
+//          vfoffset= vfstride= vgpu_room= vgpus=ID:SIZE:NAME,… reset=METHODS reset_ms= reset_errno= port=root|up|down|bridge|pci|endpoint
 //          acs=BITS multifunction=1 attr.NAME=TEXT]
-//   driver NAME [module= ids=V:P,V:P vfio=1 managed_dma=1 sriov=1 probe_errno= probe_ms= defer= remove_ms=
+//   driver NAME [module= ids=V:P,V:P vfio=1 managed_dma=1 sriov=1 vgpu=1 probe_errno= probe_ms= defer= remove_ms=
 //   remove_hang= sriov_errno= vf_ms=
 //          vf_late=]      a driver that is there gets the options that are given
 //   file PATH TEXT | dir PATH | link PATH TARGET        anywhere, below sys too
@@ -71,6 +71,7 @@ int Kernel::add_driver(const Command& c) {
   r->vfio = c.number("vfio", r->vfio ? 1 : 0) != 0;
   r->managed_dma = c.number("managed_dma", r->managed_dma ? 1 : 0) != 0;
   r->sriov = c.number("sriov", r->sriov ? 1 : 0) != 0;
+  r->vgpu = c.number("vgpu", r->vgpu ? 1 : 0) != 0;
   if (c.has("probe_errno")) r->probe_errno = errno_of(c.text("probe_errno"));
   if (c.has("sriov_errno")) r->sriov_errno = errno_of(c.text("sriov_errno"));
   r->probe_ms = c.number("probe_ms", r->probe_ms);
@@ -109,7 +110,7 @@ int Kernel::add_device(Lock& lock, const Command& c, std::string& complaint) {
     if (r.name != wanted) continue;
     d->driver = &r;
     show_driver(d, &r);
-    if (r.vfio) show_vfio(d);
+    if (provides_vfio(r, *d)) show_vfio(d);
     return 0;
   }
   complaint = "no such driver";

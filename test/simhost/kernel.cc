@@ -240,7 +240,7 @@ int Kernel::open_group(int id, int pid, const std::string& command) {
   // VFIO_GROUP_SET_CONTAINER, which no FUSE file can be asked for: the open stands for it too. EPERM is
   // "group N is not viable".
   for (const Device* d : group.members) {
-    if (d->driver != nullptr && !d->driver->vfio && !d->driver->managed_dma) return EPERM;
+    if (d->driver != nullptr && !provides_vfio(*d->driver, *d) && !d->driver->managed_dma) return EPERM;
   }
   ++group.opened;
   hold({pid, command, "/dev/vfio/" + std::to_string(id)});

@@ -31,6 +31,8 @@ struct Driver {
   // pci-stub, pcieport: bound, and yet no part in DMA ownership.
   bool managed_dma = false;
   bool sriov = false;
+  // NVIDIA's vGPU driver: VFIO has its VFs from it, each with a vGPU type.
+  bool vgpu = false;
   int probe_errno = 0;
   int probe_ms = 0;
   // So many probes answer EPROBE_DEFER.
@@ -69,6 +71,8 @@ struct Device {
   bool autoprobe_vfs = true;
   std::optional<std::string> override;
   std::string reset_methods;
+  // Of a VF on NVIDIA's vGPU driver; 0 for none.
+  int vgpu_type = 0;
   Driver* driver = nullptr;
   Group* group = nullptr;
   Node* folder = nullptr;
@@ -164,6 +168,12 @@ class Kernel {
   int store_unbind(Lock& lock, Driver* r, const std::string& value);
   int store_probe(Lock& lock, const std::string& value);
   int store_new_id(Lock& lock, Driver* r, const std::string& value);
+
+  // vgpu.cc
+  [[nodiscard]] static bool provides_vfio(const Driver& r, const Device& d);
+  void show_vgpu(Device* d);
+  void hide_vgpu(Device* d);
+  int store_vgpu_type(Device* d, const std::string& value);
 
   // sriov.cc
   void make_sriov(Device* d);

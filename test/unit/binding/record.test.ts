@@ -224,6 +224,7 @@ describe('the system log', () => {
     before: null,
     after: { driver: 'a"b', override: null },
     vfs: null,
+    vgpu_type: { before: '0', after: '592' },
     reason: 'x\ny\u2028',
     owner: 'admin',
     guest: 'evil" device=other\n',

@@ -56,8 +56,9 @@ const aWish = fc
     if (pf === null) return wishOf(c, { ...more, vf, driver, group: driver === 'vfio' });
     const ranges = ranged
       ? [
-          { first: 0, last: 1, driver: 'host' },
-          { first: 3, last: 3, driver: null },
+          { first: 0, last: 1, driver: 'host', vgpu_type: null },
+          { first: 2, last: 2, driver: null, vgpu_type: 0 },
+          { first: 3, last: 3, driver: null, vgpu_type: 592 },
         ]
       : [];
     return pfWishOf(c, pf.vfs, { ...more, for: pf.for as 'vfio' | 'netdev', ranges });
@@ -129,7 +130,7 @@ describe('files', () => {
   });
 
   test('a table with tables below it goes whole', () => {
-    const text = `${tomlOf(pfWishOf(A, 8, { ranges: [{ first: 0, last: 3, driver: 'host' }] }))}\n${tomlOf(wishOf(B))}`;
+    const text = `${tomlOf(pfWishOf(A, 8, { ranges: [{ first: 0, last: 3, driver: 'host', vgpu_type: null }] }))}\n${tomlOf(wishOf(B))}`;
     const after = changedText(
       text,
       parsed(text).all.filter((w) => w.kind === 'pf'),

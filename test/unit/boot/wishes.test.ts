@@ -43,8 +43,8 @@ test('a whole device and a whole PF', async () => {
       vfs: 8,
       for: 'netdev',
       ranges: [
-        { first: 0, last: 3, driver: 'vfio' },
-        { first: 7, last: 7, driver: null },
+        { first: 0, last: 3, driver: 'vfio', vgpu_type: null },
+        { first: 7, last: 7, driver: null, vgpu_type: null },
       ],
     },
     {
@@ -93,6 +93,14 @@ describe('what is wrong is told with its place, keeps no other wish, and nothing
     ['a range beyond', pf('vfs = 4\n[[pf.range]]\nvfs = "2-4"'), 'pf[0].range[0].vfs'],
     ['a range backwards', pf('vfs = 4\n[[pf.range]]\nvfs = "3-1"'), 'pf[0].range[0].vfs'],
     ['ranges that overlap', pf('vfs = 4\n[[pf.range]]\nvfs = "0-2"\n[[pf.range]]\nvfs = "2"'), 'pf[0].range[1].vfs'],
+    ['half a vGPU type', pf('vfs = 4\n[[pf.range]]\nvfs = "0"\nvgpu_type = 1.5'), 'pf[0].range[0].vgpu_type'],
+    ['a vGPU type by name', pf('vfs = 4\n[[pf.range]]\nvfs = "0"\nvgpu_type = "592"'), 'pf[0].range[0].vgpu_type'],
+    ['a vGPU type below 0', pf('vfs = 4\n[[pf.range]]\nvfs = "0"\nvgpu_type = -1'), 'pf[0].range[0].vgpu_type'],
+    [
+      'a vGPU on another driver',
+      pf('vfs = 4\n[[pf.range]]\nvfs = "0"\ndriver = "vfio-pci"\nvgpu_type = 592'),
+      'pf[0].range[0].vgpu_type',
+    ],
     ['a range with a key that is none', pf('vfs = 4\n[[pf.range]]\nvfs = "0"\nvf = 1'), 'pf[0].range[0].vf'],
   ] as const)
     test(name, async () => {

@@ -110,10 +110,10 @@ describe('what was meant', () => {
   test('nothing near: the commands of the noun, or all', () => {
     expect(unknownCommand(['vf'])).toMatchObject({
       message: "'vf' needs a command",
-      hint: "There are: vf create, vf list, vf remove. 'hostdev vf --help' shows all.",
+      hint: "There are: vf create, vf list, vf remove, vf set. 'hostdev vf --help' shows all.",
     });
     expect(unknownCommand(['vf', 'delete']).hint).toBe(
-      "There are: vf create, vf list, vf remove. 'hostdev vf --help' shows all.",
+      "There are: vf create, vf list, vf remove, vf set. 'hostdev vf --help' shows all.",
     );
     expect(unknownCommand(['xyzzy']).hint).toBe("'hostdev --help' shows all.");
   });

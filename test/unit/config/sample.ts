@@ -81,7 +81,7 @@ const EXAMPLES: Record<SectionName, Record<string, string>[]> = {
     },
     { ...identity('21:00.0', '04.0', '10c9'), vfs: '8', for: '"netdev"' },
   ],
-  'pf.range': [{ vfs: '"0-3"', driver: '"vfio"' }],
+  'pf.range': [{ vfs: '"0-3"', driver: '"vfio"', vgpu_type: '592' }],
 };
 
 const comment = (text: string): string => {
