@@ -262,8 +262,8 @@ export const createVfsAndKeep = async (
   );
 
 /**
- * The wills of `vf set --persist`: each PF's wish with the vGPU type of the VFs that are named; where there is none, one
- * for as many VFs as it has.
+ * The wills of `vf set --persist`: each PF's wish with the vGPU type of the VFs that are named; where there is none,
+ * one for as many VFs as it has.
  */
 async function typedWills(host: Host, words: readonly string[], type: string, options: ActionOptions): Promise<Will[]> {
   const wishes = await hostWishes(host);

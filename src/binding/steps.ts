@@ -16,8 +16,8 @@ export type Step = Write & {
   kind: 'override' | 'unbind' | 'probe' | 'numvfs' | 'autoprobe' | 'vgpu';
   address: Address;
   /**
-   * The override, the driver, the number, or the vGPU type, that must be read afterwards; {@link ANY_HOST} for a probe whose outcome
-   * is the kernel's affair.
+   * The override, the driver, the number, or the vGPU type, that must be read afterwards; {@link ANY_HOST} for a probe
+   * whose outcome is the kernel's affair.
    */
   expect: string | null;
   undo: Write[];

@@ -2,7 +2,6 @@ import { foreseenRefusal } from '../actions/plan.ts';
 import { createVfs, type ListedVf, listVfs, removeVfs, type VfResult } from '../actions/vf.ts';
 import { setVgpuType } from '../actions/vgpu.ts';
 import { HostdevError } from '../errors.ts';
-import { VGPU_ID } from '../pci/vendorVfio.ts';
 import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { alsoKept, persist } from './kept.ts';
@@ -37,7 +36,7 @@ export async function vfRemove({ host, words, own, options }: Invocation): Promi
 /** `hostdev vf set VF… --vgpu-type N [--persist]` */
 export async function vfSet({ host, words, own, options }: Invocation): Promise<Answer> {
   const type = own['vgpu-type'];
-  if (typeof type !== 'string' || !VGPU_ID.test(type) || Number(type) > 0xffffffff)
+  if (typeof type !== 'string' || !/^\d{1,10}$/.test(type) || Number(type) > 0xffffffff)
     throw new HostdevError('HOSTDEV_USAGE', `--vgpu-type ${quote(type)} is no vGPU type`, {
       hint: 'A number of nvidia/creatable_vgpu_types of the VF; 0 takes the type away.',
     });

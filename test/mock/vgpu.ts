@@ -53,7 +53,10 @@ export function writeVgpuType(k: KernelModel, d: Live, value: string): Errno | n
   return null;
 }
 
-/** A GPU of 24 GB without VFs, on NVIDIA's vGPU driver: four of 6 GB fit, two of 12, and none beside one of another size. */
+/**
+ * A GPU of 24 GB without VFs, on NVIDIA's vGPU driver: four of 6 GB fit, two of 12, and none beside one of another
+ * size.
+ */
 export const GPU = '0000:41:00.0';
 export const VGPUS = ['0000:41:00.4', '0000:41:00.5', '0000:41:00.6', '0000:41:00.7'];
 export const GPU_HOST: HostDescription = {

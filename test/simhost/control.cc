@@ -2,7 +2,8 @@
 // writes and changes there were. Commands:
 //   device ADDR VENDOR:PRODUCT [class= subsystem= parent= group=N|auto numa= driver=NAME|auto override=
 //   physfn= totalvfs= vfids= vfgroup=
-//          vfoffset= vfstride= vgpu_room= vgpus=ID:SIZE:NAME,… reset=METHODS reset_ms= reset_errno= port=root|up|down|bridge|pci|endpoint
+//          vfoffset= vfstride= vgpu_room= vgpus=ID:SIZE:NAME,… reset=METHODS
+//          reset_ms= reset_errno= port=root|up|down|bridge|pci|endpoint
 //          acs=BITS multifunction=1 attr.NAME=TEXT]
 //   driver NAME [module= ids=V:P,V:P vfio=1 managed_dma=1 sriov=1 vgpu=1 probe_errno= probe_ms= defer= remove_ms=
 //   remove_hang= sriov_errno= vf_ms=
