@@ -65,7 +65,7 @@ std::optional<Answer> decode_answer(std::string_view body) {
   if (body.size() < kAnswerFixed || body.size() > kLargestAnswer) return std::nullopt;
   const size_t call = byte_at(body, 8);
   return Answer{u32_at(body, 0), static_cast<int>(u32_at(body, 4)),
-                call <= static_cast<size_t>(Call::kNetlink) ? static_cast<Call>(call) : Call::kNone,
+                call <= static_cast<size_t>(Call::kNetlinkSet) ? static_cast<Call>(call) : Call::kNone,
                 std::string(body.substr(kAnswerFixed))};
 }
 

@@ -18,7 +18,7 @@ constexpr size_t kLargestRequest = 8192;
 // A link with all the VFs that it can have (native/netlink.cc, kLargest) and what is around it.
 constexpr size_t kLargestAnswer = size_t{256} * 1024;
 
-enum class Call : uint8_t { kNone, kOpen, kWrite, kRead, kTruncate, kClose, kNetlink };
+enum class Call : uint8_t { kNone, kOpen, kWrite, kRead, kTruncate, kClose, kNetlink, kNetlinkSet };
 
 struct Request {
   uint32_t id = 0;

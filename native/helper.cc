@@ -17,8 +17,9 @@ namespace hostdev {
 namespace {
 
 // The names of enum Call.
-constexpr std::array<const char*, 7> kCalls = {"",          "openat2", "write",      "read",
-                                               "ftruncate", "close",   "RTM_GETLINK"};
+constexpr std::array<const char*, 8> kCalls = {"",          "openat2", "write",       "read",
+                                               "ftruncate", "close",   "RTM_GETLINK", "RTM_SETLINK"};
+
 struct SpawnActions {
   posix_spawn_file_actions_t actions{};
   posix_spawnattr_t attributes{};

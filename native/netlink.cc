@@ -1,5 +1,6 @@
 #include "netlink.h"
 
+#include <linux/if.h>
 #include <linux/if_link.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -66,38 +67,69 @@ int receive(int fd, std::string& letter, bool& from_kernel) {
   return 0;
 }
 
-}  // namespace
-
-int read_link(uint32_t index, std::string& message) {
+// Sends one request and takes its answer: the kernel's errno, or 0 with the letter.
+int exchange(const void* request, size_t size, std::string& letter) {
   const Fd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
   if (!fd.ok()) return errno;
   if (setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kWait, sizeof kWait) != 0) return errno;
-  const Request request = request_of(index);
+  nlmsghdr asked{};
+  memcpy(&asked, request, sizeof asked);
   sockaddr_nl kernel{};
   kernel.nl_family = AF_NETLINK;
   const auto* to = reinterpret_cast<const sockaddr*>(&kernel);
-  if (sendto(fd.get(), &request, sizeof request, 0, to, sizeof kernel) < 0) return errno;
+  if (sendto(fd.get(), request, size, 0, to, sizeof kernel) < 0) return errno;
   for (int letters = 0; letters < kMostLetters; ++letters) {
-    std::string letter;
     bool from_kernel = false;
     if (const int error = receive(fd.get(), letter, from_kernel)) return error;
     nlmsghdr head{};
     if (!from_kernel || letter.size() < sizeof head) continue;
     memcpy(&head, letter.data(), sizeof head);
-    if (head.nlmsg_seq != request.head.nlmsg_seq) continue;
-    if (head.nlmsg_type == NLMSG_ERROR) {
-      nlmsgerr error{};
-      if (letter.size() < sizeof head + sizeof error) return EBADMSG;
-      memcpy(&error, letter.data() + sizeof head, sizeof error);
-      return error.error < 0 ? -error.error : EBADMSG;
-    }
-    if (head.nlmsg_type != RTM_NEWLINK || head.nlmsg_len < sizeof head || head.nlmsg_len > letter.size())
-      return EBADMSG;
-    letter.resize(head.nlmsg_len);
-    message = std::move(letter);
-    return 0;
+    if (head.nlmsg_seq != asked.nlmsg_seq) continue;
+    if (head.nlmsg_type != NLMSG_ERROR) return 0;
+    nlmsgerr error{};
+    if (letter.size() < sizeof head + sizeof error) return EBADMSG;
+    memcpy(&error, letter.data() + sizeof head, sizeof error);
+    return error.error <= 0 ? -error.error : EBADMSG;
   }
   return ETIMEDOUT;
+}
+
+nlmsghdr head_of(const std::string& letter) {
+  nlmsghdr head{};
+  memcpy(&head, letter.data(), sizeof head);
+  return head;
+}
+
+}  // namespace
+
+int read_link(uint32_t index, std::string& message) {
+  const Request request = request_of(index);
+  std::string letter;
+  if (const int error = exchange(&request, sizeof request, letter)) return error;
+  const nlmsghdr head = head_of(letter);
+  if (head.nlmsg_type != RTM_NEWLINK || head.nlmsg_len < sizeof head || head.nlmsg_len > letter.size())
+    return EBADMSG;
+  letter.resize(head.nlmsg_len);
+  message = std::move(letter);
+  return 0;
+}
+
+int set_link_up(uint32_t index, bool up) {
+  struct {
+    nlmsghdr head;
+    ifinfomsg link;
+  } request{};
+  request.head.nlmsg_len = sizeof request;
+  request.head.nlmsg_type = RTM_SETLINK;
+  request.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+  request.head.nlmsg_seq = 1;
+  request.link.ifi_family = AF_UNSPEC;
+  request.link.ifi_index = static_cast<int>(index);
+  request.link.ifi_flags = up ? static_cast<unsigned>(IFF_UP) : 0U;
+  request.link.ifi_change = IFF_UP;
+  std::string letter;
+  if (const int error = exchange(&request, sizeof request, letter)) return error;
+  return head_of(letter).nlmsg_type == NLMSG_ERROR ? 0 : EBADMSG;
 }
 
 }  // namespace hostdev

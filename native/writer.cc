@@ -115,16 +115,28 @@ Answer ask_claimed(const Root& root, const std::string& path) {
   return told("0");
 }
 
-// `path` is the interface's index: the helper knows nothing else of it, and the root has no say.
-Answer ask_link(const std::string& path) {
+// `path` is the interface's index: the helper knows nothing else of it, and the root has no say. 0: no index.
+uint32_t index_of(const std::string& path) {
   uint32_t index = 0;
   const auto [end, error] = std::from_chars(path.data(), path.data() + path.size(), index);
-  if (error != std::errc{} || end != path.data() + path.size() || index == 0 || index > INT32_MAX)
-    return failed(EINVAL, Call::kNetlink);
+  return error != std::errc{} || end != path.data() + path.size() || index > INT32_MAX ? 0 : index;
+}
+
+Answer ask_link(const std::string& path) {
+  const uint32_t index = index_of(path);
+  if (index == 0) return failed(EINVAL, Call::kNetlink);
   Answer answer;
   answer.error = read_link(index, answer.bytes);
   answer.call = Call::kNetlink;
   return answer;
+}
+
+// "1" is up, "0" is down.
+Answer set_up(const std::string& path, const std::string& value) {
+  const uint32_t index = index_of(path);
+  if (index == 0 || (value != "0" && value != "1")) return failed(EINVAL, Call::kNetlinkSet);
+  const int error = set_link_up(index, value == "1");
+  return error == 0 ? Answer{} : failed(error, Call::kNetlinkSet);
 }
 
 Answer serve(const Root& root, const Request& request) {
@@ -139,6 +151,8 @@ Answer serve(const Root& root, const Request& request) {
       return ask_claimed(root, request.path);
     case 'L':
       return ask_link(request.path);
+    case 'U':
+      return set_up(request.path, request.value);
     default:
       return failed(ENOSYS, Call::kNone);
   }

@@ -7,7 +7,8 @@
 // A request: u32 length of the rest, u32 id, u8 operation, u16 length of the path, path, value. An answer:
 // u32 length of the rest, u32 id, i32 errno (0 is success), u8 call (see Call), bytes read. Numbers are
 // little-endian. Operations: 'W' one write(2) of the value; 'R' read up to a page; 'F' truncate and rewrite a
-// regular file that is not on sysfs; 'X' whether somebody has a block device for himself ("1" or "0").
+// regular file that is not on sysfs; 'X' whether somebody has a block device for himself ("1" or "0");
+// 'L' what the kernel knows of a network interface, by its index; 'U' brings one up ("1") or down ("0").
 #pragma once
 
 namespace hostdev {

@@ -12,10 +12,12 @@ import { runChange } from '../binding/transaction.ts';
 import { booksOfGoing, type Foretold, type ForetoldVf, foretellVfs, planVfs, refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { linkForVfs } from '../pci/interfaces.ts';
 import { failureText, type Inventory, malformedText, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { resolveDevice, resolvedNote } from '../pci/resolve.ts';
 import { providerOfVfs } from '../pci/vendorVfio.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
+import { safe } from '../text/safe.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import { ADMIN, refuseLone } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -102,6 +104,7 @@ export async function createVfs(
       ...resolved,
       ...recovered,
       ...losses,
+      ...linkWarnings(host, move),
       ...(own === null
         ? []
         : [
@@ -137,6 +140,14 @@ export async function createVfs(
   return session(host, first, { addresses: [address] }, options, ({ work, inventory, recovered }) =>
     run(work, inventory, recovered),
   );
+}
+
+function linkWarnings(host: Host, { address, from, sriov }: Move): Warning[] {
+  const link = sriov?.from.link === 'down' ? linkForVfs(host, address)?.link : undefined;
+  if (link === undefined) return [];
+  const then = sriov?.to.link === 'up' ? 'and stays up' : 'and down again after it';
+  const text = `${address}: its interface ${safe(link.name)} is brought up, since ${from.driver} makes and removes VFs only then, ${then}`;
+  return [warning('link-up', text, address)];
 }
 
 const NONE: Foretold = { vfs: [], untold: null };

@@ -140,6 +140,7 @@ export class FsReader implements NativeBinding {
       // Opening a disk is no plain reading: it may hang, and there is no helper to hang in its place.
       claimed: refuse,
       link: refuse,
+      setUp: refuse,
       close: () => {},
     };
   }

@@ -23,7 +23,7 @@ export type HelperAddon = {
 };
 
 type Request = {
-  operation: 'W' | 'R' | 'F' | 'X' | 'L';
+  operation: 'W' | 'R' | 'F' | 'X' | 'L' | 'U';
   path: string;
   value: string;
   until: number;
@@ -37,6 +37,10 @@ type Request = {
  */
 const MOST_HELPERS = 8;
 const SLICE_MS = 100;
+/** include/uapi/linux/if.h */
+const IFF_UP = 1;
+/** What a request that has not come back is called. */
+const SYSCALLS: Partial<Record<string, string>> = { R: 'read', L: 'RTM_GETLINK', U: 'RTM_SETLINK' };
 
 export class HelperWriter implements KernelWriter {
   readonly #addon: HelperAddon;
@@ -72,6 +76,16 @@ export class HelperWriter implements KernelWriter {
 
   link(index: number, deadlineMs: number): Promise<string> {
     return this.#ask('L', `${index}`, '', deadlineMs);
+  }
+
+  async setUp({ name, index }: { name: string; index: number }, up: boolean, deadlineMs: number): Promise<void> {
+    if (this.#root === '/') {
+      await this.#ask('U', `${index}`, up ? '1' : '0', deadlineMs);
+      return;
+    }
+    const path = `sys/class/net/${name}/flags`;
+    const flags = Number((await this.#ask('R', path, '', deadlineMs)).trim());
+    await this.#ask('W', path, `0x${(up ? flags | IFF_UP : flags & ~IFF_UP).toString(16)}\n`, deadlineMs);
   }
 
   close(): void {
@@ -158,7 +172,7 @@ export class HelperWriter implements KernelWriter {
 
 /** `helper` is the process that may still do it, null when nothing was begun. */
 function timedOut({ operation, path }: Request, helper: string | null): Error {
-  const syscall = operation === 'R' ? 'read' : operation === 'L' ? 'RTM_GETLINK' : 'write';
+  const syscall = SYSCALLS[operation] ?? 'write';
   return Object.assign(new Error(`ETIMEDOUT: ${syscall} '${path}'`), {
     code: 'ETIMEDOUT',
     errno: -110,

@@ -122,5 +122,11 @@ export interface KernelWriter {
    * kernel's errno with syscall 'RTM_GETLINK' (ENODEV, EMSGSIZE).
    */
   link(index: number, deadlineMs: number): Promise<string>;
+  /**
+   * Brings a network interface up or down. On the machine by netlink, which changes that one bit; below another root,
+   * where netlink would be this machine's, by the interface's `flags` in the tree, as sysfs has it too. Raises the
+   * kernel's errno with syscall 'RTM_SETLINK'.
+   */
+  setUp(link: { name: string; index: number }, up: boolean, deadlineMs: number): Promise<void>;
   close(): void;
 }

@@ -45,7 +45,10 @@ const NUMVFS_ERRNO: Record<string, [why: string, hint: string]> = {
     'In firmware enable SR-IOV and "Above 4G decoding"; on the kernel command line pci=realloc or pci=assign-busses.',
   ],
   EAGAIN: ['the driver is not ready: a reset, a firmware update or its start is going on', 'Try again in a moment.'],
-  EINVAL: ['the driver does not take that count', 'Ask for another number, or see dmesg.'],
+  EINVAL: [
+    "the driver does not take that count, or not while the PF's interface is down",
+    'Ask for another number, or bring the interface up; dmesg says which.',
+  ],
   EPERM: [
     'the driver refuses in its present mode (VFs assigned to guests, eswitch or lockdown)',
     "See dmesg and 'devlink dev eswitch show'.",
@@ -85,7 +88,7 @@ export async function writeNumvfs(work: Leaving, step: Step): Promise<void> {
     throw new HostdevError(
       'HOSTDEV_VFS',
       `${step.path} reads ${now} after ${wanted} was written and taken: the PF's driver made or left another number`,
-      { hint: 'See dmesg.' },
+      { hint: "See dmesg. Some drivers make VFs only while the PF's interface is up." },
     );
   await awaitVfs(work, address, wanted);
 }

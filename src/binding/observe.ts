@@ -5,6 +5,7 @@
 import { HostdevError, isGone, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import { linkForVfs } from '../pci/interfaces.ts';
 import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { parseOverride } from '../pci/override.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
@@ -89,10 +90,12 @@ export async function observeSriov(work: Access, pf: Address): Promise<SeenSriov
     now === null ? [] : [{ address, driver: now.driver, override: now.override }],
   );
   const then = work.foreseen?.sriov.get(pf);
+  const link = linkForVfs(host, pf);
   return {
     numvfs: then?.numvfs ?? count(host, pf, bytes),
     autoprobe: then?.autoprobe ?? (autoprobe === null ? null : autoprobe === '1'),
     vfs: then === undefined ? now : recordedVfs(then),
+    ...(link === null ? {} : { link: link.up ? ('up' as const) : ('down' as const) }),
     numvfs_bytes: bytes,
     autoprobe_bytes: autoprobe === null ? null : `${autoprobe}\n`,
   };

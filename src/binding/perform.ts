@@ -23,6 +23,7 @@ import { refuse } from './guards.ts';
 import { type Leaving, mayLeave } from './leave.ts';
 import { writeNumvfs } from './numvfs.ts';
 import { observe, remembered } from './observe.ts';
+import { writeLink } from './pfLink.ts';
 import { ANY_HOST, type Step } from './steps.ts';
 import { writeVgpuType } from './vgpu.ts';
 
@@ -100,6 +101,8 @@ async function perform(work: Work, step: Step): Promise<void> {
         return await writeAutoprobe(work, step);
       case 'vgpu':
         return await writeVgpuType(work, step);
+      case 'link':
+        return await writeLink(work, step);
     }
   } catch (e) {
     throw remembered(work.host, e);

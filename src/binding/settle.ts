@@ -14,7 +14,7 @@ import { awaitVfs } from './numvfs.ts';
 import { observe, observeSriov, readLocked } from './observe.ts';
 import { batchesOf, performBatch, performStep, refuseStopped, type Work } from './perform.ts';
 import { type DeviceState, type Move, type SriovChange, type SriovState, sameState } from './state.ts';
-import { autoprobeFor, autoprobeStep, emptySteps, numvfsStep, stepsOf, type Way } from './steps.ts';
+import { autoprobeFor, autoprobeStep, emptySteps, linkStep, numvfsStep, stepsOf, upSteps, type Way } from './steps.ts';
 
 export type End = 'from' | 'to';
 
@@ -133,6 +133,7 @@ export async function settlePf(work: Work, move: Move & { sriov: SriovChange }, 
   if (goal.numvfs > 0 && seen.numvfs === 0) {
     const probing = autoprobeFor({ ...goal, autoprobe: seen.autoprobe });
     if (probing !== null) await performStep(work, autoprobeStep(host, address, probing));
+    for (const step of upSteps(host, address)) await performStep(work, step);
     await performStep(work, numvfsStep(host, address, goal.numvfs, 0));
   } else if (goal.numvfs > 0) {
     // Whoever made them may have died before they were all there.
@@ -142,6 +143,8 @@ export async function settlePf(work: Work, move: Move & { sriov: SriovChange }, 
   seen = await observeSriov(work, address);
   if (goal.autoprobe !== null && seen.autoprobe !== goal.autoprobe)
     await performStep(work, autoprobeStep(host, address, goal.autoprobe));
+  const down = goal.link === 'down' ? linkStep(host, address, false) : null;
+  if (down !== null) await performStep(work, down);
   if (end === 'from') await restoreSriovBytes(work, address, sriov);
 }
 

@@ -25,6 +25,8 @@ export type SriovState = {
    * driver claims them.
    */
   vfs: VfState[] | 'vfio' | 'netdev';
+  /** Of a PF whose driver wants its link up for a change of its VFs. */
+  link?: 'up' | 'down';
 };
 
 /**
@@ -102,6 +104,7 @@ const isBytes = (v: unknown): v is string => isText(v) && v.length <= 64;
 /** A count that the attribute takes, and a VF for each of it that can be put into a path. */
 export function isSriovState(v: unknown): v is SriovState {
   if (!isObject(v) || !(v.autoprobe === null || typeof v.autoprobe === 'boolean')) return false;
+  if (!(v.link === undefined || v.link === 'up' || v.link === 'down')) return false;
   if (!Number.isInteger(v.numvfs) || (v.numvfs as number) < 0 || (v.numvfs as number) > MAX_VFS) return false;
   if (v.vfs === 'vfio' || v.vfs === 'netdev') return true;
   return (

@@ -1,11 +1,12 @@
 /**
- * The sysfs writes of a move, in the order that leaves no window. Pure: bind, give-back and undo are all moves, so
- * there is one set of steps to get right. Rules of drivers/pci/iov.c (6.12): sriov_numvfs goes from one count to
- * another through 0 only, and every VF with its driver, override and configuration is gone then; with
+ * The sysfs writes of a move, in the order that leaves no window. Pure, but for a look at a PF's link: bind, give-back
+ * and undo are all moves, so there is one set of steps to get right. Rules of drivers/pci/iov.c (6.12): sriov_numvfs
+ * goes from one count to another through 0 only, and every VF with its driver, override and configuration is gone then; with
  * sriov_drivers_autoprobe 0 no driver meets a fresh VF unless its driver_override names it.
  */
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import { flagsOf, IFF_UP, linkForVfs } from '../pci/interfaces.ts';
 import { vgpuTypeFile } from '../pci/vendorVfio.ts';
 import type { Move, SriovChange, SriovState } from './state.ts';
 
@@ -13,7 +14,7 @@ export type Write = { path: string; value: string };
 
 /** One sysfs write with what must be seen after it and the writes that take it back. */
 export type Step = Write & {
-  kind: 'override' | 'unbind' | 'probe' | 'numvfs' | 'autoprobe' | 'vgpu';
+  kind: 'override' | 'unbind' | 'probe' | 'numvfs' | 'autoprobe' | 'vgpu' | 'link';
   address: Address;
   /**
    * The override, the driver, the number, or the vGPU type, that must be read afterwards; {@link ANY_HOST} for a probe
@@ -135,7 +136,30 @@ export function autoprobeStep(host: Host, address: Address, value: boolean): Ste
 export function emptySteps(host: Host, address: Address, change: SriovChange | undefined, rebinds: boolean): Step[] {
   if (change === undefined || change.from.numvfs === 0) return [];
   if (change.from.numvfs === change.to.numvfs && !rebinds) return [];
-  return [numvfsStep(host, address, 0, change.from.numvfs)];
+  return [...upSteps(host, address), numvfsStep(host, address, 0, change.from.numvfs)];
+}
+
+/** The step that brings a PF's link up or down; null where it is so, or where its driver does not ask for it. */
+export function linkStep(host: Host, address: Address, up: boolean): Step | null {
+  const now = linkForVfs(host, address);
+  if (now === null || now.up === up) return null;
+  const path = host.classLink('net', `${now.link.name}/flags`);
+  const flags = flagsOf(host, now.link.name);
+  const hex = (n: number): string => `0x${n.toString(16)}\n`;
+  return {
+    kind: 'link',
+    address,
+    path,
+    value: hex(up ? flags | IFF_UP : flags & ~IFF_UP),
+    expect: up ? 'up' : 'down',
+    undo: [{ path, value: hex(flags) }],
+  };
+}
+
+/** What must be written before a number of VFs. */
+export function upSteps(host: Host, address: Address): Step[] {
+  const step = linkStep(host, address, true);
+  return step === null ? [] : [step];
 }
 
 /**
@@ -163,6 +187,7 @@ export function fillSteps(
   const probing = autoprobeFor(change.to);
   return [
     ...(probing === null ? [] : [autoprobeStep(host, address, probing)]),
+    ...(change.from.numvfs === 0 ? upSteps(host, address) : []),
     numvfsStep(host, address, change.to.numvfs, 0),
     ...foretold,
     ...(probing === null ? [] : [autoprobeStep(host, address, !probing)]),

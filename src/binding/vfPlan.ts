@@ -24,10 +24,13 @@ export async function withoutVfs(work: Access, pf: Address): Promise<SriovChange
 async function changeTo(
   work: Access,
   pf: Address,
-  goal: (seen: SriovState) => Omit<SriovState, 'autoprobe'>,
+  goal: (seen: SriovState) => Omit<SriovState, 'autoprobe' | 'link'>,
 ): Promise<SriovChange> {
   const { numvfs_bytes, autoprobe_bytes, ...from } = await observeSriov(work, pf);
-  return { from, to: { ...goal(from), autoprobe: from.autoprobe }, numvfs_bytes, autoprobe_bytes };
+  const to = goal(from);
+  // VFs send through their PF's link.
+  const link = from.link === undefined ? {} : { link: to.numvfs > 0 ? ('up' as const) : from.link };
+  return { from, to: { ...to, autoprobe: from.autoprobe, ...link }, numvfs_bytes, autoprobe_bytes };
 }
 
 /**

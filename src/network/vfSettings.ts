@@ -7,10 +7,9 @@
 import { endianness } from 'node:os';
 import type { Access } from '../binding/access.ts';
 import { isSysError } from '../errors.ts';
-import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';
+import { ownInterfaces } from '../pci/interfaces.ts';
 import type { PciDevice } from '../pci/inventory.ts';
-import { representorOf } from '../pci/representors.ts';
 
 /** As the kernel says them; null for what the driver does not tell. */
 export type VfSettings = {
@@ -42,7 +41,7 @@ export async function readVfSettings(work: Access, pf: PciDevice, count: number)
   if (count === 0 || pf.class?.startsWith('02') !== true) return { settings: [] };
   if (!host.isReal && host.native.kind !== 'model')
     return { unmeasured: `netlink tells of this machine, and not of what is below ${host.root}` };
-  const links = linksOf(host, pf.address);
+  const links = ownInterfaces(host, pf.address);
   if (links.length === 0) return { unmeasured: `${pf.address} shows no network interface here` };
   let last = '';
   for (const { name, index } of links) {
@@ -56,19 +55,6 @@ export async function readVfSettings(work: Access, pf: PciDevice, count: number)
     }
   }
   return { unmeasured: last };
-}
-
-/** The PF's own interfaces: a representor has no VFs. A card with two ports on one function has two. */
-function linksOf(host: Host, pf: Address): { name: string; index: number }[] {
-  try {
-    return (host.list(host.device(pf, 'net')) ?? []).flatMap((name) => {
-      const index = host.read(host.classLink('net', `${name}/ifindex`));
-      const own = index !== null && /^[1-9]\d{0,9}$/.test(index) && representorOf(host, name, pf) === null;
-      return own ? [{ name, index: Number(index) }] : [];
-    });
-  } catch {
-    return [];
-  }
 }
 
 // include/uapi/linux/netlink.h, rtnetlink.h, if_link.h.

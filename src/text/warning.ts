@@ -21,6 +21,7 @@ export const WARNINGS = {
   'lost-with-vfs': 'What hangs on the VFs of a PF goes with them.',
   'vfs-elsewhere': 'VFs are on other drivers than was asked for.',
   'vfs-untold': 'Where VFs that do not exist yet will be cannot be told.',
+  'link-up': 'The interface of a PF is brought up, since its driver makes and removes VFs only then.',
   'no-host-driver': 'The device is free, and no host driver claims it.',
   representor: 'The interface that was named represents a VF, and the VF is meant.',
   managed: 'What is said of `managed` does not fit the device, or does not count.',

@@ -74,6 +74,7 @@ function writeNumVfs(k: KernelModel, d: Live, value: string): Errno | null {
   if (n === now.length) return null;
   const driver = k.drivers.get(d.driver ?? '');
   if (!driver?.sriov) return 'ENOENT';
+  if (driver.wantsUp !== undefined && d.up !== true) return driver.wantsUp === 'silent' ? null : driver.wantsUp;
   if (n > 0 && now.length > 0) return 'EBUSY';
   if (driver.sriovErrno !== undefined) return driver.sriovErrno;
   if (n === 0 && vfsAreHeld(k, d.address)) return 'ETIMEDOUT';

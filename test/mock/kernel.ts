@@ -7,6 +7,7 @@ import { constants } from 'node:os';
 import type { Holder, KernelWriter, NativeBinding, RawDevice, RawGroups, RawScan } from '../../src/addon/native.ts';
 import { baseFiles } from '../scenarios/host.ts';
 import { arrive, removeVfs, vfOffset, vfStride, vfsAreHeld, vfsOf, writeAttribute } from './attributes.ts';
+import { netTree, setUp } from './net.ts';
 import { isVgpu, type Vgpus, vgpuFiles } from './vgpu.ts';
 
 export type Errno = keyof typeof constants.errno;
@@ -39,6 +40,8 @@ export type ModelDevice = {
   /** Of a PF: where its VFs are (128 and 2, as on the 82576). */
   vfOffset?: number;
   vfStride?: number;
+  /** The network interface that its host driver makes, down at first. */
+  net?: string;
   /** Of a PF on NVIDIA's vGPU driver. */
   vgpus?: Vgpus;
   /** `sriov_drivers_autoprobe` of a PF. */
@@ -63,6 +66,8 @@ export type ModelDriver = {
   sriov?: boolean;
   /** sriov_configure answers this errno. */
   sriovErrno?: Errno;
+  /** While the PF's interface is down, its number of VFs cannot be changed: 'silent' says nothing of it. */
+  wantsUp?: 'silent' | 'EINVAL';
   /** Its VFs are vGPUs: VFIO has them from it. */
   vgpu?: boolean;
   dynamicIds?: Set<string>;
@@ -72,7 +77,7 @@ export type ModelDriver = {
 };
 
 export type Live = Required<Pick<ModelDevice, 'address' | 'ids'>> &
-  ModelDevice & { driver: string | null; override: string | null; vgpuType?: number };
+  ModelDevice & { driver: string | null; override: string | null; vgpuType?: number; up?: boolean };
 
 /**
  * What a fault rule does to a write instead of the kernel: an errno, 'silent' (success, nothing happens), or 'hang' (no
@@ -266,6 +271,11 @@ export class KernelModel implements NativeBinding {
       claimed: async (path) => this.claimed.includes(path),
       link: async (index) =>
         this.linkMessages.get(index) ?? Promise.reject(this.#error('ENODEV', 'RTM_GETLINK', `${index}`)),
+      setUp: ({ name }, up) =>
+        alive(() => {
+          this.writes.push(`${name}=${up ? 'up' : 'down'}`);
+          if (!setUp(this, name, up)) throw this.#error('ENODEV', 'RTM_SETLINK', name);
+        }),
       close: () => {},
     };
   }
@@ -333,6 +343,7 @@ export class KernelModel implements NativeBinding {
     if (this.drivers.get(driver)?.sriov && vfsAreHeld(this, address)) throw this.#error('ETIMEDOUT', 'write', path);
     d.driver = null;
     delete d.vgpuType;
+    delete d.up;
     if (this.drivers.get(driver)?.sriov) removeVfs(this, address);
   }
 
@@ -420,6 +431,9 @@ export class KernelModel implements NativeBinding {
       if (isVgpu(this, d) || (d.driver !== null && this.drivers.get(d.driver)?.vfio))
         extraDirs.push(`${at}/vfio-dev/vfio0`);
     }
+    const net = netTree(this);
+    for (const [path, text] of net.files) files.set(path, text);
+    for (const [path, target] of net.links) links.set(path, target);
     for (const r of this.drivers.values()) {
       if (!r.loaded) continue;
       extraDirs.push(`sys/bus/pci/drivers/${r.name}`);

@@ -46,12 +46,12 @@ function deviceLine(d: ModelDevice): string {
   const attributes = Object.entries(d.attributes ?? {})
     .filter(([name]) => name !== 'reset_method')
     .map(([name, text]) => option(`attr.${name}`, text));
-  return `device ${d.address} ${d.ids}${option('class', d.class)}${option('subsystem', d.subsystem)}${option('parent', d.parent)}${option('group', d.group)}${option('numa', d.numa)}${option('physfn', d.physfn)}${option('totalvfs', d.totalVfs)}${option('vfids', d.vfIds)}${option('vfgroup', d.vfGroup)}${option('vfoffset', d.vfOffset)}${option('vfstride', d.vfStride)}${vgpuOptions(d)}${option('driver', d.driver)}${option('override', d.override)}${attributes.join('')}${(d.options ?? []).map((o) => ` ${o}`).join('')}`;
+  return `device ${d.address} ${d.ids}${option('class', d.class)}${option('subsystem', d.subsystem)}${option('parent', d.parent)}${option('group', d.group)}${option('numa', d.numa)}${option('physfn', d.physfn)}${option('totalvfs', d.totalVfs)}${option('vfids', d.vfIds)}${option('vfgroup', d.vfGroup)}${option('vfoffset', d.vfOffset)}${option('vfstride', d.vfStride)}${option('net', d.net)}${vgpuOptions(d)}${option('driver', d.driver)}${option('override', d.override)}${attributes.join('')}${(d.options ?? []).map((o) => ` ${o}`).join('')}`;
 }
 
 function driverLine(r: ModelDriver): string {
   const managed = r.name === 'pcieport' || r.name === 'pci-stub';
-  return `driver ${word(r.name)}${option('module', r.module)}${r.ids.length > 0 ? option('ids', r.ids.join(',')) : ''}${flag('vfio', r.vfio)}${flag('sriov', r.sriov)}${flag('vgpu', r.vgpu)}${flag('managed_dma', managed)}${option('probe_errno', r.probeErrno)}${option('defer', r.defer)}${(r.options ?? []).map((o) => ` ${o}`).join('')}`;
+  return `driver ${word(r.name)}${option('module', r.module)}${r.ids.length > 0 ? option('ids', r.ids.join(',')) : ''}${flag('vfio', r.vfio)}${flag('sriov', r.sriov)}${flag('vgpu', r.vgpu)}${option('wants_up', r.wantsUp)}${flag('managed_dma', managed)}${option('probe_errno', r.probeErrno)}${option('defer', r.defer)}${(r.options ?? []).map((o) => ` ${o}`).join('')}`;
 }
 
 /**

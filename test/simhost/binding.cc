@@ -108,9 +108,11 @@ void Kernel::release_driver(Lock& lock, Device* d) {
 void Kernel::show_driver(Device* d, Driver* r) {
   tree.link_to(d->folder, "driver", r->folder);
   tree.link_to(r->folder, d->address, d->folder);
+  if (!r->vfio) show_net(d);
 }
 
 void Kernel::hide_driver(Device* d) {
+  hide_net(d);
   tree.remove(tree.find(path_of(d->folder) + "/driver"));
   if (d->driver != nullptr)
     tree.remove(tree.find("sys/bus/pci/drivers/" + d->driver->name + "/" + d->address));

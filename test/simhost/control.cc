@@ -2,11 +2,12 @@
 // writes and changes there were. Commands:
 //   device ADDR VENDOR:PRODUCT [class= subsystem= parent= group=N|auto numa= driver=NAME|auto override=
 //   physfn= totalvfs= vfids= vfgroup=
-//          vfoffset= vfstride= vgpu_room= vgpus=ID:SIZE:NAME,… reset=METHODS
+//          vfoffset= vfstride= vgpu_room= vgpus=ID:SIZE:NAME,… net=NAME
+//          reset=METHODS
 //          reset_ms= reset_errno= port=root|up|down|bridge|pci|endpoint
 //          acs=BITS multifunction=1 attr.NAME=TEXT]
-//   driver NAME [module= ids=V:P,V:P vfio=1 managed_dma=1 sriov=1 vgpu=1 probe_errno= probe_ms= defer= remove_ms=
-//   remove_hang= sriov_errno= vf_ms=
+//   driver NAME [module= ids=V:P,V:P vfio=1 managed_dma=1 sriov=1 vgpu=1 wants_up=silent|ERRNO
+//          probe_errno= probe_ms= defer= remove_ms= remove_hang= sriov_errno= vf_ms=
 //          vf_late=]      a driver that is there gets the options that are given
 //   file PATH TEXT | dir PATH | link PATH TARGET        anywhere, below sys too
 //   fault OPERATION GLOB [errno= delay=MS hang silent after kill count= skip= do=vanish_ADDR]
@@ -72,6 +73,7 @@ int Kernel::add_driver(const Command& c) {
   r->vfio = c.number("vfio", r->vfio ? 1 : 0) != 0;
   r->managed_dma = c.number("managed_dma", r->managed_dma ? 1 : 0) != 0;
   r->sriov = c.number("sriov", r->sriov ? 1 : 0) != 0;
+  r->wants_up = c.text("wants_up", r->wants_up);
   r->vgpu = c.number("vgpu", r->vgpu ? 1 : 0) != 0;
   if (c.has("probe_errno")) r->probe_errno = errno_of(c.text("probe_errno"));
   if (c.has("sriov_errno")) r->sriov_errno = errno_of(c.text("sriov_errno"));

@@ -33,6 +33,8 @@ struct Driver {
   bool sriov = false;
   // NVIDIA's vGPU driver: VFIO has its VFs from it, each with a vGPU type.
   bool vgpu = false;
+  // While the PF's interface is down its number of VFs cannot be changed: an errno, or "silent".
+  std::string wants_up;
   int probe_errno = 0;
   int probe_ms = 0;
   // So many probes answer EPROBE_DEFER.
@@ -73,6 +75,8 @@ struct Device {
   std::string reset_methods;
   // Of a VF on NVIDIA's vGPU driver; 0 for none.
   int vgpu_type = 0;
+  // Of its network interface.
+  bool up = false;
   Driver* driver = nullptr;
   Group* group = nullptr;
   Node* folder = nullptr;
@@ -168,6 +172,10 @@ class Kernel {
   int store_unbind(Lock& lock, Driver* r, const std::string& value);
   int store_probe(Lock& lock, const std::string& value);
   int store_new_id(Lock& lock, Driver* r, const std::string& value);
+
+  // net.cc
+  void show_net(Device* d);
+  void hide_net(Device* d);
 
   // vgpu.cc
   [[nodiscard]] static bool provides_vfio(const Driver& r, const Device& d);

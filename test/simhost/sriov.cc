@@ -69,6 +69,7 @@ int Kernel::store_numvfs(Lock& lock, Device* d, const std::string& value) {
   if (n == d->num_vfs) return 0;
   Driver* r = d->driver;
   if (r == nullptr || !r->sriov) return ENOENT;
+  if (!r->wants_up.empty() && !d->up) return errno_of(r->wants_up);
   if (n == 0) {
     remove_vfs(lock, d);
     return 0;
