@@ -16,6 +16,7 @@
 
 #include "helper.h"
 #include "holders.h"
+#include "libvirt_addon.h"
 #include "lock.h"
 #include "root_fs.h"
 #include "scan.h"
@@ -350,6 +351,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("closeHelper", Napi::Function::New<CloseHelper>(env));
   exports.Set("systemLog", Napi::Function::New<SystemLog>(env));
   exports.Set("unlock", Napi::Function::New<Unlock>(env));
+  libvirt::export_to(env, exports);
   return exports;
 }
 
