@@ -1,7 +1,7 @@
 /**
  * Bringing a PF's link up, where its driver makes and removes VFs only then (pci/interfaces.ts): at boot nobody has
- * done it yet. It is brought up before the number is written, and stays up where VFs were made, which send through it; where
- * they went, and on an undo, it is as it was, unless the host uses it by then.
+ * done it yet. It is brought up before the number is written, and stays up where VFs were made, which send through it;
+ * where they went, and on an undo, it is as it was, unless the host uses it by then.
  */
 import { asError, HostdevError } from '../errors.ts';
 import { Look, Tables } from '../host/look.ts';

@@ -1,8 +1,8 @@
 /**
  * The sysfs writes of a move, in the order that leaves no window. Pure, but for a look at a PF's link: bind, give-back
  * and undo are all moves, so there is one set of steps to get right. Rules of drivers/pci/iov.c (6.12): sriov_numvfs
- * goes from one count to another through 0 only, and every VF with its driver, override and configuration is gone then; with
- * sriov_drivers_autoprobe 0 no driver meets a fresh VF unless its driver_override names it.
+ * goes from one count to another through 0 only, and every VF with its driver, override and configuration is gone then;
+ * with sriov_drivers_autoprobe 0 no driver meets a fresh VF unless its driver_override names it.
  */
 import type { Host } from '../host/host.ts';
 import type { Address } from '../pci/address.ts';

@@ -226,6 +226,63 @@ describe('what cannot be is told, and the rest goes on', () => {
   });
 });
 
+describe('a dry run', () => {
+  const dry = (scope: Partial<ApplyScope> = {}): Promise<Applied> =>
+    applyWishes(sim.host, { only: null, stage: 'apply', ...scope }, { ...options, dryRun: true });
+  const vf = (n: number, address: string, more: string): string =>
+    device(PF, `vf = ${n}\n${more}`).replace(`address = "${PF}"`, `address = "${address}"`);
+
+  test('foretells what is wished of VFs that are not there yet, as the real run then has it', async () => {
+    wish(
+      pf('vfs = 2'),
+      vf(0, VF0, 'driver = "host"'),
+      vf(1, VF1, 'driver = "vfio-pci"'),
+      vf(2, VF1, 'driver = "vfio"'),
+    );
+    const told = states(await dry());
+    expect(told).toEqual([
+      `${PF} met apply`,
+      `${VF0} met apply`,
+      `${VF1} met apply`,
+      `- not met: ${PF} has no VF 2 (${VF1})`,
+    ]);
+    expect(sim.kernel.writes).toEqual([]);
+    expect(existsSync(join(sim.host.root, 'run/hostdev/boot.json'))).toBe(false);
+    expect(states(await dry({ only: PF, stage: 'pf' })).slice(0, 3)).toEqual([
+      `${PF} met pf`,
+      `${VF0} met pf`,
+      `${VF1} met pf`,
+    ]);
+    expect(states(await apply())).toEqual(told);
+  });
+
+  test('VFs that cannot be made, or are not wished: nothing of them is foretold', async () => {
+    wish(pf('vfs = 200'), vf(0, VF0, 'driver = "host"'));
+    expect(states(await dry())[1]).toBe(`- not met: ${PF} has no VF 0 (${VF0})`);
+    wish(vf(0, VF0, 'driver = "host"'));
+    expect(states(await dry())).toEqual([`- not met: ${PF} has no VF 0 (${VF0})`]);
+  });
+
+  test('where a VF would be cannot be told: met all the same, at no address', async () => {
+    Object.assign(sim.kernel.devices.get(PF) ?? {}, { attributes: { sriov_offset: '0\n' } });
+    wish(pf('vfs = 2'), vf(0, VF0, 'driver = "host"'));
+    expect(states(await dry())).toEqual([`${PF} met apply`, '- met apply']);
+  });
+
+  test('a driver that is not there refuses, of a range and of a VF', async () => {
+    Object.defineProperty(sim.kernel, 'loadModule', { value: undefined });
+    for (const wishes of [
+      pf('vfs = 2\nfor = "netdev"\n[[pf.range]]\nvfs = "1"\ndriver = "no-vfio-pci"'),
+      pf('vfs = 2\nfor = "netdev"') + vf(1, VF1, 'driver = "no-vfio-pci"'),
+    ]) {
+      wish(wishes);
+      expect((await dry()).wishes.filter((w) => !w.met)).toMatchObject([
+        { reason: expect.stringContaining('no_vfio_pci is not loaded') },
+      ]);
+    }
+  });
+});
+
 describe("the host's own NIC", () => {
   beforeEach(() => {
     const net = `sys/devices/pci0000:26/${NIC}/net/eth0`;
