@@ -15,7 +15,7 @@ import { unbindDevices } from './unbind.ts';
 import { type HostWishes, hostWishes } from './wishes.ts';
 
 /** How many, and where, as far as that can be told before they are there. */
-export type ForetoldVfs = { count: number; addresses: Address[] };
+type ForetoldVfs = { count: number; addresses: Address[] };
 
 export type Pass = {
   host: Host;
