@@ -250,7 +250,11 @@ async function ofNova(host: Host, file: string | null, found: Found): Promise<vo
   const setup = await usableSetup(host, { config: [conf], inventory: null });
   found.files.push(...setup.config.files);
   const { inventory } = setup;
-  for (const device of matchAll(setup).devices.flat()) {
+  const matched = matchAll(setup);
+  /** Told by an address or a name alone, a PF is taken with its VFs (nova/pci/devspec.py). */
+  const withVfs = (d: PciDevice): boolean =>
+    d.dev_type === 'type-PF' && setup.specs[matched.specOf.get(d.address) ?? -1]?.value.product_id === '*';
+  for (const device of matched.devices.flat()) {
     const pf = device.parent_addr === null ? undefined : inventory.byAddress.get(device.parent_addr);
     if (pf !== undefined && pf.dev_type === 'type-PF') {
       const use = isVfioDriver(host, device.address, device.driver) ? 'vfio' : 'netdev';
@@ -260,6 +264,11 @@ async function ofNova(host: Host, file: string | null, found: Found): Promise<vo
       found.left.push({
         object: device.address,
         reason: 'it is a PF with VFs: what of it a guest gets is not to be told',
+      });
+    else if (withVfs(device))
+      found.left.push({
+        object: device.address,
+        reason: 'the device_spec takes it and its VFs: which of them guests get is not to be told',
       });
     else found.devices.set(device.address, { device, driver: 'vfio' });
   }

@@ -6,7 +6,7 @@
 
 /** Moves a PCI device, or asks libvirt or a tool to. Taking a platform driver's frame buffer away moves none. */
 export const MOVES =
-  /driver_override|drivers_probe|\b(?:new|remove)_id\b|(?<!\/platform\/drivers\/[^\s/]{1,64})\/unbind\b|\/pci\/drivers\/[^\s/]{1,64}\/bind\b|nodedev-(?:detach|dettach|reattach)|\bdriverctl\s+(?:-\S+\s+)*(?:un)?set-override/;
+  /driver_override|drivers_probe|\b(?:new|remove)_id\b|(?<!\/platform\/drivers\/[^\s/]{1,64})\/unbind\b|\/pci\/drivers\/[^\s/]{1,64}\/bind\b|nodedev-(?:detach|dettach|reattach)|\bdriverctl\s+(?:(?:-b|--bus)\s+\S{1,64}\s+|-\S+\s+)*(?:un)?set-override/;
 
 /** Loads what devices were moved to, and nothing else. */
 const LOADS = /^modprobe\s+(?:-\S+\s+)*(?:(?:vfio|pci[-_]stub)\S*(?:\s+|$))+(?:\w+=\S*(?:\s+|$))*$/;

@@ -196,6 +196,67 @@ describe('driverctl', () => {
     ]);
   });
 
+  // Folders and files as guides and issue threads have them, with this host's devices.
+  test.each<[string, Record<string, string>, string[], number]>([
+    [
+      'a GPU with its audio function, of a desktop guide',
+      { [`pci-${GPU0}`]: 'vfio-pci\n', [`pci-${AUDIO}`]: 'vfio-pci\n' },
+      [`${GPU0} vfio-pci`, `${AUDIO} vfio-pci`],
+      0,
+    ],
+    ['one of two twins', { [`pci-${GPU1}`]: 'vfio-pci\n' }, [`${GPU1} vfio-pci`], 0],
+    ['no line end, as printf writes it', { [`pci-${NIC}`]: 'vfio-pci' }, [`${NIC} vfio-pci`], 0],
+    ['an NVMe drive taken from every driver', { [`pci-${NVME}`]: 'none\n' }, [`${NVME} none`], 0],
+    ['ports for DPDK on UIO', { [`pci-${NIC}`]: 'uio_pci_generic\n', [`pci-${PF}`]: 'igb_uio\n' }, [], 2],
+    [
+      'a port for DPDK on VFIO, the next on UIO',
+      { [`pci-${NIC}`]: 'vfio-pci\n', [`pci-${PF}`]: 'igb_uio\n' },
+      [`${NIC} vfio-pci`],
+      1,
+    ],
+    ['a card back on its host driver', { [`pci-${NIC}`]: 'e1000e\n' }, [], 1],
+    [
+      'of a card that was taken out',
+      { 'pci-0000:af:00.0': 'vfio-pci\n', [`pci-${NIC}`]: 'vfio-pci\n' },
+      [`${NIC} vfio-pci`],
+      1,
+    ],
+    ['a synthetic NIC of Hyper-V', { 'vmbus-f8b3781a-1e82-4818-a1c3-63d806ec15bb': 'uio_hv_generic\n' }, [], 1],
+    ['a file that an editor left, and an empty one', { [`pci-${NIC}~`]: 'vfio-pci\n', [`pci-${PF}`]: '' }, [], 2],
+    ["the kernel's variant driver", { [`pci-${NIC}`]: 'mlx5_vfio_pci\n' }, [`${NIC} mlx5_vfio_pci`], 0],
+  ])('%s', (_, folder, wishes, left) => {
+    const files = Object.fromEntries(Object.entries(folder).map(([name, text]) => [`etc/driverctl.d/${name}`, text]));
+    const found = run(start(files), 'driverctl');
+    expect([said(found), found.left.length, found.take_out.length]).toEqual([wishes.sort(), left, wishes.length]);
+  });
+
+  // The words of `driverctl set-override` where scripts and units have them.
+  test.each<[string, string, string[]]>([
+    ['plain', `driverctl set-override ${NIC} vfio-pci\n`, [`${NIC} vfio`]],
+    [
+      'not kept',
+      `/usr/sbin/driverctl --nosave set-override ${GPU0} vfio-pci\ndriverctl --nosave set-override ${AUDIO} vfio-pci\n`,
+      [`${GPU0} vfio`, `${AUDIO} vfio`],
+    ],
+    ['with its bus', `driverctl -v -b pci set-override ${NVME} vfio-pci || true\n`, [`${NVME} vfio`]],
+    [
+      'a loop',
+      `for d in ${GPU0} ${AUDIO}; do\n  driverctl set-override "$d" vfio-pci\ndone\n`,
+      [`${GPU0} vfio`, `${AUDIO} vfio`],
+    ],
+    ['taken back', `driverctl unset-override ${NIC}\n`, []],
+    ['listed only', 'driverctl list-overrides\n', []],
+    ['in a comment', `# driverctl set-override ${NIC} vfio-pci\n`, []],
+  ])('set-override, %s', (_, text, wishes) => {
+    expect(said(run(start({ 'etc/rc.local': `#!/bin/bash\n${text}exit 0\n` }), 'rc.local'))).toEqual(wishes.sort());
+  });
+
+  test('set-override in a unit', () => {
+    const unit = `[Unit]\nDescription=Override\n[Service]\nType=oneshot\nExecStart=/usr/sbin/driverctl --nosave set-override ${NIC} vfio-pci\n[Install]\nWantedBy=multi-user.target\n`;
+    const h = start({ 'etc/systemd/system/vfio-nic.service': unit });
+    expect(said(run(h, 'rc.local', '/etc/systemd/system/vfio-nic.service'))).toEqual([`${NIC} vfio`]);
+  });
+
   test('nothing there', () => {
     expect(run(start({}), 'driverctl')).toMatchObject({ exit: 0, wishes: [], take_out: [], left: [] });
   });
@@ -214,10 +275,74 @@ describe('nova.conf', () => {
       '[pci]\ndevice_spec = {"vendor_id": "8086", "product_id": "10d3"}\ndevice_spec = {"vendor_id": "144d"}\n',
       [`${NIC} vfio`, `${NVME} vfio`],
     ],
+    [
+      "kolla's overlay with its alias",
+      '[pci]\nalias={"vendor_id": "8086", "product_id":"10d3", "device_type":"type-PCI", "name":"testing"}\npassthrough_whitelist={"vendor_id":"8086","product_id":"10d3"}\n',
+      [`${NIC} vfio`],
+    ],
+    [
+      "SUSE's two GPUs, a list of addresses",
+      `[pci]\npassthrough_whitelist = [{"address": "${GPU0}"}, {"address": "${GPU1}"}]\nalias = {"vendor_id": "10de", "name": "a1", "device_type": "type-PCI", "product_id": "1bb0"}\n`,
+      [`${GPU0} vfio`, `${GPU1} vfio`],
+    ],
+    [
+      "kayobe's GPUs by ids, an alias a kind",
+      '[pci]\ndevice_spec = { "vendor_id": "10de", "product_id": "1bb0" }\nalias = { "name": "p4000", "vendor_id": "10de", "product_id": "1bb0", "device_type": "type-PCI", "numa_policy": "preferred" }\n[filter_scheduler]\nenabled_filters = ComputeFilter,PciPassthroughFilter\n',
+      [`${GPU0} vfio`, `${GPU1} vfio`],
+    ],
+    [
+      "TripleO's port by its interface: of its VFs, or itself?",
+      '[pci]\npassthrough_whitelist={"devname":"eth4","physical_network":"tenant","trusted":"true"}\n',
+      [],
+    ],
+    [
+      "Sunbeam's list: whole, with every id as text",
+      `[pci]\ndevice_spec = [{"vendor_id": "144d", "product_id": "a808", "address": "${NVME}", "physical_network": null}]\n`,
+      [`${NVME} vfio`],
+    ],
+    [
+      'StarlingX: an address, beside what is its own',
+      `[pci]\ndevice_spec = {"address": "${NIC}", "class_id": "020000"}\nreport_in_placement = false\n`,
+      [`${NIC} vfio`],
+    ],
+    ['a slot by a pattern', '[pci]\ndevice_spec = {"address": "*:83:00.*"}\n', [`${GPU0} vfio`, `${AUDIO} vfio`]],
+    [
+      'a slot by regular expressions',
+      '[pci]\ndevice_spec = {"address": {"domain": ".*", "bus": "8[34]", "slot": "00", "function": "[0]"}}\n',
+      [`${GPU0} vfio`, `${GPU1} vfio`],
+    ],
+    [
+      'managed by the host (2025.1), with traits',
+      '[pci]\ndevice_spec = {"vendor_id": "10de", "product_id": "1bb0", "managed": "no", "traits": "CUSTOM_P4000", "resource_class": "gpu"}\nreport_in_placement = true\n',
+      [`${GPU0} vfio`, `${GPU1} vfio`],
+    ],
+    [
+      'a list over several lines, of an Ansible role',
+      `[pci]\ndevice_spec = [{"address": "${NVME}"},\n  {"address": "${NIC}"}]\n`,
+      [`${NIC} vfio`, `${NVME} vfio`],
+    ],
+    [
+      'VFs that are not here: nothing of their PF',
+      '[pci]\ndevice_spec = {"vendor_id": "8086", "product_id": "10ca", "physical_network": "physnet2"}\n',
+      [],
+    ],
+    [
+      'a PF by its own ids',
+      '[pci]\ndevice_spec = {"vendor_id": "8086", "product_id": "10c9", "physical_network": "physnet1"}\n',
+      [`${PF} vfio`],
+    ],
+    ['an alias alone', '[pci]\nalias = {"vendor_id": "10de", "product_id": "1bb0", "name": "gpu"}\n', []],
     ['none', '[DEFAULT]\ndebug = true\n', []],
   ])('%s', (_, text, wishes) => {
     expect(said(run(start({ 'etc/nova/nova.conf': text }), 'nova.conf'))).toEqual(wishes.sort());
   });
+});
+
+test('a PF that a device_spec takes with its VFs is told, and left', () => {
+  const h = start({ 'etc/nova/nova.conf': `[pci]\ndevice_spec = {"address": "${PF}", "physical_network": "p"}\n` });
+  expect(run(h, 'nova.conf').left).toMatchObject([
+    { object: PF, reason: expect.stringContaining('takes it and its VFs') },
+  ]);
 });
 
 test('--write keeps them, -n does not; a second import has nothing to add', () => {
