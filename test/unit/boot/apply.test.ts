@@ -316,6 +316,34 @@ describe("the host's own NIC", () => {
   });
 });
 
+test('the boot display: refused when the wish is made, and at the boot when a console has come to draw on it', async () => {
+  Object.assign(sim.kernel.devices.get(EDU) ?? {}, {
+    class: '030000',
+    driver: 'e1000',
+    attributes: { boot_vga: '1\n' },
+  });
+  const made = () =>
+    addWishes(sim.host, [EDU], { driver: 'vfio', group: false, vfs: null }, { ...options, dryRun: true });
+  sim.kernel.files.set('proc/iomem', '');
+  const console = (bind: string): void => {
+    sim.kernel.files.set('sys/class/vtconsole/vtcon1/name', '(M) frame buffer device\n');
+    sim.kernel.files.set('sys/class/vtconsole/vtcon1/bind', `${bind}\n`);
+  };
+  console('0');
+  wish(device(EDU));
+  expect((await made()).kept.already).toHaveLength(1);
+  console('1');
+  await expect(made()).rejects.toMatchObject({
+    code: 'HOSTDEV_GUARD',
+    exit: 5,
+    message: expect.stringContaining('it is the boot display, and vtcon1 draws the console on it'),
+  });
+  expect(states(await apply())).toEqual([expect.stringMatching(/not met: .*boot display, and vtcon1 draws/)]);
+  expect(driver(EDU)).toBe('e1000');
+  wish(device(EDU, 'driver = "vfio"\nallow = ["display"]'));
+  expect(states(await apply())).toEqual([`${EDU} met apply`]);
+});
+
 describe('who else sets it', () => {
   beforeEach(() => {
     sim.kernel.files.set(`sys/bus/pci/devices/${PF}/net/eth4/address`, '52:54:00:00:00:01\n');

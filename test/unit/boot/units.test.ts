@@ -3,7 +3,16 @@
  * all.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -91,6 +100,64 @@ test('the rules start units that are there, and no line of them is half', () => 
   for (const w of wanted) expect(UNITS).toContain(w.replace('$kernel', ''));
   for (const line of rules) expect(line).toMatch(/^(?:[A-Z_]+(?:\{[\w/]+\})?(?:==|!=|\+=|=)"[^"]*"(?:, )?)+$/);
 });
+
+/** Of udev's own reading of the rules, on a device of a tree that stands for /sys in a mount namespace. */
+function wantedBy(
+  action: 'add' | 'bind' | 'remove',
+  device: { totalVfs?: string; vf?: true },
+  report: boolean,
+): string {
+  const top = mkdtempSync(join(tmpdir(), 'hostdev-udev-'));
+  try {
+    const folder = join(top, 'sys/devices/pci0000:21/0000:21:00.0');
+    mkdirSync(folder, { recursive: true });
+    mkdirSync(join(top, 'sys/bus/pci/devices'), { recursive: true });
+    writeFileSync(join(folder, 'uevent'), 'DRIVER=igb\nPCI_SLOT_NAME=0000:21:00.0\n');
+    symlinkSync('../../../bus/pci', join(folder, 'subsystem'));
+    if (device.totalVfs !== undefined) writeFileSync(join(folder, 'sriov_totalvfs'), `${device.totalVfs}\n`);
+    mkdirSync(join(folder, '../0000:21:00.1'));
+    if (device.vf) symlinkSync('../0000:21:00.1', join(folder, 'physfn'));
+    const script = `mount --bind ${top}/sys /sys && mount -t tmpfs none /run && mkdir -p /run/udev/rules.d /run/hostdev &&
+      cp systemd/60-hostdev.rules /run/udev/rules.d/ ${report ? '&& touch /run/hostdev/boot.json' : ''} &&
+      exec udevadm test --action=${action} /sys/devices/pci0000:21/0000:21:00.0 2>&1`;
+    // systemd 252 takes a tree that is no sysfs only when told so.
+    const env = { ...process.env, SYSTEMD_DEVICE_VERIFY_SYSFS: '0' };
+    const { status, stdout } = spawnSync('unshare', ['-m', 'sh', '-c', script], { encoding: 'utf8', env });
+    expect(status, stdout).toBe(0);
+    // A word that udev does not understand is named with the file.
+    expect(stdout).not.toMatch(/60-hostdev\.rules:\d+/);
+    return /^SYSTEMD_WANTS=(.*)$/m.exec(stdout)?.[1] ?? '';
+  } finally {
+    rmSync(top, { recursive: true });
+  }
+}
+
+const noUdev =
+  process.geteuid?.() !== 0
+    ? 'udev is asked in a mount namespace of its own, by root'
+    : !has('udevadm')
+      ? 'udevadm is missing: apt-get install udev'
+      : null;
+
+test.skipIf(isLacking(noUdev))(
+  'udev itself reads the rules: a PF at its driver, a device that is plugged in, and nothing else',
+  () => {
+    const PF = 'hostdev-pf@0000:21:00.0.service';
+    const DEVICE = 'hostdev-device@0000:21:00.0.service';
+    expect([
+      wantedBy('bind', { totalVfs: '7' }, true),
+      wantedBy('bind', { totalVfs: '7' }, false),
+      wantedBy('bind', { totalVfs: '0' }, true),
+      wantedBy('bind', {}, true),
+      wantedBy('bind', { vf: true }, true),
+      wantedBy('add', { totalVfs: '7' }, true),
+      wantedBy('add', {}, true),
+      wantedBy('add', {}, false),
+      wantedBy('add', { vf: true }, true),
+      wantedBy('remove', { totalVfs: '7' }, true),
+    ]).toEqual([PF, PF, '', '', '', DEVICE, DEVICE, '', '', '']);
+  },
+);
 
 test('the package has all of them', () => {
   const install = readFileSync('debian/hostdev.install', 'utf8');
