@@ -30,7 +30,7 @@ import { onHostDriver } from '../pci/vendorVfio.ts';
 import { Deadline, takeLocks } from '../store/locks.ts';
 import { quote, safe } from '../text/safe.ts';
 import { warning } from '../text/warning.ts';
-import { EACH_MS, type Going, moveAll, optionsFor, type Pass, readable, refuseOthers, tell } from './bootPass.ts';
+import { eachMs, type Going, moveAll, optionsFor, type Pass, readable, refuseOthers, tell } from './bootPass.ts';
 import { foretellVf, foretoldVf, makeVfs } from './bootVfs.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { isOfWishes } from './wish.ts';
@@ -94,11 +94,12 @@ function offNow({ host, warnings }: Pass): boolean {
 /**
  * What a pass that was killed has left is put right first: it may look as wished, and be undone by the next command.
  */
-async function finishEarlier({ host, options, until, warnings }: Pass): Promise<void> {
+async function finishEarlier(pass: Pass): Promise<void> {
+  const { host, options, warnings } = pass;
   try {
     const addresses = [...new Set(readJournal(host).entries.flatMap((e) => [...namedBy(e)]))];
     if (addresses.length === 0) return;
-    const limits = { ...options, deadlineMs: Math.min(until.left, EACH_MS) };
+    const limits = { ...options, deadlineMs: eachMs(pass) };
     await changing(host, scanInventory(host), { addresses, tolerant: true }, limits, async ({ recovered }) => {
       warnings.push(...recovered);
     });

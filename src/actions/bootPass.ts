@@ -31,8 +31,8 @@ export type Pass = {
   blind: boolean;
 };
 
-/** Time for one transaction, in ms: a device that hangs leaves some to the others. */
-export const EACH_MS = 12_000;
+/** Time for one transaction, in ms, about half of all that there is: a device that hangs leaves some to the others. */
+export const eachMs = ({ options, until }: Pass): number => Math.min(until.left, options.deadlineMs * 0.48);
 
 /** The wishes; null, with a warning, where not even a part of the configuration can be read. */
 export async function readable({ host, warnings }: Pass): Promise<HostWishes | null> {
@@ -60,10 +60,10 @@ export async function tell(pass: Pass, wish: Wish, act: () => Promise<boolean>):
 }
 
 /** The options of one transaction: what is left of the time, and the guards that the wish lifts. */
-export const optionsFor = ({ options, until }: Pass, wish: Wish): ActionOptions => ({
-  ...options,
-  deadlineMs: Math.min(until.left, EACH_MS),
-  allowed: new Set([...options.allowed, ...wish.allow]),
+export const optionsFor = (pass: Pass, wish: Wish): ActionOptions => ({
+  ...pass.options,
+  deadlineMs: eachMs(pass),
+  allowed: new Set([...pass.options.allowed, ...wish.allow]),
 });
 
 /** Raises what an owner of the same by other means has set: it is left to them. */
@@ -79,8 +79,8 @@ export type Going = { device: PciDevice; driver: WishedDriver; allowed: ActionOp
  * changed.
  */
 export async function moveAll(pass: Pass, inventory: Inventory, going: readonly Going[]): Promise<boolean> {
-  const { host, options, until } = pass;
-  const left = (): ActionOptions => ({ ...options, deadlineMs: Math.min(until.left, EACH_MS) });
+  const { host, options } = pass;
+  const left = (): ActionOptions => ({ ...options, deadlineMs: eachMs(pass) });
   const of = (is: (driver: WishedDriver) => boolean): Going[] => going.filter((g) => is(g.driver));
   let changed = false;
   const toVfio = of((d) => d !== 'host' && d !== 'none');

@@ -11,7 +11,7 @@ import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { numberedVfs } from '../pci/vfLinks.ts';
 import { warning } from '../text/warning.ts';
 import { BOOT } from './bind.ts';
-import { EACH_MS, moveAll, optionsFor, type Pass, readable, refuseOthers } from './bootPass.ts';
+import { eachMs, moveAll, optionsFor, type Pass, readable, refuseOthers } from './bootPass.ts';
 import type { ActionOptions } from './options.ts';
 import { createVfs } from './vf.ts';
 import { setTypes } from './vgpu.ts';
@@ -69,7 +69,7 @@ export async function makeVfs(pass: Pass, wish: PfWish, pf: PciDevice): Promise<
  * what the first could not.
  */
 async function giveTypes(pass: Pass, wish: PfWish, pf: PciDevice, options: ActionOptions): Promise<boolean> {
-  const { host, until } = pass;
+  const { host } = pass;
   const failures: HostdevError[] = [];
   let changed = false;
   for (const { n, address } of numberedVfs(host, pf.address)) {
@@ -79,7 +79,7 @@ async function giveTypes(pass: Pass, wish: PfWish, pf: PciDevice, options: Actio
       const inventory = scanInventory(host);
       const device = inventory.byAddress.get(address);
       if (device === undefined) continue;
-      const limits = { ...options, deadlineMs: Math.min(until.left, EACH_MS) };
+      const limits = { ...options, deadlineMs: eachMs(pass) };
       const set = await setTypes(host, inventory, [{ device, type }], limits, 'boot');
       pass.warnings.push(...set.warnings);
       changed = set.changed || changed;

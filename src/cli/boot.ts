@@ -7,16 +7,22 @@ import type { Answer, Invocation } from './command.ts';
 import { findingText } from './config.ts';
 import { colours, table } from './table.ts';
 
-/** The units give systemd's 30 s; what is left of them is for an undo and the start of node. */
-const APPLY_MS = 25_000;
+/** The units give 30 s; what is left of them is for an undo and the start of node. A slow host's drop-in says more. */
+const APPLY_S = 25;
 
-/** `hostdev boot apply [--device ADDRESS] [--stage apply|pf|added]`: exit 3 when a wish is not met afterwards. */
+/**
+ * `hostdev boot apply [--device ADDRESS] [--stage apply|pf|added] [--seconds N]`: exit 3 when a wish is not met
+ * afterwards.
+ */
 export async function bootApply({ host, own, options }: Invocation): Promise<Answer> {
   const only = typeof own.device === 'string' ? own.device : null;
   const stage = own.stage ?? 'apply';
   if (stage !== 'apply' && stage !== 'pf' && stage !== 'added')
     throw new HostdevError('HOSTDEV_USAGE', `--stage ${quote(stage)}: there are apply, pf and added`);
-  const { warnings, ...json } = await applyWishes(host, { only, stage }, { ...options, deadlineMs: APPLY_MS });
+  const seconds = typeof own.seconds === 'string' ? Number(own.seconds) : APPLY_S;
+  if (!(seconds >= 1 && seconds <= 3600))
+    throw new HostdevError('HOSTDEV_USAGE', `--seconds ${quote(own.seconds)}: 1 to 3600 is expected`);
+  const { warnings, ...json } = await applyWishes(host, { only, stage }, { ...options, deadlineMs: seconds * 1000 });
   return { json, text: reportText(json, json.at), warnings, exit: exitOf(json) };
 }
 

@@ -216,6 +216,7 @@ export const COMMANDS: readonly Command[] = [
     own: {
       device: { type: 'string', value: 'ADDRESS', text: 'only this device, and the VFs of this PF' },
       stage: { type: 'string', value: 'apply|pf|added', text: 'which unit calls, for the report' },
+      seconds: { type: 'string', value: 'N', text: 'time for all of it (25); what is not done by then is told' },
     },
     load: async () => (await import('./boot.ts')).bootApply,
   },

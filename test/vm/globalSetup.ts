@@ -5,6 +5,12 @@ import { chooseAccel } from './machine.ts';
 
 /** Has the image ready before any test file runs. Without one the suite fails: it never skips by itself. */
 export async function setup(): Promise<void> {
+  // What the suites install, and the version after it.
+  await prepare(['0.1.0', '0.1.1']);
+}
+
+/** Builds the packages of these versions, and the image if need be; says, loudly, where all is skipped. */
+export async function prepare(versions: readonly string[]): Promise<void> {
   if (process.env.HOSTDEV_VM === 'skip') {
     const bar = '!'.repeat(100);
     process.stderr.write(
@@ -12,8 +18,7 @@ export async function setup(): Promise<void> {
     );
     return;
   }
-  // What the suites install, and the version after it.
-  for (const version of ['0.1.0', '0.1.1'])
+  for (const version of versions)
     execFileSync(
       process.execPath,
       [path.join(projectDir, 'tools/package.mjs'), '--without-node', '--version', version],

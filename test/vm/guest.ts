@@ -2,7 +2,8 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { projectDir } from './image.ts';
-import type { Machine, Result } from './machine.ts';
+import type { Result } from './link.ts';
+import type { Machine } from './machine.ts';
 import { quote } from './machine.ts';
 
 /** Where `npm run package` leaves what globalSetup.ts has it build. */

@@ -25,7 +25,7 @@ const builds = new Map<string, Promise<Image>>();
 export function ensureImage(): Promise<Image> {
   let build = builds.get(here);
   if (!build) {
-    build = runBuild().then((dir) => ({
+    build = runBuild(path.join(here, 'image/build.sh')).then((dir) => ({
       dir,
       qemu: path.join(dir, 'qemu/qemu-system-x86_64'),
       kernel: path.join(dir, 'kernel/vmlinuz'),
@@ -38,9 +38,10 @@ export function ensureImage(): Promise<Image> {
   return build;
 }
 
-function runBuild(): Promise<string> {
+/** Runs a script that builds what is missing, its progress on stderr, and gives the folder that it prints. */
+export function runBuild(script: string, ...args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = spawn('bash', [path.join(here, 'image/build.sh')], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn('bash', [script, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
     let out = '';
     let told = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {

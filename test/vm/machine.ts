@@ -15,20 +15,14 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ensureImage, type Image } from './image.ts';
-import { type Profile, topology } from './topology.ts';
-
-/** What a script in the machine came to. */
-export interface Result {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
+import { freePort, greets, Link, type Result, told } from './link.ts';
+import { ended, guard, killNow, spawnTied, unguard } from './processes.ts';
+import { type Profile, type Topology, topology } from './topology.ts';
 
 /** How the machine came up: a stall is a boot that had no shell in time, or a kernel that gave up, and was ended. */
 export interface BootReport {
@@ -56,42 +50,18 @@ const STALL_MS = 120_000;
 const PROBE_MS = 10_000;
 const SCRIPT_MS = 120_000;
 
-type Attempt = { accel: Accel; smp: 1 | 2; thread: 'multi' | 'single'; memoryMiB: number };
-
-// Machines that must not outlive this process. The kernel ends them too if it is killed (see `spawnTied`).
-const running = new Set<() => void>();
-const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-const killAll = () => {
-  for (const kill of running) kill();
+/** A QEMU that was started, whatever became of it. */
+export type Started = {
+  runDir: string;
+  qemu: ChildProcess;
+  link: Link;
+  kill: () => void;
+  port: number;
+  /** Why it could not be started. */
+  failed?: Error;
 };
-const onSignal = (signal: NodeJS.Signals) => {
-  killAll();
-  for (const one of signals) process.removeListener(one, onSignal);
-  process.kill(process.pid, signal);
-};
-let guarded = false;
-function guard(kill: () => void): void {
-  running.add(kill);
-  if (guarded) return;
-  guarded = true;
-  process.once('exit', killAll);
-  for (const one of signals) process.on(one, onSignal);
-  // vitest killed by a signal leaves its worker running the file to the end.
-  process.once('disconnect', () => {
-    if (running.size > 0) process.exit(1);
-  });
-}
 
-/** Starts a process that the kernel ends when the thread that started it is gone, however that came about. */
-function spawnTied(file: string, args: readonly string[], stdio: 'ignore' | ['ignore', number, number]): ChildProcess {
-  return spawn('setpriv', ['--pdeathsig', 'KILL', '--', file, ...args], { stdio });
-}
-
-const ended = (child: ChildProcess) => child.exitCode !== null || child.signalCode !== null;
-
-function killNow(child: ChildProcess | undefined): void {
-  if (child?.pid !== undefined && !ended(child)) child.kill('SIGKILL');
-}
+export type Attempt = { accel: Accel; smp: 1 | 2; thread: 'multi' | 'single'; memoryMiB: number };
 
 /** A running machine. */
 export class Machine {
@@ -190,7 +160,7 @@ export class Machine {
       : new Promise<void>((done) => this.#qemu.once('exit', () => done()));
     this.#kill();
     await gone;
-    running.delete(this.#kill);
+    unguard(this.#kill);
   }
 
   async #send(command: string, input: string | Readable): Promise<void> {
@@ -207,83 +177,6 @@ export class Machine {
     throw new Error(`${this.name}: the machine is gone\n${told(command, result)}\n${this.serial()}`);
   }
 }
-
-/** The ssh connection to a machine: one master, and a session on it per command. */
-class Link {
-  readonly options: readonly string[];
-  readonly #socket: string;
-  #master: ChildProcess | undefined;
-
-  constructor(image: Image, runDir: string, port: number) {
-    this.#socket = path.join(runDir, 'ctl');
-    this.options = ['-q', '-F', 'none', '-i', image.sshKey, '-p', String(port)].concat(
-      ['StrictHostKeyChecking=no', 'UserKnownHostsFile=/dev/null', 'BatchMode=yes', 'ConnectTimeout=20'].flatMap(
-        (o) => ['-o', o],
-      ),
-    );
-  }
-
-  /** Connects; says whether a shell answers. */
-  async open(timeoutMs: number): Promise<boolean> {
-    const until = Date.now() + timeoutMs;
-    this.close();
-    const master = spawnTied('ssh', [...this.options, '-M', '-S', this.#socket, '-N', 'root@127.0.0.1'], 'ignore');
-    this.#master = master;
-    master.on('error', () => undefined);
-    while (!existsSync(this.#socket)) {
-      if (ended(master) || Date.now() > until) return false;
-      await sleep(50);
-    }
-    const result = await this.run('echo shell', '', Math.max(1000, until - Date.now())).catch(() => undefined);
-    return result?.stdout === 'shell\n';
-  }
-
-  close(): void {
-    killNow(this.#master);
-    rmSync(this.#socket, { force: true });
-  }
-
-  run(command: string, input: string | Readable, timeoutMs: number): Promise<Result> {
-    return new Promise((resolve, reject) => {
-      const ssh = spawn('ssh', [...this.options, '-S', this.#socket, 'root@127.0.0.1', command], { stdio: 'pipe' });
-      const out: Buffer[] = [];
-      const err: Buffer[] = [];
-      let late = false;
-      const timer = setTimeout(() => {
-        late = true;
-        ssh.kill('SIGKILL');
-      }, timeoutMs);
-      ssh.stdout.on('data', (data: Buffer) => out.push(data));
-      ssh.stderr.on('data', (data: Buffer) => err.push(data));
-      // A command may end without having read its input.
-      ssh.stdin.on('error', () => undefined);
-      ssh.on('error', (error) => {
-        clearTimeout(timer);
-        reject(error);
-      });
-      ssh.on('close', (code) => {
-        clearTimeout(timer);
-        const result = {
-          code: code ?? 255,
-          stdout: Buffer.concat(out).toString('utf8'),
-          stderr: Buffer.concat(err).toString('utf8'),
-        };
-        if (late) reject(new Error(`no answer after ${timeoutMs} ms\n${told(command, result)}`));
-        else resolve(result);
-      });
-      if (typeof input === 'string') ssh.stdin.end(input);
-      else {
-        input.on('error', (error) => {
-          reject(error);
-          ssh.kill();
-        });
-        input.pipe(ssh.stdin);
-      }
-    });
-  }
-}
-
-type Started = { runDir: string; qemu: ChildProcess; link: Link; kill: () => void };
 
 /** Boots a machine and gives it back when a shell answers; a boot that stalls is tried again with other settings. */
 export async function startMachine(options: MachineOptions = {}): Promise<Machine> {
@@ -323,6 +216,15 @@ async function boot(
   attempt: Attempt,
   options: MachineOptions,
 ): Promise<Started | null> {
+  const started = await launch(image, (runDir, port) => qemuArgs(image, profile, attempt, options, runDir, port));
+  if (await answers(started, options.stallMs ?? STALL_MS)) return started;
+  say(`the console of the stalled machine ended with\n${tail(path.join(started.runDir, 'serial.log'), 15)}`);
+  drop(started);
+  return null;
+}
+
+/** Starts QEMU, in a run folder of its own; `argsOf` gets that folder and the port that leads to the machine's ssh. */
+export async function launch(image: Image, argsOf: (runDir: string, port: number) => string[]): Promise<Started> {
   const port = await freePort();
   const runDir = mkdtempSync(path.join(os.tmpdir(), 'hostdev-vm-'));
   const link = new Link(image, runDir, port);
@@ -332,66 +234,87 @@ async function boot(
     link.close();
     rmSync(runDir, { recursive: true, force: true });
   };
-  const drop = () => {
-    kill();
-    running.delete(kill);
-  };
   guard(kill);
   const log = openSync(path.join(runDir, 'qemu.log'), 'w');
-  qemu = spawnTied(image.qemu, qemuArgs(image, profile, attempt, options, runDir, port), ['ignore', log, log]);
+  qemu = spawnTied(image.qemu, argsOf(runDir, port), ['ignore', log, log]);
   closeSync(log);
-  let failed: Error | undefined;
+  const started: Started = { runDir, qemu, link, kill, port };
   qemu.on('error', (error) => {
-    failed = error;
+    started.failed = error;
   });
-  const until = Date.now() + (options.stallMs ?? STALL_MS);
-  while (Date.now() < until) {
-    if (failed || ended(qemu)) {
-      // A kernel that panics reboots, which is QEMU's end without an error: as good as a stall.
-      if (qemu.exitCode === 0) break;
-      const said = `${tail(path.join(runDir, 'qemu.log'), 10)}\n${tail(path.join(runDir, 'serial.log'), 10)}`;
-      drop();
-      throw new Error(`qemu ended (exit ${qemu.exitCode ?? qemu.signalCode}): ${failed?.message ?? ''}\n${said}`);
-    }
-    if ((await greets(port)) && (await link.open(Math.min(60_000, until - Date.now()))))
-      return { runDir, qemu, link, kill };
-    await sleep(100);
-  }
-  say(`the console of the stalled machine ended with\n${tail(path.join(runDir, 'serial.log'), 15)}`);
-  drop();
-  return null;
+  return started;
 }
 
-function qemuArgs(
-  image: Image,
-  profile: Profile,
-  { accel, smp, thread, memoryMiB }: Attempt,
-  options: MachineOptions,
-  runDir: string,
-  port: number,
-): string[] {
-  const half = Math.floor(memoryMiB / 2);
-  const { args, append, disks } = topology(profile, runDir);
-  for (const { file, mib } of disks) {
-    writeFileSync(file, '');
-    truncateSync(file, mib * 1024 * 1024);
+/**
+ * Waits for a shell. False when there was none in time, or the machine ended itself: a kernel that panics reboots,
+ * which is QEMU's end without an error. Throws, the machine being gone, if QEMU itself fails.
+ */
+export async function answers(started: Started, timeoutMs: number): Promise<boolean> {
+  const { qemu, link, port, runDir } = started;
+  const until = Date.now() + timeoutMs;
+  while (Date.now() < until) {
+    if (started.failed || ended(qemu)) {
+      if (qemu.exitCode === 0) return false;
+      const said = `${tail(path.join(runDir, 'qemu.log'), 10)}\n${tail(path.join(runDir, 'serial.log'), 10)}`;
+      drop(started);
+      const how = `exit ${qemu.exitCode ?? qemu.signalCode}`;
+      throw new Error(`qemu ended (${how}): ${started.failed?.message ?? ''}\n${said}`);
+    }
+    if ((await greets(port)) && (await link.open(Math.min(60_000, until - Date.now())))) return true;
+    await sleep(100);
   }
-  const kernel = ['root=/dev/vda', 'rw', 'rootfstype=ext4', 'console=ttyS0', 'panic=-1', 'quiet', 'audit=0'];
-  kernel.push('systemd.show_status=0', 'mitigations=off', 'net.ifnames=0', 'random.trust_cpu=on', ...append);
-  if (options.append) kernel.push(options.append);
+  return false;
+}
+
+/** Ends a machine that nobody got, and removes its run folder. */
+export function drop({ kill }: Started): void {
+  kill();
+  unguard(kill);
+}
+
+/** What every machine has: processors, memory in two nodes, a console in a file, and the NIC that ssh comes through. */
+export function basicArgs({ accel, smp, thread, memoryMiB }: Attempt, runDir: string, port: number): string[] {
+  const half = Math.floor(memoryMiB / 2);
   return [
     ...['-accel', accel === 'kvm' ? 'kvm' : `tcg,thread=${thread},tb-size=1024`, '-cpu', 'max'],
     ...['-smp', String(smp), '-m', String(memoryMiB), '-nodefaults', '-display', 'none', '-no-reboot'],
     ...['-object', `memory-backend-ram,id=m0,size=${half}M`],
     ...['-object', `memory-backend-ram,id=m1,size=${memoryMiB - half}M`],
     ...['-numa', 'node,nodeid=0,memdev=m0,cpus=0', '-numa', `node,nodeid=1,memdev=m1${smp > 1 ? ',cpus=1' : ''}`],
-    ...['-kernel', image.kernel, '-initrd', image.initrd, '-serial', `file:${path.join(runDir, 'serial.log')}`],
+    ...['-serial', `file:${path.join(runDir, 'serial.log')}`],
     ...['-qmp', `unix:${path.join(runDir, 'qmp.sock')},server=on,wait=off`],
-    ...['-drive', `file=${image.root},format=raw,if=none,id=root,snapshot=on,cache=unsafe`],
-    ...['-device', 'virtio-blk-pci,drive=root,addr=3'],
     ...['-netdev', `user,id=mgmt,restrict=on,hostfwd=tcp:127.0.0.1:${port}-10.0.2.15:22`],
     ...['-device', 'virtio-net-pci,netdev=mgmt,mac=52:54:00:7b:00:01,romfile=,addr=2'],
     ...['-device', 'virtio-rng-pci,addr=4'],
+  ];
+}
+
+/** Makes the sparse files that a topology's disks are. */
+export function makeDisks(disks: Topology['disks']): void {
+  for (const { file, mib } of disks) {
+    writeFileSync(file, '', { flag: 'a' });
+    truncateSync(file, mib * 1024 * 1024);
+  }
+}
+
+function qemuArgs(
+  image: Image,
+  profile: Profile,
+  attempt: Attempt,
+  options: MachineOptions,
+  runDir: string,
+  port: number,
+): string[] {
+  const { args, append, disks } = topology(profile, runDir);
+  makeDisks(disks);
+  const kernel = ['root=/dev/vda', 'rw', 'rootfstype=ext4', 'console=ttyS0', 'panic=-1', 'quiet', 'audit=0'];
+  kernel.push('systemd.show_status=0', 'mitigations=off', 'net.ifnames=0', 'random.trust_cpu=on', ...append);
+  if (options.append) kernel.push(options.append);
+  return [
+    ...basicArgs(attempt, runDir, port),
+    ...['-kernel', image.kernel, '-initrd', image.initrd],
+    ...['-drive', `file=${image.root},format=raw,if=none,id=root,snapshot=on,cache=unsafe`],
+    ...['-device', 'virtio-blk-pci,drive=root,addr=3'],
     ...args,
     ...['-append', kernel.join(' ')],
     ...(options.extraQemuArgs ?? []),
@@ -425,7 +348,7 @@ async function probeKvm(image: Image): Promise<boolean> {
     const end = (answer: boolean) => {
       clearTimeout(timer);
       kill();
-      running.delete(kill);
+      unguard(kill);
       resolve(answer);
     };
     const timer = setTimeout(() => end(false), PROBE_MS);
@@ -442,46 +365,18 @@ async function probeKvm(image: Image): Promise<boolean> {
   return works;
 }
 
-/** Whether sshd's greeting comes through; QEMU's forwarder itself accepts long before there is one. */
-function greets(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = net.connect(port, '127.0.0.1');
-    const end = (answer: boolean) => {
-      socket.destroy();
-      resolve(answer);
-    };
-    socket.setTimeout(2000, () => end(false));
-    socket.on('data', (data) => end(data.toString('latin1').startsWith('SSH-')));
-    socket.on('error', () => end(false));
-    socket.on('close', () => end(false));
-  });
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = net.createServer();
-    server.on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as net.AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
-}
-
 /** Quotes a word for the shell. */
 export function quote(word: string): string {
   return `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-function tail(file: string, lines: number): string {
+/** The last lines of a file. */
+export function tail(file: string, lines: number): string {
   if (!existsSync(file)) return '';
   return readFileSync(file, 'latin1').trimEnd().split(/\r?\n/).slice(-lines).join('\n');
 }
 
-function told(script: string, { stdout, stderr }: Result): string {
-  return `--- script\n${script.trim()}\n--- stdout\n${stdout.trimEnd()}\n--- stderr\n${stderr.trimEnd()}`;
-}
-
-function say(text: string): void {
+/** Tells whoever watches the suite. */
+export function say(text: string): void {
   process.stderr.write(`vm: ${text}\n`);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Boots a machine and leaves it up until Ctrl-C. usage: node test/vm/shell.mjs [profile] [--install]
-//   --install puts the built hostdev into it
+// Boots a machine and leaves it up until Ctrl-C. usage: node test/vm/shell.mjs [profile] [--install] [--boot]
+//   --install puts the built hostdev into it; --boot: one of the boot suite, with a disk of its own
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';

@@ -4,7 +4,7 @@
  */
 import { beforeAll, describe, expect, test } from 'vitest';
 import { createVfs, defineDomain, driverOf, groupOf, installHostdev, overrideOf, virsh } from './guest.ts';
-import type { Result } from './machine.ts';
+import type { Result } from './link.ts';
 import { skipped, useMachine } from './suite.ts';
 
 const vm = useMachine('intel');
