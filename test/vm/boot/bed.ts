@@ -154,17 +154,21 @@ export class Bed {
     await this.powerCut();
   }
 
+  /** The answer may be lost with the machine: what counts is that it goes down. */
+  async #ask(verb: 'reboot' | 'poweroff'): Promise<void> {
+    await this.vm.sh(`systemctl --no-block ${verb}`).catch(() => undefined);
+    await this.down();
+  }
+
   /** A clean reboot; gives the machine when the boot is over. */
   async reboot(start: Start = {}): Promise<Machine> {
-    await this.vm.ok('systemctl --no-block reboot');
-    await this.down();
+    await this.#ask('reboot');
     return this.bootSettled(start);
   }
 
   /** A clean end. */
   async shutdown(): Promise<void> {
-    await this.vm.ok('systemctl --no-block poweroff');
-    await this.down();
+    await this.#ask('poweroff');
   }
 
   /** Takes the power away, now. */
