@@ -18,7 +18,7 @@ export async function prepare(versions: readonly string[]): Promise<void> {
     );
     return;
   }
-  for (const version of versions)
+  for (const version of process.env.HOSTDEV_VM_PACKAGE === 'built' ? [] : versions)
     execFileSync(
       process.execPath,
       [path.join(projectDir, 'tools/package.mjs'), '--without-node', '--version', version],

@@ -10,7 +10,7 @@ const bed = useBed('intel');
 
 const WISHED = {
   '0000:23:00.0': 'vfio-pci',
-  '0000:93:00.0': 'vfio-pci',
+  '0000:93:00.0': 'tb_nvme_vfio_pci',
   '0000:91:00.0': 'vfio-pci',
   '0000:91:00.1': 'vfio-pci',
   '0000:21:10.0': 'tb_igbvf_vfio_pci',

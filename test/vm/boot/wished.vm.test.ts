@@ -14,7 +14,7 @@ describe.each(['intel', 'amd'] as const)('on %s', (iommu) => {
   /** What is to be so after every boot. */
   const WISHED = {
     '0000:23:00.0': 'vfio-pci',
-    '0000:93:00.0': 'vfio-pci',
+    '0000:93:00.0': 'tb_nvme_vfio_pci',
     '0000:91:00.0': 'vfio-pci',
     '0000:91:00.1': 'vfio-pci',
     // The VFs of an igb, with the kernel's variant driver for them; the PFs stay with their own.
