@@ -24,6 +24,7 @@ import { groupNow } from '../pci/vfLinks.ts';
 import { Deadline } from '../store/locks.ts';
 import { ADMIN } from './bind.ts';
 import type { ActionOptions } from './options.ts';
+import { lostBindings, lostWithVfs } from './vfLosses.ts';
 
 /**
  * `address` null and `entry` set: an unfinished transaction as a whole. `would`: a dry run, and the real one would mend
@@ -244,12 +245,16 @@ async function mend(
       const [hold = ADMIN] = b.holds;
       const plan = await planBind(work, [{ device, wanted: b.after?.driver ?? null }], hold.owner, options.allowed);
       refuse(plan.refusals);
+      const from = plan.devices[0]?.move.sriov?.from;
+      const losses = from === undefined ? null : await lostWithVfs(work, inventory, device, from);
+      const lines = losses === null ? [] : [...lostBindings(address, losses.lost), ...losses.lines];
+      const gone = lines.map((l) => `; ${l.text}`).join('');
       if (options.dryRun) {
         await checkModules(work, plan);
-        return answer(true, `would be on ${plan.devices[0]?.target.driver ?? 'VFIO'} again`);
+        return answer(true, `would be on ${plan.devices[0]?.target.driver ?? 'VFIO'} again${gone}`);
       }
       await executeBind(work, plan, hold);
-      return answer(true, `is on ${readBook(host, address)?.after?.driver ?? 'VFIO'} again`);
+      return answer(true, `is on ${readBook(host, address)?.after?.driver ?? 'VFIO'} again${gone}`);
     }
   }
 }

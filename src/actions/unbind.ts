@@ -2,7 +2,7 @@
 
 import { bindingNow } from '../binding/access.ts';
 import { type Binding, type BookChange, isGuest, isHoldOnly, ownerText, readBook } from '../binding/books.ts';
-import { hostDrivers } from '../binding/drivers/driverChoice.ts';
+import { hostClaimants, hostDrivers } from '../binding/drivers/driverChoice.ts';
 import { giveBackTogether, planBack, vfsBack, type WayBack } from '../binding/giveBack.ts';
 import { byName, judge, printedRefusals, type Refusal } from '../binding/guards.ts';
 import { keptBy, witness } from '../binding/guests.ts';
@@ -15,12 +15,13 @@ import { readUsages } from '../binding/usage.ts';
 import { refillSteps } from '../binding/vfPlan.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { type PciDevice, scanInventory } from '../pci/inventory.ts';
+import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { onHostDriver } from '../pci/vendorVfio.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import { namedDevices } from './bind.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, refuseWithPlan } from './plan.ts';
+import { lostBindings, lostWithVfs } from './vfLosses.ts';
 
 export type UnbindResult = Warned & { changed: boolean; plan: PrintedPlan };
 
@@ -66,7 +67,14 @@ export async function unbindDevices(
       for (const unbinding of unbindings) refuseForeign(unbinding);
       refuseKept(unbindings);
     }
-    if (options.dryRun) return { changed: false, plan, warnings: [...resolved, ...recovered, ...warnings] };
+    for (const { device, move } of unbindings) warnings.push(...(await goingWith(work, fresh, device, move)));
+    if (options.dryRun) {
+      const free = unbindings.flatMap(({ device, move }, n) =>
+        move?.any_host && plan.devices[n]?.driver_to === null ? device : [],
+      );
+      const unknown = unclaimable(host, free);
+      return { changed: false, plan, warnings: [...resolved, ...recovered, ...warnings, ...unknown] };
+    }
     await giveBackTogether(
       work,
       unbindings.flatMap((w) => w.back ?? []),
@@ -253,6 +261,24 @@ function byHand(host: Host, unbindings: readonly Unbinding[]): { devices: Move[]
     devices: unbindings.flatMap(({ move }) => move ?? []),
     books: out.map((address) => ({ address, before: readBook(host, address), after: null })),
   };
+}
+
+/** What goes with the VFs of a PF that moves: told before they go. */
+async function goingWith(work: Work, inventory: Inventory, pf: PciDevice, move: Move | null): Promise<Warning[]> {
+  const from = move?.sriov?.from;
+  if (from === undefined || from.numvfs === 0) return [];
+  const { lost, lines } = await lostWithVfs(work, inventory, pf, from);
+  return [...lostBindings(pf.address, lost), ...lines];
+}
+
+/** Of a dry run: devices that no host driver would claim, by modules.alias. */
+function unclaimable(host: Host, devices: readonly PciDevice[]): Warning[] {
+  const claimants = hostClaimants(host);
+  return devices.flatMap(({ address }) =>
+    claimants(host.read(host.device(address, 'modalias')))?.length === 0
+      ? [warning('no-host-driver', `${address} would be free, but no host driver of this kernel claims it`, address)]
+      : [],
+  );
 }
 
 function unclaimed(host: Host, unbindings: readonly Unbinding[]): Warning[] {

@@ -37,6 +37,9 @@ type Kept = { text: string; way: string };
 function whatIsKept({ bindings, journal, bad_files }: Status): Kept[] {
   return [
     ...bindings.map(keptDevice),
+    ...(journal === null
+      ? [{ text: 'what the journal holds is not known: it may not be read', way: 'run it as root' }]
+      : []),
     ...(journal ?? []).map((j) => ({
       text: `an unfinished ${j.kind} ${j.id} for ${j.owner}`,
       way: "'hostdev status --fix' finishes what was not finished",

@@ -80,6 +80,16 @@ export const GUARDS = {
     hint: 'Have another way in, and end what draws on it: its screen goes dark.',
     effects: VITAL,
   },
+  console: {
+    text: "the kernel's console is on it",
+    hint: 'Have another way in, and take it off the kernel command line (console=), then reboot.',
+    effects: VITAL,
+  },
+  memory: {
+    text: 'memory of it is in a CXL region that the host has',
+    hint: "Take the memory offline and the region away first: 'daxctl offline-memory', 'cxl destroy-region'.",
+    effects: VITAL,
+  },
   mdev: {
     text: 'it has mediated devices',
     hint: "Remove them first: 'mdevctl stop -u UUID'.",

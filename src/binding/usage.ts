@@ -14,8 +14,10 @@ import { hostNodes, isRdmaNode, vfioNodes } from '../pci/nodes.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { Deadline } from '../store/locks.ts';
 import { safe } from '../text/safe.ts';
+import { consoleUses } from './guards/console.ts';
 import { claimUse, diskUses, unexplainedPoint } from './guards/disk.ts';
 import { displayUses } from './guards/display.ts';
+import { memoryUses } from './guards/memory.ts';
 import { lacksInterface, networkUses } from './guards/network.ts';
 import { handedOn } from './guards/users.ts';
 import { vfsOf, vfUses } from './guards/vfs.ts';
@@ -89,6 +91,7 @@ function see(tables: Tables, device: PciDevice): Seen {
   if (vfio) return { ...seen, nodes: vfioNodes(host, device) };
   const { uses, unexplained } = diskUses(look, device);
   seen.uses.push(...uses, ...networkUses(look, device), ...handedOn(look, device));
+  seen.uses.push(...consoleUses(look, device), ...memoryUses(look, device));
   return { ...seen, unexplained, nodes: hostNodes(tables, device) };
 }
 

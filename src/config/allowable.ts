@@ -10,6 +10,8 @@ export const ALLOWABLE_GUARDS = [
   'disk',
   'network',
   'display',
+  'console',
+  'memory',
   'mdev',
   'vdpa',
   'rdma',

@@ -71,6 +71,11 @@ export class Host {
    * whatever they are.
    */
   readonly charDevices = 'sys/dev/char';
+  /** The consoles that the kernel writes to: by name, and a line each. */
+  readonly activeConsoles = 'sys/class/tty/console/active';
+  readonly consoles = 'proc/consoles';
+  /** CXL: memory devices, their endpoints, and the regions that are made of them. */
+  readonly cxl = 'sys/bus/cxl/devices';
   readonly cmdline = 'proc/cmdline';
   readonly acpiTables = 'sys/firmware/acpi/tables';
   /**
@@ -139,7 +144,7 @@ export class Host {
     return `sys/devices/system/node/node${node}/${file}`;
   }
 
-  classLink(kind: 'net' | 'block' | 'iommu' | 'drm' | 'vtconsole', name?: string): string {
+  classLink(kind: 'net' | 'block' | 'iommu' | 'drm' | 'vtconsole' | 'tty', name?: string): string {
     return name === undefined ? `sys/class/${kind}` : `sys/class/${kind}/${name}`;
   }
 

@@ -92,12 +92,24 @@ export function chooseDriver(
  * Raises nothing: without the list nothing is foretold.
  */
 export function hostDrivers(host: Host): (modalias: string | null) => string | null {
+  const claimants = hostClaimants(host);
+  return (modalias) => {
+    const [module, ...others] = claimants(modalias) ?? [];
+    return module === undefined || others.length > 0 ? null : namedDriver(host, module).driver;
+  };
+}
+
+/**
+ * The modules of host drivers that claim a device, by its modalias; null where that is not known: the list cannot be
+ * read, or has no host driver of PCI at all. Raises nothing.
+ */
+export function hostClaimants(host: Host): (modalias: string | null) => string[] | null {
   let lists: ModuleLists | null | undefined;
   return (modalias) => {
-    if (modalias === null) return null;
-    lists ??= orNull(() => readModuleLists(host));
-    const modules = lists == null ? [] : hostModules(modalias, lists.alias, lists.builtin);
-    const [module, ...others] = modules;
-    return module === undefined || others.length > 0 ? null : namedDriver(host, module).driver;
+    if (lists === undefined) {
+      lists = orNull(() => readModuleLists(host));
+      if (lists !== null && !lists.alias.includes('alias pci:')) lists = null;
+    }
+    return modalias === null || lists === null ? null : hostModules(modalias, lists.alias, lists.builtin);
   };
 }
