@@ -61,6 +61,21 @@ export const ERRORS = {
     text: 'Nothing tells the device from others over boots, so no wish about it can be kept.',
     hint: 'Bind it without --persist.',
   },
+  HOSTDEV_BOOT_NOT_INSTALLED: {
+    exit: EXIT.absent,
+    text: 'The initramfs does nothing with devices: no table is installed for it.',
+    hint: "'hostdev boot install' does that.",
+  },
+  HOSTDEV_INITRAMFS: {
+    exit: EXIT.failed,
+    text: 'An initramfs could not be made anew, or is not as it should be.',
+    hint: "The boot goes on as before; 'hostdev doctor' says which images have the table.",
+  },
+  HOSTDEV_INITRAMFS_MAKER: {
+    exit: EXIT.no,
+    text: 'What makes the initramfs of this host is not handled: unified kernel images, mkinitcpio, booster, images of a whole system.',
+    hint: 'hostdev-boot.service binds devices from the real root on.',
+  },
   HOSTDEV_JOURNAL_ABSENT: {
     exit: EXIT.absent,
     text: 'The journal has no entry of that name.',

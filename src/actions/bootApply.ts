@@ -39,7 +39,7 @@ import { type HostWishes, ownOf, type SeenWish } from './wishes.ts';
 export type Applied = Warned & BootReport & { changed: boolean; mistakes: Finding[] };
 
 /** `only`: the wishes of one device, and of the VFs of one PF. `stage`: what called. */
-export type ApplyScope = { only: string | null; stage: Exclude<Stage, 'before'> };
+export type ApplyScope = { only: string | null; stage: Exclude<Stage, 'before' | 'early'> };
 
 /**
  * How long the way to the network may take to show itself, in ms: without it the guard of the host's own NIC has
@@ -215,7 +215,7 @@ async function report(pass: Pass, scope: ApplyScope, off: boolean): Promise<Appl
       const address = match.device === null ? foretoldVf(pass, match.why) || null : match.device.address;
       return reportOf(wish, address, reason, done ? scope.stage : null, before, at);
     });
-    const document: BootReport = { schema: 1, boot: host.boot, at, off, wishes };
+    const document: BootReport = { schema: 1, boot: host.boot, at, off, wishes, early: before?.early ?? null };
     if (!options.dryRun) writeReport(host, document);
     const mistakes = (now?.findings ?? []).filter((f) => f.severity === 'error' && isOfWishes(f));
     return { ...document, changed: pass.changed, mistakes, warnings: pass.warnings };

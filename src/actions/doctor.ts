@@ -26,6 +26,7 @@ import type { Address } from '../pci/address.ts';
 import { scanInventory } from '../pci/inventory.ts';
 import type { Severity } from '../text/finding.ts';
 import { checkConfig } from './configCheck.ts';
+import { checkInitramfs } from './initramfsCheck.ts';
 import type { Warned } from './options.ts';
 import { hostWishes } from './wishes.ts';
 
@@ -64,6 +65,7 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
     ['vGPUs', () => checkVgpus(look)],
     ['configuration', () => checkConfiguration(host)],
     ['wishes', () => checkWishes(host)],
+    ['initramfs', () => checkInitramfs(look)],
   ];
   const drafts: Draft[] = [];
   for (const [name, check] of checks) {

@@ -1,10 +1,12 @@
 import { type Applied, applyWishes } from '../actions/bootApply.ts';
+import { type BootPart, installBoot, refreshBoot, removeBoot, type Tell } from '../actions/bootInstall.ts';
 import { readBootStatus } from '../actions/bootStatus.ts';
 import type { WishReport } from '../boot/report.ts';
 import { EXIT, HostdevError } from '../errors.ts';
 import { quote, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { findingText } from './config.ts';
+import { err } from './output.ts';
 import { colours, table } from './table.ts';
 
 /** The units give 30 s; what is left of them is for an undo and the start of node. A slow host's drop-in says more. */
@@ -32,6 +34,37 @@ export async function bootStatus({ host }: Invocation): Promise<Answer> {
   return { json, text: reportText(json, json.at), warnings, exit: exitOf(json) };
 }
 
+/** An image takes half a minute: who waits is told. */
+const tell: Tell = (line) => err(`${safeBlock(line)}\n`);
+
+/** `hostdev boot install`: the table for the initramfs, and the images with it. */
+export const bootInstall = async ({ host, options }: Invocation): Promise<Answer> =>
+  partAnswer(await installBoot(host, options, tell), options.dryRun);
+
+/** `hostdev boot refresh [--guards]`: the same, where it was installed. */
+export const bootRefresh = async ({ host, own, options }: Invocation): Promise<Answer> =>
+  partAnswer(await refreshBoot(host, options, tell, own.guards === true), options.dryRun);
+
+/** `hostdev boot remove`: no table, and images without one. */
+export const bootRemove = async ({ host, options }: Invocation): Promise<Answer> =>
+  partAnswer(await removeBoot(host, options, tell), options.dryRun);
+
+function partAnswer({ warnings, ...json }: BootPart, dryRun: boolean): Answer {
+  const { good, warn } = colours(process.stdout);
+  const made = dryRun ? 'would be made anew' : 'made anew';
+  const text = [
+    ...(json.table?.devices ?? []).map((d) => `${d.address}  ${good(d.driver === 'none' ? 'no driver' : d.driver)}\n`),
+    ...json.left.map((l) => `${l.address}  ${warn('not in the initramfs')}: ${safeBlock(l.reason)}\n`),
+    json.table === null ? 'The initramfs does nothing with devices\n' : '',
+    json.table?.devices.length === 0 ? 'No wish is for the initramfs: nothing is done there\n' : '',
+    ...json.images.map(
+      (i) =>
+        `${i.file}  ${i.made ? `${made}${i.seconds === null ? '' : ` in ${i.seconds} s`}` : 'is as it should be'}\n`,
+    ),
+  ].join('');
+  return { json, text, warnings };
+}
+
 type Report = Pick<Applied, 'off' | 'wishes' | 'mistakes'>;
 
 const exitOf = ({ wishes, mistakes }: Report): number =>
@@ -39,6 +72,7 @@ const exitOf = ({ wishes, mistakes }: Report): number =>
 
 /** How each stage is told. */
 const BY: Record<NonNullable<WishReport['stage']>, string> = {
+  early: 'the initramfs',
   apply: 'the boot',
   pf: "the PF's driver",
   added: 'plugged in',

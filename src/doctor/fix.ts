@@ -1,15 +1,11 @@
 /** Fixes that no file of a tool's holds, and what several tables of tools are known by. */
 import type { Fix } from './table.ts';
 
-/** There when the host runs an image that ostree deployed. */
-export const OSTREE = 'run/ostree-booted';
-/** There when the host is NixOS, whose files are all made from one. */
-export const NIXOS = 'etc/NIXOS';
+export { NIXOS, OSTREE, TRANSACTIONAL } from '../host/initramfsMakers.ts';
+
 export const NIXOS_FOLDER = 'etc/nixos';
 export const NIXOS_FILE = `${NIXOS_FOLDER}/configuration.nix`;
 export const NIXOS_AFTER = 'nixos-rebuild boot; then reboot';
-/** There when the host's root is read-only and changed by snapshots (SUSE's MicroOS and kin). */
-export const TRANSACTIONAL = 'usr/sbin/transactional-update';
 
 /** A word that a shell reads as it is. */
 export const shellWord = (word: string): string =>

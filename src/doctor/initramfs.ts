@@ -2,6 +2,7 @@
  * Lines about modules: their options, what is loaded at boot and from the initramfs, lines that are to go; with what
  * makes them take effect on this host, by one table of what makes initramfs images.
  */
+import { initramfsMakers, MKINITCPIO } from '../host/initramfsMakers.ts';
 import { userData } from './cloudInit.ts';
 import { commandFix, NIXOS, NIXOS_AFTER, NIXOS_FOLDER, nixosFix, OSTREE, shellWord, TRANSACTIONAL } from './fix.ts';
 import type { Look } from './look.ts';
@@ -11,7 +12,6 @@ const MODPROBE = 'etc/modprobe.d';
 const MODULES_LOAD = 'etc/modules-load.d';
 const INITRAMFS_TOOLS = 'etc/initramfs-tools/modules';
 const DRACUT = 'etc/dracut.conf.d';
-const MKINITCPIO = 'etc/mkinitcpio.conf';
 
 /** Unraid's root is in memory: what lasts is on the stick, and is copied to etc/modprobe.d at boot. */
 const UNRAID = ['etc/unraid-version', 'boot/config/go'];
@@ -19,17 +19,6 @@ const UNRAID_MODPROBE = 'boot/config/modprobe.d';
 const UNRAID_GO = 'boot/config/go';
 const isUnraid = (look: Look): boolean => UNRAID.some((f) => look.has(f));
 
-/** What makes an initramfs, and by what it is known to be here. `sole`: no other tool's would be used. */
-const INITRAMFS: readonly { command: string; files: readonly string[]; sole?: true }[] = [
-  { command: 'rpm-ostree initramfs --enable', files: [OSTREE], sole: true },
-  { command: 'nixos-rebuild boot', files: [NIXOS], sole: true },
-  { command: 'transactional-update initrd', files: [TRANSACTIONAL], sole: true },
-  { command: 'update-initramfs -u', files: ['etc/initramfs-tools', 'usr/sbin/update-initramfs'] },
-  { command: 'dracut -f', files: ['etc/dracut.conf.d', 'etc/dracut.conf', 'usr/bin/dracut', 'usr/sbin/dracut'] },
-  { command: 'mkinitcpio -P', files: [MKINITCPIO, 'etc/mkinitcpio.d', 'usr/bin/mkinitcpio'] },
-  { command: 'mkinitfs', files: ['etc/mkinitfs', 'sbin/mkinitfs', 'usr/sbin/mkinitfs'] },
-  { command: '/usr/lib/booster/regenerate_images', files: ['etc/booster.yaml', 'usr/lib/booster/regenerate_images'] },
-];
 const USUAL = ['update-initramfs -u', 'dracut -f', 'mkinitcpio -P'];
 
 /**
@@ -38,9 +27,7 @@ const USUAL = ['update-initramfs -u', 'dracut -f', 'mkinitcpio -P'];
  */
 export function rebuild(look: Look): string | null {
   if (isUnraid(look)) return null;
-  const here = INITRAMFS.filter((i) => i.files.some((f) => look.has(f)));
-  const sole = here.find((i) => i.sole);
-  if (sole !== undefined) return sole.command;
+  const here = initramfsMakers((f) => look.has(f));
   return (here.length > 0 ? here.map((i) => i.command) : USUAL).join(', or ');
 }
 

@@ -143,6 +143,22 @@ export const FINDINGS = {
     text: 'A wish is about what another tool sets at boot too: hostdev leaves it to that.',
   },
   'boot-off': { severity: 'note', text: 'hostdev.off=1 is on the kernel command line: no wish is fulfilled at boot.' },
+  'initramfs-vital': {
+    severity: 'error',
+    text: 'The initramfs is to bind a device that the host has come to stand on: the next boot would lose it.',
+  },
+  'initramfs-stale': {
+    severity: 'warning',
+    text: 'The table of the initramfs is older than the wishes: the next boot goes by the old ones until the real root is there.',
+  },
+  'initramfs-other': {
+    severity: 'warning',
+    text: 'An initramfs has not the table that is installed: none, or another one.',
+  },
+  'initramfs-failed': {
+    severity: 'warning',
+    text: 'The initramfs has a part of hostdev, which at this boot did not do what it is there for.',
+  },
   'hook-missing': { severity: 'warning', text: "hostdev's libvirt hook is not installed." },
   'hook-broken': { severity: 'error', text: "hostdev's libvirt hook is installed and cannot do its work." },
   'hook-outdated': { severity: 'warning', text: "hostdev's libvirt hook is of another version than hostdev." },

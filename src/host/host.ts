@@ -182,6 +182,16 @@ export class Host {
   /** Where the hook writes what nobody reads at once: a release goes on after libvirt has been answered. */
   readonly hookLog = 'run/hostdev/hook.log';
 
+  /** The table that the initramfs has a copy of, at the same path (native/boot.cc). */
+  readonly bootTable = 'var/lib/hostdev/boot.table';
+  /** Where the images of kernels and initramfs are. */
+  readonly bootFolder = 'boot';
+  /** What of ours each maker of an initramfs calls: an admin's folder, then the package's. */
+  readonly initramfsHooks = {
+    'initramfs-tools': ['etc/initramfs-tools/hooks/hostdev', 'usr/share/initramfs-tools/hooks/hostdev'],
+    dracut: ['usr/lib/dracut/modules.d/90hostdev/module-setup.sh', 'lib/dracut/modules.d/90hostdev/module-setup.sh'],
+  };
+
   /** What the boot made of each wish. */
   readonly bootReport = 'run/hostdev/boot.json';
 

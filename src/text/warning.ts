@@ -41,6 +41,7 @@ export const WARNINGS = {
   'still-bound': 'Devices stay bound for guests, and nobody gives them back.',
   'foreign-hook': "The hook that is there starts another hostdev, or is not hostdev's, and stays.",
   wish: 'A wish will not be fulfilled at boot as things are.',
+  initramfs: 'An initramfs is not as the wishes would have it, or is not made here.',
   'dry-run': 'The real run would refuse, as things are.',
 } as const satisfies Record<string, string>;
 

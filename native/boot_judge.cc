@@ -1,0 +1,130 @@
+#include "boot_judge.h"
+
+#include <algorithm>
+#include <set>
+
+#include "boot_sysfs.h"
+
+namespace hostdev {
+
+namespace {
+
+// 0x10c9 of an id file, 0x020000 of a class: without 0x.
+std::string id_text(const Root& root, const std::string& address, const std::string& file, Failure& failure) {
+  const std::string text = attribute(root, device_file(address, file), &failure);
+  return text.starts_with("0x") ? text.substr(2) : text;
+}
+
+// Why the function at `address` is not the one of the table; empty when it is.
+std::string other_device(const Root& root, const TableDevice& want, const std::string& address) {
+  const std::pair<const char*, const std::string*> ids[] = {{"vendor", &want.vendor},
+                                                            {"device", &want.device},
+                                                            {"class", &want.device_class},
+                                                            {"subsystem_vendor", &want.subsystem_vendor},
+                                                            {"subsystem_device", &want.subsystem_device}};
+  for (const auto& [file, expected] : ids) {
+    if (*expected == "-") continue;
+    Failure failure;
+    const std::string seen = id_text(root, address, file, failure);
+    if (failure) return std::string("its ") + file + " could not be read";
+    if (seen != *expected)
+      return "another device is in its slot (" + std::string(file) + " is " + seen.substr(0, 8) + ", not " +
+             *expected + ")";
+  }
+  if (want.serial == "-") return "";
+  const std::string serial = device_serial(root, address);
+  // Not to be seen now is not another one: path and ids hold.
+  return serial.empty() || serial == want.serial
+             ? ""
+             : "another card is in its slot (serial number " + serial + ")";
+}
+
+bool has(const std::vector<std::string>& list, const std::string& text) {
+  return std::ranges::find(list, text) != list.end();
+}
+
+// Why a guard keeps it back; empty when none does.
+std::string guarded(const Root& root, const BootTable& table, const BootCmdline& cmdline,
+                    const BootDevice& d) {
+  const TableDevice& want = *d.wished;
+  if (has(table.vital, want.path)) return "the host stands on it";
+  if (want.device_class.starts_with("02") && !cmdline.network.empty() && !allows(want, "network"))
+    return "the kernel command line has " + cmdline.network + ": no NIC is taken before the real root";
+  if (attribute(root, device_file(d.address, "boot_vga")) == "1" && !has(table.displays, want.path) &&
+      !allows(want, "display"))
+    return "it has become the display that the firmware booted";
+  return "";
+}
+
+// Why the state that it is in is not ours to change; empty when it may go. Fills in what it had.
+std::string unfit(const Root& root, BootDevice& d) {
+  const TableDevice& want = *d.wished;
+  d.driver = link_name(root, device_file(d.address, "driver"));
+  if (d.driver == want.driver) {
+    d.done = true;
+    return "";
+  }
+  Failure failure;
+  const std::string override_text = attribute(root, device_file(d.address, "driver_override"), &failure);
+  if (failure) return "its driver_override could not be read";
+  d.before = override_text == "(null)" ? "" : override_text;
+  if (!d.before.empty() && d.before != want.driver) return "its driver_override is " + d.before + " already";
+  if (want.driver != "none" && link_name(root, device_file(d.address, "iommu_group")).empty())
+    return "it is in no IOMMU group";
+  if (d.driver.empty()) {
+    d.done = want.driver == "none" && !d.before.empty();
+    return "";
+  }
+  // Only loadable modules have an initstate (kernel/module/sysfs.c): what is built in has bound before any
+  // user space.
+  const std::string module = link_name(root, "sys/bus/pci/drivers/" + d.driver + "/module");
+  if (!module.empty() && exists(root, "sys/module/" + module + "/initstate"))
+    return "it is on " + d.driver + ", which is no built-in driver: left to the real root";
+  return "";
+}
+
+// A vital function in the IOMMU group of this boot, which may be larger than the table knows.
+std::string vital_peer(const Root& root, const BootTable& table, const BootDevice& d,
+                       const std::map<std::string, std::string>& address_by_path) {
+  for (const auto& path : table.vital) {
+    const auto at = address_by_path.find(path);
+    if (at != address_by_path.end() &&
+        exists(root, device_file(d.address, "iommu_group/devices/" + at->second)))
+      return at->second + " of its IOMMU group carries the host";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::vector<BootDevice> judge_devices(const Root& root, const BootTable& table, const BootCmdline& cmdline,
+                                      const std::map<std::string, std::string>& address_by_path) {
+  std::vector<BootDevice> devices;
+  std::set<size_t> refused;
+  for (const auto& want : table.devices) {
+    BootDevice d;
+    d.wished = &want;
+    const auto at = address_by_path.find(want.path);
+    if (at == address_by_path.end()) {
+      d.reason = "no device is in its slot";
+    } else {
+      d.address = at->second;
+      d.reason = other_device(root, want, d.address);
+      if (d.reason.empty()) {
+        d.reason = guarded(root, table, cmdline, d);
+        if (d.reason.empty()) d.reason = vital_peer(root, table, d, address_by_path);
+        if (d.reason.empty()) d.reason = unfit(root, d);
+        if (!d.reason.empty()) refused.insert(want.group);
+      }
+    }
+    devices.push_back(std::move(d));
+  }
+  for (auto& d : devices) {
+    if (!d.reason.empty() || d.done || !refused.contains(d.wished->group)) continue;
+    d.held_back = true;
+    d.reason = "another function of its group was refused";
+  }
+  return devices;
+}
+
+}  // namespace hostdev
