@@ -74,7 +74,7 @@ function node() {
 function layTree(own) {
   rmSync(TREE, { recursive: true, force: true });
   mkdirSync(join(TREE, 'bin'), { recursive: true });
-  for (const name of ['debian', 'dist', 'prebuilds', 'docs', 'systemd', 'README.md', 'CHANGELOG.md'])
+  for (const name of ['debian', 'dist', 'prebuilds', 'docs', 'hooks', 'systemd', 'README.md', 'CHANGELOG.md'])
     cpSync(name, join(TREE, name), { recursive: true });
   copyFileSync('debian/hostdev.sh', join(TREE, 'bin/hostdev'));
   chmodSync(join(TREE, 'bin/hostdev'), 0o755);
