@@ -64,7 +64,7 @@ export const ERRORS = {
   HOSTDEV_BOOT_NOT_INSTALLED: {
     exit: EXIT.absent,
     text: 'The initramfs does nothing with devices: no table is installed for it.',
-    hint: "'hostdev boot install' does that.",
+    hint: "Install it with 'hostdev boot install'.",
   },
   HOSTDEV_INITRAMFS: {
     exit: EXIT.failed,
@@ -74,7 +74,7 @@ export const ERRORS = {
   HOSTDEV_INITRAMFS_MAKER: {
     exit: EXIT.no,
     text: 'What makes the initramfs of this host is not handled: unified kernel images, mkinitcpio, booster, images of a whole system.',
-    hint: 'hostdev-boot.service binds devices from the real root on.',
+    hint: 'Without it hostdev-boot.service binds devices, from the real root on.',
   },
   HOSTDEV_JOURNAL_ABSENT: {
     exit: EXIT.absent,

@@ -18,7 +18,7 @@ import { bootWords } from './report.ts';
 import { type BootTable, isTableWord, type TableDevice } from './table.ts';
 import type { DeviceWish, Wish } from './wishes.ts';
 
-/** A device that has a wish and is not in the table: the initramfs leaves it to the real root, or nobody may have it. */
+/** A device that has a wish and is not in the table: it is for the real root, or a guard keeps it. */
 export type LeftOut = { wish: Wish; address: Address; guard: Guard | null; reason: string };
 
 export type EarlyPlan = { table: BootTable; left: LeftOut[] };

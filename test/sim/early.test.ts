@@ -1,6 +1,6 @@
 /**
- * `hostdev-native boot` on the simulated kernel, with tables that src/boot makes of wishes: what the initramfs does, and
- * what the stages after it make of that.
+ * `hostdev-native boot` on the simulated kernel, with tables that src/boot makes of wishes: what the initramfs does,
+ * and what the stages after it make of that.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -44,12 +44,15 @@ describe.each(UNITS)('%s', (unit) => {
     },
   );
 
-  test('it runs a command that is there, in 30 s, fails nothing, and does nothing without a configuration', () => {
-    const [line = ''] = values(unit, 'ExecStart');
+  test('it runs a command that is there, in a time, fails nothing, and does nothing without what it is for', () => {
+    const ofTable = unit.startsWith('hostdev-boot-');
+    const atEnd = unit === 'hostdev-boot-refresh.service';
+    const [line = ''] = values(unit, atEnd ? 'ExecStop' : 'ExecStart');
     const [program, noun, verb, ...words] = line.split(' ');
-    expect([program, values(unit, 'TimeoutStartSec'), values(unit, 'Type')]).toEqual([
+    expect([program, values(unit, atEnd ? 'TimeoutStopSec' : 'TimeoutStartSec'), values(unit, 'Type')]).toEqual([
       '/usr/bin/hostdev',
-      ['30s'],
+      // Making an image of each kernel; a boot waits for none of these.
+      [ofTable ? '30min' : '30s'],
       ['oneshot'],
     ]);
     const command = COMMANDS.find((c) => c.name === `${noun} ${verb}`);
@@ -61,10 +64,10 @@ describe.each(UNITS)('%s', (unit) => {
     expect(new Set(success)).toEqual(
       new Set([...Object.values(EXIT), ...Object.values(ERRORS).map((e) => e.exit)].filter((n) => n !== 0)),
     );
-    expect(values(unit, 'ConditionPathExistsGlob')).toEqual([
-      '|/etc/hostdev/hostdev.toml',
-      '|/etc/hostdev/conf.d/*.toml',
-    ]);
+    expect(values(unit, 'ConditionPathExistsGlob')).toEqual(
+      ofTable ? [] : ['|/etc/hostdev/hostdev.toml', '|/etc/hostdev/conf.d/*.toml'],
+    );
+    expect(values(unit, 'ConditionPathExists')).toEqual(ofTable ? ['/var/lib/hostdev/boot.table'] : []);
   });
 
   test('nothing in it that is known to break us', () => {
@@ -117,8 +120,8 @@ function wantedBy(
     if (device.totalVfs !== undefined) writeFileSync(join(folder, 'sriov_totalvfs'), `${device.totalVfs}\n`);
     mkdirSync(join(folder, '../0000:21:00.1'));
     if (device.vf) symlinkSync('../0000:21:00.1', join(folder, 'physfn'));
-    const script = `mount --bind ${top}/sys /sys && mount -t tmpfs none /run && mkdir -p /run/udev/rules.d /run/hostdev &&
-      cp systemd/60-hostdev.rules /run/udev/rules.d/ ${report ? '&& touch /run/hostdev/boot.json' : ''} &&
+    const script = `mount --bind ${top}/sys /sys && mount -t tmpfs none /run && mkdir -p /run/udev/rules.d /run/hostdev/lock &&
+      cp systemd/60-hostdev.rules /run/udev/rules.d/ ${report ? '&& touch /run/hostdev/lock/boot' : ''} &&
       exec udevadm test --action=${action} /sys/devices/pci0000:21/0000:21:00.0 2>&1`;
     // systemd 252 takes a tree that is no sysfs only when told so.
     const env = { ...process.env, SYSTEMD_DEVICE_VERIFY_SYSFS: '0' };
@@ -162,6 +165,7 @@ test.skipIf(isLacking(noUdev))(
 test('the package has all of them', () => {
   const install = readFileSync('debian/hostdev.install', 'utf8');
   expect(install).toContain('systemd/*.service lib/systemd/system\n');
+  expect(install).toContain('systemd/*.timer lib/systemd/system\n');
   expect(install).toContain('systemd/60-hostdev.rules lib/udev/rules.d\n');
   const named = execFileSync('ls', ['systemd'], { encoding: 'utf8' });
   expect(named.split('\n').filter((n) => n.endsWith('.rules'))).toEqual(['60-hostdev.rules']);

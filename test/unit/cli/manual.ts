@@ -223,6 +223,10 @@ function concepts(): string {
         '/run/hostdev',
         'The state: bindings (all may read it), journal and locks (of root), hook.log. It is of this boot of the kernel.',
       ),
+      item(
+        '/var/lib/hostdev/boot.table',
+        'What the initramfs does with devices: written by "hostdev boot install", taken away by "hostdev boot remove".',
+      ),
       item('/var/log/hostdev/record.log', 'Who changed which device, when, from what to what. "hostdev log" reads it.'),
       item(
         '/etc/libvirt/hooks/qemu.d/90-hostdev, /etc/libvirt/hooks/hostdev.conf',
@@ -248,12 +252,12 @@ const native = (): string =>
     head('hostdev-native', 1, 'what libvirt and hostdev execute'),
     part(
       'SYNOPSIS',
-      '.B hostdev\\-native hook\n.RB [ \\-\\-conf\n.IR file ]\n.I name operation suboperation extra\n.br\n.B hostdev\\-native write\n',
+      '.B hostdev\\-native hook\n.RB [ \\-\\-conf\n.IR file ]\n.I name operation suboperation extra\n.br\n.B hostdev\\-native write\n.br\n.B hostdev\\-native boot\n.RB [ \\-\\-root\n.IR dir ]\n',
     ),
     part(
       'DESCRIPTION',
       body(
-        'Called by programs. As hook it is what libvirt runs for each step in the life of a guest, from the copy that "hostdev hook install" has made. As write it is the helper of hostdev that writes to sysfs, because such a write may hang.',
+        'Called by programs. As hook it is what libvirt runs for each step in the life of a guest, from the copy that "hostdev hook install" has made. As write it is the helper of hostdev that writes to sysfs, because such a write may hang. As boot it is what the initramfs runs before udev, where "hostdev boot install" was: it binds the devices of /var/lib/hostdev/boot.table, writes what it did to the log of the kernel and to /run/hostdev/boot.json, and always exits 0.',
       ),
     ),
     part('SEE ALSO', '.BR hostdev (1),\n.BR hostdev (7)\n'),
