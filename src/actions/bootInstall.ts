@@ -8,6 +8,7 @@ import { type Image, images, look, type Maker, type SeenImage } from '../boot/im
 import { makeImage } from '../boot/makeImage.ts';
 import { type ReadTable, readTable, saysTheSame, tableText } from '../boot/table.ts';
 import { HostdevError } from '../errors.ts';
+import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
 import { initramfsMakers } from '../host/initramfsMakers.ts';
 import { onHostDriver } from '../pci/vendorVfio.ts';
@@ -204,7 +205,7 @@ const MAX_HOOK = 64 * 1024;
 
 /** Those that we know to be asked for on this host. Raises HOSTDEV_INITRAMFS_MAKER where none is. */
 function makers(host: Host): Maker[] {
-  const here = initramfsMakers((file) => host.link(file) !== null || host.inode(file) !== null).map((m) => m.name);
+  const here = initramfsMakers((file) => fileFacts(host, file) !== null).map((m) => m.name);
   const known = (['initramfs-tools', 'dracut'] as const).filter((m) => here.includes(m));
   if (known.length > 0 && !isUki(host)) return known;
   throw new HostdevError(
