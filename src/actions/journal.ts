@@ -1,8 +1,8 @@
 /** `journal list|undo|resume`: what transactions of dead processes left, and which way to finish them. */
 import { nothingForeseen } from '../binding/access.ts';
+import type { Direction, Kept } from '../binding/decision.ts';
 import { lockDevices } from '../binding/groupLocks.ts';
 import { type JournalEntry, namedBy, readJournal } from '../binding/journal.ts';
-import type { Direction, Kept } from '../binding/recover.ts';
 import { foresee, recover } from '../binding/recover.ts';
 import { mayChange, observing, working } from '../binding/session.ts';
 import { HostdevError } from '../errors.ts';

@@ -14,13 +14,14 @@ import { refuseUnsafe, setModes } from '../store/ours.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import { bindingNow, bookNow, type Foreseen, nothingForeseen } from './access.ts';
 import { type Binding, type Hold, ownerText } from './books.ts';
+import type { Kept } from './decision.ts';
 import { planRelease, type ReleasePlan, type Returned, type Returning, releaseHolds } from './giveBack.ts';
 import { awaitWriters, badBooks, type Locked, lockDevices } from './groupLocks.ts';
 import { deadHolds, witness } from './guests.ts';
 import { type JournalEntry, joined, namedBy, readJournal } from './journal.ts';
 import { NO_ALLOWANCE } from './leave.ts';
 import type { Work } from './perform.ts';
-import { type Done, foresee, type Kept, type Recovery, recover } from './recover.ts';
+import { type Done, foresee, type Recovery, recover } from './recover.ts';
 
 export type SessionOptions = {
   /** Time for everything, waits for locks included, in ms. */

@@ -1,6 +1,6 @@
 import { type Finished, finishJournal, listJournal } from '../actions/journal.ts';
+import type { Kept } from '../binding/decision.ts';
 import { type JournalEntry, writerOf } from '../binding/journal.ts';
-import type { Kept } from '../binding/recover.ts';
 import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
 import { safeBlock } from '../text/safe.ts';

@@ -5,6 +5,7 @@
 
 import { nearestWord } from '../text/nearestWord.ts';
 import { quote } from '../text/safe.ts';
+import type { KeyRule, ValueType } from './keyRule.ts';
 import {
   type Finding,
   type FindingExtra,
@@ -16,7 +17,7 @@ import {
   remark,
   type Table,
 } from './place.ts';
-import { type KeyRule, keysOf, OTHER_NAMES, SCHEMA, type SectionName, type ValueType } from './schema.ts';
+import { keysOf, OTHER_NAMES, SCHEMA, type SectionName } from './schema.ts';
 
 /**
  * Keys of a section that the schema does not know. In an open section those are the user's own tags, unless they look

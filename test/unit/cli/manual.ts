@@ -6,7 +6,8 @@ import { GUARDS, isAllowable } from '../../../src/binding/guards.ts';
 import type { Command, GlobalOption } from '../../../src/cli/command.ts';
 import { COMMANDS, GLOBALS } from '../../../src/cli/commands.ts';
 import { optionText, synopsis } from '../../../src/cli/usage.ts';
-import { keysOf, SCHEMA, type Section, type SectionName } from '../../../src/config/schema.ts';
+import type { Section } from '../../../src/config/keyRule.ts';
+import { keysOf, SCHEMA, type SectionName } from '../../../src/config/schema.ts';
 import { EXIT } from '../../../src/errors.ts';
 import { MEANING } from './exitMeanings.ts';
 

@@ -2,7 +2,8 @@
  * The sample hostdev.toml that the package ships: every table and key of the schema, commented out, with what it means.
  * Without its `#` it is a configuration that holds.
  */
-import { keysOf, SCHEMA, type Section, type SectionName } from '../../../src/config/schema.ts';
+import type { Section } from '../../../src/config/keyRule.ts';
+import { keysOf, SCHEMA, type SectionName } from '../../../src/config/schema.ts';
 
 const identity = (address: string, port: string, product: string): Record<string, string> => ({
   address: `"0000:${address}"`,
