@@ -52,6 +52,9 @@ struct BootTable {
 // Reads a table. Returns an empty text, or why it is none, for people; then `table` says nothing.
 std::string read_table(std::string_view text, BootTable& table);
 
+// The lines between a table's first and its last; as read_table, which has seen to its hash by then.
+std::string read_lines(std::string_view lines, BootTable& table);
+
 // Whether the wish of a device lifts a guard.
 bool allows(const TableDevice& device, std::string_view guard);
 

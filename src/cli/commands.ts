@@ -302,6 +302,13 @@ export const COMMANDS: readonly Command[] = [
     name: 'doctor',
     args: [],
     text: 'what on this host stands in the way of passthrough, and the line to change (exit 3: an error)',
+    own: {
+      'cloud-init': {
+        type: 'boolean',
+        text: 'print user-data that gives new machines of this kind the same wishes, kernel words and boot part',
+      },
+      juju: { type: 'boolean', text: "as the model's cloudinit-userdata, with what Juju takes" },
+    },
     load: async () => (await import('./doctor.ts')).doctor,
   },
   {

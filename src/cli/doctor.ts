@@ -1,13 +1,23 @@
+import { cloudInit } from '../actions/cloudInit.ts';
 import { diagnose } from '../actions/doctor.ts';
 import { FINDINGS, type Finding, type Fix } from '../doctor/table.ts';
-import { EXIT } from '../errors.ts';
+import { EXIT, HostdevError } from '../errors.ts';
 import { hookProgram } from '../hook/program.ts';
 import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours } from './table.ts';
 
-/** `hostdev doctor`: exit 3 with a finding of severity error. */
-export async function doctor({ host }: Invocation): Promise<Answer> {
+/**
+ * `hostdev doctor`: exit 3 with a finding of severity error. With --cloud-init nothing is judged: user-data for new
+ * machines.
+ */
+export async function doctor({ host, own }: Invocation): Promise<Answer> {
+  const juju = own.juju === true;
+  if (juju && own['cloud-init'] !== true) throw new HostdevError('HOSTDEV_USAGE', '--juju goes with --cloud-init');
+  if (own['cloud-init'] === true) {
+    const json = await cloudInit(host, juju);
+    return { json, text: json.user_data };
+  }
   const { findings, not_measured, warnings } = await diagnose(host, hookProgram());
   const { bad, warn, good } = colours(process.stdout);
   const paint = { error: bad, warning: warn, note: safeBlock };

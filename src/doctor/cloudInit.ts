@@ -18,6 +18,7 @@ export const JUJU = 'var/lib/juju';
  */
 type UserData = { files?: readonly { path: string; content: string }[]; commands?: readonly string[] };
 
+/** What no command does in a container of the model's. */
 const NOT_IN_CONTAINER = 'systemd-detect-virt --quiet --container || ';
 
 /** JSON's strings are YAML's too. */
@@ -85,4 +86,43 @@ export function oneLineUserData(look: Look, file: string, change: Change, comman
       ...(command === null ? [] : [command]),
     ],
   });
+}
+
+/** What machines that are made anew are to be given: their wishes as a file's text, and words of the kernel line. */
+export type NewMachines = { wishes: string; words: readonly string[] };
+
+/** The wishes of new machines lie beside those that are kept on each of them. */
+const WISHES = 'etc/hostdev/conf.d/80-cloud-init.toml';
+
+/**
+ * The whole user-data for new machines: the package, the wishes, the kernel words in one place, the part in the
+ * initramfs last, for it is made of the others. For Juju as the model's cloudinit-userdata, with nothing that Juju
+ * refuses. MAAS takes the same words as kernel_opts of one tag: a machine with two such tags gets those of one only.
+ */
+export function newMachines({ wishes, words }: NewMachines, juju: boolean): string {
+  const line = `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${words.join(' ')}"`;
+  const data: UserData = {
+    files: [
+      { path: WISHES, content: wishes },
+      ...(words.length > 0 ? [{ path: `${GRUB_DROPINS}/90-hostdev.cfg`, content: `${line}\n` }] : []),
+    ],
+    commands: [
+      'apt-get install --yes hostdev',
+      ...(words.length > 0 ? ['update-grub'] : []),
+      'hostdev boot install',
+      'hostdev hook install',
+    ],
+  };
+  const body = yaml(data, juju ? 'postruncmd' : 'runcmd');
+  const maas = [
+    `# MAAS: instead of ${GRUB_DROPINS}/90-hostdev.cfg and update-grub, one tag, and no other with kernel_opts on these machines:`,
+    `#   maas $PROFILE tags create name=hostdev kernel_opts="${words.join(' ')}"`,
+  ];
+  const lines = [
+    '# Machines of one kind: the cards are told by slot and ids. Reboot once it is through.',
+    ...(words.length > 0 ? maas : []),
+  ];
+  return juju
+    ? [...lines, 'cloudinit-userdata: |', ...body.map((l) => `  ${l}`), ''].join('\n')
+    : ['#cloud-config', ...lines, ...body, ''].join('\n');
 }

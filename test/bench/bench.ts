@@ -1,10 +1,11 @@
 /**
- * `npm run bench [-- host|start|bind|engine|vm|pools] [--write]`: prints the tables; with --write they go into
+ * `npm run bench [-- host|start|bind|engine|vm|pools|early] [--write]`: prints the tables; with --write they go into
  * docs/benchmarks.md.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { benchBind } from './bindTime.ts';
+import { benchEarly } from './early.ts';
 import { benchEngine } from './engine.ts';
 import { benchMachine } from './inMachine.ts';
 import { benchHost } from './onHost.ts';
@@ -14,7 +15,7 @@ import { benchStart } from './start.ts';
 const PAGE = 'docs/benchmarks.md';
 
 async function main(words: string[]): Promise<void> {
-  const all = !['host', 'start', 'bind', 'engine', 'vm', 'pools'].some((w) => words.includes(w));
+  const all = !['host', 'start', 'bind', 'engine', 'vm', 'pools', 'early'].some((w) => words.includes(w));
   const machine = `Measured on ${new Date().toISOString().slice(0, 10)}, node ${process.versions.node}, Linux ${release()}, ${cpus().length} x ${cpus()[0]?.model ?? 'unknown CPU'}.`;
   for (const [name, measure] of [
     ['host', benchHost],
@@ -23,6 +24,7 @@ async function main(words: string[]): Promise<void> {
     ['engine', benchEngine],
     ['vm', benchMachine],
     ['pools', benchPools],
+    ['early', benchEarly],
   ] as const) {
     if (!all && !words.includes(name)) continue;
     const text = `${machine}\n\n${await measure()}`;

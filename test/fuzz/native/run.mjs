@@ -38,6 +38,15 @@ const TARGETS = {
       '../../drivers/igb\xff../../groups/7\xff../x\xffDMA-FQ\n\xffpci:v00008086d000010C9\n\xff0x8086\n\xff-1\n\xff8\n',
     ],
   },
+  boot_table: {
+    sources: ['boot_table', 'boot_cmdline', 'boot_sysfs', 'root_fs'],
+    texts: [
+      'hostdev boot table 1\nroot /dev/sda1\nvital pci0000:00/1f.2\nend 0123456789abcdef\n',
+      'device pci0000:20/04.0/00.0 0000:23:00.0 8086 10d3 - - 020000 00-1b-21-ff-ff-3c-4d-5e 7 vfio-pci vfio_pci -\n',
+      'quiet root=/dev/nfs ip=dhcp resume=/dev/sda2 hostdev.off=1',
+      '../../../devices/pci0000:20/0000:20:04.0/0000:00:00.0',
+    ],
+  },
   lock: { sources: ['lock'], texts: ['group-7', 'domain-624392bd-9784-4e20-8b29-1e85f123c67d', 'a\0b'] },
 };
 
