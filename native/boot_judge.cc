@@ -1,7 +1,9 @@
 #include "boot_judge.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
+#include <string_view>
 
 #include "boot_sysfs.h"
 
@@ -9,27 +11,51 @@ namespace hostdev {
 
 namespace {
 
-// 0x10c9 of an id file, 0x020000 of a class: without 0x.
-std::string id_text(const Root& root, const std::string& address, const std::string& file, Failure& failure) {
-  const std::string text = attribute(root, device_file(address, file), &failure);
-  return text.starts_with("0x") ? text.substr(2) : text;
+// What a function shows of itself, in the table's order of words: vendor, device, both of the subsystem,
+// class.
+using Ids = std::array<std::string, 5>;
+constexpr std::array<const char*, 5> kIdFiles = {"vendor", "device", "subsystem_vendor", "subsystem_device",
+                                                 "class"};
+
+// modalias has all of them in one read (drivers/pci/pci-sysfs.c):
+// pci:v00008086d000010D3sv00008086sd0000A01Fbc02sc00i00.
+bool ids_of_modalias(std::string text, Ids& ids) {
+  std::ranges::transform(text, text.begin(),
+                         [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c; });
+  constexpr std::string_view kShape = "pci:v0000xxxxd0000xxxxsv0000xxxxsd0000xxxxbcxxscxxixx";
+  if (text.size() != kShape.size()) return false;
+  for (size_t n = 0; n < text.size(); ++n) {
+    const bool digit = (text[n] >= '0' && text[n] <= '9') || (text[n] >= 'a' && text[n] <= 'f');
+    if (kShape[n] == 'x' ? !digit : text[n] != kShape[n]) return false;
+  }
+  ids = {text.substr(9, 4), text.substr(18, 4), text.substr(28, 4), text.substr(38, 4),
+         text.substr(44, 2) + text.substr(48, 2) + text.substr(51, 2)};
+  return true;
+}
+
+// Empty, or which file could not be read.
+std::string read_ids(const Root& root, const std::string& address, Ids& ids) {
+  if (ids_of_modalias(attribute(root, device_file(address, "modalias")), ids)) return "";
+  for (size_t n = 0; n < ids.size(); ++n) {
+    Failure failure;
+    const std::string text = attribute(root, device_file(address, kIdFiles.at(n)), &failure);
+    if (failure) return kIdFiles.at(n);
+    ids.at(n) = text.starts_with("0x") ? text.substr(2) : text;
+  }
+  return "";
 }
 
 // Why the function at `address` is not the one of the table; empty when it is.
 std::string other_device(const Root& root, const TableDevice& want, const std::string& address) {
-  const std::pair<const char*, const std::string*> ids[] = {{"vendor", &want.vendor},
-                                                            {"device", &want.device},
-                                                            {"class", &want.device_class},
-                                                            {"subsystem_vendor", &want.subsystem_vendor},
-                                                            {"subsystem_device", &want.subsystem_device}};
-  for (const auto& [file, expected] : ids) {
-    if (*expected == "-") continue;
-    Failure failure;
-    const std::string seen = id_text(root, address, file, failure);
-    if (failure) return std::string("its ") + file + " could not be read";
-    if (seen != *expected)
-      return "another device is in its slot (" + std::string(file) + " is " + seen.substr(0, 8) + ", not " +
-             *expected + ")";
+  Ids ids;
+  if (const std::string file = read_ids(root, address, ids); !file.empty())
+    return "its " + file + " could not be read";
+  const std::array<const std::string*, 5> wanted = {&want.vendor, &want.device, &want.subsystem_vendor,
+                                                    &want.subsystem_device, &want.device_class};
+  for (size_t n = 0; n < ids.size(); ++n) {
+    if (*wanted.at(n) == "-" || ids.at(n) == *wanted.at(n)) continue;
+    return "another device is in its slot (" + std::string(kIdFiles.at(n)) + " is " + ids.at(n).substr(0, 8) +
+           ", not " + *wanted.at(n) + ")";
   }
   if (want.serial == "-") return "";
   const std::string serial = device_serial(root, address);
