@@ -162,10 +162,17 @@ test.skipIf(isLacking(noUdev))(
   },
 );
 
+test('what keeps the table of the initramfs right begins with the table, not only at the next boot', () => {
+  expect(values('hostdev-boot-guard.path', 'PathExists')).toEqual(['/var/lib/hostdev/boot.table']);
+  expect(values('hostdev-boot-guard.path', 'Unit')).toEqual(['hostdev-boot-guard.timer']);
+  expect(values('hostdev-boot-guard.path', 'WantedBy')).toEqual(['multi-user.target']);
+  expect(values('hostdev-boot-guard.timer', 'Wants')).toEqual(['hostdev-boot-refresh.service']);
+});
+
 test('the package has all of them', () => {
   const install = readFileSync('debian/hostdev.install', 'utf8');
   expect(install).toContain('systemd/*.service lib/systemd/system\n');
-  expect(install).toContain('systemd/*.timer lib/systemd/system\n');
+  expect(install).toContain('systemd/*.timer lib/systemd/system\nsystemd/*.path lib/systemd/system\n');
   expect(install).toContain('systemd/60-hostdev.rules lib/udev/rules.d\n');
   const named = execFileSync('ls', ['systemd'], { encoding: 'utf8' });
   expect(named.split('\n').filter((n) => n.endsWith('.rules'))).toEqual(['60-hostdev.rules']);
