@@ -351,7 +351,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("closeHelper", Napi::Function::New<CloseHelper>(env));
   exports.Set("systemLog", Napi::Function::New<SystemLog>(env));
   exports.Set("unlock", Napi::Function::New<Unlock>(env));
-  libvirt::export_to(env, exports);
+  libvirt::add_functions(env, exports);
   return exports;
 }
 

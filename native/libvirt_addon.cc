@@ -1,7 +1,6 @@
+// JavaScript counts the time and keeps node alive while it waits; here nothing does, so that neither libvirt's
+// loop nor a call that hangs keeps a command from ending.
 #include "libvirt_addon.h"
-
-#include <atomic>
-#include <memory>
 
 #include "libvirt_client.h"
 
@@ -9,104 +8,114 @@ namespace hostdev::libvirt {
 
 namespace {
 
-// One note lies in JavaScript's queue at most: whoever takes it takes all that has come.
-struct Waker {
-  Napi::ThreadSafeFunction function;
-  std::atomic<bool> noted = false;
+// What JavaScript has. Ends with it, or with the environment, whichever is first.
+class Handle {
+ public:
+  explicit Handle(std::shared_ptr<Client> client) : client_(std::move(client)) {}
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  Handle(Handle&&) = delete;
+  Handle& operator=(Handle&&) = delete;
+  ~Handle() { client_->close(); }
+  [[nodiscard]] Client& client() const { return *client_; }
+
+ private:
+  const std::shared_ptr<Client> client_;
 };
 
-Napi::Value text_or_null(Napi::Env env, const Field& field) {
-  if (!field) return env.Null();
-  return Napi::String::New(env, *field);
+Client& client_argument(const Napi::CallbackInfo& info) {
+  return info[0].As<Napi::External<Handle>>().Data()->client();
 }
 
-Napi::Object answer_object(Napi::Env env, const Answer& answer) {
-  auto object = Napi::Object::New(env);
-  object.Set("id", answer.id);
-  if (answer.error) {
-    auto error = Napi::Object::New(env);
-    error.Set("code", answer.error->code);
-    error.Set("domain", answer.error->domain);
-    error.Set("call", answer.error->call);
-    error.Set("message", answer.error->message);
-    object.Set("error", error);
-    return object;
-  }
-  auto rows = Napi::Array::New(env, answer.rows.size());
-  for (uint32_t i = 0; i < answer.rows.size(); ++i) {
-    const auto& fields = answer.rows[i];
-    auto row = Napi::Array::New(env, fields.size());
-    for (uint32_t k = 0; k < fields.size(); ++k) row.Set(k, text_or_null(env, fields[k]));
-    rows.Set(i, row);
-  }
-  object.Set("rows", rows);
-  return object;
-}
-
-Napi::Object event_object(Napi::Env env, const Event& event) {
-  auto object = Napi::Object::New(env);
-  object.Set("connection", event.connection);
-  object.Set("kind", event.kind);
-  object.Set("uuid", event.uuid);
-  object.Set("name", event.name);
-  object.Set("alias", event.alias);
-  object.Set("event", event.event);
-  object.Set("detail", event.detail);
-  return object;
-}
-
-void deliver(Napi::Env env, const Napi::Function& to) {
-  std::vector<Answer> answers;
-  std::vector<Event> events;
-  take(answers, events);
-  auto answer_list = Napi::Array::New(env, answers.size());
-  for (uint32_t i = 0; i < answers.size(); ++i) answer_list.Set(i, answer_object(env, answers[i]));
-  auto event_list = Napi::Array::New(env, events.size());
-  for (uint32_t i = 0; i < events.size(); ++i) event_list.Set(i, event_object(env, events[i]));
-  to.Call({answer_list, event_list});
-}
-
-// (deliver: (answers, events) => void): null, or why libvirt cannot be used. What waits for nothing but
-// libvirt does not keep node alive: whoever asks has a deadline, which does.
-Napi::Value Start(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  auto waker = std::make_shared<Waker>();
-  waker->function = Napi::ThreadSafeFunction::New(env, info[0].As<Napi::Function>(), "libvirt", 0, 1);
-  waker->function.Unref(env);
-  const std::string why = start([waker] {
-    if (waker->noted.exchange(true)) return;
-    waker->function.NonBlockingCall([waker](Napi::Env in, Napi::Function to) {
-      waker->noted = false;
-      deliver(in, to);
-    });
+Napi::Value Open(const Napi::CallbackInfo& info) {
+  auto env = info.Env();
+  // One place in the queue is enough: who is woken takes all that there is.
+  auto wake = Napi::ThreadSafeFunction::New(env, info[0].As<Napi::Function>(), "libvirt", 1, 1);
+  wake.Unref(env);
+  auto client = Client::create(info[1].As<Napi::Number>().Uint32Value(), [wake] { wake.NonBlockingCall(); });
+  // Hooks run in reverse: this one before the function that is woken goes.
+  env.AddCleanupHook([weak = std::weak_ptr(client)] {
+    if (const auto held = weak.lock()) held->close();
   });
-  if (!why.empty()) {
-    waker->function.Release();
-    return Napi::String::New(env, why);
-  }
-  env.AddCleanupHook([] { stop(); });
-  return env.Null();
+  auto handle = std::make_unique<Handle>(std::move(client));
+  // The finalizer is the owner from here on: it runs when JavaScript has dropped the handle.
+  return Napi::External<Handle>::New(env, handle.release(),
+                                     [](Napi::Env, Handle* h) { const std::unique_ptr<Handle> owned(h); });
 }
 
-// (id, operation, connection, texts, flags)
-Napi::Value Call(const Napi::CallbackInfo& info) {
-  Request request;
-  request.id = info[0].As<Napi::Number>().Uint32Value();
-  request.operation = info[1].As<Napi::String>().Utf8Value();
-  request.connection = info[2].As<Napi::Number>().Uint32Value();
-  const auto texts = info[3].As<Napi::Array>();
-  for (uint32_t i = 0; i < texts.Length(); ++i)
-    request.texts.push_back(texts.Get(i).As<Napi::String>().Utf8Value());
-  request.flags = info[4].As<Napi::Number>().Uint32Value();
-  call(std::move(request));
-  return info.Env().Undefined();
+Napi::Value Ask(const Napi::CallbackInfo& info) {
+  const Request request{static_cast<Op>(info[1].As<Napi::Number>().Int32Value()),
+                        info[2].As<Napi::Number>().Uint32Value(), info[3].As<Napi::String>().Utf8Value(),
+                        info[4].As<Napi::Number>().Uint32Value()};
+  return Napi::Number::New(info.Env(), static_cast<double>(client_argument(info).ask(request)));
+}
+
+Napi::Value Abandon(const Napi::CallbackInfo& info) {
+  const auto id = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
+  const auto state = client_argument(info).abandon(id);
+  const char* text = state == Client::State::kQueued ? "queued" : "running";
+  return Napi::String::New(info.Env(), state == Client::State::kDone ? "done" : text);
+}
+
+Napi::Value fault_or_null(Napi::Env env, const std::optional<Fault>& fault) {
+  if (!fault) return env.Null();
+  auto object = Napi::Object::New(env);
+  object.Set("domain", fault->domain);
+  object.Set("code", fault->code);
+  object.Set("message", fault->message);
+  object.Set("call", fault->call);
+  return object;
+}
+
+Napi::Array rows_array(Napi::Env env, const std::vector<std::vector<std::string>>& rows) {
+  auto array = Napi::Array::New(env, rows.size());
+  for (uint32_t i = 0; i < rows.size(); ++i) {
+    auto row = Napi::Array::New(env, rows[i].size());
+    for (uint32_t k = 0; k < rows[i].size(); ++k) row.Set(k, rows[i][k]);
+    array.Set(i, row);
+  }
+  return array;
+}
+
+Napi::Value Take(const Napi::CallbackInfo& info) {
+  const auto env = info.Env();
+  const auto taken = client_argument(info).take();
+  auto done = Napi::Array::New(env, taken.done.size());
+  for (uint32_t i = 0; i < taken.done.size(); ++i) {
+    const auto& [id, reply] = taken.done[i];
+    auto object = Napi::Object::New(env);
+    object.Set("id", static_cast<double>(id));
+    object.Set("fault", fault_or_null(env, reply.fault));
+    object.Set("rows", rows_array(env, reply.rows));
+    done.Set(i, object);
+  }
+  auto events = Napi::Array::New(env, taken.events.size());
+  for (uint32_t i = 0; i < taken.events.size(); ++i) {
+    const auto& e = taken.events[i];
+    auto object = Napi::Object::New(env);
+    object.Set("kind", e.kind);
+    object.Set("connection", e.connection);
+    object.Set("uuid", e.uuid);
+    object.Set("name", e.name);
+    object.Set("number", e.number);
+    object.Set("detail", e.detail);
+    object.Set("alias", e.alias);
+    events.Set(i, object);
+  }
+  auto result = Napi::Object::New(env);
+  result.Set("done", done);
+  result.Set("events", events);
+  result.Set("gap", taken.gap);
+  return result;
 }
 
 }  // namespace
 
-void export_to(Napi::Env env, Napi::Object exports) {
-  exports.Set("libvirtStart", Napi::Function::New<Start>(env));
-  exports.Set("libvirtCall", Napi::Function::New<Call>(env));
+void add_functions(Napi::Env env, Napi::Object& exports) {
+  exports.Set("openLibvirt", Napi::Function::New<Open>(env));
+  exports.Set("askLibvirt", Napi::Function::New<Ask>(env));
+  exports.Set("abandonLibvirt", Napi::Function::New<Abandon>(env));
+  exports.Set("takeLibvirt", Napi::Function::New<Take>(env));
 }
 
 }  // namespace hostdev::libvirt

@@ -1,10 +1,10 @@
-// The part of the addon's module table that speaks to libvirt.
+// The addon's functions for libvirt_client.h.
 #pragma once
 
 #include <napi.h>
 
 namespace hostdev::libvirt {
 
-void export_to(Napi::Env env, Napi::Object exports);
+void add_functions(Napi::Env env, Napi::Object& exports);
 
 }  // namespace hostdev::libvirt

@@ -1,9 +1,10 @@
-// What is used of libvirt.so.0, found at run time: the program starts on a machine without libvirt, and
-// builds on one without its headers. Names, types and numbers are libvirt's public interface
-// (include/libvirt/libvirt-domain.h, libvirt-host.h, libvirt-network.h, libvirt-event.h, virterror.h), which
-// its versioned symbols keep as they are.
+// The functions of libvirt.so.0 that we call, found at run time: hostdev starts, and is built, without libvirt.
+// Their types are opaque, and of virError only the fields at its start are read, which no libvirt has moved
+// since 0.1.0. Ownership: the library is never unloaded, since its threads and ours may be in it until the end.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 namespace hostdev::libvirt {
@@ -11,68 +12,66 @@ namespace hostdev::libvirt {
 struct Connect;
 struct Domain;
 struct Network;
-
-// virError, as virterror.h lays it out; what lies behind `message` is not read.
-struct Error {
+// include/libvirt/virterror.h
+struct LastError {
   int code;
   int domain;
-  char* message;
+  const char* message;
 };
 
-using Free = void (*)(void* opaque);
-using Closed = void (*)(Connect*, int reason, void* opaque);
-using Lifecycle = int (*)(Connect*, Domain*, int event, int detail, void* opaque);
-using OfDevice = void (*)(Connect*, Domain*, const char* alias, void* opaque);
-// VIR_DOMAIN_EVENT_CALLBACK: every kind of event is registered as this one.
-using AnyEvent = void (*)();
-using ErrorFunction = void (*)(void* opaque, Error*);
+using FreeFunction = void (*)(void*);
+using CloseFunction = void (*)(Connect*, int reason, void*);
+using AnyFunction = void (*)();
 
-// clang-format off
-#define HOSTDEV_LIBVIRT(FUNCTION) \
-  FUNCTION(int, virInitialize, (void)) \
-  FUNCTION(int, virGetVersion, (unsigned long* library, const char* type, unsigned long* driver)) \
-  FUNCTION(Error*, virGetLastError, (void)) \
-  FUNCTION(void, virResetLastError, (void)) \
-  FUNCTION(void, virSetErrorFunc, (void* opaque, ErrorFunction)) \
-  FUNCTION(int, virEventRegisterDefaultImpl, (void)) \
-  FUNCTION(int, virEventRunDefaultImpl, (void)) \
-  FUNCTION(Connect*, virConnectOpen, (const char* uri)) \
-  FUNCTION(Connect*, virConnectOpenReadOnly, (const char* uri)) \
-  FUNCTION(int, virConnectClose, (Connect*)) \
-  FUNCTION(int, virConnectSetKeepAlive, (Connect*, int seconds, unsigned count)) \
-  FUNCTION(int, virConnectRegisterCloseCallback, (Connect*, Closed, void* opaque, Free)) \
-  FUNCTION(int, virConnectUnregisterCloseCallback, (Connect*, Closed)) \
-  FUNCTION(int, virConnectDomainEventRegisterAny, (Connect*, Domain*, int event, AnyEvent, void* opaque, Free)) \
-  FUNCTION(int, virConnectDomainEventDeregisterAny, (Connect*, int callback)) \
-  FUNCTION(int, virConnectGetLibVersion, (Connect*, unsigned long* version)) \
-  FUNCTION(int, virConnectGetVersion, (Connect*, unsigned long* version)) \
-  FUNCTION(char*, virConnectGetURI, (Connect*)) \
-  FUNCTION(int, virConnectListAllDomains, (Connect*, Domain*** domains, unsigned flags)) \
-  FUNCTION(int, virConnectListAllNetworks, (Connect*, Network*** networks, unsigned flags)) \
-  FUNCTION(char*, virConnectDomainXMLToNative, (Connect*, const char* format, const char* xml, unsigned flags)) \
-  FUNCTION(const char*, virNetworkGetName, (Network*)) \
-  FUNCTION(char*, virNetworkGetXMLDesc, (Network*, unsigned flags)) \
-  FUNCTION(int, virNetworkIsActive, (Network*)) \
-  FUNCTION(int, virNetworkFree, (Network*)) \
-  FUNCTION(Domain*, virDomainLookupByUUIDString, (Connect*, const char* uuid)) \
-  FUNCTION(Domain*, virDomainDefineXMLFlags, (Connect*, const char* xml, unsigned flags)) \
-  FUNCTION(int, virDomainUndefine, (Domain*)) \
-  FUNCTION(const char*, virDomainGetName, (Domain*)) \
-  FUNCTION(int, virDomainGetUUIDString, (Domain*, char* uuid)) \
-  FUNCTION(int, virDomainIsActive, (Domain*)) \
-  FUNCTION(int, virDomainIsPersistent, (Domain*)) \
-  FUNCTION(char*, virDomainGetXMLDesc, (Domain*, unsigned flags)) \
-  FUNCTION(int, virDomainFree, (Domain*))
-// clang-format on
-
+// Each named as in include/libvirt/libvirt.h, without "vir"; all are in libvirt 4.1.0 and later.
 struct Api {
-#define HOSTDEV_LIBVIRT_MEMBER(Result, name, arguments) Result(*name) arguments = nullptr;
-  HOSTDEV_LIBVIRT(HOSTDEV_LIBVIRT_MEMBER)
-#undef HOSTDEV_LIBVIRT_MEMBER
+  int (*EventRegisterDefaultImpl)();
+  int (*EventRunDefaultImpl)();
+  void (*SetErrorFunc)(void*, void (*)(void*, void*));
+  void (*ResetLastError)();
+  const LastError* (*GetLastError)();
+  int (*GetVersion)(unsigned long*, const char*, unsigned long*);
+  Connect* (*ConnectOpen)(const char*);
+  Connect* (*ConnectOpenReadOnly)(const char*);
+  int (*ConnectClose)(Connect*);
+  int (*ConnectSetKeepAlive)(Connect*, int interval, unsigned count);
+  int (*ConnectRegisterCloseCallback)(Connect*, CloseFunction, void*, FreeFunction);
+  int (*ConnectUnregisterCloseCallback)(Connect*, CloseFunction);
+  int (*ConnectDomainEventRegisterAny)(Connect*, Domain*, int id, AnyFunction, void*, FreeFunction);
+  int (*ConnectDomainEventDeregisterAny)(Connect*, int callback);
+  int (*ConnectGetVersion)(Connect*, unsigned long*);
+  int (*ConnectGetLibVersion)(Connect*, unsigned long*);
+  int (*ConnectListAllDomains)(Connect*, Domain***, unsigned flags);
+  int (*ConnectListAllNetworks)(Connect*, Network***, unsigned flags);
+  char* (*ConnectDomainXMLToNative)(Connect*, const char* format, const char* xml, unsigned flags);
+  Domain* (*DomainLookupByUUIDString)(Connect*, const char*);
+  Domain* (*DomainDefineXMLFlags)(Connect*, const char* xml, unsigned flags);
+  int (*DomainUndefineFlags)(Domain*, unsigned flags);
+  const char* (*DomainGetName)(Domain*);
+  int (*DomainGetUUIDString)(Domain*, char*);
+  int (*DomainIsActive)(Domain*);
+  int (*DomainIsPersistent)(Domain*);
+  char* (*DomainGetXMLDesc)(Domain*, unsigned flags);
+  int (*DomainFree)(Domain*);
+  const char* (*NetworkGetName)(Network*);
+  char* (*NetworkGetXMLDesc)(Network*, unsigned flags);
+  int (*NetworkFree)(Network*);
 };
 
-// Loads libvirt.so.0, once for the life of the process; what it says when that fails is in `why`, else it is
-// empty. The library is never unloaded: its threads may still be in it.
-const Api& api(std::string& why);
+// Why a call failed. `domain` and `code` are libvirt's own (virterror.h); both are 0 when it is not libvirt that
+// says so, and `call` is then "dlopen", "dlsym" or "pthread_create".
+struct Fault {
+  int domain = 0;
+  int code = 0;
+  std::string message;
+  std::string call;
+};
+
+// Loads the library, once; from then on a thread of ours runs libvirt's event loop, which must be there before
+// the first open: without it no keepalive is answered. A library that is not there is looked for again.
+const Api* load(Fault& fault);
+
+// What libvirt says of the call that has just failed on this thread.
+Fault last_error(const Api& api, const char* call);
 
 }  // namespace hostdev::libvirt

@@ -2,345 +2,267 @@
 
 #include <array>
 #include <cstdlib>
-#include <map>
-#include <memory>
-#include <mutex>
-
-#include "libvirt_api.h"
 
 namespace hostdev::libvirt {
 
 namespace {
 
-// libvirt/libvirt-domain.h, virterror.h.
-constexpr int kUuidSize = 37;
-constexpr unsigned kXmlInactive = 2;
-constexpr int kNoDomain = 42;
-constexpr int kNoNetwork = 43;
-constexpr int kEventLifecycle = 0;
-constexpr int kEventDeviceRemoved = 15;
-constexpr int kEventDeviceAdded = 19;
-constexpr int kEventDeviceRemovalFailed = 22;
-// A daemon that is silent for so long is taken for gone (contract 14): calls to it come back then.
+// One unanswered ping a second, two of them: a daemon that hangs is given up within 3 s.
 constexpr int kKeepAliveSeconds = 1;
 constexpr unsigned kKeepAliveCount = 2;
+constexpr unsigned kReadOnly = 1;
+constexpr unsigned kWithEvents = 2;
+// VIR_UUID_STRING_BUFLEN
+constexpr size_t kUuidText = 37;
 
-const Api& lib() {
-  std::string why;
-  return api(why);
+// enum virDomainEventID
+constexpr int kLifecycle = 0;
+constexpr int kDeviceRemoved = 15;
+constexpr int kDeviceAdded = 19;
+constexpr int kDeviceRemovalFailed = 22;
+
+std::string text_of(const char* text) {
+  return text == nullptr ? "" : text;
 }
 
-// What a call left in this thread; thrown by whoever saw it fail, and caught in perform().
-struct Failed {
-  CallError error;
-};
-
-[[noreturn]] void fail(const char* function) {
-  Failed failed;
-  failed.error.call = function;
-  if (const Error* left = lib().virGetLastError(); left != nullptr) {
-    failed.error.code = left->code;
-    failed.error.domain = left->domain;
-    if (left->message != nullptr) failed.error.message = left->message;
-  }
-  throw failed;
+// What libvirt hands out is malloc's.
+using Text = std::unique_ptr<char, decltype(&std::free)>;
+Text owned(char* text) {
+  return {text, &std::free};
 }
 
-struct FreeText {
-  void operator()(char* text) const { free(text); }  // NOLINT(cppcoreguidelines-no-malloc): libvirt made it
-};
 struct FreeDomain {
-  void operator()(Domain* d) const { lib().virDomainFree(d); }
+  const Api* api;
+  void operator()(Domain* d) const { api->DomainFree(d); }
 };
-struct FreeNetwork {
-  void operator()(Network* n) const { lib().virNetworkFree(n); }
+using DomainHandle = std::unique_ptr<Domain, FreeDomain>;
+
+Reply failed(const Api& api, const char* call) {
+  return {last_error(api, call), {}};
+}
+
+// The callbacks have one each; libvirt frees it by free_ear() when the callback is gone, on its loop thread.
+struct Ear {
+  const Api* api;
+  Listener listener;
+  unsigned connection;
 };
-using Text = std::unique_ptr<char, FreeText>;
-using OwnDomain = std::unique_ptr<Domain, FreeDomain>;
-using OwnNetwork = std::unique_ptr<Network, FreeNetwork>;
 
-std::string text_of(char* made, const char* function) {
-  const Text text(made);
-  if (text == nullptr) fail(function);
-  return text.get();
+void free_ear(void* ear) {
+  const std::unique_ptr<Ear> owned(static_cast<Ear*>(ear));
 }
 
-std::string uuid_of(Domain* domain) {
-  std::array<char, kUuidSize> uuid{};
-  if (lib().virDomainGetUUIDString(domain, uuid.data()) < 0) fail("virDomainGetUUIDString");
-  return uuid.data();
+void tell(void* opaque, const char* kind, Domain* domain, int number, int detail, const char* alias) {
+  const auto* ear = static_cast<Ear*>(opaque);
+  Event event{kind, ear->connection, "", "", number, detail, text_of(alias)};
+  if (domain != nullptr) {
+    std::array<char, kUuidText> uuid{};
+    // Both are in the object: neither asks the daemon.
+    if (ear->api->DomainGetUUIDString(domain, uuid.data()) == 0) event.uuid = uuid.data();
+    event.name = text_of(ear->api->DomainGetName(domain));
+  }
+  ear->listener(std::move(event));
 }
 
-int yes(int answer, const char* function) {
-  if (answer < 0) fail(function);
-  return answer;
+void on_close(Connect* /*connect*/, int reason, void* ear) {
+  tell(ear, "closed", nullptr, reason, 0, nullptr);
 }
-
-uint32_t number_of(void* opaque) {
-  return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(opaque));
-}
-void* opaque_of(uint32_t number) {
-  return reinterpret_cast<void*>(static_cast<uintptr_t>(number));
-}
-
-// Name and UUID are in the object that the event brings: asking for them is no call to the daemon.
-Event event_of(void* opaque, Domain* domain, const char* kind) {
-  Event event;
-  event.connection = number_of(opaque);
-  event.kind = kind;
-  if (domain == nullptr) return event;
-  if (const char* name = lib().virDomainGetName(domain); name != nullptr) event.name = name;
-  std::array<char, kUuidSize> uuid{};
-  if (lib().virDomainGetUUIDString(domain, uuid.data()) == 0) event.uuid = uuid.data();
-  return event;
-}
-
-int lifecycle(Connect*, Domain* domain, int happened, int detail, void* opaque) {
-  auto event = event_of(opaque, domain, "lifecycle");
-  event.event = happened;
-  event.detail = detail;
-  tell(std::move(event));
+int on_lifecycle(Connect* /*connect*/, Domain* domain, int event, int detail, void* ear) {
+  tell(ear, "lifecycle", domain, event, detail, nullptr);
   return 0;
 }
-
-void device(void* opaque, Domain* domain, const char* alias, const char* kind) {
-  auto event = event_of(opaque, domain, kind);
-  if (alias != nullptr) event.alias = alias;
-  tell(std::move(event));
+void on_added(Connect* /*connect*/, Domain* domain, const char* alias, void* ear) {
+  tell(ear, "added", domain, 0, 0, alias);
 }
-void added(Connect*, Domain* d, const char* alias, void* opaque) {
-  device(opaque, d, alias, "device-added");
+void on_removed(Connect* /*connect*/, Domain* domain, const char* alias, void* ear) {
+  tell(ear, "removed", domain, 0, 0, alias);
 }
-void removed(Connect*, Domain* d, const char* alias, void* opaque) {
-  device(opaque, d, alias, "device-removed");
-}
-void kept(Connect*, Domain* d, const char* alias, void* opaque) {
-  device(opaque, d, alias, "device-removal-failed");
+void on_removal_failed(Connect* /*connect*/, Domain* domain, const char* alias, void* ear) {
+  tell(ear, "removal-failed", domain, 0, 0, alias);
 }
 
-void closed(Connect*, int reason, void* opaque) {
-  auto event = event_of(opaque, nullptr, "closed");
-  event.detail = reason;
-  tell(std::move(event));
+std::vector<std::string> row_of(const Api& api, Domain* domain) {
+  std::array<char, kUuidText> uuid{};
+  api.DomainGetUUIDString(domain, uuid.data());
+  return {uuid.data(), text_of(api.DomainGetName(domain))};
 }
 
-class Connection {
- public:
-  Connection(const std::string& uri, bool read_only, uint32_t number) {
-    const char* name = uri.empty() ? nullptr : uri.c_str();
-    connect_ = read_only ? lib().virConnectOpenReadOnly(name) : lib().virConnectOpen(name);
-    if (connect_ == nullptr) fail(read_only ? "virConnectOpenReadOnly" : "virConnectOpen");
-    // Drivers inside the library (test:///) have neither: they cannot be lost.
-    lib().virConnectSetKeepAlive(connect_, kKeepAliveSeconds, kKeepAliveCount);
-    lib().virConnectRegisterCloseCallback(connect_, closed, opaque_of(number), nullptr);
-  }
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
-  ~Connection() {
-    for (const int callback : callbacks_) lib().virConnectDomainEventDeregisterAny(connect_, callback);
-    lib().virConnectUnregisterCloseCallback(connect_, closed);
-    lib().virConnectClose(connect_);
-    lib().virResetLastError();
-  }
-
-  [[nodiscard]] Connect* get() const { return connect_; }
-
-  void listen(uint32_t number) {
-    listen_to(kEventLifecycle, reinterpret_cast<AnyEvent>(lifecycle), number);
-    listen_to(kEventDeviceRemoved, reinterpret_cast<AnyEvent>(removed), number);
-    listen_to(kEventDeviceAdded, reinterpret_cast<AnyEvent>(added), number);
-    listen_to(kEventDeviceRemovalFailed, reinterpret_cast<AnyEvent>(kept), number);
-  }
-
- private:
-  void listen_to(int event, AnyEvent function, uint32_t number) {
-    const int callback = lib().virConnectDomainEventRegisterAny(connect_, nullptr, event, function,
-                                                                opaque_of(number), nullptr);
-    if (callback < 0) fail("virConnectDomainEventRegisterAny");
-    const std::lock_guard lock(mutex_);
-    callbacks_.push_back(callback);
-  }
-
-  Connect* connect_ = nullptr;
-  std::mutex mutex_;
-  std::vector<int> callbacks_;
-};
-
-using Shared = std::shared_ptr<Connection>;
-
-// A call holds its connection, so that closing it meanwhile waits for the call.
-class Connections {
- public:
-  uint32_t add(const std::string& uri, bool read_only) {
-    uint32_t number = 0;
-    {
-      const std::lock_guard lock(mutex_);
-      number = ++last_;
-    }
-    auto connection = std::make_shared<Connection>(uri, read_only, number);
-    const std::lock_guard lock(mutex_);
-    open_.emplace(number, std::move(connection));
-    return number;
-  }
-  Shared find(uint32_t number) {
-    const std::lock_guard lock(mutex_);
-    const auto found = open_.find(number);
-    if (found == open_.end()) throw Failed{CallError{0, 0, "", "this connection is closed"}};
-    return found->second;
-  }
-  Shared take(uint32_t number) {
-    auto connection = find(number);
-    const std::lock_guard lock(mutex_);
-    open_.erase(number);
-    return connection;
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<uint32_t, Shared> open_;
-  uint32_t last_ = 0;
-};
-
-// Never destroyed, as libvirt_client.cc's.
-Connections& connections() {
-  static auto* const all = std::make_unique<Connections>().release();
-  return *all;
-}
-
-// A domain or network that went meanwhile is none.
-bool gone(const Failed& failed) {
-  return failed.error.code == kNoDomain || failed.error.code == kNoNetwork;
-}
-
-std::vector<Field> domain_row(Domain* domain) {
-  const char* name = lib().virDomainGetName(domain);
-  if (name == nullptr) fail("virDomainGetName");
-  const bool running = yes(lib().virDomainIsActive(domain), "virDomainIsActive") == 1;
-  const bool persistent = yes(lib().virDomainIsPersistent(domain), "virDomainIsPersistent") == 1;
-  const auto xml = [&](unsigned flags) {
-    return text_of(lib().virDomainGetXMLDesc(domain, flags), "virDomainGetXMLDesc");
-  };
-  return {name,
-          uuid_of(domain),
-          running ? "1" : "0",
-          persistent ? "1" : "0",
-          running ? Field(xml(0)) : std::nullopt,
-          persistent ? Field(xml(kXmlInactive)) : std::nullopt};
-}
-
-Rows domains(Connect* connect) {
-  Domain** list = nullptr;
-  const int count = lib().virConnectListAllDomains(connect, &list, 0);
-  if (count < 0) fail("virConnectListAllDomains");
-  std::vector<OwnDomain> own;
-  for (int i = 0; i < count; ++i) own.emplace_back(list[i]);
-  free(static_cast<void*>(list));  // NOLINT(cppcoreguidelines-no-malloc): libvirt made it
-  Rows rows;
-  for (const auto& domain : own) {
-    try {
-      rows.push_back(domain_row(domain.get()));
-    } catch (const Failed& failed) {
-      if (!gone(failed)) throw;
-    }
-  }
-  return rows;
-}
-
-Rows networks(Connect* connect) {
-  Network** list = nullptr;
-  const int count = lib().virConnectListAllNetworks(connect, &list, 0);
-  if (count < 0) fail("virConnectListAllNetworks");
-  std::vector<OwnNetwork> own;
-  for (int i = 0; i < count; ++i) own.emplace_back(list[i]);
-  free(static_cast<void*>(list));  // NOLINT(cppcoreguidelines-no-malloc): libvirt made it
-  Rows rows;
-  for (const auto& network : own) {
-    try {
-      const char* name = lib().virNetworkGetName(network.get());
-      if (name == nullptr) fail("virNetworkGetName");
-      const bool active = yes(lib().virNetworkIsActive(network.get()), "virNetworkIsActive") == 1;
-      rows.push_back({name, active ? "1" : "0",
-                      text_of(lib().virNetworkGetXMLDesc(network.get(), 0), "virNetworkGetXMLDesc")});
-    } catch (const Failed& failed) {
-      if (!gone(failed)) throw;
-    }
-  }
-  return rows;
-}
-
-OwnDomain lookup(Connect* connect, const std::string& uuid) {
-  OwnDomain domain(lib().virDomainLookupByUUIDString(connect, uuid.c_str()));
-  if (domain == nullptr) fail("virDomainLookupByUUIDString");
-  return domain;
-}
-
-Rows versions(Connect* connect) {
+Reply versions(const Api& api, Connect* connect) {
   unsigned long library = 0;
   unsigned long daemon = 0;
   unsigned long hypervisor = 0;
-  yes(lib().virGetVersion(&library, nullptr, nullptr), "virGetVersion");
-  yes(lib().virConnectGetLibVersion(connect, &daemon), "virConnectGetLibVersion");
-  yes(lib().virConnectGetVersion(connect, &hypervisor), "virConnectGetVersion");
-  return {{std::to_string(library), std::to_string(daemon), std::to_string(hypervisor)}};
+  if (api.GetVersion(&library, nullptr, nullptr) < 0) return failed(api, "virGetVersion");
+  if (api.ConnectGetLibVersion(connect, &daemon) < 0) return failed(api, "virConnectGetLibVersion");
+  // A driver without a hypervisor of its own has no version of it, which is 0 here.
+  if (api.ConnectGetVersion(connect, &hypervisor) < 0) hypervisor = 0;
+  return {{}, {{std::to_string(library), std::to_string(daemon), std::to_string(hypervisor)}}};
 }
 
-Rows define(Connect* connect, const std::string& xml, unsigned flags) {
-  const OwnDomain domain(lib().virDomainDefineXMLFlags(connect, xml.c_str(), flags));
-  if (domain == nullptr) fail("virDomainDefineXMLFlags");
-  return {{uuid_of(domain.get()),
-           text_of(lib().virDomainGetXMLDesc(domain.get(), kXmlInactive), "virDomainGetXMLDesc")}};
+// A row each: UUID, name, whether it runs, whether it is kept.
+Reply domains(const Api& api, Connect* connect, unsigned flags) {
+  Domain** list = nullptr;
+  const int n = api.ConnectListAllDomains(connect, &list, flags);
+  if (n < 0) return failed(api, "virConnectListAllDomains");
+  const std::unique_ptr<Domain*, decltype(&std::free)> array(list, &std::free);
+  Reply reply;
+  for (int i = 0; i < n; ++i) {
+    const DomainHandle domain(list[i], {&api});
+    auto row = row_of(api, domain.get());
+    const int active = api.DomainIsActive(domain.get());
+    const int kept = api.DomainIsPersistent(domain.get());
+    // One that ended meanwhile is in no list.
+    if (active < 0 || kept < 0) continue;
+    row.insert(row.end(), {std::to_string(active), std::to_string(kept)});
+    reply.rows.push_back(std::move(row));
+  }
+  return reply;
 }
 
-Rows act(const Request& r) {
-  const auto text = [&](size_t index) -> const std::string& { return r.texts.at(index); };
-  if (r.operation == "open") {
-    const uint32_t number = connections().add(text(0), (r.flags & 1U) != 0);
-    const auto connection = connections().find(number);
-    return {{std::to_string(number), text_of(lib().virConnectGetURI(connection->get()), "virConnectGetURI")}};
+// A row each: name, XML.
+Reply networks(const Api& api, Connect* connect, unsigned flags) {
+  Network** list = nullptr;
+  const int n = api.ConnectListAllNetworks(connect, &list, flags);
+  if (n < 0) return failed(api, "virConnectListAllNetworks");
+  const std::unique_ptr<Network*, decltype(&std::free)> array(list, &std::free);
+  Reply reply;
+  for (int i = 0; i < n; ++i) {
+    const auto free_network = [&api](Network* network) { api.NetworkFree(network); };
+    const std::unique_ptr<Network, decltype(free_network)> network(list[i], free_network);
+    const auto xml = owned(api.NetworkGetXMLDesc(network.get(), 0));
+    if (xml != nullptr) reply.rows.push_back({text_of(api.NetworkGetName(network.get())), xml.get()});
   }
-  if (r.operation == "close") {
-    connections().take(r.connection);
+  return reply;
+}
+
+Reply of_domain(const Api& api, Connect* connect, const Request& request) {
+  const DomainHandle domain(api.DomainLookupByUUIDString(connect, request.text.c_str()), {&api});
+  if (domain == nullptr) return failed(api, "virDomainLookupByUUIDString");
+  if (request.op == Op::kUndefine) {
+    if (api.DomainUndefineFlags(domain.get(), request.flags) < 0) return failed(api, "virDomainUndefineFlags");
     return {};
   }
-  const auto connection = connections().find(r.connection);
-  Connect* connect = connection->get();
-  if (r.operation == "versions") return versions(connect);
-  if (r.operation == "domains") return domains(connect);
-  if (r.operation == "networks") return networks(connect);
-  if (r.operation == "define") return define(connect, text(0), r.flags);
-  if (r.operation == "xml") {
-    const auto domain = lookup(connect, text(0));
-    return {{text_of(lib().virDomainGetXMLDesc(domain.get(), r.flags), "virDomainGetXMLDesc")}};
-  }
-  if (r.operation == "undefine") {
-    yes(lib().virDomainUndefine(lookup(connect, text(0)).get()), "virDomainUndefine");
-    return {};
-  }
-  if (r.operation == "native") {
-    return {{text_of(lib().virConnectDomainXMLToNative(connect, text(0).c_str(), text(1).c_str(), 0),
-                     "virConnectDomainXMLToNative")}};
-  }
-  if (r.operation == "events") {
-    connection->listen(r.connection);
-    return {};
-  }
-  throw Failed{CallError{0, 0, "", "no such operation: " + r.operation}};
+  const auto xml = owned(api.DomainGetXMLDesc(domain.get(), request.flags));
+  if (xml == nullptr) return failed(api, "virDomainGetXMLDesc");
+  return {{}, {{xml.get()}}};
+}
+
+Reply define(const Api& api, Connect* connect, const Request& request) {
+  const DomainHandle domain(api.DomainDefineXMLFlags(connect, request.text.c_str(), request.flags), {&api});
+  if (domain == nullptr) return failed(api, "virDomainDefineXMLFlags");
+  return {{}, {row_of(api, domain.get())}};
+}
+
+Reply to_native(const Api& api, Connect* connect, const Request& request) {
+  const auto words = owned(api.ConnectDomainXMLToNative(connect, "qemu-argv", request.text.c_str(), 0));
+  if (words == nullptr) return failed(api, "virConnectDomainXMLToNative");
+  return {{}, {{words.get()}}};
 }
 
 }  // namespace
 
-Answer perform(const Request& request) {
-  Answer answer;
-  answer.id = request.id;
-  lib().virResetLastError();
-  try {
-    answer.rows = act(request);
-  } catch (const Failed& failed) {
-    answer.error = failed.error;
-  } catch (const std::exception& e) {
-    answer.error = CallError{0, 0, request.operation, e.what()};
+class Link {
+ public:
+  Link(const Api& api, Connect* connect) : api_(api), connect_(connect) {}
+  Link(const Link&) = delete;
+  Link& operator=(const Link&) = delete;
+  Link(Link&&) = delete;
+  Link& operator=(Link&&) = delete;
+  ~Link() {
+    // Callbacks keep the connection: without this it would never be closed.
+    for (const int callback : callbacks_) api_.ConnectDomainEventDeregisterAny(connect_, callback);
+    if (hears_close_) api_.ConnectUnregisterCloseCallback(connect_, on_close);
+    api_.ConnectClose(connect_);
   }
-  return answer;
+
+  [[nodiscard]] Connect* get() const { return connect_; }
+
+  // Keepalive, and who hears of what: before anything is asked, so that nothing is missed. A driver without
+  // either (test:///default) goes without.
+  std::optional<Fault> prepare(const Listener& listener, unsigned number, bool with_events) {
+    api_.ConnectSetKeepAlive(connect_, kKeepAliveSeconds, kKeepAliveCount);
+    auto ear = std::make_unique<Ear>(Ear{&api_, listener, number});
+    hears_close_ = api_.ConnectRegisterCloseCallback(connect_, on_close, ear.get(), free_ear) == 0;
+    if (hears_close_) (void)ear.release();
+    if (!with_events) return {};
+    const std::array<std::pair<int, AnyFunction>, 4> wanted = {{
+        {kLifecycle, reinterpret_cast<AnyFunction>(on_lifecycle)},
+        {kDeviceAdded, reinterpret_cast<AnyFunction>(on_added)},
+        {kDeviceRemoved, reinterpret_cast<AnyFunction>(on_removed)},
+        {kDeviceRemovalFailed, reinterpret_cast<AnyFunction>(on_removal_failed)},
+    }};
+    for (const auto& [id, function] : wanted) {
+      ear = std::make_unique<Ear>(Ear{&api_, listener, number});
+      const int callback =
+          api_.ConnectDomainEventRegisterAny(connect_, nullptr, id, function, ear.get(), free_ear);
+      if (callback < 0) return last_error(api_, "virConnectDomainEventRegisterAny");
+      (void)ear.release();
+      callbacks_.push_back(callback);
+    }
+    return {};
+  }
+
+ private:
+  const Api& api_;
+  Connect* const connect_;
+  bool hears_close_ = false;
+  std::vector<int> callbacks_;
+};
+
+std::shared_ptr<Link> Connections::link(unsigned connection) {
+  const std::scoped_lock lock(mutex_);
+  const auto found = links_.find(connection);
+  return found == links_.end() ? nullptr : found->second;
+}
+
+Reply Connections::open(const Api& api, const Request& request) {
+  const bool read_only = (request.flags & kReadOnly) != 0;
+  Connect* connect =
+      read_only ? api.ConnectOpenReadOnly(request.text.c_str()) : api.ConnectOpen(request.text.c_str());
+  if (connect == nullptr) return failed(api, read_only ? "virConnectOpenReadOnly" : "virConnectOpen");
+  const auto link = std::make_shared<Link>(api, connect);
+  unsigned number = 0;
+  {
+    const std::scoped_lock lock(mutex_);
+    number = ++last_;
+  }
+  if (auto fault = link->prepare(listener_, number, (request.flags & kWithEvents) != 0)) return {fault, {}};
+  const std::scoped_lock lock(mutex_);
+  links_.emplace(number, link);
+  return {{}, {{std::to_string(number)}}};
+}
+
+Reply Connections::perform(const Request& request) {
+  Fault fault;
+  const Api* api = load(fault);
+  if (api == nullptr) return {fault, {}};
+  api->ResetLastError();
+  if (request.op == Op::kOpen) return open(*api, request);
+  const auto held = link(request.connection);
+  if (held == nullptr) return {Fault{0, 0, "the connection is closed", "close"}, {}};
+  Connect* connect = held->get();
+  switch (request.op) {
+    case Op::kClose: {
+      const std::scoped_lock lock(mutex_);
+      links_.erase(request.connection);
+      return {};
+    }
+    case Op::kVersions:
+      return versions(*api, connect);
+    case Op::kDomains:
+      return domains(*api, connect, request.flags);
+    case Op::kNetworks:
+      return networks(*api, connect, request.flags);
+    case Op::kDefine:
+      return define(*api, connect, request);
+    case Op::kToNative:
+      return to_native(*api, connect, request);
+    case Op::kDomainXml:
+    case Op::kUndefine:
+      return of_domain(*api, connect, request);
+    case Op::kOpen:
+      break;
+  }
+  return {};
 }
 
 }  // namespace hostdev::libvirt

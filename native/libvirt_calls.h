@@ -1,19 +1,69 @@
-// One function an operation, made on a thread of libvirt_client.cc's; the rows that each gives:
-//   open  texts [uri], flags 1 read-only   ["number of the connection", "its URI"]
-//   close                                  none
-//   versions                               [library, libvirt of the daemon, hypervisor] as decimal numbers
-//   domains                                [name, uuid, "1" running, "1" persistent, live XML, persistent
-//   XML] each networks                               [name, "1" active, XML] each xml   texts [uuid], flags
-//   of virDomainGetXMLDesc   [XML] define texts [XML], flags of virDomainDefineXMLFlags   [uuid, persistent
-//   XML as libvirt keeps it] undefine texts [uuid]                  none native texts [format, XML] [what the
-//   hypervisor would be started with] events                                 none; the connection's events
-//   come from then on
+// What is asked of libvirt: one request is one task on one thread, so that an error is that of its own call
+// (virGetLastError is per thread). Ownership: a Link has one connection, with its callbacks; whoever is the
+// last to have it closes it, which may wait for the daemon, so that only a worker lets one go.
 #pragma once
 
-#include "libvirt_client.h"
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "libvirt_api.h"
 
 namespace hostdev::libvirt {
 
-Answer perform(const Request& request);
+enum class Op { kOpen, kClose, kVersions, kDomains, kDomainXml, kNetworks, kDefine, kUndefine, kToNative };
+
+struct Request {
+  Op op = Op::kVersions;
+  // What `kOpen` gave.
+  unsigned connection = 0;
+  // A URI, a UUID or an XML.
+  std::string text;
+  // libvirt's own flags; of kOpen 1 is read-only and 2 is with events.
+  unsigned flags = 0;
+};
+
+struct Reply {
+  std::optional<Fault> fault;
+  std::vector<std::vector<std::string>> rows;
+};
+
+// "lifecycle", "added", "removed", "removal-failed" or "closed"; `number` is the event or reason, `detail`
+// lifecycle's own; `alias` is the device's.
+struct Event {
+  std::string kind;
+  unsigned connection = 0;
+  std::string uuid;
+  std::string name;
+  int number = 0;
+  int detail = 0;
+  std::string alias;
+};
+
+// Takes an event on libvirt's loop thread: never waits, never calls libvirt.
+using Listener = std::function<void(Event)>;
+
+class Link;
+
+// The connections of one client, by number.
+class Connections {
+ public:
+  explicit Connections(Listener listener) : listener_(std::move(listener)) {}
+
+  Reply perform(const Request& request);
+
+ private:
+  Reply open(const Api& api, const Request& request);
+  std::shared_ptr<Link> link(unsigned connection);
+
+  const Listener listener_;
+  std::mutex mutex_;
+  std::map<unsigned, std::shared_ptr<Link>> links_;
+  unsigned last_ = 0;
+};
 
 }  // namespace hostdev::libvirt

@@ -1,146 +1,138 @@
 #include "libvirt_client.h"
 
-#include <condition_variable>
-#include <deque>
-#include <mutex>
+#include <algorithm>
 #include <system_error>
 #include <thread>
-
-#include "libvirt_api.h"
-#include "libvirt_calls.h"
 
 namespace hostdev::libvirt {
 
 namespace {
 
-// A thread without work waits so long for more, and ends.
-constexpr auto kIdle = std::chrono::seconds(2);
-
-struct Client {
-  std::mutex mutex;
-  std::condition_variable work;
-  std::function<void()> wake;
-  std::deque<Request> requests;
-  size_t threads = 0;
-  size_t idle = 0;
-  std::vector<Answer> answers;
-  std::deque<Event> events;
-  bool loop_runs = false;
-};
-
-// Never destroyed: threads of its own may be inside libvirt, or on their way back, when the process ends.
-Client& client() {
-  static auto* const the_one = std::make_unique<Client>().release();
-  return *the_one;
-}
-
-void answered(Answer answer) {
-  auto& c = client();
-  const std::lock_guard lock(c.mutex);
-  c.answers.push_back(std::move(answer));
-  // Under the lock, so that after stop() nobody is woken.
-  if (c.wake) c.wake();
-}
-
-void serve() {
-  auto& c = client();
-  std::unique_lock lock(c.mutex);
-  for (;;) {
-    c.idle += 1;
-    const bool more = c.work.wait_for(lock, kIdle, [&] { return !c.requests.empty(); });
-    c.idle -= 1;
-    if (!more) break;
-    const Request request = std::move(c.requests.front());
-    c.requests.pop_front();
-    lock.unlock();
-    answered(perform(request));
-    lock.lock();
-  }
-  c.threads -= 1;
-}
-
-Answer refusal(uint32_t id, std::string message) {
-  Answer answer;
-  answer.id = id;
-  answer.error = CallError{0, 0, "", std::move(message)};
-  return answer;
-}
+// A thousand guests that stop at once; what is beyond is found by a look at the list.
+constexpr size_t kMostEvents = 4096;
+// Threads that hang in libvirt, beside those that work: a daemon that hangs is asked no more often than that.
+constexpr unsigned kMostLost = 32;
 
 }  // namespace
 
-std::string start(std::function<void()> wake) {
-  std::string why;
-  const Api& lib = api(why);
-  if (!why.empty()) return why;
-  auto& c = client();
-  const std::lock_guard lock(c.mutex);
-  c.wake = std::move(wake);
-  if (c.loop_runs) return "";
-  if (lib.virEventRegisterDefaultImpl() < 0) return "virEventRegisterDefaultImpl failed";
+std::shared_ptr<Client> Client::create(unsigned threads, std::function<void()> wake) {
+  auto client = std::make_shared<Client>(Key(), threads, std::move(wake));
+  const std::weak_ptr<Client> weak = client;
+  // The connections outlive no client, and their callbacks may.
+  client->connections_ = std::make_unique<Connections>([weak](Event event) {
+    if (const auto held = weak.lock()) held->hear(std::move(event));
+  });
+  return client;
+}
+
+uint64_t Client::ask(Request request) {
+  const std::scoped_lock lock(mutex_);
+  const uint64_t id = ++last_;
+  if (is_closed_) return id;
+  if (idle_ == 0 && lost_ >= kMostLost) {
+    finish(id, {Fault{0, 0, "too many earlier calls hang", "pthread_create"}, {}});
+    return id;
+  }
+  queue_.push_back({id, std::move(request)});
+  if (queue_.size() > idle_ && threads_ < most_ + lost_) start_worker();
+  more_.notify_one();
+  return id;
+}
+
+Client::State Client::abandon(uint64_t id) {
+  const std::scoped_lock lock(mutex_);
+  const auto queued = std::find_if(queue_.begin(), queue_.end(), [id](const Task& t) { return t.id == id; });
+  if (queued != queue_.end()) {
+    queue_.erase(queued);
+    return State::kQueued;
+  }
+  const auto running = running_.find(id);
+  if (running == running_.end()) return State::kDone;
+  if (!running->second) {
+    running->second = true;
+    ++lost_;
+    if (!queue_.empty() && idle_ == 0 && lost_ < kMostLost) start_worker();
+  }
+  return State::kRunning;
+}
+
+Taken Client::take() {
+  const std::scoped_lock lock(mutex_);
+  Taken taken{std::move(done_), {events_.begin(), events_.end()}, gap_};
+  done_.clear();
+  events_.clear();
+  gap_ = false;
+  return taken;
+}
+
+void Client::close() {
+  const std::scoped_lock lock(mutex_);
+  is_closed_ = true;
+  wake_ = nullptr;
+  queue_.clear();
+  done_.clear();
+  events_.clear();
+  more_.notify_all();
+}
+
+void Client::hear(Event event) {
+  const std::scoped_lock lock(mutex_);
+  if (is_closed_) return;
+  // The newest say most: of old ones the list tells.
+  if (events_.size() >= kMostEvents) {
+    events_.pop_front();
+    gap_ = true;
+  }
+  events_.push_back(std::move(event));
+  wake_();
+}
+
+void Client::finish(uint64_t id, Reply reply) {
+  if (is_closed_) return;
+  done_.push_back({id, std::move(reply)});
+  wake_();
+}
+
+void Client::start_worker() {
   try {
-    std::thread([&lib] {
-      // A failed round (EINTR, no memory) is tried again, and not in a circle without end.
-      while (true)
-        if (lib.virEventRunDefaultImpl() < 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    }).detach();
+    std::thread([self = shared_from_this()] { self->work(); }).detach();
+    ++threads_;
   } catch (const std::system_error& e) {
-    return e.what();
+    if (threads_ > lost_) return;
+    for (const auto& task : queue_) finish(task.id, {Fault{0, 0, e.what(), "pthread_create"}, {}});
+    queue_.clear();
   }
-  c.loop_runs = true;
-  return "";
 }
 
-void stop() {
-  auto& c = client();
-  const std::lock_guard lock(c.mutex);
-  c.wake = nullptr;
-}
-
-void call(Request request) {
-  auto& c = client();
-  std::unique_lock lock(c.mutex);
-  const uint32_t id = request.id;
-  if (c.idle <= c.requests.size()) {
-    std::string refused;
-    if (c.threads >= kMostThreads) {
-      refused = "too many calls to libvirt are out";
-    } else {
-      try {
-        std::thread(serve).detach();
-        c.threads += 1;
-      } catch (const std::system_error& e) {
-        refused = e.what();
-      }
+void Client::work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    ++idle_;
+    more_.wait(lock, [this] { return is_closed_ || !queue_.empty(); });
+    --idle_;
+    if (is_closed_) break;
+    const Task task = std::move(queue_.front());
+    queue_.pop_front();
+    running_.emplace(task.id, false);
+    lock.unlock();
+    Reply reply = connections_->perform(task.request);
+    lock.lock();
+    const bool is_late = running_.at(task.id);
+    running_.erase(task.id);
+    if (!is_late) {
+      finish(task.id, std::move(reply));
+      continue;
     }
-    if (!refused.empty()) {
-      lock.unlock();
-      answered(refusal(id, refused));
-      return;
-    }
+    --lost_;
+    // A connection that nobody waits for any more is closed again.
+    if (task.request.op == Op::kOpen && !reply.fault && !is_closed_)
+      queue_.push_back({++last_, {Op::kClose, static_cast<unsigned>(std::stoul(reply.rows[0][0])), "", 0}});
+    if (threads_ > most_ + lost_ && queue_.empty()) break;
   }
-  c.requests.push_back(std::move(request));
-  c.work.notify_one();
-}
-
-void tell(Event event) {
-  auto& c = client();
-  const std::lock_guard lock(c.mutex);
-  if (!c.wake) return;
-  if (c.events.size() >= kMostEvents) {
-    // The first that is left says that there were others.
-    c.events.pop_front();
-    c.events.front() = Event{c.events.front().connection, "gap", "", "", "", 0, 0};
-  }
-  c.events.push_back(std::move(event));
-  c.wake();
-}
-
-void take(std::vector<Answer>& answers, std::vector<Event>& events) {
-  auto& c = client();
-  const std::lock_guard lock(c.mutex);
-  answers.swap(c.answers);
-  events.assign(std::make_move_iterator(c.events.begin()), std::make_move_iterator(c.events.end()));
-  c.events.clear();
+  // Here and not in the destructor: that may run on libvirt's own loop thread, which must not wait for it.
+  std::unique_ptr<Connections> last;
+  if (--threads_ == 0 && is_closed_) last = std::move(connections_);
+  lock.unlock();
 }
 
 }  // namespace hostdev::libvirt

@@ -283,6 +283,26 @@ export const ERRORS = {
     text: 'VFs of one PF have different resource classes or traits, which cannot be reported to Placement.',
     hint: 'Give all VFs of a PF the same resource_class, traits and live_migratable.',
   },
+  HOSTDEV_LIBVIRT_UNREACHABLE: {
+    exit: EXIT.unreachable,
+    text: 'No libvirt can be reached, or its library is not here.',
+    hint: "See whether libvirtd or virtqemud runs; --connect names another than 'qemu:///system'.",
+  },
+  HOSTDEV_LIBVIRT_LATE: {
+    exit: EXIT.timedOut,
+    text: 'There is no answer of libvirt before the deadline.',
+    hint: 'A hook that runs holds its guest, and lists wait for it; see what libvirt is at, and try again.',
+  },
+  HOSTDEV_LIBVIRT: {
+    exit: EXIT.failed,
+    text: 'A call was refused by libvirt.',
+    hint: 'The message has its own words.',
+  },
+  HOSTDEV_GUEST_ABSENT: {
+    exit: EXIT.absent,
+    text: 'There is no guest of that name or UUID.',
+    hint: "Run 'hostdev guest list'.",
+  },
   HOSTDEV_SCENARIO: {
     exit: EXIT.usage,
     text: 'The input is no scenario for simulate.',

@@ -40,6 +40,7 @@ const LAYERS = [
   ['import', ['src/cli/import.ts']],
   ['domain', ['src/cli/domainCheck.ts', 'src/cli/viommu.ts']],
   ['plan', ['src/cli/domainPlan.ts']],
+  ['guests', ['src/cli/guest.ts', 'src/actions/guests.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];
 

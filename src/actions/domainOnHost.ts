@@ -19,7 +19,7 @@ import { groupMembers } from '../pci/vfio.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import type { ActionOptions } from './options.ts';
 
-type HostDevice = {
+export type HostDevice = {
   address: string;
   iommu_group: number | null;
   /** The other functions of its group. */
@@ -147,7 +147,8 @@ function addressBits(host: Host, facts: DomainFacts, versions: Versions): Findin
   return [finding('host-aw-bits', 'assign', 'iommu', cause, "write aw_bits='39'", source)];
 }
 
-function distances(host: Host, facts: DomainFacts, device: PciDevice): HostDevice['numa'] {
+/** By the guest's cells and the nodes of their memory. */
+export function distances(host: Host, facts: DomainFacts, device: PciDevice): HostDevice['numa'] {
   const at = device.numa_node;
   if (at === null) return [];
   return facts.memoryNodes.flatMap(({ cell, nodes }) =>

@@ -3,11 +3,14 @@ import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { FsReader } from './fsReader.ts';
 import { type HelperAddon, HelperWriter } from './helperWriter.ts';
+import { type LibvirtAddon, LibvirtCalls } from './libvirtCalls.ts';
 import type { NativeBinding } from './native.ts';
 import { processRuns } from './process.ts';
 
 /** What the addon's module table exports: the interface without the parts that are TypeScript. */
-type Addon = Omit<NativeBinding, 'kind' | 'openWriter' | 'loadModule' | 'processRuns'> & HelperAddon;
+type Addon = Omit<NativeBinding, 'kind' | 'openWriter' | 'openLibvirt' | 'loadModule' | 'processRuns'> &
+  HelperAddon &
+  LibvirtAddon;
 
 /** The folder that holds hostdev.node and hostdev-native: as built, or as packaged; null when neither is there. */
 function nativeDir(): string | null {
@@ -45,6 +48,7 @@ export function loadNative(): NativeBinding {
     ...addon,
     kind: 'addon',
     processRuns,
+    openLibvirt: (threads) => new LibvirtCalls(addon, threads),
     openWriter: (root) => new HelperWriter(addon, join(dir, 'hostdev-native'), root),
   };
 }

@@ -7,6 +7,8 @@
  * ('ENOENT'), `errno` (negative, as node's), `syscall` and `path` (relative to root).
  */
 
+import type { LibvirtCalls } from './libvirtCalls.ts';
+
 /** One entry of sys/bus/pci/devices, as read: text still untrusted, null when the file or link is not there. */
 export type RawDevice = {
   address: string;
@@ -91,6 +93,8 @@ export interface NativeBinding {
   loadModule?(module: string): void;
   /** True while the helper of that name (KernelWriter) is still at its access. */
   processRuns(name: string): boolean;
+  /** Calls of libvirt (its library is loaded by the first of them); only the addon has it. */
+  openLibvirt?(threads?: number): LibvirtCalls;
   /** Starts the process that does the accesses that may hang. */
   openWriter(root: string): KernelWriter;
 }

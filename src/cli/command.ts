@@ -21,6 +21,8 @@ export type Invocation = {
   config: string[];
   /** The file of --inventory (- is stdin); null: the devices of this host. */
   inventory: string | null;
+  /** The URI of --connect; null: the libvirt of this machine, if there is one. */
+  connect: string | null;
   /** Opened on first use: `--help` needs no host. */
   host: Host;
 };

@@ -88,6 +88,20 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./groupWhy.ts')).groupWhy,
   },
   {
+    name: 'guest list',
+    args: [],
+    text: "libvirt's guests with their devices of this host, now and from their next start",
+    takes: ['connect'],
+    load: async () => (await import('./guest.ts')).guestList,
+  },
+  {
+    name: 'guest show',
+    args: [{ name: 'NAME|UUID' }],
+    text: 'one guest with its devices, their drivers, groups, NUMA distances, and who prepared them',
+    takes: ['connect'],
+    load: async () => (await import('./guest.ts')).guestShow,
+  },
+  {
     name: 'bind',
     args: [{ ...DEVICE, many: true }],
     text: "bind devices to VFIO: the kernel's variant driver, or vfio-pci",

@@ -85,6 +85,7 @@ async function run(argv: string[], named: Named): Promise<Answer> {
     options,
     config: (values.config as string[] | undefined) ?? [],
     inventory: (values.inventory as string | undefined) ?? null,
+    connect: (values.connect as string | undefined) ?? null,
     host,
   };
   const act = async (): Promise<Answer> => (await command.load())(invocation);

@@ -82,13 +82,17 @@ export function sourceAddress(what: string, owner: Element, source: Element | un
   if (!source) return fail(what, owner, `${where} has no <source>`);
   const address = child(source, 'address');
   if (!address) return fail(what, source, `${where} has no <address> in its <source>`);
-  return formatAddress({
+  return addressOf(what, address);
+}
+
+/** What an `<address>` names, canonical. Raises HOSTDEV_XML for one that is none. */
+export const addressOf = (what: string, address: Element): Address =>
+  formatAddress({
     domain: part(what, address, 'domain'),
     bus: part(what, address, 'bus'),
     slot: part(what, address, 'slot'),
     func: part(what, address, 'function'),
   });
-}
 
 function managedOf(what: string, element: Element): boolean {
   const attr = element.getAttributeNode('managed');

@@ -30,7 +30,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   'domain/viommu': ['domain/xml', 'domain', 'domain/rules'],
   domain: ['pci', ...DOMAIN],
   // What libvirt's own programs and files say.
-  libvirt: ['host', ...DOMAIN],
+  libvirt: ['addon', 'host', 'pci', ...DOMAIN],
   hook: ['addon', 'host', 'store', 'config', 'pci', 'binding', ...DOMAIN],
   // Nova's configuration on this host: what its values mean, what they take, what is free.
   nova: ['host', 'store', 'config', 'pci', 'binding', 'nova/grammar', 'pool', 'placement'],

@@ -110,6 +110,7 @@ test.each([
       'doctor',
       'domain',
       'group',
+      'guest',
       'hook',
       'import',
       'journal',

@@ -1,0 +1,93 @@
+/** What libvirt's guests have of this host's devices: for `guest list` and `guest show`, and who has a device. */
+import { now } from '../clock.ts';
+import type { DomainDevice } from '../domain/hostDevices.ts';
+import type { HostdevNetwork } from '../domain/network.ts';
+import { formatVersion } from '../domain/version.ts';
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { Connection, whichLibvirt } from '../libvirt/connection.ts';
+import { hostdevNetworks, type SeenDomain, seeDomains } from '../libvirt/domains.ts';
+import type { Address } from '../pci/address.ts';
+import { type Warning, warning } from '../text/warning.ts';
+
+/** For those whose answer libvirt only adds to. */
+const ADDED_MS = 1500;
+
+/** Which libvirt answered; versions null are not measured. */
+export type LibvirtSeen = { uri: string; library: string; daemon: string; hypervisor: string | null };
+
+export type Seen = { libvirt: LibvirtSeen; domains: SeenDomain[]; networks: HostdevNetwork[] };
+
+/** A device of a running guest. */
+export type InGuest = { uuid: string; name: string; device: DomainDevice };
+
+/**
+ * Asks libvirt for its guests. Raises HOSTDEV_LIBVIRT_UNREACHABLE (also where none is to be asked),
+ * HOSTDEV_LIBVIRT_LATE or HOSTDEV_NOT_PERMITTED.
+ */
+export async function seeGuests(host: Host, connect: string | null, deadlineMs: number): Promise<Seen> {
+  const which = whichLibvirt(host, connect);
+  if (which.uri === null) throw new HostdevError('HOSTDEV_LIBVIRT_UNREACHABLE', `No libvirt is asked: ${which.why}`);
+  return withLibvirt(host, which.uri, { readOnly: true, deadlineMs }, async (connection, left) => {
+    const { library, daemon, hypervisor } = await connection.versions(left());
+    const domains = await seeDomains(connection, left);
+    return {
+      libvirt: {
+        uri: which.uri,
+        library: formatVersion(library),
+        daemon: formatVersion(daemon),
+        hypervisor: hypervisor === null ? null : formatVersion(hypervisor),
+      },
+      domains,
+      networks: await hostdevNetworks(connection, left()),
+    };
+  });
+}
+
+/** A connection for as long as `body` takes; `left` is what is left of the time for all of it. */
+export async function withLibvirt<T>(
+  host: Host,
+  uri: string,
+  { readOnly, deadlineMs }: { readOnly: boolean; deadlineMs: number },
+  body: (connection: Connection, left: () => number) => Promise<T>,
+): Promise<T> {
+  const end = now() + deadlineMs;
+  const left = (): number => Math.max(1, end - now());
+  const calls = host.native.openLibvirt?.();
+  if (calls === undefined)
+    throw new HostdevError('HOSTDEV_NATIVE_MISSING', 'libvirt is called by the native part, which is not in use here');
+  const connection = await Connection.open(calls, uri, { readOnly, deadlineMs: left() });
+  try {
+    return await body(connection, left);
+  } finally {
+    connection.close();
+  }
+}
+
+/**
+ * Who has which device, for answers to which libvirt only adds: `guests` null is not asked, or no answer, which is a
+ * warning then. Where no libvirt listens, neither its library nor anything of a domain is loaded.
+ */
+export async function guestsByDevice(
+  host: Host,
+  connect: string | null,
+): Promise<{ guests: Map<Address, InGuest> | null; networks: HostdevNetwork[]; warnings: Warning[] }> {
+  if (connect === null && (whichLibvirt(host, null).uri === null || host.native.openLibvirt === undefined))
+    return { guests: null, networks: [], warnings: [] };
+  try {
+    const { domains, networks } = await seeGuests(host, connect, ADDED_MS);
+    const unknown = domains.filter((d) => d.why !== null);
+    return {
+      guests: new Map(domains.flatMap(inGuest)),
+      networks,
+      warnings: unknown.map((d) => warning('not-measured', `what guest ${d.name} has is not known: ${d.why}`)),
+    };
+  } catch (e) {
+    if (!(e instanceof HostdevError)) throw e;
+    const text = `which guests have devices is not known: ${e.message}`;
+    return { guests: null, networks: [], warnings: [warning('not-measured', text)] };
+  }
+}
+
+const inGuest = ({ uuid, name, live }: SeenDomain): [Address, InGuest][] =>
+  (live?.devices.devices ?? []).map((device) => [device.address, { uuid, name, device }]);

@@ -1,0 +1,92 @@
+/**
+ * Domains and networks as libvirt lists them, with their XML read; each call is its own, so that one guest whose XML
+ * does not come keeps none of the others back.
+ */
+import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
+import { type HostdevNetwork, readHostdevNetwork } from '../domain/network.ts';
+import { type Domain, readDomain } from '../domain/xml/domain.ts';
+import { HostdevError } from '../errors.ts';
+import { safe } from '../text/safe.ts';
+import type { Connection } from './connection.ts';
+
+/** virDomainXMLFlags */
+const INACTIVE = 2;
+/** virConnectListAllNetworksFlags: those that run. */
+const ACTIVE_NETWORKS = 2;
+/** Asked for side by side. */
+const AT_ONCE = 4;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+export type ListedDomain = { uuid: string; name: string; active: boolean; persistent: boolean };
+
+/** Null: there is no such one (it does not run, or is not kept). `why` is a clause where it is not known. */
+export type Half = { domain: Domain; devices: DomainDevices } | null;
+
+export type SeenDomain = ListedDomain & { live: Half; kept: Half; why: string | null };
+
+/** All domains, running or not, by name. */
+export async function listDomains(connection: Connection, deadlineMs: number): Promise<ListedDomain[]> {
+  const rows = await connection.call('domains', '', 0, deadlineMs);
+  return rows
+    .flatMap(([uuid = '', name = '', active, kept]) =>
+      UUID.test(uuid) ? [{ uuid, name, active: active === '1', persistent: kept === '1' }] : [],
+    )
+    .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+}
+
+/** The XML of one domain, of now or (`kept`) of its next start. */
+export async function domainXml(
+  connection: Connection,
+  uuid: string,
+  kept: boolean,
+  deadlineMs: number,
+): Promise<string> {
+  const rows = await connection.call('domain-xml', uuid, kept ? INACTIVE : 0, deadlineMs);
+  return rows[0]?.[0] ?? '';
+}
+
+async function half(connection: Connection, d: ListedDomain, kept: boolean, deadlineMs: number): Promise<Half> {
+  if (!(kept ? d.persistent : d.active)) return null;
+  const domain = readDomain(await domainXml(connection, d.uuid, kept, deadlineMs), `domain ${safe(d.name)}`);
+  return { domain, devices: readDomainDevices(domain) };
+}
+
+/** A domain with what it is now and what it is kept as; what ends meanwhile has neither half. */
+export async function seeDomain(connection: Connection, d: ListedDomain, deadlineMs: number): Promise<SeenDomain> {
+  try {
+    return {
+      ...d,
+      live: await half(connection, d, false, deadlineMs),
+      kept: await half(connection, d, true, deadlineMs),
+      why: null,
+    };
+  } catch (e) {
+    if (!(e instanceof HostdevError)) throw e;
+    const gone = e.code === 'HOSTDEV_GUEST_ABSENT';
+    return { ...d, active: gone ? false : d.active, live: null, kept: null, why: gone ? null : e.message };
+  }
+}
+
+/** All of them, a few side by side; `left` gives the time that is left. */
+export async function seeDomains(connection: Connection, left: () => number): Promise<SeenDomain[]> {
+  const listed = await listDomains(connection, left());
+  const seen: SeenDomain[] = [];
+  const queue = [...listed.entries()];
+  const work = async (): Promise<void> => {
+    for (let next = queue.shift(); next !== undefined; next = queue.shift())
+      seen[next[0]] = await seeDomain(connection, next[1], left());
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  return seen;
+}
+
+/** The networks that run and are pools of host devices; none where libvirt has no networks (code NO_SUPPORT). */
+export async function hostdevNetworks(connection: Connection, deadlineMs: number): Promise<HostdevNetwork[]> {
+  try {
+    const rows = await connection.call('networks', '', ACTIVE_NETWORKS, deadlineMs);
+    return rows.flatMap(([name = '', xml = '']) => readHostdevNetwork(xml, name) ?? []);
+  } catch (e) {
+    if (e instanceof HostdevError && e.code === 'HOSTDEV_LIBVIRT') return [];
+    throw e;
+  }
+}
