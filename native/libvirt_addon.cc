@@ -1,5 +1,5 @@
-// JavaScript counts the time and keeps node alive while it waits; here nothing does, so that neither libvirt's
-// loop nor a call that hangs keeps a command from ending.
+// JavaScript counts the time and keeps node alive while it waits; here nothing does, so that neither
+// libvirt's loop nor a call that hangs keeps a command from ending.
 #include "libvirt_addon.h"
 
 #include "libvirt_client.h"

@@ -33,8 +33,8 @@ bool find_all(void* so, Api& a, Fault& fault) {
          find(so, "virEventRunDefaultImpl", a.EventRunDefaultImpl, fault) &&
          find(so, "virSetErrorFunc", a.SetErrorFunc, fault) &&
          find(so, "virResetLastError", a.ResetLastError, fault) &&
-         find(so, "virGetLastError", a.GetLastError, fault) && find(so, "virGetVersion", a.GetVersion, fault) &&
-         find(so, "virConnectOpen", a.ConnectOpen, fault) &&
+         find(so, "virGetLastError", a.GetLastError, fault) &&
+         find(so, "virGetVersion", a.GetVersion, fault) && find(so, "virConnectOpen", a.ConnectOpen, fault) &&
          find(so, "virConnectOpenReadOnly", a.ConnectOpenReadOnly, fault) &&
          find(so, "virConnectClose", a.ConnectClose, fault) &&
          find(so, "virConnectSetKeepAlive", a.ConnectSetKeepAlive, fault) &&
@@ -54,7 +54,8 @@ bool find_all(void* so, Api& a, Fault& fault) {
          find(so, "virDomainGetUUIDString", a.DomainGetUUIDString, fault) &&
          find(so, "virDomainIsActive", a.DomainIsActive, fault) &&
          find(so, "virDomainIsPersistent", a.DomainIsPersistent, fault) &&
-         find(so, "virDomainGetXMLDesc", a.DomainGetXMLDesc, fault) && find(so, "virDomainFree", a.DomainFree, fault) &&
+         find(so, "virDomainGetXMLDesc", a.DomainGetXMLDesc, fault) &&
+         find(so, "virDomainFree", a.DomainFree, fault) &&
          find(so, "virNetworkGetName", a.NetworkGetName, fault) &&
          find(so, "virNetworkGetXMLDesc", a.NetworkGetXMLDesc, fault) &&
          find(so, "virNetworkFree", a.NetworkFree, fault);

@@ -1,6 +1,7 @@
-// The functions of libvirt.so.0 that we call, found at run time: hostdev starts, and is built, without libvirt.
-// Their types are opaque, and of virError only the fields at its start are read, which no libvirt has moved
-// since 0.1.0. Ownership: the library is never unloaded, since its threads and ours may be in it until the end.
+// The functions of libvirt.so.0 that we call, found at run time: hostdev starts, and is built, without
+// libvirt. Their types are opaque, and of virError only the fields at its start are read, which no libvirt
+// has moved since 0.1.0. Ownership: the library is never unloaded, since its threads and ours may be in it
+// until the end.
 #pragma once
 
 #include <cstdint>
@@ -58,8 +59,8 @@ struct Api {
   int (*NetworkFree)(Network*);
 };
 
-// Why a call failed. `domain` and `code` are libvirt's own (virterror.h); both are 0 when it is not libvirt that
-// says so, and `call` is then "dlopen", "dlsym" or "pthread_create".
+// Why a call failed. `domain` and `code` are libvirt's own (virterror.h); both are 0 when it is not libvirt
+// that says so, and `call` is then "dlopen", "dlsym" or "pthread_create".
 struct Fault {
   int domain = 0;
   int code = 0;
@@ -67,8 +68,9 @@ struct Fault {
   std::string call;
 };
 
-// Loads the library, once; from then on a thread of ours runs libvirt's event loop, which must be there before
-// the first open: without it no keepalive is answered. A library that is not there is looked for again.
+// Loads the library, once; from then on a thread of ours runs libvirt's event loop, which must be there
+// before the first open: without it no keepalive is answered. A library that is not there is looked for
+// again.
 const Api* load(Fault& fault);
 
 // What libvirt says of the call that has just failed on this thread.

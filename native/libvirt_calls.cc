@@ -138,7 +138,8 @@ Reply of_domain(const Api& api, Connect* connect, const Request& request) {
   const DomainHandle domain(api.DomainLookupByUUIDString(connect, request.text.c_str()), {&api});
   if (domain == nullptr) return failed(api, "virDomainLookupByUUIDString");
   if (request.op == Op::kUndefine) {
-    if (api.DomainUndefineFlags(domain.get(), request.flags) < 0) return failed(api, "virDomainUndefineFlags");
+    if (api.DomainUndefineFlags(domain.get(), request.flags) < 0)
+      return failed(api, "virDomainUndefineFlags");
     return {};
   }
   const auto xml = owned(api.DomainGetXMLDesc(domain.get(), request.flags));

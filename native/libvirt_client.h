@@ -1,8 +1,9 @@
-// A few threads that call libvirt, and what comes of it until somebody takes it. They are ours and not libuv's:
-// a daemon that hangs would hold all four of those, and with them every read of a file. Whoever asks counts the
-// time, and abandons what is late: what was not begun then never is; a thread that is still at one is replaced.
-// Ownership: the threads have the Client between them and the Handle; they end when the Handle has gone, and
-// the last one closes the connections. A thread that hangs in libvirt is left to it, at the process' end too.
+// A few threads that call libvirt, and what comes of it until somebody takes it. They are ours and not
+// libuv's: a daemon that hangs would hold all four of those, and with them every read of a file. Whoever asks
+// counts the time, and abandons what is late: what was not begun then never is; a thread that is still at one
+// is replaced. Ownership: the threads have the Client between them and the Handle; they end when the Handle
+// has gone, and the last one closes the connections. A thread that hangs in libvirt is left to it, at the
+// process' end too.
 #pragma once
 
 #include <condition_variable>
@@ -37,7 +38,8 @@ class Client : public std::enable_shared_from_this<Client> {
     friend class Client;
     Key() = default;
   };
-  Client(Key /*key*/, unsigned threads, std::function<void()> wake) : most_(threads), wake_(std::move(wake)) {}
+  Client(Key /*key*/, unsigned threads, std::function<void()> wake)
+      : most_(threads), wake_(std::move(wake)) {}
 
   uint64_t ask(Request request);
   // Its answer is not wanted any more. kQueued: it was not begun, and will not be.

@@ -1,6 +1,5 @@
 /** What libvirt's guests have of this host's devices: for `guest list` and `guest show`, and who has a device. */
 import { now } from '../clock.ts';
-import type { DomainDevice } from '../domain/hostDevices.ts';
 import type { HostdevNetwork } from '../domain/network.ts';
 import { formatVersion } from '../domain/version.ts';
 import { HostdevError } from '../errors.ts';
@@ -8,7 +7,8 @@ import type { Host } from '../host/host.ts';
 import { Connection, whichLibvirt } from '../libvirt/connection.ts';
 import { hostdevNetworks, type SeenDomain, seeDomains } from '../libvirt/domains.ts';
 import type { Address } from '../pci/address.ts';
-import { type Warning, warning } from '../text/warning.ts';
+import { warning } from '../text/warning.ts';
+import { type DeviceGuests, type InGuest, NOT_ASKED } from './inGuest.ts';
 
 /** For those whose answer libvirt only adds to. */
 const ADDED_MS = 1500;
@@ -17,9 +17,6 @@ const ADDED_MS = 1500;
 export type LibvirtSeen = { uri: string; library: string; daemon: string; hypervisor: string | null };
 
 export type Seen = { libvirt: LibvirtSeen; domains: SeenDomain[]; networks: HostdevNetwork[] };
-
-/** A device of a running guest. */
-export type InGuest = { uuid: string; name: string; device: DomainDevice };
 
 /**
  * Asks libvirt for its guests. Raises HOSTDEV_LIBVIRT_UNREACHABLE (also where none is to be asked),
@@ -65,29 +62,26 @@ export async function withLibvirt<T>(
 }
 
 /**
- * Who has which device, for answers to which libvirt only adds: `guests` null is not asked, or no answer, which is a
- * warning then. Where no libvirt listens, neither its library nor anything of a domain is loaded.
+ * Who has which device, for answers to which libvirt only adds: what is asked and not answered is a warning. Nothing of
+ * it is loaded where no libvirt listens ({@link whoHas} asks first).
  */
-export async function guestsByDevice(
-  host: Host,
-  connect: string | null,
-): Promise<{ guests: Map<Address, InGuest> | null; networks: HostdevNetwork[]; warnings: Warning[] }> {
-  if (connect === null && (whichLibvirt(host, null).uri === null || host.native.openLibvirt === undefined))
-    return { guests: null, networks: [], warnings: [] };
+export async function guestsByDevice(host: Host, connect: string | null): Promise<DeviceGuests> {
   try {
     const { domains, networks } = await seeGuests(host, connect, ADDED_MS);
-    const unknown = domains.filter((d) => d.why !== null);
     return {
+      asked: true,
       guests: new Map(domains.flatMap(inGuest)),
       networks,
-      warnings: unknown.map((d) => warning('not-measured', `what guest ${d.name} has is not known: ${d.why}`)),
+      warnings: domains
+        .filter((d) => d.why !== null)
+        .map((d) => warning('not-measured', `what guest ${d.name} has is not known: ${d.why}`)),
     };
   } catch (e) {
     if (!(e instanceof HostdevError)) throw e;
     const text = `which guests have devices is not known: ${e.message}`;
-    return { guests: null, networks: [], warnings: [warning('not-measured', text)] };
+    return { ...NOT_ASKED, warnings: [warning('not-measured', text)] };
   }
 }
 
 const inGuest = ({ uuid, name, live }: SeenDomain): [Address, InGuest][] =>
-  (live?.devices.devices ?? []).map((device) => [device.address, { uuid, name, device }]);
+  (live?.devices.devices ?? []).map(({ address, managed }) => [address, { uuid, name, managed }]);

@@ -15,6 +15,7 @@ import { quote } from '../text/safe.ts';
 import { about, type Warning, warning } from '../text/warning.ts';
 import { fullName, type ListedDevice, readNames, wishesOfBoot } from './list.ts';
 import type { Warned } from './options.ts';
+import { whoHas } from './whoHas.ts';
 
 export type ShownDevice = ListedDevice & {
   driver_override: string | null;
@@ -38,7 +39,11 @@ const READ_MS = 1000;
  * Everything about one device. Attributes that take the device's lock are read through the helper with a deadline: past
  * it `stuck` is true.
  */
-export async function showDevice(host: Host, word: string): Promise<Warned & { device: ShownDevice }> {
+export async function showDevice(
+  host: Host,
+  word: string,
+  connect: string | null,
+): Promise<Warned & { device: ShownDevice; guests_asked: boolean }> {
   const inventory = scanInventory(host);
   const found = resolveDevice(host, inventory, word);
   const warnings = about(inventory.warnings, found.address);
@@ -61,9 +66,12 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
     const text = `no vGPU type is set: ${vgpuTypeAdvice(host, found.address, own)}`;
     warnings.push(warning('vgpu-untyped', text, found.address));
   }
+  const { asked, guests, warnings: unasked } = await whoHas(host, connect);
+  warnings.push(...unasked);
   const device: ShownDevice = {
     ...found,
     wish: (await wishesOfBoot(host)).get(found.address) ?? null,
+    guest: guests.get(found.address)?.name ?? null,
     driver_override: null,
     variant_driver: known('variant_driver is', () => guestDriver(host, found)),
     reset_methods: (read('reset_method') ?? '').split(/\s+/).filter((m) => /^[a-z_]{1,32}$/.test(m)),
@@ -73,7 +81,7 @@ export async function showDevice(host: Host, word: string): Promise<Warned & { d
     name: fullName(readNames(host), found),
   };
   await readLocked(host, device, warnings);
-  return { device, warnings };
+  return { device, guests_asked: asked, warnings };
 }
 
 async function readLocked(host: Host, device: ShownDevice, warnings: Warning[]): Promise<void> {

@@ -11,6 +11,7 @@ import { type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { PciNames } from '../pci/names.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import type { Warned } from './options.ts';
+import { whoHas } from './whoHas.ts';
 
 /** pci.ids is about 1.5 MB. */
 const MAX_IDS_BYTES = 16 * 1024 * 1024;
@@ -25,13 +26,25 @@ export function readNames(host: Host): PciNames {
   return new PciNames('');
 }
 
-/** `wish`: what the boot made of the wish about it; null where there was none. */
-export type ListedDevice = PciDevice & { wish: 'met' | 'not-met' | null };
+/**
+ * `wish`: what the boot made of the wish about it; null where there was none. `guest`: the running guest that has it,
+ * as libvirt says; null where none has, or libvirt was not asked.
+ */
+export type ListedDevice = PciDevice & { wish: 'met' | 'not-met' | null; guest: string | null };
 
-export type Listed = Warned & { devices: ListedDevice[] };
+/** `guests_asked`: whether libvirt said who has what. */
+export type Listed = Warned & { devices: ListedDevice[]; guests_asked: boolean };
 
-/** All PCI functions, in order of address. */
-export async function listDevices(host: Host): Promise<Listed> {
+/** All PCI functions, in order of address, with the guests that have them. */
+export async function listDevices(host: Host, connect: string | null): Promise<Listed> {
+  const { devices, warnings } = await seenDevices(host);
+  const { asked, guests, warnings: unasked } = await whoHas(host, connect);
+  for (const d of devices) d.guest = guests.get(d.address)?.name ?? null;
+  return { devices, guests_asked: asked, warnings: [...warnings, ...unasked] };
+}
+
+/** The same without asking libvirt: for what is pressed and not waited for. */
+export async function seenDevices(host: Host): Promise<Warned & { devices: ListedDevice[] }> {
   const { devices, warnings, byAddress } = scanInventory(host);
   const stuck = await stuckNow(host, warnings);
   for (const address of stuck) {
@@ -40,8 +53,8 @@ export async function listDevices(host: Host): Promise<Listed> {
   }
   const wishes = await wishesOfBoot(host);
   // Added to the objects of the scan, which are this list's own: copying thousands of them costs more than the rest.
-  const listed = devices.map((d) => Object.assign(d, { wish: wishes.get(d.address) ?? null }));
-  return { devices: listed, warnings };
+  const seen = devices.map((d) => Object.assign(d, { wish: wishes.get(d.address) ?? null, guest: null }));
+  return { devices: seen, warnings };
 }
 
 /** From the boot's own report: the configuration is not read for a list. */

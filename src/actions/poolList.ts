@@ -5,7 +5,9 @@ import { type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { resourceClass } from '../placement/names.ts';
 import type { TrackedDevice } from '../pool/tracker.ts';
 import type { JsonObject } from '../text/json.ts';
+import { NOT_ASKED } from './inGuest.ts';
 import type { Warned } from './options.ts';
+import { whoHas } from './whoHas.ts';
 import { seenWishes } from './wishes.ts';
 
 type PoolDeviceReport = {
@@ -33,12 +35,26 @@ export type ListedPools = Warned & {
   pools: PoolReport[];
   networks: (Counts & { physical_network: string | null })[];
   left_out: { address: string; reason: string }[];
+  /** Whether libvirt said who has what. */
+  guests_asked: boolean;
 };
 
 /** Raises HOSTDEV_CONFIG, what hostPools raises, and what reading the files raises. */
-export async function listPools(host: Host, options: SetupOptions): Promise<ListedPools> {
+export async function listPools(
+  host: Host,
+  options: SetupOptions,
+  connect: string | null = null,
+): Promise<ListedPools> {
   const setup = await usableSetup(host, options);
-  const { offered, notFree, leftOut, warnings } = await hostPools(setup, options.inventory === null ? host : null);
+  const own = options.inventory === null ? await whoHas(host, connect) : NOT_ASKED;
+  const held = [...own.guests].map(([address, { name }]) => ({ address, consumer: name }));
+  const inNetworks = own.networks.flatMap((n) => n.devices.map((address) => ({ address, network: n.name })));
+  const { offered, notFree, leftOut, warnings } = await hostPools(
+    setup,
+    options.inventory === null ? host : null,
+    held,
+    inNetworks,
+  );
   const wishes = new Map(
     options.inventory === null
       ? seenWishes(host, setup.inventory, setup.config).seen.flatMap(({ match: { wish, device } }) =>
@@ -74,7 +90,13 @@ export async function listPools(host: Host, options: SetupOptions): Promise<List
     physical_network,
     ...countsOf(pools.filter((p) => p.physical_network === physical_network).flatMap((p) => p.devices)),
   }));
-  return { pools, networks, left_out: leftOut, warnings: [...setup.warnings, ...warnings] };
+  return {
+    pools,
+    networks,
+    left_out: leftOut,
+    guests_asked: own.asked,
+    warnings: [...setup.warnings, ...warnings, ...own.warnings],
+  };
 }
 
 /** Nova and Placement take null and the empty text for no network. */

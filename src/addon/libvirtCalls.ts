@@ -18,13 +18,13 @@ const OPS = [
 export type LibvirtOp = (typeof OPS)[number];
 
 /** What a call failed with. `domain` and `code` are libvirt's (virterror.h), 0 where libvirt did not get to it. */
-export type LibvirtFault = { domain: number; code: number; message: string; call: string };
+type LibvirtFault = { domain: number; code: number; message: string; call: string };
 
 /**
  * `lifecycle` has libvirt's event and detail (virDomainEventType), `closed` the reason of the end of the connection;
  * `added`, `removed` and `removal-failed` name a device by its alias.
  */
-export type RawLibvirtEvent = {
+type RawLibvirtEvent = {
   kind: 'lifecycle' | 'added' | 'removed' | 'removal-failed' | 'closed';
   connection: number;
   uuid: string;
@@ -65,7 +65,7 @@ export class LibvirtCallError extends Error {
 }
 
 /** Who is told of events; `gap` says that some were lost before these. */
-export type LibvirtListener = (events: RawLibvirtEvent[], gap: boolean) => void;
+type LibvirtListener = (events: RawLibvirtEvent[], gap: boolean) => void;
 
 type Waiting = {
   op: LibvirtOp;

@@ -61,12 +61,14 @@ export const COMMANDS: readonly Command[] = [
     name: 'list',
     args: [],
     text: 'PCI devices with group, driver and type',
+    takes: ['connect'],
     load: async () => (await import('./list.ts')).list,
   },
   {
     name: 'show',
     args: [DEVICE],
     text: 'everything about one device',
+    takes: ['connect'],
     load: async () => (await import('./show.ts')).show,
   },
   {
@@ -276,7 +278,7 @@ export const COMMANDS: readonly Command[] = [
       "Anybody may see what is bound. The journal is root's alone: without root what is unfinished is not known, which is said,\n" +
       'and the exit code is 1 where it would be 0. --fix needs root, and so does its -n: what it would mend is in the journal.',
     changes: 'devices',
-    takes: ['dry-run', 'allow'],
+    takes: ['dry-run', 'allow', 'connect'],
     changesWith: 'fix',
     own: { fix: { type: 'boolean', text: 'put right what drifted, where it is known what right is' } },
     load: async () => (await import('./status.ts')).status,
@@ -376,7 +378,7 @@ export const COMMANDS: readonly Command[] = [
     name: 'pool list',
     args: [],
     text: 'the pools of the configured devices: what is free, what is not and why',
-    takes: SETUP,
+    takes: [...SETUP, 'connect'],
     load: async () => (await import('./pool.ts')).poolList,
   },
   {

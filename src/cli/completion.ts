@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fullName, listDevices, readNames } from '../actions/list.ts';
+import { fullName, readNames, seenDevices } from '../actions/list.ts';
 import { GUARDS, isAllowable } from '../binding/guards.ts';
 import { readJournal } from '../binding/journal.ts';
 import { HostdevError } from '../errors.ts';
@@ -224,7 +224,7 @@ class Live {
 
 async function devices(host: Host, onlyPfs: boolean): Promise<Candidate[]> {
   const names = readNames(host);
-  const all = (await listDevices(host)).devices.filter((d) => !onlyPfs || d.dev_type === 'type-PF');
+  const all = (await seenDevices(host)).devices.filter((d) => !onlyPfs || d.dev_type === 'type-PF');
   return all.map((d) => ({
     word: d.address,
     text: `${d.driver ?? 'no driver'}: ${fullName(names, d) ?? `${d.vendor_id}:${d.product_id}`}`,
@@ -233,7 +233,7 @@ async function devices(host: Host, onlyPfs: boolean): Promise<Candidate[]> {
 
 async function groups(host: Host): Promise<Candidate[]> {
   const of = new Map<number, string[]>();
-  for (const { iommu_group: group, address } of (await listDevices(host)).devices)
+  for (const { iommu_group: group, address } of (await seenDevices(host)).devices)
     if (group !== null) of.set(group, [...(of.get(group) ?? []), address]);
   return [...of].sort(([a], [b]) => a - b).map(([group, all]) => ({ word: `${group}`, text: all.join(' ') }));
 }

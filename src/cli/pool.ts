@@ -11,7 +11,7 @@ const USUAL: Record<string, string> = { remote_managed: 'false' };
 
 /** `hostdev pool list` */
 export async function poolList(invocation: Invocation): Promise<Answer> {
-  const { warnings, ...json } = await listPools(invocation.host, await setupOptions(invocation));
+  const { warnings, ...json } = await listPools(invocation.host, await setupOptions(invocation), invocation.connect);
   const { warn } = colours(process.stdout);
   const network = (name: string | null): string => safeBlock(name ?? '-');
   const rows = json.pools.map((p) => [

@@ -1,11 +1,12 @@
 import { showDevice } from '../actions/inspect.ts';
 import { readNames } from '../actions/list.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { pairs } from './table.ts';
 
 /** `hostdev show DEV` */
-export async function show({ host, words }: Invocation): Promise<Answer> {
-  const { device: d, warnings } = await showDevice(host, words[0] ?? '');
+export async function show({ host, words, connect }: Invocation): Promise<Answer> {
+  const { device: d, guests_asked, warnings } = await showDevice(host, words[0] ?? '', connect);
   const or = (v: string | number | null, none = 'none'): string => (v === null ? none : `${v}`);
   const ids = (v: string | null, p: string | null): string =>
     v === null && p === null ? 'unknown' : `${v ?? '????'}:${p ?? '????'}`;
@@ -23,6 +24,7 @@ export async function show({ host, words }: Invocation): Promise<Answer> {
     ['Driver', or(d.driver)],
     ['Override', d.stuck ? 'did not answer: something holds the device' : or(d.driver_override)],
     ['VFIO driver', or(d.variant_driver, 'unknown')],
+    ['Guest', guests_asked ? safeBlock(or(d.guest)) : 'not asked'],
     [
       'Managed',
       d.managed === null ? 'yes or no' : `${d.managed}: ${d.driver} is its VFIO provider, and it stays there`,
@@ -31,5 +33,5 @@ export async function show({ host, words }: Invocation): Promise<Answer> {
     ['Reset methods', d.reset_methods.join(' ') || 'none'],
     ...(d.boot_vga === null ? [] : [['Boot VGA', d.boot_vga ? 'yes' : 'no'] as const]),
   ]);
-  return { json: { device: d }, text, warnings };
+  return { json: { device: d, guests_asked }, text, warnings };
 }

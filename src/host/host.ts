@@ -115,11 +115,11 @@ export class Host {
   /** libvirt's definitions of the domains that it keeps: NAME.xml, for root to read. */
   readonly definitions = 'etc/libvirt/qemu';
 
-  /**
-   * Where libvirtd and virtqemud listen (libvirt's remote_sockets.c); those for reading only, that anybody may open.
-   */
-  readonly libvirtSockets = ['run/libvirt/libvirt-sock', 'run/libvirt/virtqemud-sock'];
-  readonly libvirtReadSockets = ['run/libvirt/libvirt-sock-ro', 'run/libvirt/virtqemud-sock-ro'];
+  /** Where libvirtd and virtqemud listen (libvirt's remote_sockets.c), for changes and, for anybody, to read. */
+  readonly libvirtSockets = ['libvirt-sock', 'virtqemud-sock'].flatMap((name) => [
+    `run/libvirt/${name}`,
+    `run/libvirt/${name}-ro`,
+  ]);
 
   /** libvirt's RelaxNG schemas, which come with its library or with libvirt-common. */
   readonly libvirtSchemas = 'usr/share/libvirt/schemas';

@@ -5,8 +5,8 @@
 import { LibvirtCallError, type LibvirtCalls, type LibvirtOp } from '../addon/libvirtCalls.ts';
 import type { Version } from '../domain/version.ts';
 import { type ErrorCode, HostdevError } from '../errors.ts';
-import { fileFacts } from '../host/files.ts';
 import type { Host } from '../host/host.ts';
+import { libvirtListens } from '../host/libvirt.ts';
 import { quote, safe } from '../text/safe.ts';
 
 /** The one that has the guests with host devices: those of a session may not have any. */
@@ -15,7 +15,7 @@ const SYSTEM = 'qemu:///system';
 const MAX_TEXT = 1000;
 
 /** The URI of the libvirt to ask; or null, and as a clause why none is asked. */
-export type Which = { uri: string } | { uri: null; why: string };
+type Which = { uri: string } | { uri: null; why: string };
 
 /**
  * `connect` is what --connect says, null without it: then the machine's own, if one listens. libvirt's library itself
@@ -24,18 +24,8 @@ export type Which = { uri: string } | { uri: null; why: string };
 export function whichLibvirt(host: Host, connect: string | null): Which {
   if (connect !== null) return { uri: connect };
   if (!host.isReal) return { uri: null, why: 'below another root libvirt is asked only with --connect' };
-  const sockets = [...host.libvirtSockets, ...host.libvirtReadSockets];
-  if (sockets.some((s) => isThere(host, s))) return { uri: SYSTEM };
+  if (libvirtListens(host)) return { uri: SYSTEM };
   return { uri: null, why: `no libvirt listens (${host.libvirtSockets.map((s) => host.absolute(s)).join(', ')})` };
-}
-
-/** What may not be looked at may be there: libvirt will say. */
-function isThere(host: Host, path: string): boolean {
-  try {
-    return fileFacts(host, path) !== null;
-  } catch {
-    return true;
-  }
 }
 
 /** Of libvirt's include/libvirt/virterror.h. */
@@ -45,7 +35,7 @@ const NOT_PERMITTED = new Set([29, 45, 79, 80, 88]);
 const FROM_RPC = 7;
 const FROM_REMOTE = 13;
 
-export type Versions = { library: Version; daemon: Version; hypervisor: Version | null };
+type Versions = { library: Version; daemon: Version; hypervisor: Version | null };
 
 const OPEN_FLAGS = { readOnly: 1, events: 2 } as const;
 
@@ -113,7 +103,7 @@ export class Connection {
 const CHANGES: ReadonlySet<LibvirtOp> = new Set<LibvirtOp>(['define', 'undefine']);
 
 /** What a call of libvirt raised, as an error of ours. */
-export function asLibvirtError(uri: string, op: LibvirtOp, e: unknown): unknown {
+function asLibvirtError(uri: string, op: LibvirtOp, e: unknown): unknown {
   if (!(e instanceof LibvirtCallError)) return e;
   const { domain, code, message, call } = e.fault;
   const text = safe(message.trim(), MAX_TEXT);

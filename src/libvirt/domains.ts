@@ -17,15 +17,15 @@ const ACTIVE_NETWORKS = 2;
 const AT_ONCE = 4;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-export type ListedDomain = { uuid: string; name: string; active: boolean; persistent: boolean };
+type ListedDomain = { uuid: string; name: string; active: boolean; persistent: boolean };
 
 /** Null: there is no such one (it does not run, or is not kept). `why` is a clause where it is not known. */
-export type Half = { domain: Domain; devices: DomainDevices } | null;
+type Half = { domain: Domain; devices: DomainDevices } | null;
 
 export type SeenDomain = ListedDomain & { live: Half; kept: Half; why: string | null };
 
 /** All domains, running or not, by name. */
-export async function listDomains(connection: Connection, deadlineMs: number): Promise<ListedDomain[]> {
+async function listDomains(connection: Connection, deadlineMs: number): Promise<ListedDomain[]> {
   const rows = await connection.call('domains', '', 0, deadlineMs);
   return rows
     .flatMap(([uuid = '', name = '', active, kept]) =>
@@ -35,12 +35,7 @@ export async function listDomains(connection: Connection, deadlineMs: number): P
 }
 
 /** The XML of one domain, of now or (`kept`) of its next start. */
-export async function domainXml(
-  connection: Connection,
-  uuid: string,
-  kept: boolean,
-  deadlineMs: number,
-): Promise<string> {
+async function domainXml(connection: Connection, uuid: string, kept: boolean, deadlineMs: number): Promise<string> {
   const rows = await connection.call('domain-xml', uuid, kept ? INACTIVE : 0, deadlineMs);
   return rows[0]?.[0] ?? '';
 }
@@ -52,7 +47,7 @@ async function half(connection: Connection, d: ListedDomain, kept: boolean, dead
 }
 
 /** A domain with what it is now and what it is kept as; what ends meanwhile has neither half. */
-export async function seeDomain(connection: Connection, d: ListedDomain, deadlineMs: number): Promise<SeenDomain> {
+async function seeDomain(connection: Connection, d: ListedDomain, deadlineMs: number): Promise<SeenDomain> {
   try {
     return {
       ...d,

@@ -21,6 +21,9 @@ type NotFree = { state: 'claimed' | 'unavailable'; reason: string; consumer: str
 /** A device that is not to be offered, and who has it. */
 export type Held = { address: string; consumer: string };
 
+/** A device that a libvirt network of type hostdev gives to its guests. */
+export type InNetwork = { address: string; network: string };
+
 export type HostPools = {
   /** All devices that specs offer, in Nova's pools and order. */
   offered: PciTracker;
@@ -36,7 +39,12 @@ export type HostPools = {
  * `host` null: the devices are those of a saved inventory, of which the books of this host say nothing. `held`: what
  * somebody has besides. Raises HOSTDEV_STORE_CORRUPT, and what Placement refuses where it is reported to.
  */
-export async function hostPools(setup: PciSetup, host: Host | null, held: readonly Held[] = []): Promise<HostPools> {
+export async function hostPools(
+  setup: PciSetup,
+  host: Host | null,
+  held: readonly Held[] = [],
+  inNetworks: readonly InNetwork[] = [],
+): Promise<HostPools> {
   const { inventory, facts, config } = setup;
   const specs = setup.specs.map((s) => s.value);
   const wantsSerial = specs.some((s) => s.remote_managed);
@@ -52,6 +60,13 @@ export async function hostPools(setup: PciSetup, host: Host | null, held: readon
   if (config.pci.report_in_placement) computeProviders(specs, offered.devices(), viewOptions(setup));
   const warnings: Warning[] = [];
   const notFree = await whyNotFree(setup, host, held);
+  for (const { address, network } of inNetworks)
+    if (!notFree.has(address))
+      notFree.set(address, {
+        state: 'unavailable',
+        reason: `libvirt's network ${network} gives it out`,
+        consumer: null,
+      });
   if (host !== null) await addHostUses(host, offered, setup, notFree, warnings);
   const bridges = inventory.devices.filter(isBridge);
   const taken = new PciTracker(specs, fromInventory(bridges), facts).devices();

@@ -114,6 +114,15 @@ test('only host/ and addon/ that scans for it spell paths of the kernel', () => 
   expect(spelled).toEqual([]);
 });
 
+test('the hook has no connection to libvirt, which waits for it with the domain locked', () => {
+  const hook = sources.filter((f) => /^src\/hook\//.test(f) || /^src\/cli\/hookRun\.ts$/.test(f));
+  const asks = hook.filter((f) =>
+    /libvirt\/(connection|domains)|actions\/(guests|whoHas)|openLibvirt/.test(readFileSync(f, 'utf8')),
+  );
+  expect(hook.length).toBeGreaterThan(8);
+  expect(asks).toEqual([]);
+});
+
 test('no circles, inside a folder neither', () => {
   const imports = new Map(
     sources.map((f) => [

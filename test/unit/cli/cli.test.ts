@@ -56,7 +56,7 @@ const TEXT = expect.any(String);
 describe('JSON', () => {
   test('list', () => {
     const ran = run('list', '-j');
-    expect(Object.keys(document(ran))).toEqual(['schema', 'devices']);
+    expect(Object.keys(document(ran))).toEqual(['schema', 'devices', 'guests_asked']);
     expect(ran.exit).toBe(0);
     expect(ran.json.devices).toHaveLength(TREE.devices.length);
     const common = {
@@ -67,6 +67,7 @@ describe('JSON', () => {
       bridge: false,
       stuck: false,
       wish: null,
+      guest: null,
     };
     expect(ran.json.devices.find((d) => d.address === '0000:02:10.2')).toEqual({
       ...common,
@@ -97,7 +98,7 @@ describe('JSON', () => {
   test('show has the keys of list and its own', () => {
     const listed = run('list', '-j').json.devices[0] ?? {};
     const ran = run('show', '04:00.0', '-j');
-    expect(Object.keys(document(ran))).toEqual(['schema', 'device']);
+    expect(Object.keys(document(ran))).toEqual(['schema', 'device', 'guests_asked']);
     const own = ['driver_override', 'variant_driver', 'reset_methods', 'boot_vga', 'managed', 'vgpu_type', 'name'];
     expect(Object.keys(ran.json.device).sort()).toEqual([...Object.keys(listed), ...own].sort());
     expect(ran.json.device).toMatchObject({
@@ -236,7 +237,7 @@ describe('exit codes', () => {
     [2, ['bind', '--allow', 'denylist', '00:01.0'], /cannot be lifted/],
     [2, ['bind', '--driver', '../../x', VF], /no driver name/],
     [2, ['list', '-n'], /changes nothing/],
-    [2, ['list', '--connect', 'qemu:///system'], /--connect is not taken/],
+    [2, ['bind', VF, '--connect', 'qemu:///system'], /--connect is not taken/],
     [2, ['hook', 'run', 'a', 'prepare', 'begin', '-', '-n'], /'hook test' shows/],
     [4, ['show', '0000:77:00.0'], /No device goes by "0000:77:00.0"/],
     [4, ['bind', VF, '77:00.0'], /No device goes by "77:00.0"/],

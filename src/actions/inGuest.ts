@@ -1,0 +1,18 @@
+/** What is said of guests and devices by those who ask libvirt, for those who add it to their answers. */
+import type { HostdevNetwork } from '../domain/network.ts';
+import type { Address } from '../pci/address.ts';
+import type { Warning } from '../text/warning.ts';
+
+/** A running guest that has a device. */
+export type InGuest = { uuid: string; name: string; managed: boolean };
+
+/** `asked` false: nobody could say who has what, so that a device without a guest may have one. */
+export type DeviceGuests = {
+  asked: boolean;
+  guests: ReadonlyMap<Address, InGuest>;
+  /** Those that run and are pools of host devices. */
+  networks: readonly HostdevNetwork[];
+  warnings: Warning[];
+};
+
+export const NOT_ASKED: DeviceGuests = { asked: false, guests: new Map(), networks: [], warnings: [] };

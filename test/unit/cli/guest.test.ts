@@ -1,0 +1,96 @@
+/** `guest list`, `guest show`, and what `list`, `show` and `pool list` say of guests, on libvirt's test driver. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { virshVersion } from '../../fuzz/judge.ts';
+import { isLacking } from '../../lacking.ts';
+import { hostdev, StaticHost } from '../../mock/tree.ts';
+
+const lacks = isLacking(virshVersion() === null ? 'no libvirt to call: apt-get install libvirt-clients' : null);
+const dir = mkdtempSync(join(tmpdir(), 'hostdev-guest-'));
+const URI = `test://${join(dir, 'node.xml')}`;
+const VF = '0000:21:10.0';
+
+let host: StaticHost;
+beforeAll(() => {
+  writeFileSync(
+    join(dir, 'node.xml'),
+    `<node><domain type='test'><name>gpu</name><uuid>624392bd-9784-4e20-8b29-1e85f123c67d</uuid><memory>8192</memory>
+<os><type>hvm</type></os><devices><hostdev mode='subsystem' type='pci' managed='no'><source>
+<address domain='0' bus='0x21' slot='0x10' function='0'/></source></hostdev></devices></domain>
+<network><name>vfs</name><uuid>624392bd-9784-4e20-8b29-1e85f123c67e</uuid><forward mode='hostdev' managed='yes'>
+<address type='pci' domain='0' bus='0x21' slot='0x10' function='0x2'/></forward></network></node>`,
+  );
+  const vf = { ids: '8086:10ca', driver: 'vfio-pci', numa: 1 };
+  host = new StaticHost({
+    devices: [
+      { ...vf, address: VF, group: 11 },
+      { ...vf, address: '0000:21:10.2', group: 12 },
+      { ...vf, address: '0000:21:10.4', group: 13 },
+    ],
+  });
+  host.file('etc/hostdev/hostdev.toml', '[[device_spec]]\nvendor_id = "8086"\nproduct_id = "10ca"\n');
+});
+afterAll(() => {
+  host.remove();
+  rmSync(dir, { recursive: true });
+});
+
+const run = (...words: string[]) => hostdev([...words, '--root', host.root]);
+
+test('below another root libvirt is not asked: guest list says so, list goes without', () => {
+  const asked = run('guest', 'list', '-j');
+  expect(asked.exit).toBe(8);
+  expect(asked.json.error).toMatchObject({ code: 'HOSTDEV_LIBVIRT_UNREACHABLE' });
+  const listed = run('list', '-j');
+  expect(listed.exit).toBe(0);
+  expect(listed.json).toMatchObject({
+    guests_asked: false,
+    devices: [{ guest: null }, { guest: null }, { guest: null }],
+  });
+});
+
+describe.skipIf(lacks)('with --connect', () => {
+  test('guest list and show: device, driver, group, node', () => {
+    const { exit, json } = run('guest', 'list', '-j', '--connect', URI);
+    expect(exit).toBe(0);
+    const device = { address: VF, in: 'both', managed: false, driver: 'vfio-pci', iommu_group: 11, numa_node: 1 };
+    expect(json).toMatchObject({ guests: [{ name: 'gpu', devices: [{ ...device, prepared_by: null }] }] });
+    const shown = run('guest', 'show', 'gpu', '-j', '--connect', URI);
+    expect(shown.json).toMatchObject({ guest: { name: 'gpu', devices: [device] } });
+    expect(run('guest', 'show', 'none', '--connect', URI).exit).toBe(4);
+  });
+
+  test('list and show name the guest', () => {
+    const listed = run('list', '-j', '--connect', URI);
+    expect(listed.json).toMatchObject({
+      guests_asked: true,
+      devices: [{ guest: 'gpu' }, { guest: null }, { guest: null }],
+    });
+    expect(run('list', '--connect', URI).out).toMatch(/GUEST.*\n0000:21:10\.0 .* gpu\n/);
+    expect(run('show', VF, '-j', '--connect', URI).json).toMatchObject({
+      device: { guest: 'gpu' },
+      guests_asked: true,
+    });
+  });
+
+  test("pool list: neither a guest's device nor a network's is free", () => {
+    const { json } = run('pool', 'list', '-j', '--connect', URI);
+    expect(json).toMatchObject({ guests_asked: true });
+    const { pools } = json as unknown as { pools: { devices: { address: string; state: string; reason: string }[] }[] };
+    expect(pools.flatMap((p) => p.devices.map((d) => [d.address, d.state, d.reason]))).toEqual([
+      [VF, 'claimed', 'gpu has it'],
+      ['0000:21:10.2', 'unavailable', "libvirt's network vfs gives it out"],
+      ['0000:21:10.4', 'free', null],
+    ]);
+  });
+
+  test('a libvirt that does not answer is a warning for list, and exit 8 for guest list', () => {
+    const none = `qemu+unix:///system?socket=${dir}/none`;
+    const listed = run('list', '-j', '--connect', none);
+    expect(listed.exit).toBe(0);
+    expect(listed.json).toMatchObject({ guests_asked: false, warnings: [{ id: 'not-measured' }] });
+    expect(run('guest', 'list', '--connect', none).exit).toBe(8);
+  });
+});
