@@ -177,6 +177,9 @@ class Link {
 
   [[nodiscard]] Connect* get() const { return connect_; }
 
+  // One call at a time: libvirt 9.0.0's client crashes in a second caller when the connection is lost.
+  std::mutex& alone() { return alone_; }
+
   // Keepalive, and who hears of what: before anything is asked, so that nothing is missed. A driver without
   // either (test:///default) goes without.
   std::optional<Fault> prepare(const Listener& listener, unsigned number, bool with_events) {
@@ -205,6 +208,7 @@ class Link {
  private:
   const Api& api_;
   Connect* const connect_;
+  std::mutex alone_;
   bool hears_close_ = false;
   std::vector<int> callbacks_;
 };
@@ -240,13 +244,14 @@ Reply Connections::perform(const Request& request) {
   if (request.op == Op::kOpen) return open(*api, request);
   const auto held = link(request.connection);
   if (held == nullptr) return {Fault{0, 0, "the connection is closed", "close"}, {}};
+  if (request.op == Op::kClose) {
+    const std::scoped_lock lock(mutex_);
+    links_.erase(request.connection);
+    return {};
+  }
+  const std::scoped_lock alone(held->alone());
   Connect* connect = held->get();
   switch (request.op) {
-    case Op::kClose: {
-      const std::scoped_lock lock(mutex_);
-      links_.erase(request.connection);
-      return {};
-    }
     case Op::kVersions:
       return versions(*api, connect);
     case Op::kDomains:
@@ -261,6 +266,7 @@ Reply Connections::perform(const Request& request) {
     case Op::kUndefine:
       return of_domain(*api, connect, request);
     case Op::kOpen:
+    case Op::kClose:
       break;
   }
   return {};
