@@ -77,9 +77,13 @@ void say_all(const Root& root, const EarlyReport& report) {
   for (const auto& d : report.devices) {
     const std::string name = d.address.empty() ? "(" + d.wished->address + ")" : d.address;
     const std::string what = d.wished->driver == "none" ? "has no driver" : "is on " + d.wished->driver;
-    log.say(d.reason.empty(), d.reason.empty()
-                                  ? name + " " + what
-                                  : name + " (" + d.wished->path + ") was left alone: " + d.reason);
+    std::string said = name;
+    if (d.reason.empty()) {
+      said.append(" ").append(what);
+    } else {
+      said.append(" (").append(d.wished->path).append(") was left alone: ").append(d.reason);
+    }
+    log.say(d.reason.empty(), said);
   }
 }
 
@@ -102,7 +106,7 @@ std::string write_report(const std::string& root_path, const std::string& text) 
 }  // namespace
 
 std::string report_json(const EarlyReport& report, const std::string& boot, const std::string& at) {
-  std::string out = "{\"schema\": 1, \"boot\": " + json_or_null(boot) + ", \"at\": null, \"off\": ";
+  std::string out = R"({"schema": 1, "boot": )" + json_or_null(boot) + R"(, "at": null, "off": )";
   out += report.off ? "true" : "false";
   out += ", \"wishes\": [],\n \"early\": {\"at\": " + json(at) + ", \"table\": " + json_or_null(report.table);
   out += ", \"problem\": " + json_or_null(report.problem) + ", \"devices\": [";

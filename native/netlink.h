@@ -13,7 +13,8 @@ namespace hostdev {
 // 0 or an errno, the kernel's own included; `message` is the whole RTM_NEWLINK with its header.
 int read_link(uint32_t index, std::string& message);
 
-// 0 or an errno. The other flags stay as they are, whoever changes them meanwhile: sysfs takes them all at once.
+// 0 or an errno. The other flags stay as they are, whoever changes them meanwhile: sysfs takes them all at
+// once.
 int set_link_up(uint32_t index, bool up);
 
 }  // namespace hostdev

@@ -1,5 +1,5 @@
-// A function's network interface, as far as net/core/net-sysfs.c shows it: its host driver makes it, and it is up
-// or down by its flags.
+// A function's network interface, as far as net/core/net-sysfs.c shows it: its host driver makes it, and it
+// is up or down by its flags.
 #include <cerrno>
 
 #include "kernel.h"

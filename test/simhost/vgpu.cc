@@ -1,5 +1,5 @@
-// NVIDIA's vGPU driver, as far as the NVIDIA vGPU User Guide tells it: each VF on it shows the type that it has
-// and those that it could have now. The VFs of a GPU share its memory, and are of one size.
+// NVIDIA's vGPU driver, as far as the NVIDIA vGPU User Guide tells it: each VF on it shows the type that it
+// has and those that it could have now. The VFs of a GPU share its memory, and are of one size.
 #include <cerrno>
 
 #include "kernel.h"

@@ -100,6 +100,22 @@ describe('boot install, refresh and remove', () => {
     expect(findings().filter((f) => f.startsWith('initramfs'))).toEqual([]);
   });
 
+  test('the initramfs did not do its work at this boot: doctor tells each device and why', () => {
+    const device = { path: 'pci0000:20/04.0/00.0', address: NIC, driver: 'vfio-pci', done: false };
+    const early = { at: '2026-11-26T00:00:00Z', table: null, problem: null, devices: [] as object[] };
+    const report = (more: object): void =>
+      h.file(
+        'run/hostdev/boot.json',
+        JSON.stringify({ schema: 1, boot: null, at: null, off: false, wishes: [], early: { ...early, ...more } }),
+      );
+    report({ problem: 'the table is cut short' });
+    expect(findings()).toContain('initramfs-failed');
+    report({ devices: [{ ...device, reason: 'another device is in its slot' }] });
+    expect(findings()).toContain('initramfs-failed');
+    report({ devices: [{ ...device, done: true, reason: null }] });
+    expect(findings()).not.toContain('initramfs-failed');
+  });
+
   test('wishes change: doctor tells, refresh writes', () => {
     run('boot', 'install');
     inImage();

@@ -1353,6 +1353,9 @@ test('a real host, dumped: its overrides are found, and nothing else is claimed'
   expect(d.not_measured.map((u) => u.object)).toContain('interrupt remapping');
 });
 
+// Found in test/unit/boot/images.test.ts, where there is an initramfs to look into.
+const ELSEWHERE: readonly string[] = ['initramfs-vital', 'initramfs-stale', 'initramfs-other', 'initramfs-failed'];
+
 test('each finding of the table was found once above', () => {
-  expect(Object.keys(FINDINGS).filter((id) => !seen.has(id as FindingId))).toEqual([]);
+  expect(Object.keys(FINDINGS).filter((id) => !seen.has(id as FindingId) && !ELSEWHERE.includes(id))).toEqual([]);
 });
