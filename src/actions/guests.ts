@@ -22,23 +22,36 @@ export type Seen = { libvirt: LibvirtSeen; domains: SeenDomain[]; networks: Host
  * Asks libvirt for its guests. Raises HOSTDEV_LIBVIRT_UNREACHABLE (also where none is to be asked),
  * HOSTDEV_LIBVIRT_LATE or HOSTDEV_NOT_PERMITTED.
  */
-export async function seeGuests(host: Host, connect: string | null, deadlineMs: number): Promise<Seen> {
-  const which = whichLibvirt(host, connect);
-  if (which.uri === null) throw new HostdevError('HOSTDEV_LIBVIRT_UNREACHABLE', `No libvirt is asked: ${which.why}`);
-  return withLibvirt(host, which.uri, { readOnly: true, deadlineMs }, async (connection, left) => {
+export const seeGuests = (host: Host, connect: string | null, deadlineMs: number): Promise<Seen> =>
+  withAsked(host, connect, deadlineMs, async (connection, left, uri) => {
     const { library, daemon, hypervisor } = await connection.versions(left());
-    const domains = await seeDomains(connection, left);
     return {
       libvirt: {
-        uri: which.uri,
+        uri,
         library: formatVersion(library),
         daemon: formatVersion(daemon),
         hypervisor: hypervisor === null ? null : formatVersion(hypervisor),
       },
-      domains,
-      networks: await hostdevNetworks(connection, left()),
+      ...(await whatIsThere(connection, left)),
     };
   });
+
+async function whatIsThere(connection: Connection, left: () => number): Promise<Omit<Seen, 'libvirt'>> {
+  const domains = await seeDomains(connection, left);
+  return { domains, networks: await hostdevNetworks(connection, left()) };
+}
+
+/** {@link withLibvirt} of the libvirt that is to be asked, to read. Raises HOSTDEV_LIBVIRT_UNREACHABLE where none is. */
+async function withAsked<T>(
+  host: Host,
+  connect: string | null,
+  deadlineMs: number,
+  body: (connection: Connection, left: () => number, uri: string) => Promise<T>,
+): Promise<T> {
+  const which = whichLibvirt(host, connect);
+  if (which.uri === null) throw new HostdevError('HOSTDEV_LIBVIRT_UNREACHABLE', `No libvirt is asked: ${which.why}`);
+  const { uri } = which;
+  return withLibvirt(host, uri, { readOnly: true, deadlineMs }, (connection, left) => body(connection, left, uri));
 }
 
 /** A connection for as long as `body` takes; `left` is what is left of the time for all of it. */
@@ -67,7 +80,8 @@ export async function withLibvirt<T>(
  */
 export async function guestsByDevice(host: Host, connect: string | null): Promise<DeviceGuests> {
   try {
-    const { domains, networks } = await seeGuests(host, connect, ADDED_MS);
+    // Not its versions: for the hypervisor's a libvirtd that has just started runs each emulator first, for seconds.
+    const { domains, networks } = await withAsked(host, connect, ADDED_MS, whatIsThere);
     return {
       asked: true,
       guests: new Map(domains.flatMap(inGuest)),

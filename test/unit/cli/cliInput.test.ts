@@ -153,7 +153,7 @@ describe('roots', () => {
       sane(ran);
       expect(ran.exit).toBe(0);
     }
-    expect(empty.run('list', '-j').json).toEqual({ schema: 1, devices: [] });
+    expect(empty.run('list', '-j').json).toEqual({ schema: 1, devices: [], guests_asked: false });
     expect(empty.run('list').out).toBe('No PCI devices\n');
     expect(empty.run('group', 'list').err).toContain('no IOMMU groups');
     expect(empty.run('bind', VF).exit).toBe(4);
