@@ -24,12 +24,12 @@ export async function show({ host, words, connect }: Invocation): Promise<Answer
     ['Driver', or(d.driver)],
     ['Override', d.stuck ? 'did not answer: something holds the device' : or(d.driver_override)],
     ['VFIO driver', or(d.variant_driver, 'unknown')],
-    ['Guest', guests_asked ? safeBlock(or(d.guest)) : 'not asked'],
     [
       'Managed',
       d.managed === null ? 'yes or no' : `${d.managed}: ${d.driver} is its VFIO provider, and it stays there`,
     ],
     ...(d.vgpu_type === null ? [] : [['vGPU type', d.vgpu_type === '0' ? 'none set' : d.vgpu_type] as const]),
+    ['Guest', guests_asked ? safeBlock(or(d.guest)) : 'not asked'],
     ['Reset methods', d.reset_methods.join(' ') || 'none'],
     ...(d.boot_vga === null ? [] : [['Boot VGA', d.boot_vga ? 'yes' : 'no'] as const]),
   ]);
