@@ -41,7 +41,7 @@ async function whatIsThere(connection: Connection, left: () => number): Promise<
   return { domains, networks: await hostdevNetworks(connection, left()) };
 }
 
-/** {@link withLibvirt} of the libvirt that is to be asked, to read. Raises HOSTDEV_LIBVIRT_UNREACHABLE where none is. */
+/** {@link withLibvirt} of the libvirt that is to be asked, to read. Raises HOSTDEV_LIBVIRT_UNREACHABLE for none. */
 async function withAsked<T>(
   host: Host,
   connect: string | null,
