@@ -1,5 +1,5 @@
 /**
- * Which running guest has a device, for `list`, `show`, `status` and `pool list`; libvirt is loaded only where one
+ * Which running guest has a device, for `list`, `show` and `pool list`; libvirt is loaded only where one
  * listens.
  */
 import type { Host } from '../host/host.ts';

@@ -74,7 +74,7 @@ type Waiting = {
   timer: NodeJS.Timeout;
 };
 
-/** Threads for one process: a list of guests asks for their XML side by side. */
+/** Threads for one process: several connections, and a close beside a call. */
 const THREADS = 4;
 
 export class LibvirtCalls {

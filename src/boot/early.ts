@@ -53,8 +53,8 @@ export async function planEarly(work: Reading, inventory: Inventory, matches: re
     }
   }
   left.push(...(await refused(work, going)));
-  const devices = [...going.values()].flatMap((g) => {
-    const line = tableDevice(host, g);
+  const devices = [...going.values()].flatMap((g, n) => {
+    const line = tableDevice(host, g, n);
     if (line === null)
       left.push({
         wish: g.wish,
@@ -125,10 +125,10 @@ async function carriers(work: Reading, endpoints: readonly PciDevice[]): Promise
   return onHost.filter((d) => usages.get(d.address)?.uses.some((u) => u.vital === true) === true);
 }
 
-/** Functions without a group number of their own move alone. */
+/** Functions without an IOMMU group move alone: each is numbered behind all groups. */
 const ALONE = 1_000_000;
 
-function tableDevice(host: Host, { device: d, wish, target }: Going): TableDevice | null {
+function tableDevice(host: Host, { device: d, wish, target }: Going, n: number): TableDevice | null {
   const path = slotPath(host, d.address);
   if (path === null || d.vendor_id === null || d.product_id === null || d.class === null) return null;
   const { serial } = marksOf(host, d.address);
@@ -141,7 +141,7 @@ function tableDevice(host: Host, { device: d, wish, target }: Going): TableDevic
     subsystem_device_id: d.subsystem_device_id,
     class: d.class,
     serial,
-    group: d.iommu_group ?? ALONE + Number.parseInt(d.address.replace(/\D/g, '').slice(-8), 10),
+    group: d.iommu_group ?? ALONE + n,
     driver: target?.driver ?? 'none',
     module: target?.module ?? null,
     allow: wish.allow,
@@ -150,8 +150,8 @@ function tableDevice(host: Host, { device: d, wish, target }: Going): TableDevic
 }
 
 /**
- * Of the devices of a table, those that must be out of it: on their host driver now, and kept by a guard that the wish
- * does not lift. Looks only at devices that are not on VFIO, so it costs nothing on most hosts.
+ * Of the devices of a table at these addresses, those that must be out of it: a guard that the wish does not lift keeps
+ * them now.
  */
 export const mustGo = (plan: EarlyPlan, addresses: ReadonlySet<Address>): LeftOut[] =>
   plan.left.filter((l) => l.guard !== null && addresses.has(l.address));

@@ -38,7 +38,7 @@ export type BootTable = {
 
 const HEAD = 'hostdev boot table';
 const VERSION = 1;
-/** What a reader that is not whole says so of. */
+/** As native/boot_table.h. */
 const MAX_BYTES = 2 * 1024 * 1024;
 
 /** FNV-1a, 64 bits, in two halves: no BigInt for each byte of a table. As native/boot_table.cc. */

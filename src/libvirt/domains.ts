@@ -13,8 +13,6 @@ import type { Connection } from './connection.ts';
 const INACTIVE = 2;
 /** virConnectListAllNetworksFlags: those that run. */
 const ACTIVE_NETWORKS = 2;
-/** Asked for side by side. */
-const AT_ONCE = 4;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 type ListedDomain = { uuid: string; name: string; active: boolean; persistent: boolean };
@@ -62,16 +60,10 @@ async function seeDomain(connection: Connection, d: ListedDomain, deadlineMs: nu
   }
 }
 
-/** All of them, a few side by side; `left` gives the time that is left. */
+/** All of them, one after the other, as a connection takes calls; `left` gives the time that is left. */
 export async function seeDomains(connection: Connection, left: () => number): Promise<SeenDomain[]> {
-  const listed = await listDomains(connection, left());
   const seen: SeenDomain[] = [];
-  const queue = [...listed.entries()];
-  const work = async (): Promise<void> => {
-    for (let next = queue.shift(); next !== undefined; next = queue.shift())
-      seen[next[0]] = await seeDomain(connection, next[1], left());
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  for (const listed of await listDomains(connection, left())) seen.push(await seeDomain(connection, listed, left()));
   return seen;
 }
 
