@@ -1,7 +1,6 @@
 // One executable, three programs: the helper that writes to sysfs, the hook that libvirt starts, and what the
-// initramfs runs. A copy
-// installed as libvirt's hook is known by its name, because libvirt gives it the hook's four words and
-// nothing else.
+// initramfs runs. A copy installed as libvirt's hook is known by its name, because libvirt gives it the
+// hook's four words and nothing else.
 #include <unistd.h>
 
 #include <cstring>

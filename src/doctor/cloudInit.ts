@@ -57,6 +57,12 @@ export function userData(look: Look, data: UserData): Fix[] {
   ];
 }
 
+const DROPIN = `${GRUB_DROPINS}/90-hostdev.cfg`;
+
+/** GRUB's files are read by a shell. */
+const grubLine = (words: readonly string[]): string =>
+  `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${words.join(' ')}"`;
+
 /** Takes words out of a file, wherever they stand in it. */
 const takenOut = (file: string, words: readonly string[]): string[] =>
   words.map((w) => `sed -i 's#\\b${w.replace(/[.+]/g, '[$&]')}\\b##' /${file}`);
@@ -67,11 +73,11 @@ const takenOut = (file: string, words: readonly string[]): string[] =>
  */
 export function grubUserData(look: Look, change: Change, command: string): Fix[] {
   const { add, remove } = withoutReplacing(change);
-  const line = `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${add.join(' ')}"`;
+  const line = grubLine(add);
   const dropin = command === 'update-grub' && add.length > 0;
   const append = dropin || add.length === 0 ? [] : [`echo '${line}' >> /${GRUB}`];
   return userData(look, {
-    files: dropin ? [{ path: `${GRUB_DROPINS}/90-hostdev.cfg`, content: line }] : [],
+    files: dropin ? [{ path: DROPIN, content: line }] : [],
     commands: [...takenOut(GRUB, remove), ...append, command],
   });
 }
@@ -100,11 +106,10 @@ const WISHES = 'etc/hostdev/conf.d/80-cloud-init.toml';
  * refuses. MAAS takes the same words as kernel_opts of one tag: a machine with two such tags gets those of one only.
  */
 export function newMachines({ wishes, words }: NewMachines, juju: boolean): string {
-  const line = `GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT ${words.join(' ')}"`;
   const data: UserData = {
     files: [
       { path: WISHES, content: wishes },
-      ...(words.length > 0 ? [{ path: `${GRUB_DROPINS}/90-hostdev.cfg`, content: `${line}\n` }] : []),
+      ...(words.length > 0 ? [{ path: DROPIN, content: `${grubLine(words)}\n` }] : []),
     ],
     commands: [
       'apt-get install --yes hostdev',
@@ -115,7 +120,7 @@ export function newMachines({ wishes, words }: NewMachines, juju: boolean): stri
   };
   const body = yaml(data, juju ? 'postruncmd' : 'runcmd');
   const maas = [
-    `# MAAS: instead of ${GRUB_DROPINS}/90-hostdev.cfg and update-grub, one tag, and no other with kernel_opts on these machines:`,
+    `# MAAS: instead of ${DROPIN} and update-grub, one tag, and no other with kernel_opts on these machines:`,
     `#   maas $PROFILE tags create name=hostdev kernel_opts="${words.join(' ')}"`,
   ];
   const lines = [

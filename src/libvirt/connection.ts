@@ -29,6 +29,7 @@ export function whichLibvirt(host: Host, connect: string | null): Which {
 }
 
 /** Of libvirt's include/libvirt/virterror.h. */
+const NO_SUPPORT = 3;
 const NO_DOMAIN = 42;
 const NOT_PERMITTED = new Set([29, 45, 79, 80, 88]);
 /** virErrorDomain: what the transport says, not the driver. */
@@ -98,6 +99,10 @@ export class Connection {
     this.#calls.call('close', this.#number, '', 0, 1).catch(() => {});
   }
 }
+
+/** True for the error of a call that the driver behind a connection has not. */
+export const isUnsupported = (e: unknown): boolean =>
+  e instanceof HostdevError && (e.data.libvirt as { code?: number } | undefined)?.code === NO_SUPPORT;
 
 /** Ops after which something may be otherwise, so that a lost answer is pending. */
 const CHANGES: ReadonlySet<LibvirtOp> = new Set<LibvirtOp>(['define', 'undefine']);

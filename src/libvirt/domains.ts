@@ -7,7 +7,7 @@ import { type HostdevNetwork, readHostdevNetwork } from '../domain/network.ts';
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import { safe } from '../text/safe.ts';
-import type { Connection } from './connection.ts';
+import { type Connection, isUnsupported } from './connection.ts';
 
 /** virDomainXMLFlags */
 const INACTIVE = 2;
@@ -67,13 +67,13 @@ export async function seeDomains(connection: Connection, left: () => number): Pr
   return seen;
 }
 
-/** The networks that run and are pools of host devices; none where libvirt has no networks (code NO_SUPPORT). */
+/** The networks that run and are pools of host devices; none where its driver has no networks. */
 export async function hostdevNetworks(connection: Connection, deadlineMs: number): Promise<HostdevNetwork[]> {
   try {
     const rows = await connection.call('networks', '', ACTIVE_NETWORKS, deadlineMs);
     return rows.flatMap(([name = '', xml = '']) => readHostdevNetwork(xml, name) ?? []);
   } catch (e) {
-    if (e instanceof HostdevError && e.code === 'HOSTDEV_LIBVIRT') return [];
+    if (isUnsupported(e)) return [];
     throw e;
   }
 }
