@@ -13,7 +13,10 @@ const LAYERS = [
   // What the commands over pools need too, which have no use for the rest of `engine`.
   [
     'common',
-    ['src/binding/drivers/denylist.ts', 'src/pci/resolve.ts', 'src/store/files.ts', 'src/config/allowable.ts'],
+    [
+      ...['src/binding/drivers/denylist.ts', 'src/pci/resolve.ts', 'src/store/files.ts'],
+      ...['allowable', 'hookDefaults', 'place'].map((n) => `src/config/${n}.ts`),
+    ],
   ],
   [
     'engine',

@@ -78,7 +78,7 @@ export type Command = {
   takes?: readonly GlobalOption[];
   /** Those without which it does nothing. */
   needs?: readonly GlobalOption[];
-  /** What it changes: devices, or only files. Ctrl-C undoes. */
+  /** What it changes: devices (needs the locks, as the table of the initramfs does), or only files. Ctrl-C undoes. */
   changes?: 'devices' | 'files';
   /** The own option without which it only looks, and takes neither --dry-run nor --allow. */
   changesWith?: string;
