@@ -54,6 +54,8 @@ bool find_all(void* so, Api& a, Fault& fault) {
          find(so, "virDomainGetUUIDString", a.DomainGetUUIDString, fault) &&
          find(so, "virDomainIsActive", a.DomainIsActive, fault) &&
          find(so, "virDomainIsPersistent", a.DomainIsPersistent, fault) &&
+         find(so, "virDomainAttachDeviceFlags", a.DomainAttachDeviceFlags, fault) &&
+         find(so, "virDomainDetachDeviceFlags", a.DomainDetachDeviceFlags, fault) &&
          find(so, "virDomainGetXMLDesc", a.DomainGetXMLDesc, fault) &&
          find(so, "virDomainFree", a.DomainFree, fault) &&
          find(so, "virNetworkGetName", a.NetworkGetName, fault) &&

@@ -52,6 +52,8 @@ struct Api {
   int (*DomainGetUUIDString)(Domain*, char*);
   int (*DomainIsActive)(Domain*);
   int (*DomainIsPersistent)(Domain*);
+  int (*DomainAttachDeviceFlags)(Domain*, const char* xml, unsigned flags);
+  int (*DomainDetachDeviceFlags)(Domain*, const char* xml, unsigned flags);
   char* (*DomainGetXMLDesc)(Domain*, unsigned flags);
   int (*DomainFree)(Domain*);
   const char* (*NetworkGetName)(Network*);

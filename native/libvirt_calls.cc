@@ -147,6 +147,21 @@ Reply of_domain(const Api& api, Connect* connect, const Request& request) {
   return {{}, {{xml.get()}}};
 }
 
+Reply move_device(const Api& api, Connect* connect, const Request& request) {
+  const auto end = request.text.find('\n');
+  const std::string uuid = request.text.substr(0, end);
+  const std::string xml = end == std::string::npos ? "" : request.text.substr(end + 1);
+  const DomainHandle domain(api.DomainLookupByUUIDString(connect, uuid.c_str()), {&api});
+  if (domain == nullptr) return failed(api, "virDomainLookupByUUIDString");
+  if (request.op == Op::kAttach) {
+    if (api.DomainAttachDeviceFlags(domain.get(), xml.c_str(), request.flags) < 0)
+      return failed(api, "virDomainAttachDeviceFlags");
+  } else if (api.DomainDetachDeviceFlags(domain.get(), xml.c_str(), request.flags) < 0) {
+    return failed(api, "virDomainDetachDeviceFlags");
+  }
+  return {};
+}
+
 Reply define(const Api& api, Connect* connect, const Request& request) {
   const DomainHandle domain(api.DomainDefineXMLFlags(connect, request.text.c_str(), request.flags), {&api});
   if (domain == nullptr) return failed(api, "virDomainDefineXMLFlags");
@@ -262,6 +277,9 @@ Reply Connections::perform(const Request& request) {
       return define(*api, connect, request);
     case Op::kToNative:
       return to_native(*api, connect, request);
+    case Op::kAttach:
+    case Op::kDetach:
+      return move_device(*api, connect, request);
     case Op::kDomainXml:
     case Op::kUndefine:
       return of_domain(*api, connect, request);

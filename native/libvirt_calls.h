@@ -15,13 +15,25 @@
 
 namespace hostdev::libvirt {
 
-enum class Op { kOpen, kClose, kVersions, kDomains, kDomainXml, kNetworks, kDefine, kUndefine, kToNative };
+enum class Op {
+  kOpen,
+  kClose,
+  kVersions,
+  kDomains,
+  kDomainXml,
+  kNetworks,
+  kDefine,
+  kUndefine,
+  kToNative,
+  kAttach,
+  kDetach
+};
 
 struct Request {
   Op op = Op::kVersions;
   // What `kOpen` gave.
   unsigned connection = 0;
-  // A URI, a UUID or an XML.
+  // A URI, a UUID or an XML; of kAttach and kDetach a UUID, a line end and a device's XML.
   std::string text;
   // libvirt's own flags; of kOpen 1 is read-only and 2 is with events.
   unsigned flags = 0;

@@ -14,6 +14,8 @@ const OPS = [
   'define',
   'undefine',
   'to-native',
+  'attach',
+  'detach',
 ] as const;
 export type LibvirtOp = (typeof OPS)[number];
 

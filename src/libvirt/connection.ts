@@ -105,7 +105,7 @@ export const isUnsupported = (e: unknown): boolean =>
   e instanceof HostdevError && (e.data.libvirt as { code?: number } | undefined)?.code === NO_SUPPORT;
 
 /** Ops after which something may be otherwise, so that a lost answer is pending. */
-const CHANGES: ReadonlySet<LibvirtOp> = new Set<LibvirtOp>(['define', 'undefine']);
+const CHANGES: ReadonlySet<LibvirtOp> = new Set<LibvirtOp>(['define', 'undefine', 'attach', 'detach']);
 
 /** What a call of libvirt raised, as an error of ours. */
 function asLibvirtError(uri: string, op: LibvirtOp, e: unknown): unknown {
