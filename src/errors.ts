@@ -298,6 +298,21 @@ export const ERRORS = {
     text: 'A call was refused by libvirt.',
     hint: 'The message has its own words.',
   },
+  HOSTDEV_LIBVIRT_DROPPED: {
+    exit: EXIT.failed,
+    text: 'Something of what was given was dropped by libvirt without a word: all of it was taken back.',
+    hint: 'This libvirt does not know it: leave it out.',
+  },
+  HOSTDEV_PLUG_PENDING: {
+    exit: EXIT.timedOut,
+    text: 'A guest has not yet taken a device or let it go, or what became of it is not known.',
+    hint: "See 'hostdev status' for what is pending; the next hostdev ends it.",
+  },
+  HOSTDEV_HOOK_ABSENT: {
+    exit: EXIT.refused,
+    text: "Libvirt runs no hook of hostdev's, and what is asked for needs one.",
+    hint: "Run 'hostdev hook install'.",
+  },
   HOSTDEV_GUEST_ABSENT: {
     exit: EXIT.absent,
     text: 'There is no guest of that name or UUID.',

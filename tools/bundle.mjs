@@ -44,6 +44,7 @@ const LAYERS = [
   ['domain', ['src/cli/domainCheck.ts', 'src/cli/viommu.ts']],
   ['plan', ['src/cli/domainPlan.ts']],
   ['guests', ['src/cli/guest.ts', 'src/actions/guests.ts']],
+  ['plug', ['src/cli/plug.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];
 

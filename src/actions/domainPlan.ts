@@ -14,6 +14,7 @@ import { isViommuWish, suggestViommu, VIOMMU_WISHES, type ViommuWish } from '../
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
+import type { Preview } from '../hook/preview.ts';
 import type { Host } from '../host/host.ts';
 import type { PciSetup, SetupOptions } from '../nova/setup.ts';
 import { type Address, canonicalAddress } from '../pci/address.ts';
@@ -79,8 +80,26 @@ export async function planDomain(
   request: DomainPlanRequest,
   options: ActionOptions,
 ): Promise<DomainPlan> {
+  const bom = BOM.every((b, i) => bytes[i] === b);
+  const { plan } = await planEdit(thisHost, readDomain(bytes, what), request, options, false);
+  return bom ? { ...plan, xml: `\uFEFF${plan.xml}` } : plan;
+}
+
+/** A plan, with what it was made of. */
+type Edit = { plan: DomainPlan; before: DomainDevices; added: Added[]; preview: Preview | null; facts: DomainFacts };
+
+/**
+ * {@link planDomain} of a domain that has been read. With `running` it is one that has its devices already, and the
+ * hook is asked only for those that are put in. `facts` are those of the domain as it will be.
+ */
+export async function planEdit(
+  thisHost: Host,
+  asked: Domain,
+  request: DomainPlanRequest,
+  options: ActionOptions,
+  running: boolean,
+): Promise<Edit> {
   const wish = readWish(request.viommu);
-  const asked = readDomain(bytes, what);
   const before = readDomainDevices(asked);
   const host = request.setup.inventory === null ? thisHost : null;
   const { versions, shown } = await readVersions(host, readDomainFacts(asked), request);
@@ -122,9 +141,11 @@ export async function planDomain(
   const { planned, viommu } = withViommu(host, withDevices, versions, wish);
   // What we hand out is read once more as libvirt would read it.
   const then = readDomainDevices(planned);
-  if (host !== null) await askHook(host, inventory, then, added, options, warnings);
+  const own = new Set(added.map((a) => a.device.address));
+  const judged = running ? { ...then, devices: then.devices.filter((d) => own.has(d.address)) } : then;
+  const preview = host === null ? null : await askHook(host, inventory, judged, added, options, warnings);
   warnings.push(...newFindings(asked, planned, versions));
-  return {
+  const plan = {
     domain: { name: domain.name, uuid: domain.uuid },
     fragments: added.map(fragment).sort((a, b) => Number(b.unassigned) - Number(a.unassigned)),
     removed: removed.map(({ address, kind }) => ({ address, kind })),
@@ -132,9 +153,10 @@ export async function planDomain(
     numa_nodes: picked.numa_nodes,
     viommu,
     versions: shown,
-    xml: BOM.every((b, i) => bytes[i] === b) ? `\uFEFF${planned.text}` : planned.text,
+    xml: planned.text,
     warnings,
   };
+  return { plan, before, added, preview, facts: readDomainFacts(planned) };
 }
 
 const NONE: Picked = { requests: [], numa_nodes: [], taken: [] };

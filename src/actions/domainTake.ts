@@ -141,7 +141,8 @@ export function addedDevice(
 }
 
 /** A macvtap or vDPA interface leaves the function on its host driver. */
-const takesFunction = ({ nic }: Added): boolean => nic === null || nic.shape === 'direct' || nic.shape === 'physical';
+export const takesFunction = ({ nic }: Added): boolean =>
+  nic === null || nic.shape === 'direct' || nic.shape === 'physical';
 
 /**
  * The peers that keep the added devices' groups from the guest, as devices that only leave the host. Raises
@@ -213,7 +214,8 @@ const lossesWith = (ways: readonly Peer[]): string => {
 /**
  * What the hook would say to the planned domain, as `planned` reads it. Raises for what stands against a device that is
  * put in: HOSTDEV_GUARD for a peer that the host needs, which nobody named, and as {@link refusePlan}. What stands
- * against devices that the domain had before is a warning: an edit need not mend everything at once.
+ * against devices that the domain had before is a warning: an edit need not mend everything at once. Null where the
+ * domain takes none, or the answer is not known.
  */
 export async function askHook(
   host: Host,
@@ -222,15 +224,15 @@ export async function askHook(
   added: readonly Added[],
   options: ActionOptions,
   warnings: Warning[],
-): Promise<void> {
-  if (planned.devices.length === 0) return;
+): Promise<Preview | null> {
+  if (planned.devices.length === 0) return null;
   let preview: Preview;
   try {
     preview = await previewHook(host, inventory, planned, { ...options, deadlineMs: LOOK_MS });
   } catch (e) {
     if (!isSysError(e)) throw e;
     warnings.push(warning('not-measured', `the hook's answer is not known: ${e.message}`));
-    return;
+    return null;
   }
   const taking = new Set(added.filter(takesFunction).map((a) => a.device.address));
   const peers = new Set(added.filter((a) => a.unassigned).map((a) => a.device.address));
@@ -256,6 +258,7 @@ export async function askHook(
   warnings.push(...preview.warnings, ...liftedHereOnly(preview));
   const left = leftToAdmin(preview, (d) => taking.has(d.listed.address));
   if (left !== null) warnings.push(warning(left.id, `${left.cause}: ${left.fix}`));
+  return preview;
 }
 
 /** How the hook's refusal is told: nothing is promised of a hook that is not there. */

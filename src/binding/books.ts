@@ -36,7 +36,17 @@ export type Hold = {
    * starting.
    */
   libvirt: string | null;
+  /** While the device is on its way into a running guest, or out of it. */
+  plug?: Plug;
 };
+
+/**
+ * A device between "bound" and "the guest has it", or between "the guest is asked to let it go" and "given back": it is
+ * neither free nor drift. `by` is the process that is at it (addon/process.ts); when that has ended, the next hostdev
+ * finishes or undoes it. `since` in ms of clock.ts. `kept`: the same command put it into, or took it out of, what the
+ * guest is at its next start.
+ */
+export type Plug = { state: 'attaching' | 'leaving'; by: string; since: number; kept: boolean };
 
 export type Binding = {
   schema: 2;
@@ -191,7 +201,19 @@ const isWritten = (host: Host, b: Binding): boolean =>
 // What comes back from disk.
 
 const isHold = (v: unknown): v is Hold =>
-  isObject(v) && isOwner(v.owner) && isTextOrNull(v.name) && typeof v.managed === 'boolean' && isTextOrNull(v.libvirt);
+  isObject(v) &&
+  isOwner(v.owner) &&
+  isTextOrNull(v.name) &&
+  typeof v.managed === 'boolean' &&
+  isTextOrNull(v.libvirt) &&
+  (v.plug === undefined || isPlug(v.plug));
+
+const isPlug = (v: unknown): v is Plug =>
+  isObject(v) &&
+  (v.state === 'attaching' || v.state === 'leaving') &&
+  isText(v.by) &&
+  typeof v.since === 'number' &&
+  typeof v.kept === 'boolean';
 
 export function isBinding(v: unknown, address: string): v is Binding {
   return (

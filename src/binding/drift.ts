@@ -2,7 +2,7 @@
 import type { Host } from '../host/host.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
-import { type Binding, isGuest, isHoldOnly, isSameDevice, ownerText, readBinding } from './books.ts';
+import { type Binding, type Hold, isGuest, isHoldOnly, isSameDevice, ownerText, readBinding } from './books.ts';
 import { deadHolds, type Witness } from './guests.ts';
 import { type DeviceState, describeState, sameState } from './state.ts';
 
@@ -47,6 +47,14 @@ const serves = (host: Host, b: Binding, now: DeviceState): boolean =>
 export const libvirtLeftIt = (host: Host, b: Binding, now: DeviceState): boolean =>
   b.after === null && !b.holds.some((h) => h.managed) && !isVfioDriver(host, b.address, now.driver);
 
+/** Why a hold is nobody's any more. */
+const deadText = (hold: Hold): string => {
+  if (hold.plug === undefined) return `${ownerText(hold)} neither runs nor starts`;
+  return hold.plug.state === 'leaving'
+    ? `${ownerText(hold)} has let it go`
+    : `its attach to ${ownerText(hold)} came to nothing`;
+};
+
 /** What is wrong with a binding whose device is observed as `now` (null: gone); null when all is well. */
 export function driftOf(host: Host, look: Witness, b: Binding, now: DeviceState | null): Drift | null {
   const fix = "'hostdev status --fix'";
@@ -56,9 +64,8 @@ export function driftOf(host: Host, look: Witness, b: Binding, now: DeviceState 
     return { drift: 'the device is gone, and another is at its address', mend: 'forget', advice: forget };
   const dead = deadHolds(host, look, b);
   if (dead.length > 0) {
-    const who = dead.map(ownerText).join(', ');
     return {
-      drift: `${who} neither runs nor starts`,
+      drift: dead.map(deadText).join(', '),
       mend: 'end-hold',
       advice: `${fix} ends its hold${dead.length === b.holds.length && !isHoldOnly(b) ? ' and gives the device back' : ''}`,
     };

@@ -12,17 +12,23 @@ import { vfioNodes } from '../pci/nodes.ts';
 import { groupNow } from '../pci/vfLinks.ts';
 import { hasFile, removeFile, replaceFile } from '../store/files.ts';
 import { type Deadline, isLocked, takeLocks } from '../store/locks.ts';
-import { type Binding, type Hold, isGuest, isSameDevice, ownerText } from './books.ts';
+import { type Binding, type Hold, isGuest, isSameDevice, ownerText, type Plug } from './books.ts';
 import type { Owner } from './state.ts';
 
 /** Longer than any start takes: then a guest that was prepared and is nowhere to be seen is not starting any more. */
 const STARTING_MS = 5 * 60_000;
 
 /**
- * `holds`: a process has the device. `starts`: prepare is at work or has been. `runs`: libvirt has the guest, but
- * nobody the device (it was unplugged). `unknown`: it could not be looked at.
+ * How long libvirt may still be at an attach whose caller was killed: between our call and QEMU's open there is no
+ * other witness.
  */
-type Presence = 'holds' | 'starts' | 'runs' | 'gone' | 'unknown';
+const ATTACHING_MS = 60_000;
+
+/**
+ * `holds`: a process has the device. `starts`: prepare is at work or has been. `moves`: an attach or detach is at work.
+ * `runs`: libvirt has the guest, but nobody the device (it was unplugged). `unknown`: it could not be looked at.
+ */
+type Presence = 'holds' | 'starts' | 'moves' | 'runs' | 'gone' | 'unknown';
 
 /** What one look shows of the guests in the books. */
 export type Witness = {
@@ -55,6 +61,10 @@ export async function witness(
     holders,
     presence: (b, hold) => {
       if (holders(b).length > 0) return 'holds';
+      if (hold.plug !== undefined) {
+        if (isPlugging(host, hold.plug)) return 'moves';
+        return found.unreadable > 0 && host.isReal ? 'unknown' : 'gone';
+      }
       const atWork = isAtWork(host, hold);
       if (atWork === true || isStarting(host, b, hold)) return 'starts';
       if (libvirtHas(host, hold)) return 'runs';
@@ -85,7 +95,18 @@ function keptText(look: Witness, b: Binding, hold: Hold): string | null {
   if (is === 'holds' && holder !== undefined)
     return `${it}; process ${holder.pid} (${holder.command}) holds ${holder.path}`;
   if (is === 'starts') return `${it}, which is starting`;
+  if (is === 'moves') return `${it}, and process ${hold.plug?.by.split(':')[0]} is ${plugText(hold)}`;
   return is === 'unknown' ? `${it}, and whether that guest has it could not be looked at` : null;
+}
+
+/** What is being done with a device that is plugged in or out. */
+const plugText = ({ plug }: Hold): string => (plug?.state === 'leaving' ? 'detaching it' : 'attaching it');
+
+/** The command that plugs is at work, or was killed so short ago that libvirt may still do what it was asked. */
+export function isPlugging(host: Host, { state, by, since }: Plug): boolean {
+  if (host.native.processRuns(by)) return true;
+  const ago = now() - since;
+  return state === 'attaching' && ago >= 0 && ago < ATTACHING_MS;
 }
 
 /** The holds whose guest is nowhere to be seen, in the books of a device that is there. */

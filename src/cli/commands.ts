@@ -2,6 +2,7 @@
  * Every command and every global option: grammar and help in one place; what a command needs is loaded when it runs.
  */
 import type { Argument, Command, GlobalOption, Option } from './command.ts';
+import { HALVES, TAKE } from './optionSets.ts';
 
 /**
  * What is global (contract 3). `every`: each command takes it; the others are taken by those that name them in `takes`.
@@ -34,6 +35,7 @@ export const GLOBALS: Record<GlobalOption, Option & { every?: true }> = {
 const DEVICE: Argument = { name: 'DEV' };
 const PF: Argument = { name: 'PF' };
 const FILE: Argument = { name: 'FILE' };
+const GUEST: Argument = { name: 'NAME|UUID' };
 const SETUP = ['config', 'inventory'] as const;
 const TRAIT_BLANKS = {
   type: 'string',
@@ -98,10 +100,30 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'guest show',
-    args: [{ name: 'NAME|UUID' }],
+    args: [GUEST],
     text: 'one guest with its devices, their drivers, groups, NUMA distances, and who prepared them',
     takes: ['connect'],
     load: async () => (await import('./guest.ts')).guestShow,
+  },
+  {
+    name: 'attach',
+    args: [GUEST, { ...DEVICE, many: true }],
+    text: 'put devices into a guest: the one that runs, and what it is at its next start',
+    more: 'Binds them first as the hook would; what fails undoes all of it (exit 9: not known yet).',
+    changes: 'devices',
+    takes: ['dry-run', 'allow', 'connect'],
+    own: { ...HALVES, ...TAKE, seconds: { type: 'string', value: 'N', text: 'time for all of it (30)' } },
+    load: async () => (await import('./plug.ts')).attach,
+  },
+  {
+    name: 'detach',
+    args: [GUEST, { ...DEVICE, many: true }],
+    text: 'take devices out of a guest, and give them back once it has let them go',
+    more: 'A guest that does not answer keeps them: exit 9, and the next hostdev gives them back.',
+    changes: 'devices',
+    takes: ['dry-run', 'connect'],
+    own: { ...HALVES, seconds: { type: 'string', value: 'N', text: 'time for the guest to let them go (30)' } },
+    load: async () => (await import('./plug.ts')).detach,
   },
   {
     name: 'bind',
@@ -343,22 +365,7 @@ export const COMMANDS: readonly Command[] = [
       },
       ...WISH,
       numa: { ...WISH.numa, text: `${WISH.numa.text} (default: those of its <numatune>)` },
-      managed: {
-        type: 'string',
-        value: 'yes|no',
-        text: "libvirt binds it and gives it back (default: what an alias device's device_spec says, else yes)",
-      },
-      driver: { type: 'string', value: 'NAME', text: "host driver that libvirt is to bind (auto: libvirt's choice)" },
-      rom: { type: 'string', value: 'on|off|none|FILE', text: "its ROM: shown, hidden, none, or this file's" },
-      boot: { type: 'string', value: 'N', text: 'its place in the boot order' },
-      'unassigned-peers': {
-        type: 'boolean',
-        text: "take its group's other devices from the host too, unseen by the guest",
-      },
-      vnic: { type: 'string', value: 'TYPE', text: "as a network interface of Nova's vnic type: direct, macvtap, …" },
-      mac: { type: 'string', value: 'MAC', text: "the interface's MAC address" },
-      vlan: { type: 'string', value: 'ID', text: "the interface's VLAN (0: none)" },
-      'profile-id': { type: 'string', value: 'ID', text: 'port profile of 802.1Qbh' },
+      ...TAKE,
       viommu: { type: 'string', value: 'MODEL', text: 'with this vIOMMU: auto, virtio, intel, smmuv3, amd or none' },
       libvirt: { type: 'string', value: 'X.Y.Z', text: 'for this libvirt instead of the one that is here' },
       qemu: { type: 'string', value: 'X.Y.Z', text: 'for this QEMU' },

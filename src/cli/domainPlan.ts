@@ -1,10 +1,10 @@
 import { createTwoFilesPatch, FILE_HEADERS_ONLY } from 'diff';
-import { type AskedNic, readNic } from '../actions/domainNic.ts';
 import { type DomainPlanRequest, planDomain } from '../actions/domainPlan.ts';
 import { HostdevError } from '../errors.ts';
-import { quote, safeBlock } from '../text/safe.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
+import { takeOptions, textOf } from './takeOptions.ts';
 
 const usage = (message: string, hint: string): HostdevError => new HostdevError('HOSTDEV_USAGE', message, { hint });
 
@@ -51,15 +51,10 @@ async function readRequest(invocation: Invocation, more: readonly string[]): Pro
     add: [...device, ...more],
     remove,
     ...(await readPools(invocation, alias)),
-    managed: readManaged(own.managed),
-    model: readModel(own.driver),
-    rom: readRom(own.rom),
-    boot: readBoot(own.boot),
-    nic: readNicWords(own),
-    unassignedPeers: own['unassigned-peers'] === true,
-    viommu: text(own.viommu) ?? null,
-    libvirt: text(own.libvirt) ?? null,
-    qemu: text(own.qemu) ?? null,
+    ...takeOptions(own),
+    viommu: textOf(own.viommu) ?? null,
+    libvirt: textOf(own.libvirt) ?? null,
+    qemu: textOf(own.qemu) ?? null,
   };
   if (request.add.length === 0 && alias.length === 0 && remove.length === 0 && request.viommu === null)
     throw usage(
@@ -80,48 +75,6 @@ async function readPools(
   const [{ setupOptions }, { readWish }] = await Promise.all([import('./setupInput.ts'), import('./wishInput.ts')]);
   const pick = alias.length === 0 ? null : readWish(alias.join(','), invocation.own);
   return { pick, setup: await setupOptions(invocation) };
-}
-
-type Value = string | boolean | undefined;
-
-const text = (value: Value): string | undefined => (typeof value === 'string' ? value : undefined);
-
-function readManaged(value: Value): boolean | null {
-  if (value === undefined) return null;
-  if (value === 'yes' || value === 'no') return value === 'yes';
-  throw usage(`--managed ${quote(value)}: neither yes nor no`, "yes: libvirt binds it; no: hostdev's hook or you do.");
-}
-
-/** What the kernel takes for a module's name; it is what libvirt puts into driver_override. */
-function readModel(value: Value): string | null {
-  if (value === undefined || value === 'auto' || value === 'vfio') return null;
-  if (typeof value === 'string' && /^[A-Za-z0-9_-]{1,55}$/.test(value)) return value;
-  throw usage(`--driver ${quote(value)}: no name of a driver`, 'For example vfio-pci or mlx5_vfio_pci.');
-}
-
-function readRom(value: Value): DomainPlanRequest['rom'] {
-  if (value === undefined || typeof value === 'boolean') return null;
-  if (value === 'on' || value === 'off') return { bar: value };
-  if (value === 'none') return { enabled: 'no' };
-  // The schema's absFilePath; QEMU runs elsewhere, so a relative path would mean nothing.
-  if (/^\/[^\p{Cc}]{1,4095}$/u.test(value)) return { file: value };
-  throw usage(`--rom ${quote(value)}: neither on, off, none nor an absolute path`, 'Give the whole path.');
-}
-
-/** libvirt holds it in an unsigned int; QEMU's bootindex is signed. */
-function readBoot(value: Value): number | null {
-  if (value === undefined) return null;
-  if (typeof value === 'string' && /^[1-9]\d{0,8}$/.test(value)) return Number(value);
-  throw usage(`--boot ${quote(value)}: not a place in the boot order`, 'It is a number, and the first is 1.');
-}
-
-function readNicWords(own: Invocation['own']): AskedNic | null {
-  const vnic = text(own.vnic);
-  const words = { mac: text(own.mac), vlan: text(own.vlan), profile: text(own['profile-id']) };
-  if (vnic !== undefined) return readNic({ vnic, ...words });
-  const [alone] = ['mac', 'vlan', 'profile-id'].filter((n) => own[n] !== undefined);
-  if (alone !== undefined) throw usage(`--${alone} is a network interface's`, 'Give --vnic TYPE too.');
-  return null;
 }
 
 /** Options that mean nothing together are an error, not silence. */

@@ -83,7 +83,8 @@ async function run(argv: string[], named: Named): Promise<Answer> {
     lists: Object.fromEntries(many.map((k) => [k, (values[k] ?? []) as string[]])),
     json: values.json === true,
     options,
-    config: (values.config as string[] | undefined) ?? [],
+    // `attach --config` is another: the half of a guest.
+    config: Array.isArray(values.config) ? (values.config as string[]) : [],
     inventory: (values.inventory as string | undefined) ?? null,
     connect: (values.connect as string | undefined) ?? null,
     host,

@@ -49,7 +49,7 @@ export function parse(argv: string[], command: Command | null): { values: Values
   const words = positionals.slice(command?.name.split(' ').length ?? 0);
   if (command === null || values.help === true) return { values, words };
   for (const name of Object.keys(GLOBALS) as GlobalOption[])
-    if (values[name] !== undefined) checkTaken(command, name, values);
+    if (values[name] !== undefined && command.own?.[name] === undefined) checkTaken(command, name, values);
   return { values, words };
 }
 

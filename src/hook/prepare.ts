@@ -66,31 +66,37 @@ export async function prepareDomain(
     const { devices, objections } = lookAtDevices(host, inventory, domain);
     raiseFirst(objections);
     await awaitReleases(host, devices, owner, left);
-    const prepared = await prepareDevices(host, inventory, domain, devices, allowed, left, policy);
+    const hold: Hold = { owner, name: domain.name, managed: false, libvirt: options.libvirt ?? null };
+    const begin = (): void => forgetStarted(host, owner.slice('domain:'.length));
+    const prepared = await prepareDevices(host, inventory, domain, hold, allowed, left, policy, begin);
     return { ...prepared, warnings: [...stale, ...prepared.warnings] };
   } finally {
     done();
   }
 }
 
-async function prepareDevices(
+/**
+ * {@link prepareDomain} for the devices of `domain` alone, whatever else its guest has: for one that runs as well.
+ * `ready` is called under the locks, before the first change; what it raises is raised.
+ */
+export async function prepareDevices(
   host: Host,
   inventory: Inventory,
   domain: DomainDevices,
-  devices: readonly Listed[],
+  hold: Hold,
   allowed: ReadonlySet<Guard>,
-  options: SessionOptions & { libvirt?: string | null },
+  options: SessionOptions,
   policy: HookPolicy,
+  ready: () => void,
 ): Promise<Prepared> {
-  const owner = domainOwner(domain);
-  const addresses = devices.map((d) => d.device.address);
+  const { owner } = hold;
+  const addresses = domain.devices.map((d) => d.address);
   return changing(host, inventory, { addresses, owner }, options, async ({ work, recovered, inventory: fresh }) => {
-    const hold: Hold = { owner, name: domain.name, managed: false, libvirt: options.libvirt ?? null };
     const now = lookAtDevices(host, fresh, domain);
     raiseFirst(now.objections);
     const plan = await planPrepare(work, now.devices, hold, allowed, policy);
     raiseFirst(objectionsTo(host, fresh, domain, plan));
-    forgetStarted(host, owner.slice('domain:'.length));
+    ready();
     await executeBind(work, plan.bind, hold, plan.books);
     recordLifted(work, owner, domain.name, plan.lifted);
     return {

@@ -6,7 +6,7 @@ import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts'
 import { type HostdevNetwork, readHostdevNetwork } from '../domain/network.ts';
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
-import { safe } from '../text/safe.ts';
+import { quote, safe } from '../text/safe.ts';
 import { type Connection, isUnsupported } from './connection.ts';
 
 /** virDomainXMLFlags */
@@ -18,7 +18,7 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 type ListedDomain = { uuid: string; name: string; active: boolean; persistent: boolean };
 
 /** Null: there is no such one (it does not run, or is not kept). `why` is a clause where it is not known. */
-type Half = { domain: Domain; devices: DomainDevices } | null;
+export type Half = { domain: Domain; devices: DomainDevices } | null;
 
 export type SeenDomain = ListedDomain & { live: Half; kept: Half; why: string | null };
 
@@ -38,9 +38,17 @@ async function domainXml(connection: Connection, uuid: string, kept: boolean, de
   return rows[0]?.[0] ?? '';
 }
 
-async function half(connection: Connection, d: ListedDomain, kept: boolean, deadlineMs: number): Promise<Half> {
+/** A domain as it is now, or (`kept`) as it will be at its next start. */
+export async function readHalf(
+  connection: Connection,
+  d: ListedDomain,
+  kept: boolean,
+  deadlineMs: number,
+): Promise<Half> {
   if (!(kept ? d.persistent : d.active)) return null;
   const domain = readDomain(await domainXml(connection, d.uuid, kept, deadlineMs), `domain ${safe(d.name)}`);
+  // One that has ended since it was listed gives what it is kept as; only one that runs has an id.
+  if (!kept && domain.root.getAttribute('id') === null) return null;
   return { domain, devices: readDomainDevices(domain) };
 }
 
@@ -49,8 +57,8 @@ async function seeDomain(connection: Connection, d: ListedDomain, deadlineMs: nu
   try {
     return {
       ...d,
-      live: await half(connection, d, false, deadlineMs),
-      kept: await half(connection, d, true, deadlineMs),
+      live: await readHalf(connection, d, false, deadlineMs),
+      kept: await readHalf(connection, d, true, deadlineMs),
       why: null,
     };
   } catch (e) {
@@ -65,6 +73,15 @@ export async function seeDomains(connection: Connection, left: () => number): Pr
   const seen: SeenDomain[] = [];
   for (const listed of await listDomains(connection, left())) seen.push(await seeDomain(connection, listed, left()));
   return seen;
+}
+
+/** The domain of that name or UUID. Raises HOSTDEV_GUEST_ABSENT, and why its XML did not come. */
+export async function seeGuest(connection: Connection, word: string, left: () => number): Promise<SeenDomain> {
+  const all = await listDomains(connection, left());
+  const listed = all.find((d) => d.uuid === word.toLowerCase()) ?? all.find((d) => d.name === word);
+  if (listed === undefined) throw new HostdevError('HOSTDEV_GUEST_ABSENT', `There is no guest ${quote(word)}`);
+  const live = await readHalf(connection, listed, false, left());
+  return { ...listed, live, kept: await readHalf(connection, listed, true, left()), why: null };
 }
 
 /** The networks that run and are pools of host devices; none where its driver has no networks. */

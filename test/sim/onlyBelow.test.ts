@@ -112,6 +112,8 @@ const RUNS: [name: string, args: string[], input?: string][] = (() => {
     ['group list', []],
     ['group show', ['20']],
     ['group why', [A]],
+    ['attach', ['g', A]],
+    ['detach', ['g', A]],
     ['guest list', []],
     ['guest show', ['g']],
     ['bind', ['-n', D]],

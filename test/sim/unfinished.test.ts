@@ -130,8 +130,10 @@ describeSim('a transaction whose own files fail', () => {
         const ran = sim.run(...command);
         sim.ctl('clear');
         const as = `${skip}: ${ran.err}`;
-        expect([0, 1, 7], as).toContain(ran.exit);
-        if (ran.exit === 1) {
+        expect([0, 1, 7, 9], as).toContain(ran.exit);
+        // On a busy machine a read is late (9): undone as well, and the same point is tried again.
+        if (ran.exit === 9) skip -= 1;
+        if (ran.exit === 1 || ran.exit === 9) {
           expect(snapshot(sim), as).toEqual(before);
           expect(bookText(sim.host()), as).toEqual(books);
           expect(readJournal(sim.host()).entries, as).toEqual([]);

@@ -26,7 +26,7 @@ export function addDevices(domain: Domain, added: readonly XmlElement[]): Domain
 }
 
 /** The element by which a domain takes each of its PCI devices, for the kinds that are removed whole. */
-function deviceElements({ root, what }: Domain): Map<Address, Element> {
+export function deviceElements({ root, what }: Domain): Map<Address, Element> {
   const found = new Map<Address, Element>();
   for (const section of children(root, 'devices')) {
     for (const e of [...children(section, 'hostdev'), ...children(section, 'interface')]) {

@@ -42,7 +42,8 @@ describe.each(named)('%s', (_name, command) => {
 
   test('each option in its help is taken; each that is not there is refused', () => {
     for (const name of GLOBAL_NAMES) {
-      const given = GLOBALS[name].type === 'string' ? [`--${name}`, 'x'] : [`--${name}`];
+      const option = command.own?.[name] ?? GLOBALS[name];
+      const given = option.type === 'string' ? [`--${name}`, 'x'] : [`--${name}`];
       const isSilent = command.isHook && name === 'json';
       expect([name, usageFault([...whole(command), ...given]) === null]).toEqual([
         name,

@@ -102,11 +102,13 @@ test.each([
   [
     [],
     [
+      'attach',
       'bind',
       'boot',
       'claim',
       'completion',
       'config',
+      'detach',
       'doctor',
       'domain',
       'group',

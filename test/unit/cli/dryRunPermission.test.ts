@@ -33,6 +33,9 @@ const LINES: [line: string, exit: number, closed?: number][] = [
   [`vf create ${PF} --count 99`, 6],
   ['vf create 0000:77:00.0 --count 2', 4],
   [`vf remove ${PF}`, 6],
+  // No libvirt is to be asked below another root: that counts after who asks.
+  [`attach g ${NIC}`, 6],
+  [`detach g ${NIC}`, 6],
   ['status --fix', 6],
   ['journal undo', 6],
   ['journal resume', 6],

@@ -1,0 +1,138 @@
+/** What attach and detach share: the guest and its halves, the hold while a device is on its way, and its end. */
+import { ownName } from '../addon/process.ts';
+import { applyBooks, type Hold, type Plug, readBinding } from '../binding/books.ts';
+import { type Returned, releaseHolds } from '../binding/giveBack.ts';
+import { changing, type SessionOptions } from '../binding/session.ts';
+import type { Owner } from '../binding/state.ts';
+import { now } from '../clock.ts';
+import { unfit } from '../domain/device/devices.ts';
+import { HostdevError } from '../errors.ts';
+import type { Host } from '../host/host.ts';
+import { whichLibvirt } from '../libvirt/connection.ts';
+import type { SeenDomain } from '../libvirt/domains.ts';
+import { Guest, type Which } from '../libvirt/guest.ts';
+import type { Address } from '../pci/address.ts';
+import { scanInventory } from '../pci/inventory.ts';
+import { Deadline } from '../store/locks.ts';
+import { safe } from '../text/safe.ts';
+import { type Warning, warning } from '../text/warning.ts';
+import type { ActionOptions } from './options.ts';
+
+/** Of which halves a device is meant; neither said is both, where both can be. */
+export type AskedHalves = { live: boolean; config: boolean };
+
+export const ownerOf = ({ uuid }: Pick<SeenDomain, 'uuid'>): Owner => `domain:${uuid}`;
+
+/**
+ * The halves of a guest that are meant, what is kept first. Raises HOSTDEV_DOMAIN_UNFIT for a half that it does not
+ * have.
+ */
+export function halvesOf({ name, active, persistent }: SeenDomain, asked: AskedHalves): Which[] {
+  const what = `Guest ${safe(name)}`;
+  if (asked.live && !active)
+    throw unfit(`${what} does not run: there is no --live of it`, 'Start it, or give --config alone.');
+  if (asked.config && !persistent)
+    throw unfit(`${what} is transient: nothing of it is kept, and there is no --config`, 'Give --live alone.');
+  const both = !asked.live && !asked.config;
+  const halves: Which[] = [];
+  if (persistent && (both || asked.config)) halves.push('config');
+  if (active && (both || asked.live)) halves.push('live');
+  return halves;
+}
+
+/** Runs `body` with the guest, until the deadline of the options. Raises as {@link Guest.open}. */
+export async function withGuest<T>(
+  host: Host,
+  connect: string | null,
+  word: string,
+  { deadlineMs, dryRun }: ActionOptions,
+  body: (guest: Guest, deadline: Deadline) => Promise<T>,
+): Promise<T> {
+  const which = whichLibvirt(host, connect);
+  if (which.uri === null) throw new HostdevError('HOSTDEV_LIBVIRT_UNREACHABLE', `No libvirt is asked: ${which.why}`);
+  const calls = host.native.openLibvirt?.();
+  if (calls === undefined)
+    throw new HostdevError('HOSTDEV_NATIVE_MISSING', 'libvirt is called by the native part, which is not in use here');
+  const deadline = new Deadline(deadlineMs);
+  const guest = await Guest.open(calls, which.uri, word, () => Math.max(1, deadline.left), dryRun);
+  try {
+    return await body(guest, deadline);
+  } finally {
+    guest.close();
+  }
+}
+
+/** The hold of a device that a command of this process is at. */
+export const plugOf = (state: Plug['state'], kept: boolean): Plug => ({ state, by: ownName(), since: now(), kept });
+
+/**
+ * Writes into a guest's holds on these devices what is being done with them, under their locks; null: nothing any more.
+ * Devices of which it holds none are passed over. Raises HOSTDEV_IN_USE when another command is at one, and as
+ * {@link changing}.
+ */
+export async function markPlug(
+  host: Host,
+  owner: Owner,
+  addresses: readonly Address[],
+  plug: Plug | null,
+  options: SessionOptions,
+): Promise<Warning[]> {
+  return changing(host, scanInventory(host), { addresses, owner }, options, async ({ recovered }) => {
+    refuseOthers(host, owner, addresses);
+    for (const address of addresses) {
+      const before = readBinding(host, address);
+      if (before === null) continue;
+      const holds = before.holds.map((h): Hold => {
+        if (h.owner !== owner) return h;
+        const { plug: _, ...rest } = h;
+        return plug === null ? rest : { ...rest, plug };
+      });
+      applyBooks(host, [{ address, before, after: { ...before, holds } }], 'after');
+    }
+    return recovered;
+  });
+}
+
+/** Raises HOSTDEV_IN_USE when another process attaches or detaches one of the devices for this guest. */
+export function refuseOthers(host: Host, owner: Owner, addresses: readonly Address[]): void {
+  for (const address of addresses) {
+    const plug = readBinding(host, address)?.holds.find((h) => h.owner === owner)?.plug;
+    if (plug === undefined || plug.by === ownName() || !host.native.processRuns(plug.by)) continue;
+    const verb = plug.state === 'attaching' ? 'attaching' : 'detaching';
+    throw new HostdevError('HOSTDEV_IN_USE', `${address}: process ${plug.by.split(':')[0]} is ${verb} it`, {
+      hint: 'Wait for that command to end.',
+    });
+  }
+}
+
+/**
+ * Ends a guest's holds on devices that it does not have any more, and gives back what nobody else holds. What could not
+ * be given back is a warning: it stays in the books, and `status` says why.
+ */
+export async function endHolds(
+  host: Host,
+  owner: Owner,
+  addresses: readonly Address[],
+  options: SessionOptions,
+): Promise<{ devices: Returned[]; warnings: Warning[] }> {
+  const asked = { addresses, owner, tolerant: true };
+  return changing(host, scanInventory(host), asked, options, async ({ work, recovered, inventory, held }) => {
+    const list = addresses
+      .filter((a) => !held.has(a))
+      .flatMap((a) => readBinding(host, a) ?? [])
+      .filter((b) => b.holds.some((h) => h.owner === owner))
+      .map((binding) => ({ binding, device: inventory.byAddress.get(binding.address) }));
+    const { devices, failures } = await releaseHolds(work, owner, list);
+    const told = [
+      ...devices.flatMap((d) => (d.outcome === 'kept' ? [{ address: d.address, why: d.reason ?? d.outcome }] : [])),
+      ...failures.map((f) => ({ address: f.address, why: (f.error as Error).message })),
+    ];
+    return {
+      devices,
+      warnings: [
+        ...recovered,
+        ...told.map((t) => warning('stale-hold', `${t.address} is not given back: ${t.why}`, t.address)),
+      ],
+    };
+  });
+}

@@ -1,0 +1,46 @@
+/** A device out of one half of a guest, and the wait until that has happened. */
+import { now, sleep } from '../clock.ts';
+import { deviceElements } from '../domain/device/devices.ts';
+import type { Guest, Which } from '../libvirt/guest.ts';
+import type { Address } from '../pci/address.ts';
+import type { Deadline } from '../store/locks.ts';
+
+/** A guest that has just been given a device says that it is busy for some seconds. */
+const AGAIN_MS = 1000;
+const LOOK_MS = 100;
+
+/**
+ * Asks until the half is without the device, or until the deadline: libvirt's own "done" means that the guest was
+ * asked, and QEMU says "busy" while an earlier request is under way. Null when it is out, else why it is not known to
+ * be.
+ */
+export async function outOf(
+  guest: Guest,
+  which: Which,
+  { address, xml }: { address: Address; xml: string },
+  deadline: Deadline,
+): Promise<string | null> {
+  let why = 'the guest has not let it go before the deadline';
+  for (;;) {
+    const fault = await guest.detach(which, xml);
+    const again = fault === null || fault.lost || fault.busy;
+    if (fault !== null) why = fault.error.message;
+    try {
+      if (await waitGone(guest, which, address, again ? deadline.left : 0, again ? AGAIN_MS : 0)) return null;
+    } catch (e) {
+      return (e as Error).message;
+    }
+    if (!again || deadline.left === 0) return why;
+  }
+}
+
+/** Looks until the half is without the device; false when it has it still after `ms`, or at the end of the time. */
+async function waitGone(guest: Guest, which: Which, address: Address, leftMs: number, ms: number): Promise<boolean> {
+  const end = now() + Math.min(ms, leftMs);
+  for (;;) {
+    const half = await guest.half(which);
+    if (half === null || !deviceElements(half.domain).has(address)) return true;
+    if (now() >= end) return false;
+    await sleep(LOOK_MS);
+  }
+}
