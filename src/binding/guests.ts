@@ -103,7 +103,7 @@ function keptText(look: Witness, b: Binding, hold: Hold): string | null {
 const plugText = ({ plug }: Hold): string => (plug?.state === 'leaving' ? 'detaching it' : 'attaching it');
 
 /** The command that plugs is at work, or was killed so short ago that libvirt may still do what it was asked. */
-export function isPlugging(host: Host, { state, by, since }: Plug): boolean {
+function isPlugging(host: Host, { state, by, since }: Plug): boolean {
   if (host.native.processRuns(by)) return true;
   const ago = now() - since;
   return state === 'attaching' && ago >= 0 && ago < ATTACHING_MS;
