@@ -30,6 +30,7 @@ import { onHostDriver } from '../pci/vendorVfio.ts';
 import { Deadline, takeLocks } from '../store/locks.ts';
 import { quote, safe } from '../text/safe.ts';
 import { warning } from '../text/warning.ts';
+import { adoptEarly } from './bootAdopt.ts';
 import { eachMs, type Going, moveAll, optionsFor, type Pass, readable, refuseOthers, tell } from './bootPass.ts';
 import { foretellVf, foretoldVf, makeVfs } from './bootVfs.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -67,7 +68,10 @@ export async function applyWishes(host: Host, { only, stage }: ApplyScope, optio
     blind: false,
   };
   const off = offNow(pass);
-  if (!off && !options.dryRun) await finishEarlier(pass);
+  if (!off && !options.dryRun) {
+    await finishEarlier(pass);
+    if (only === null) await adoptEarly(pass);
+  }
   const first = await readable(pass);
   if (first !== null && !off) {
     const open = chosen(first, scope).filter((s) => s.why !== null && s.match.device !== null);

@@ -5,6 +5,7 @@
 import { isOff, readReport, reportOf, type WishReport } from '../boot/report.ts';
 import type { Finding } from '../config/place.ts';
 import type { Host } from '../host/host.ts';
+import { type BootVital, bootVital } from './bootVital.ts';
 import type { Warned } from './options.ts';
 import { isOfWishes } from './wish.ts';
 import { hostWishes } from './wishes.ts';
@@ -17,6 +18,8 @@ export type BootStatus = Warned & {
   wishes: WishReport[];
   /** Of the wishes and their files. */
   mistakes: Finding[];
+  /** Devices of the initramfs's table that the host has come to stand on; null where that is not to be told. */
+  initramfs_vital: BootVital[] | null;
 };
 
 /** Reads; changes nothing, and needs no root. Raises what reading the configuration raises. */
@@ -33,5 +36,12 @@ export async function readBootStatus(host: Host): Promise<BootStatus> {
       : { ...now, reason: told.reason };
   });
   const mistakes = findings.filter((f) => f.severity === 'error' && isOfWishes(f));
-  return { off: isOff(host), at: report?.at ?? null, wishes, mistakes, warnings: inventory.warnings };
+  return {
+    off: isOff(host),
+    at: report?.at ?? null,
+    wishes,
+    mistakes,
+    initramfs_vital: await bootVital(host),
+    warnings: inventory.warnings,
+  };
 }

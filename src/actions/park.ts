@@ -18,7 +18,7 @@ import type { Inventory, PciDevice } from '../pci/inventory.ts';
 import type { ActionOptions } from './options.ts';
 
 /** No driver has this name (driverctl and the kernel's own documents use it so). */
-const NO_DRIVER = 'none';
+export const NO_DRIVER = 'none';
 
 /** Takes a device off its driver. False where it has none. Raises what `bind` raises. */
 export async function parkDevice(

@@ -16,6 +16,7 @@ import { type IommuState, iommuState } from '../host/iommu.ts';
 import { failureWarning } from '../pci/inventory.ts';
 import type { BadFile } from '../store/files.ts';
 import type { Warning } from '../text/warning.ts';
+import { type BootVital, bootVital } from './bootVital.ts';
 
 /** A process that has the device, and the guest that libvirt says it is. */
 type User = { pid: number; command: string; domain: string | null };
@@ -47,6 +48,8 @@ export type Status = {
   bad_files: BadFile[];
   /** The wishes of the configuration, and those that are not met; null where it cannot be read. */
   wishes: { total: number; not_met: { address: string | null; wished_address: string; reason: string }[] } | null;
+  /** Devices of the initramfs's table that the host has come to stand on; null where that is not to be told. */
+  initramfs_vital: BootVital[] | null;
 };
 
 const READ_MS = 2000;
@@ -75,6 +78,7 @@ export async function readStatus(host: Host): Promise<Status> {
     stuck: quarantines.stuck,
     bad_files: [...bad, ...badEntries, ...quarantines.bad],
     wishes: await wishesNow(host),
+    initramfs_vital: await bootVital(host),
   };
 }
 

@@ -61,6 +61,11 @@ export type Binding = {
   holds: Hold[];
   /** What the device was on before us. */
   before: DeviceState;
+  /**
+   * Bound by the initramfs before any host driver came: `before` is foretold, and any that claims the device will do
+   * when it goes back.
+   */
+  any_host?: true;
   /** What we left it on; null when libvirt binds it. */
   after: DeviceState | null;
   since: string;
@@ -226,6 +231,7 @@ export function isBinding(v: unknown, address: string): v is Binding {
     isTextOrNull(v.inode) &&
     isListOf(v.holds, isHold) &&
     isState(v.before) &&
+    (v.any_host === undefined || v.any_host === true) &&
     (v.after === null || isState(v.after)) &&
     isText(v.since) &&
     isObject(v.prepared) &&

@@ -257,7 +257,7 @@ export async function planBack(
     group: device.iommu_group,
     inode: host.inode(host.device(address)),
     from: { driver: now.driver, override: now.override },
-    to: before,
+    ...(binding.any_host ? { to: { driver: null, override: null }, any_host: true } : { to: before }),
     override_bytes: now.overrideBytes,
     ...(sriov === undefined ? {} : { sriov }),
   });

@@ -8,6 +8,7 @@ import type { Answer, Invocation } from './command.ts';
 import { findingText } from './config.ts';
 import { err } from './output.ts';
 import { colours, table } from './table.ts';
+import { vitalLines } from './vitalLines.ts';
 
 /** The units give 30 s; what is left of them is for an undo and the start of node. A slow host's drop-in says more. */
 const APPLY_S = 25;
@@ -31,7 +32,8 @@ export async function bootApply({ host, own, options }: Invocation): Promise<Ans
 /** `hostdev boot status`: exit 3 when a wish is not met. */
 export async function bootStatus({ host }: Invocation): Promise<Answer> {
   const { warnings, ...json } = await readBootStatus(host);
-  return { json, text: reportText(json, json.at), warnings, exit: exitOf(json) };
+  const text = `${vitalLines(json.initramfs_vital)}${reportText(json, json.at)}`;
+  return { json, text, warnings, exit: exitOf(json) };
 }
 
 /** An image takes half a minute: who waits is told. */

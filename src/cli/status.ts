@@ -7,6 +7,7 @@ import { safeBlock } from '../text/safe.ts';
 import { warning } from '../text/warning.ts';
 import type { Answer, Invocation } from './command.ts';
 import { colours, table } from './table.ts';
+import { vitalLines } from './vitalLines.ts';
 
 const NO_JOURNAL = 'what is unfinished is not known: the journal is for root to read';
 
@@ -34,6 +35,7 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
     rows.length === 0 ? 'hostdev has bound no device\n' : table(['ADDRESS', 'FOR', 'DRIVER', 'BEFORE', 'DRIFT'], rows),
     ...s.bindings.flatMap((b) => (b.advice === null ? [] : `${b.address}: ${safeBlock(b.advice)}\n`)),
     ...wishLine(s.wishes),
+    vitalLines(s.initramfs_vital),
     ...s.stuck.map((q) =>
       bad(
         `${q.address} hangs in the kernel at ${q.path} since ${q.since}${q.holders.map((h) => `; ${safeBlock(h)}`).join('')}\n`,

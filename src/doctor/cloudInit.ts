@@ -1,8 +1,9 @@
 /**
  * The same changes for machines that cloud-init makes: MAAS and clouds take user-data, Juju takes cloudinit-userdata of
  * a model, in which it refuses runcmd, bootcmd and users and runs postruncmd last (Juju's documentation,
- * "cloudinit-userdata"). A model gives it to its containers too: no command does anything there.
+ * "cloudinit-userdata"). A model gives it to its containers too: nothing is written or done there.
  */
+import { dirname } from 'node:path';
 import { type Change, withoutReplacing } from './cmdlineWords.ts';
 import { GRUB, GRUB_DROPINS } from './grub.ts';
 import type { Look } from './look.ts';
@@ -13,7 +14,7 @@ const CLOUD = 'etc/cloud/cloud.cfg';
 export const JUJU = 'var/lib/juju';
 
 /**
- * What a new machine is to be given: files, with content that is one line or several, and commands that make them take
+ * What a new machine is to be given: files, whose content is one line or several, and commands that make them take
  * effect.
  */
 type UserData = { files?: readonly { path: string; content: string }[]; commands?: readonly string[] };
@@ -24,13 +25,13 @@ const NOT_IN_CONTAINER = 'systemd-detect-virt --quiet --container || ';
 /** JSON's strings are YAML's too. */
 const quoted = (text: string): string => (/['\n\\]/.test(text) ? JSON.stringify(text) : `'${text}'`);
 
+/** A file by a command, for write_files would write it in a container too. */
+const written = ({ path, content }: { path: string; content: string }): string =>
+  `{ mkdir -p /${dirname(path)} && printf '%s\\n' '${content.trimEnd().replaceAll("'", "'\\''")}' > /${path}; }`;
+
 function yaml({ files = [], commands = [] }: UserData, run: string): string[] {
-  return [
-    ...(files.length > 0 ? ['write_files:'] : []),
-    ...files.flatMap(({ path, content }) => [`  - path: /${path}`, `    content: ${quoted(content)}`]),
-    ...(commands.length > 0 ? [`${run}:`] : []),
-    ...commands.map((c) => `  - ${quoted(`${NOT_IN_CONTAINER}${c}`)}`),
-  ];
+  const all = [...files.map(written), ...commands];
+  return all.length === 0 ? [] : [`${run}:`, ...all.map((c) => `  - ${quoted(`${NOT_IN_CONTAINER}${c}`)}`)];
 }
 
 /** User-data in both forms; a machine of Juju's has its own only. Nothing where there is nothing to give. */

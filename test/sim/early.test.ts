@@ -3,9 +3,12 @@
  * and what the stages after it make of that.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { expect, test } from 'vitest';
+import { applyWishes } from '../../src/actions/bootApply.ts';
+import { readStatus } from '../../src/actions/status.ts';
+import { unbindDevices } from '../../src/actions/unbind.ts';
 import { hostWishes } from '../../src/actions/wishes.ts';
 import { nativeExecutable } from '../../src/addon/load.ts';
 import { observing } from '../../src/binding/session.ts';
@@ -88,6 +91,51 @@ describeSim('the stage in the initramfs', () => {
     // Every override stands before the first probe: a module that is loaded meanwhile finds them.
     const writes = sim.journal().map((l) => l.split('=')[0]?.split('/').at(-1));
     expect(writes.lastIndexOf('driver_override')).toBeLessThan(writes.indexOf('drivers_probe'));
+  });
+
+  test('the first pass takes it into the books, later ones nothing; unbind gives back to any host driver', async () => {
+    const sim = await start(atBoot());
+    boot(sim);
+    const host = sim.host();
+    const options = { deadlineMs: EVER, dryRun: false, allowed: new Set<never>() };
+    const apply = () => applyWishes(host, { only: null, stage: 'apply' }, options);
+    const applied = await apply();
+    expect([applied.changed, applied.warnings]).toEqual([true, []]);
+    // No coldplug has given the PF its driver here.
+    expect(applied.wishes.flatMap((w) => (w.kind === 'pf' ? [] : [[w.address, w.met, w.stage]]))).toEqual(
+      [A, C, D].map((a) => [a, true, 'early']),
+    );
+    const { bindings } = await readStatus(host);
+    expect(bindings.flatMap((b) => ([A, B, C, D].includes(b.address) ? [[b.address, b.owner, b.drift]] : []))).toEqual(
+      [A, B, C, D].map((a) => [a, 'boot', null]),
+    );
+    const back = await unbindDevices(host, [A, B, C, D], false, options);
+    expect(back.warnings.map((w) => [w.id, w.address])).toEqual([['no-host-driver', C]]);
+    expect(drivers(sim, A, B, C, D)).toEqual(['e1000e (null)', 'e1000e (null)', 'none (null)', 'e1000e (null)']);
+    expect((await readStatus(host)).bindings.filter((b) => [A, B, C, D].includes(b.address))).toEqual([]);
+    // Somebody else's doing now, which looks like the initramfs's.
+    for (const what of ['driver_override', 'drivers_probe'])
+      writeFileSync(
+        sim.path(what === 'driver_override' ? `sys/bus/pci/devices/${C}/${what}` : `sys/bus/pci/${what}`),
+        what === 'driver_override' ? 'vfio-pci' : C,
+      );
+    expect(drivers(sim, C)).toEqual(['vfio-pci vfio-pci']);
+    await apply();
+    expect((await readStatus(host)).bindings.filter((b) => b.address === C)).toEqual([]);
+  });
+
+  test('killed before its report: the next pass finds the books written, or writes them', async () => {
+    const sim = await start(atBoot());
+    boot(sim);
+    const host = sim.host();
+    const options = { deadlineMs: EVER, dryRun: false, allowed: new Set<never>() };
+    const report = readFileSync(sim.path('run/hostdev/boot.json'));
+    await applyWishes(host, { only: null, stage: 'apply' }, options);
+    const books = (await readStatus(host)).bindings;
+    writeFileSync(sim.path('run/hostdev/boot.json'), report);
+    rmSync(sim.path(`run/hostdev/bindings/${C}.json`));
+    await applyWishes(host, { only: null, stage: 'apply' }, options);
+    expect((await readStatus(host)).bindings.map((b) => b.address)).toEqual(books.map((b) => b.address));
   });
 
   test('only what is built in has a driver by then: it is let go', async () => {

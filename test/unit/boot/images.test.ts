@@ -146,9 +146,18 @@ describe('boot install, refresh and remove', () => {
       'Iface\tDestination\tGateway\tFlags\neth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n',
     );
     expect(findings()).toContain('initramfs-vital');
+    const vital = [{ address: NIC, reason: expect.stringMatching(/^eth0 has the default route/) }];
+    expect(run('status', '-j').json).toMatchObject({ initramfs_vital: vital });
+    expect(run('boot', 'status', '-j').json).toMatchObject({ initramfs_vital: vital });
+    for (const command of [['status'], ['boot', 'status']])
+      expect(run(...command).out).toContain(
+        `${NIC} is to be bound by the initramfs at the next boot, and eth0 has the default route`,
+      );
     const { json, err } = run('boot', 'refresh', '--guards', '-j');
     expect(err).toContain(`${NIC} is to be bound by the initramfs, and eth0 has the default route`);
     expect(json).toMatchObject({ changed: true, table: { devices: [] }, left: [{ address: NIC, guard: 'network' }] });
+    expect(run('status', '-j').json).toMatchObject({ initramfs_vital: [] });
+    expect(run('boot', 'status').out).not.toContain('at the next boot');
   });
 
   test('remove; refresh where nothing is installed; makers that are not handled', () => {

@@ -147,6 +147,7 @@ describe('JSON', () => {
       journal: [],
       stuck: [],
       bad_files: [],
+      initramfs_vital: [],
       wishes: { total: 0, not_met: [] },
     });
   });

@@ -459,10 +459,10 @@ describe('cloud-init', () => {
   test('files and commands as user-data', () => {
     expect(cloud(cmdlineFix(look({}), ON))).toBe(
       [
-        'write_files:',
-        '  - path: /etc/default/grub.d/90-hostdev.cfg',
-        `    content: 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT intel_iommu=on iommu=pt"'`,
         'runcmd:',
+        `  - ${JSON.stringify(
+          `systemd-detect-virt --quiet --container || { mkdir -p /etc/default/grub.d && printf '%s\\n' 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT intel_iommu=on iommu=pt"' > /etc/default/grub.d/90-hostdev.cfg; }`,
+        )}`,
         "  - 'systemd-detect-virt --quiet --container || update-grub'",
       ].join('\n'),
     );
@@ -473,8 +473,8 @@ describe('cloud-init', () => {
         "  - 'systemd-detect-virt --quiet --container || update-grub'",
       ].join('\n'),
     );
-    expect(cloud(modprobeFix(look({}), 'options a b=1'))).toContain("content: 'options a b=1'");
-    expect(cloud(loadFix(look({}), ['vfio', 'vfio_pci']))).toContain('content: "vfio\\nvfio_pci\\n"');
+    expect(cloud(modprobeFix(look({}), 'options a b=1'))).toContain(" 'options a b=1' > /etc/modprobe.d/");
+    expect(cloud(loadFix(look({}), ['vfio', 'vfio_pci']))).toContain(" 'vfio\\nvfio_pci' > /etc/modules-load.d/");
   });
 
   test('a word that a shell or YAML would read otherwise is put into none of them', () => {

@@ -482,9 +482,9 @@ test.each(ROWS.filter((r) => r.read !== null))("Juju's form of user-data: $name"
     const [head, ...rest] = line.split('\n');
     expect(head).toBe('cloudinit-userdata: |');
     expect(rest.every((l) => l.startsWith('  '))).toBe(true);
-    // Juju refuses runcmd, bootcmd and users; only these two keys are ever given.
+    // Juju refuses runcmd, bootcmd and users; only this key is ever given.
     const keys = rest.flatMap((l) => /^ {2}(\w+):/.exec(l)?.[1] ?? []);
-    expect(keys.filter((k) => k !== 'write_files' && k !== 'postruncmd')).toEqual([]);
+    expect(keys.filter((k) => k !== 'postruncmd')).toEqual([]);
     // A model gives it to its containers too.
     for (const c of rest.filter((l) => /^ {4}- ["']/.test(l)))
       expect(c).toMatch(/^ {4}- ["']systemd-detect-virt --quiet --container \|\| /);
