@@ -50,6 +50,10 @@ Napi::Value Ask(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(client_argument(info).ask(request)));
 }
 
+void Release(const Napi::CallbackInfo& info) {
+  client_argument(info).release(info[1].As<Napi::Number>().Uint32Value());
+}
+
 Napi::Value Abandon(const Napi::CallbackInfo& info) {
   const auto id = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
   const auto state = client_argument(info).abandon(id);
@@ -114,6 +118,7 @@ Napi::Value Take(const Napi::CallbackInfo& info) {
 void add_functions(Napi::Env env, Napi::Object& exports) {
   exports.Set("openLibvirt", Napi::Function::New<Open>(env));
   exports.Set("askLibvirt", Napi::Function::New<Ask>(env));
+  exports.Set("releaseLibvirt", Napi::Function::New<Release>(env));
   exports.Set("abandonLibvirt", Napi::Function::New<Abandon>(env));
   exports.Set("takeLibvirt", Napi::Function::New<Take>(env));
 }

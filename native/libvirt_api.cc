@@ -52,6 +52,7 @@ bool find_all(void* so, Api& a, Fault& fault) {
          find(so, "virDomainUndefineFlags", a.DomainUndefineFlags, fault) &&
          find(so, "virDomainGetName", a.DomainGetName, fault) &&
          find(so, "virDomainGetUUIDString", a.DomainGetUUIDString, fault) &&
+         find(so, "virDomainGetID", a.DomainGetID, fault) &&
          find(so, "virDomainIsActive", a.DomainIsActive, fault) &&
          find(so, "virDomainIsPersistent", a.DomainIsPersistent, fault) &&
          find(so, "virDomainAttachDeviceFlags", a.DomainAttachDeviceFlags, fault) &&

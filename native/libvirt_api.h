@@ -50,6 +50,7 @@ struct Api {
   int (*DomainUndefineFlags)(Domain*, unsigned flags);
   const char* (*DomainGetName)(Domain*);
   int (*DomainGetUUIDString)(Domain*, char*);
+  unsigned (*DomainGetID)(Domain*);
   int (*DomainIsActive)(Domain*);
   int (*DomainIsPersistent)(Domain*);
   int (*DomainAttachDeviceFlags)(Domain*, const char* xml, unsigned flags);

@@ -14,6 +14,11 @@ constexpr unsigned kReadOnly = 1;
 constexpr unsigned kWithEvents = 2;
 // VIR_UUID_STRING_BUFLEN
 constexpr size_t kUuidText = 37;
+constexpr unsigned kNoId = -1;
+// VIR_ERR_NO_DOMAIN
+constexpr int kNoDomain = 42;
+// VIR_ERR_NO_NETWORK
+constexpr int kNoNetwork = 43;
 
 // enum virDomainEventID
 constexpr int kLifecycle = 0;
@@ -98,7 +103,21 @@ Reply versions(const Api& api, Connect* connect) {
   return {{}, {{std::to_string(library), std::to_string(daemon), std::to_string(hypervisor)}}};
 }
 
-// A row each: UUID, name, whether it runs, whether it is kept.
+// UUID, name, whether it runs, whether it is kept, and the number that libvirt gave it at this start (""
+// without one). None of a domain that ended meanwhile: it is in no list.
+std::optional<std::vector<std::string>> state_of(const Api& api, Domain* domain) {
+  auto row = row_of(api, domain);
+  const int active = api.DomainIsActive(domain);
+  const int kept = active < 0 ? active : api.DomainIsPersistent(domain);
+  if (kept < 0) return {};
+  // It is in the object, as the look-up or the list gave it.
+  const unsigned id = active == 0 ? kNoId : api.DomainGetID(domain);
+  row.insert(row.end(),
+             {std::to_string(active), std::to_string(kept), id == kNoId ? "" : std::to_string(id)});
+  return row;
+}
+
+// A row each, as of state_of().
 Reply domains(const Api& api, Connect* connect, unsigned flags) {
   Domain** list = nullptr;
   const int n = api.ConnectListAllDomains(connect, &list, flags);
@@ -107,13 +126,14 @@ Reply domains(const Api& api, Connect* connect, unsigned flags) {
   Reply reply;
   for (int i = 0; i < n; ++i) {
     const DomainHandle domain(list[i], {&api});
-    auto row = row_of(api, domain.get());
-    const int active = api.DomainIsActive(domain.get());
-    const int kept = api.DomainIsPersistent(domain.get());
-    // One that ended meanwhile is in no list.
-    if (active < 0 || kept < 0) continue;
-    row.insert(row.end(), {std::to_string(active), std::to_string(kept)});
-    reply.rows.push_back(std::move(row));
+    auto row = state_of(api, domain.get());
+    if (row) {
+      reply.rows.push_back(std::move(*row));
+      continue;
+    }
+    // What a lost connection did not answer is not absent.
+    auto fault = last_error(api, "virDomainIsActive");
+    if (fault.code != kNoDomain) return {fault, {}};
   }
   return reply;
 }
@@ -129,7 +149,12 @@ Reply networks(const Api& api, Connect* connect, unsigned flags) {
     const auto free_network = [&api](Network* network) { api.NetworkFree(network); };
     const std::unique_ptr<Network, decltype(free_network)> network(list[i], free_network);
     const auto xml = owned(api.NetworkGetXMLDesc(network.get(), 0));
-    if (xml != nullptr) reply.rows.push_back({text_of(api.NetworkGetName(network.get())), xml.get()});
+    if (xml != nullptr) {
+      reply.rows.push_back({text_of(api.NetworkGetName(network.get())), xml.get()});
+      continue;
+    }
+    auto fault = last_error(api, "virNetworkGetXMLDesc");
+    if (fault.code != kNoNetwork) return {fault, {}};
   }
   return reply;
 }
@@ -137,6 +162,11 @@ Reply networks(const Api& api, Connect* connect, unsigned flags) {
 Reply of_domain(const Api& api, Connect* connect, const Request& request) {
   const DomainHandle domain(api.DomainLookupByUUIDString(connect, request.text.c_str()), {&api});
   if (domain == nullptr) return failed(api, "virDomainLookupByUUIDString");
+  if (request.op == Op::kDomain) {
+    auto row = state_of(api, domain.get());
+    if (!row) return failed(api, "virDomainIsActive");
+    return {{}, {std::move(*row)}};
+  }
   if (request.op == Op::kUndefine) {
     if (api.DomainUndefineFlags(domain.get(), request.flags) < 0)
       return failed(api, "virDomainUndefineFlags");
@@ -280,6 +310,7 @@ Reply Connections::perform(const Request& request) {
     case Op::kAttach:
     case Op::kDetach:
       return move_device(*api, connect, request);
+    case Op::kDomain:
     case Op::kDomainXml:
     case Op::kUndefine:
       return of_domain(*api, connect, request);

@@ -20,6 +20,7 @@ enum class Op {
   kClose,
   kVersions,
   kDomains,
+  kDomain,
   kDomainXml,
   kNetworks,
   kDefine,

@@ -39,6 +39,17 @@ uint64_t Client::ask(Request request) {
   return id;
 }
 
+void Client::release(unsigned connection) {
+  const std::scoped_lock lock(mutex_);
+  if (!is_closed_) queue_close(connection);
+}
+
+void Client::queue_close(unsigned connection) {
+  queue_.push_back({++last_, {Op::kClose, connection, "", 0}, false});
+  if (queue_.size() > idle_ && threads_ < most_ + lost_) start_worker();
+  more_.notify_one();
+}
+
 Client::State Client::abandon(uint64_t id) {
   const std::scoped_lock lock(mutex_);
   const auto queued = std::find_if(queue_.begin(), queue_.end(), [id](const Task& t) { return t.id == id; });
@@ -51,9 +62,13 @@ Client::State Client::abandon(uint64_t id) {
   if (!running->second) {
     running->second = true;
     ++lost_;
-    if (!queue_.empty() && idle_ == 0 && lost_ < kMostLost) start_worker();
+    replace_lost();
   }
   return State::kRunning;
+}
+
+void Client::replace_lost() {
+  if (!queue_.empty() && idle_ == 0 && lost_ < kMostLost) start_worker();
 }
 
 Taken Client::take() {
@@ -99,8 +114,10 @@ void Client::start_worker() {
     ++threads_;
   } catch (const std::system_error& e) {
     if (threads_ > lost_) return;
-    for (const auto& task : queue_) finish(task.id, {Fault{0, 0, e.what(), "pthread_create"}, {}});
-    queue_.clear();
+    for (const auto& task : queue_)
+      if (task.is_heard) finish(task.id, {Fault{0, 0, e.what(), "pthread_create"}, {}});
+    // A connection is closed by the first thread that comes back.
+    std::erase_if(queue_, [](const Task& task) { return task.is_heard; });
   }
 }
 
@@ -113,20 +130,24 @@ void Client::work() {
     if (is_closed_) break;
     const Task task = std::move(queue_.front());
     queue_.pop_front();
-    running_.emplace(task.id, false);
+    running_.emplace(task.id, !task.is_heard);
+    if (!task.is_heard) {
+      ++lost_;
+      replace_lost();
+    }
     lock.unlock();
     Reply reply = connections_->perform(task.request);
     lock.lock();
-    const bool is_late = running_.at(task.id);
+    const bool is_unheard = running_.at(task.id);
     running_.erase(task.id);
-    if (!is_late) {
+    if (!is_unheard) {
       finish(task.id, std::move(reply));
       continue;
     }
     --lost_;
     // A connection that nobody waits for any more is closed again.
     if (task.request.op == Op::kOpen && !reply.fault && !is_closed_)
-      queue_.push_back({++last_, {Op::kClose, static_cast<unsigned>(std::stoul(reply.rows[0][0])), "", 0}});
+      queue_close(static_cast<unsigned>(std::stoul(reply.rows[0][0])));
     if (threads_ > most_ + lost_ && queue_.empty()) break;
   }
   // Here and not in the destructor: that may run on libvirt's own loop thread, which must not wait for it.

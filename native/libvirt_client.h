@@ -42,6 +42,9 @@ class Client : public std::enable_shared_from_this<Client> {
       : most_(threads), wake_(std::move(wake)) {}
 
   uint64_t ask(Request request);
+  // Closes a connection. Nobody hears of it, it is never refused nor abandoned, and what it waits for keeps
+  // no call waiting.
+  void release(unsigned connection);
   // Its answer is not wanted any more. kQueued: it was not begun, and will not be.
   State abandon(uint64_t id);
   Taken take();
@@ -52,11 +55,14 @@ class Client : public std::enable_shared_from_this<Client> {
   struct Task {
     uint64_t id = 0;
     Request request;
+    bool is_heard = true;
   };
 
   void hear(Event event);
   void work();
   void start_worker();
+  void replace_lost();
+  void queue_close(unsigned connection);
   void finish(uint64_t id, Reply reply);
 
   const unsigned most_;
@@ -66,10 +72,11 @@ class Client : public std::enable_shared_from_this<Client> {
   bool is_closed_ = false;
   uint64_t last_ = 0;
   std::deque<Task> queue_;
-  // What threads are at; true: abandoned.
+  // What threads are at; true: nobody waits for it (any more).
   std::map<uint64_t, bool> running_;
   unsigned threads_ = 0;
   unsigned idle_ = 0;
+  // Threads that are at what nobody waits for: they are replaced.
   unsigned lost_ = 0;
   std::vector<Done> done_;
   std::deque<Event> events_;

@@ -9,6 +9,7 @@ const OPS = [
   'close',
   'versions',
   'domains',
+  'domain',
   'domain-xml',
   'networks',
   'define',
@@ -17,7 +18,8 @@ const OPS = [
   'attach',
   'detach',
 ] as const;
-export type LibvirtOp = (typeof OPS)[number];
+/** `close` is no call: see {@link LibvirtCalls.release}. */
+export type LibvirtOp = Exclude<(typeof OPS)[number], 'close'>;
 
 /** What a call failed with. `domain` and `code` are libvirt's (virterror.h), 0 where libvirt did not get to it. */
 type LibvirtFault = { domain: number; code: number; message: string; call: string };
@@ -26,7 +28,7 @@ type LibvirtFault = { domain: number; code: number; message: string; call: strin
  * `lifecycle` has libvirt's event and detail (virDomainEventType), `closed` the reason of the end of the connection;
  * `added`, `removed` and `removal-failed` name a device by its alias.
  */
-type RawLibvirtEvent = {
+export type RawLibvirtEvent = {
   kind: 'lifecycle' | 'added' | 'removed' | 'removal-failed' | 'closed';
   connection: number;
   uuid: string;
@@ -40,6 +42,7 @@ type RawLibvirtEvent = {
 export type LibvirtAddon = {
   openLibvirt(wake: () => void, threads: number): object;
   askLibvirt(client: object, op: number, connection: number, text: string, flags: number): number;
+  releaseLibvirt(client: object, connection: number): void;
   abandonLibvirt(client: object, id: number): 'queued' | 'running' | 'done';
   takeLibvirt(client: object): {
     done: { id: number; fault: LibvirtFault | null; rows: string[][] }[];
@@ -102,6 +105,11 @@ export class LibvirtCalls {
       const timer = setTimeout(() => this.#late(id), deadlineMs);
       this.#waiting.set(id, { op, resolve, reject, timer });
     });
+  }
+
+  /** Closes a connection: at once for who calls, and when the daemon lets it for a thread of the addon. */
+  release(connection: number): void {
+    this.#addon.releaseLibvirt(this.#client, connection);
   }
 
   #late(id: number): void {

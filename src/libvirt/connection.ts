@@ -95,8 +95,7 @@ export class Connection {
 
   /** Closes; a daemon that does not answer is left to a thread of the addon. */
   close(): void {
-    // Nobody waits for it, and there is nothing to do about its errors.
-    this.#calls.call('close', this.#number, '', 0, 1).catch(() => {});
+    this.#calls.release(this.#number);
   }
 }
 

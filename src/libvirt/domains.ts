@@ -15,21 +15,31 @@ const INACTIVE = 2;
 const ACTIVE_NETWORKS = 2;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-type ListedDomain = { uuid: string; name: string; active: boolean; persistent: boolean };
+/** `id` is another at each start; null: it does not run. */
+export type ListedDomain = { uuid: string; name: string; active: boolean; persistent: boolean; id: number | null };
 
 /** Null: there is no such one (it does not run, or is not kept). `why` is a clause where it is not known. */
 export type Half = { domain: Domain; devices: DomainDevices } | null;
 
 export type SeenDomain = ListedDomain & { live: Half; kept: Half; why: string | null };
 
+/** A row of the addon's; none where libvirt's UUID is none. */
+const listedOf = ([uuid = '', name = '', active, kept, id = '']: string[]): ListedDomain[] =>
+  UUID.test(uuid)
+    ? [{ uuid, name, active: active === '1', persistent: kept === '1', id: id === '' ? null : Number(id) }]
+    : [];
+
+/** One domain. Raises HOSTDEV_GUEST_ABSENT, and what Connection.call raises. */
+export async function findDomain(connection: Connection, uuid: string, deadlineMs: number): Promise<ListedDomain> {
+  const [found] = (await connection.call('domain', uuid, 0, deadlineMs)).flatMap(listedOf);
+  if (found === undefined) throw new HostdevError('HOSTDEV_GUEST_ABSENT', `There is no guest ${quote(uuid)}`);
+  return found;
+}
+
 /** All domains, running or not, by name. */
-async function listDomains(connection: Connection, deadlineMs: number): Promise<ListedDomain[]> {
+export async function listDomains(connection: Connection, deadlineMs: number): Promise<ListedDomain[]> {
   const rows = await connection.call('domains', '', 0, deadlineMs);
-  return rows
-    .flatMap(([uuid = '', name = '', active, kept]) =>
-      UUID.test(uuid) ? [{ uuid, name, active: active === '1', persistent: kept === '1' }] : [],
-    )
-    .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+  return rows.flatMap(listedOf).sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 }
 
 /** The XML of one domain, of now or (`kept`) of its next start. */
@@ -52,15 +62,20 @@ export async function readHalf(
   return { domain, devices: readDomainDevices(domain) };
 }
 
-/** A domain with what it is now and what it is kept as; what ends meanwhile has neither half. */
+/** What a domain is now and what it is kept as. Raises what Connection.call raises, and errors of its XML. */
+export const readHalves = async (
+  connection: Connection,
+  d: ListedDomain,
+  left: () => number,
+): Promise<{ live: Half; kept: Half }> => ({
+  live: await readHalf(connection, d, false, left()),
+  kept: await readHalf(connection, d, true, left()),
+});
+
+/** A domain with both halves; what ends meanwhile has neither. */
 async function seeDomain(connection: Connection, d: ListedDomain, deadlineMs: number): Promise<SeenDomain> {
   try {
-    return {
-      ...d,
-      live: await readHalf(connection, d, false, deadlineMs),
-      kept: await readHalf(connection, d, true, deadlineMs),
-      why: null,
-    };
+    return { ...d, ...(await readHalves(connection, d, () => deadlineMs)), why: null };
   } catch (e) {
     if (!(e instanceof HostdevError)) throw e;
     const gone = e.code === 'HOSTDEV_GUEST_ABSENT';
