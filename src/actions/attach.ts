@@ -4,7 +4,8 @@
  * and books. Then what is kept, read back; then the guest that runs, read back. What fails undoes all of it; an answer
  * that was lost undoes nothing before it was observed.
  */
-import { readBinding } from '../binding/books.ts';
+import { ownName } from '../addon/process.ts';
+import { plugOf, readBinding } from '../binding/books.ts';
 import { witness } from '../binding/guests.ts';
 import { deviceElements } from '../domain/device/devices.ts';
 import { freePorts } from '../domain/device/hotplug.ts';
@@ -29,7 +30,7 @@ import { planEdit } from './domainPlan.ts';
 import { type Added, type TakeRequest, takesFunction } from './domainTake.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, printedPlan } from './plan.ts';
-import { type AskedHalves, endHolds, halvesOf, markPlug, ownerOf, plugOf, refuseOthers, withGuest } from './plug.ts';
+import { type AskedHalves, endHolds, halvesOf, markPlug, ownerOf, refuseOthers, withGuest } from './plug.ts';
 import { outOf } from './plugOut.ts';
 
 export type AttachRequest = TakeRequest & AskedHalves & { guest: string; connect: string | null };
@@ -212,7 +213,7 @@ class Attaching {
     const domain = domainOf(this.#guest, parts);
     const owner = this.#owner;
     const addresses = parts.map((p) => p.address);
-    const plug = plugOf('attaching', kept);
+    const plug = plugOf('attaching', ownName(), kept);
     const hold = { owner, name: seen.name, managed: false, libvirt: null, plug };
     const policy = { ...(await hookPolicy(this.#host)), unmanaged: 'bind' as const };
     const inventory = scanInventory(this.#host);

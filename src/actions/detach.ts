@@ -3,7 +3,8 @@
  * device is still there, so it is given back only when the guest's XML is without it. What a guest does not let go in
  * time is `leaving`: the next hostdev gives it back once the guest has.
  */
-import { readBinding } from '../binding/books.ts';
+import { ownName } from '../addon/process.ts';
+import { plugOf, readBinding } from '../binding/books.ts';
 import { deviceElements } from '../domain/device/devices.ts';
 import type { Domain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
@@ -16,7 +17,7 @@ import type { Deadline } from '../store/locks.ts';
 import { safe } from '../text/safe.ts';
 import type { Warning } from '../text/warning.ts';
 import type { ActionOptions, Warned } from './options.ts';
-import { type AskedHalves, endHolds, halvesOf, markPlug, ownerOf, plugOf, withGuest } from './plug.ts';
+import { type AskedHalves, endHolds, halvesOf, markPlug, ownerOf, withGuest } from './plug.ts';
 import { outOf } from './plugOut.ts';
 
 export type DetachRequest = AskedHalves & { guest: string; words: readonly string[]; connect: string | null };
@@ -107,7 +108,9 @@ async function take(
   const addresses = live.map((p) => p.address);
   const session = { ...options, deadlineMs: Math.max(deadline.left, END_MS) };
   if (live.length > 0)
-    warnings.push(...(await markPlug(host, owner, addresses, plugOf('leaving', config.length > 0), session)));
+    warnings.push(
+      ...(await markPlug(host, owner, addresses, plugOf('leaving', ownName(), config.length > 0), session)),
+    );
   const done: Part[] = [];
   const out = new Set<Address>();
   try {

@@ -4,7 +4,6 @@ import { applyBooks, type Hold, type Plug, readBinding } from '../binding/books.
 import { type Returned, releaseHolds } from '../binding/giveBack.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import type { Owner } from '../binding/state.ts';
-import { now } from '../clock.ts';
 import { unfit } from '../domain/device/devices.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -61,9 +60,6 @@ export async function withGuest<T>(
     guest.close();
   }
 }
-
-/** The hold of a device that a command of this process is at. */
-export const plugOf = (state: Plug['state'], kept: boolean): Plug => ({ state, by: ownName(), since: now(), kept });
 
 /**
  * Writes into a guest's holds on these devices what is being done with them, under their locks; null: nothing any more.

@@ -43,10 +43,19 @@ export type Hold = {
 /**
  * A device between "bound" and "the guest has it", or between "the guest is asked to let it go" and "given back": it is
  * neither free nor drift. `by` is the process that is at it (addon/process.ts); when that has ended, the next hostdev
- * finishes or undoes it. `since` in ms of clock.ts. `kept`: the same command put it into, or took it out of, what the
- * guest is at its next start.
+ * finishes or undoes it. `at` is `since` in ms of clock.ts. `kept`: the same command put it into, or took it out of, what
+ * the guest is at its next start.
  */
-export type Plug = { state: 'attaching' | 'leaving'; by: string; since: number; kept: boolean };
+export type Plug = { state: 'attaching' | 'leaving'; by: string; since: string; at: number; kept: boolean };
+
+/** A plug of a process from now on. */
+export const plugOf = (state: Plug['state'], by: string, kept: boolean): Plug => ({
+  state,
+  by,
+  since: new Date().toISOString(),
+  at: now(),
+  kept,
+});
 
 export type Binding = {
   schema: 2;
@@ -217,7 +226,8 @@ const isPlug = (v: unknown): v is Plug =>
   isObject(v) &&
   (v.state === 'attaching' || v.state === 'leaving') &&
   isText(v.by) &&
-  typeof v.since === 'number' &&
+  isText(v.since) &&
+  typeof v.at === 'number' &&
   typeof v.kept === 'boolean';
 
 export function isBinding(v: unknown, address: string): v is Binding {

@@ -2,8 +2,8 @@
 import type { Host } from '../host/host.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
 import { vfLinks } from '../pci/vfLinks.ts';
-import { type Binding, type Hold, isGuest, isHoldOnly, isSameDevice, ownerText, readBinding } from './books.ts';
-import { deadHolds, type Witness } from './guests.ts';
+import { type Binding, isGuest, isHoldOnly, isSameDevice, ownerText, readBinding } from './books.ts';
+import { deadHolds, endedText, type Witness } from './guests.ts';
 import { type DeviceState, describeState, sameState } from './state.ts';
 
 /**
@@ -47,14 +47,6 @@ const serves = (host: Host, b: Binding, now: DeviceState): boolean =>
 export const libvirtLeftIt = (host: Host, b: Binding, now: DeviceState): boolean =>
   b.after === null && !b.holds.some((h) => h.managed) && !isVfioDriver(host, b.address, now.driver);
 
-/** Why a hold is nobody's any more. */
-const deadText = (hold: Hold): string => {
-  if (hold.plug === undefined) return `${ownerText(hold)} neither runs nor starts`;
-  return hold.plug.state === 'leaving'
-    ? `${ownerText(hold)} has let it go`
-    : `its attach to ${ownerText(hold)} came to nothing`;
-};
-
 /** What is wrong with a binding whose device is observed as `now` (null: gone); null when all is well. */
 export function driftOf(host: Host, look: Witness, b: Binding, now: DeviceState | null): Drift | null {
   const fix = "'hostdev status --fix'";
@@ -65,7 +57,7 @@ export function driftOf(host: Host, look: Witness, b: Binding, now: DeviceState 
   const dead = deadHolds(host, look, b);
   if (dead.length > 0) {
     return {
-      drift: dead.map(deadText).join(', '),
+      drift: dead.map(endedText).join(', '),
       mend: 'end-hold',
       advice: `${fix} ends its hold${dead.length === b.holds.length && !isHoldOnly(b) ? ' and gives the device back' : ''}`,
     };

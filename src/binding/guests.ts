@@ -103,10 +103,18 @@ function keptText(look: Witness, b: Binding, hold: Hold): string | null {
 const plugText = ({ plug }: Hold): string => (plug?.state === 'leaving' ? 'detaching it' : 'attaching it');
 
 /** The command that plugs is at work, or was killed so short ago that libvirt may still do what it was asked. */
-function isPlugging(host: Host, { state, by, since }: Plug): boolean {
+function isPlugging(host: Host, { state, by, at }: Plug): boolean {
   if (host.native.processRuns(by)) return true;
-  const ago = now() - since;
+  const ago = now() - at;
   return state === 'attaching' && ago >= 0 && ago < ATTACHING_MS;
+}
+
+/** Why a hold is nobody's any more. */
+export function endedText(hold: Hold): string {
+  if (hold.plug === undefined) return `${ownerText(hold)} neither runs nor starts`;
+  return hold.plug.state === 'leaving'
+    ? `${ownerText(hold)} has let it go`
+    : `its attach to ${ownerText(hold)} came to nothing`;
 }
 
 /** The holds whose guest is nowhere to be seen, in the books of a device that is there. */

@@ -13,11 +13,11 @@ import { Deadline, type Stop } from '../store/locks.ts';
 import { refuseUnsafe, setModes } from '../store/ours.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import { bindingNow, bookNow, type Foreseen, nothingForeseen } from './access.ts';
-import { type Binding, type Hold, ownerText } from './books.ts';
+import type { Binding, Hold } from './books.ts';
 import type { Kept } from './decision.ts';
 import { planRelease, type ReleasePlan, type Returned, type Returning, releaseHolds } from './giveBack.ts';
 import { awaitWriters, badBooks, type Locked, lockDevices } from './groupLocks.ts';
-import { deadHolds, witness } from './guests.ts';
+import { deadHolds, endedText, witness } from './guests.ts';
 import { type JournalEntry, joined, namedBy, readJournal } from './journal.ts';
 import { NO_ALLOWANCE } from './leave.ts';
 import type { Work } from './perform.ts';
@@ -333,7 +333,7 @@ async function endDeadHolds(
       const bad = failure?.message ?? (outcome?.outcome === 'kept' ? outcome.reason : null);
       const back = outcome?.outcome === 'given-back' ? `, and it ${is} given back` : '';
       const what = bad !== null ? `, but it ${is} not given back: ${bad}` : back;
-      const text = `${address}: ${ownerText(hold)} is not there any more: its hold ${is} ended${what}`;
+      const text = `${address}: ${endedText(hold)}: its hold ${is} ended${what}`;
       lines.push({ entry: null, address, text });
     }
   }

@@ -87,7 +87,7 @@ const wishLine = (wishes: Status['wishes']): string[] =>
 
 /** The holds' names; a process that has the device and is none of them is named too. */
 function forWhom({ holds, users }: BindingStatus): string {
-  const names = holds.map((h) => h.name ?? h.owner);
+  const names = holds.map((h) => `${h.name ?? h.owner}${h.plug === undefined ? '' : ` (${h.plug.state})`}`);
   const others = users
     .filter((u) => !holds.some((h) => isGuest(h) && (u.domain === null || u.domain === h.name)))
     .map((u) => u.domain ?? `process ${u.pid} (${u.command})`);
