@@ -73,7 +73,7 @@ export const ERRORS = {
   },
   HOSTDEV_INITRAMFS_MAKER: {
     exit: EXIT.no,
-    text: 'What makes the initramfs of this host is not handled: unified kernel images, mkinitcpio, booster, images of a whole system.',
+    text: 'The initramfs here is made in a way that is not handled (UKI, mkinitcpio, booster, images of a system), or without hostdev.',
     hint: 'Without it hostdev-boot.service binds devices, from the real root on.',
   },
   HOSTDEV_JOURNAL_ABSENT: {

@@ -135,7 +135,7 @@ async function bring(host: Host, options: ActionOptions, tell: Tell, asked: bool
   const read = before === null ? 'is not there' : readTable(before);
   const same = typeof read !== 'string' && saysTheSame(plan.table, read);
   const text = same && before !== null ? before : tableText(plan.table);
-  if (asked) makers(host);
+  if (asked) refuseUncalled(host);
   if (!same && !options.dryRun) replaceFile(host, host.bootTable, text, { durable: true });
   const done = await makeAll(host, options, tell, (readTable(text) as ReadTable).hash);
   return {
@@ -202,6 +202,27 @@ async function checkMade(host: Host, image: Image, maker: Maker, hash: string | 
 }
 
 const MAX_HOOK = 64 * 1024;
+
+/**
+ * Where no maker would call us half a minute and a table would be for nothing: an npm package alone (it brings no
+ * guard's timer either, without which nothing may be bound so early). Raises HOSTDEV_INITRAMFS_MAKER.
+ */
+function refuseUncalled(host: Host): void {
+  const hooks = makers(host).flatMap((maker) => host.initramfsHooks[maker]);
+  const has = (file: string): boolean => fileFacts(host, file) !== null;
+  const missing = [
+    ...(hooks.some(has) ? [] : [hooks.map((h) => host.absolute(h)).join(' or ')]),
+    ...(has(host.initramfsProgram) ? [] : [host.absolute(host.initramfsProgram)]),
+  ];
+  if (missing.length === 0) return;
+  throw new HostdevError(
+    'HOSTDEV_INITRAMFS_MAKER',
+    `What makes the initramfs would not call hostdev: ${missing.join(', and ')} is not there`,
+    {
+      hint: 'The Debian package brings it, and the units that keep the table right; the npm package does not.',
+    },
+  );
+}
 
 /** Those that we know to be asked for on this host. Raises HOSTDEV_INITRAMFS_MAKER where none is. */
 function makers(host: Host): Maker[] {

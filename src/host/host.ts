@@ -198,6 +198,9 @@ export class Host {
     dracut: ['usr/lib/dracut/modules.d/90hostdev/module-setup.sh', 'lib/dracut/modules.d/90hostdev/module-setup.sh'],
   };
 
+  /** What those put into an initramfs. */
+  readonly initramfsProgram = 'usr/bin/hostdev-native';
+
   /** What the boot made of each wish. */
   readonly bootReport = 'run/hostdev/boot.json';
 

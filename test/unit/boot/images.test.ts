@@ -52,6 +52,8 @@ describe('the member of an initramfs', () => {
 });
 
 const NIC = '0000:23:00.0';
+const HOOK = 'usr/share/initramfs-tools/hooks/hostdev';
+const PROGRAM = 'usr/bin/hostdev-native';
 const IMAGE = `boot/initrd.img-${RELEASE}`;
 
 describe('boot install, refresh and remove', () => {
@@ -69,6 +71,8 @@ describe('boot install, refresh and remove', () => {
       `[[device]]\naddress = "${NIC}"\npath = "pci0000:20/04.0/00.0"\nvendor_id = "8086"\nproduct_id = "10d3"\ndriver = "vfio"\n`,
     );
     h.folder('etc/initramfs-tools');
+    h.file(HOOK, '#!/bin/sh\n');
+    h.file(PROGRAM, '');
     h.file(IMAGE, archive({ 'scripts/functions': '' }));
   });
   afterEach(() => h.remove());
@@ -158,6 +162,22 @@ describe('boot install, refresh and remove', () => {
     expect(json).toMatchObject({ changed: true, table: { devices: [] }, left: [{ address: NIC, guard: 'network' }] });
     expect(run('status', '-j').json).toMatchObject({ initramfs_vital: [] });
     expect(run('boot', 'status').out).not.toContain('at the next boot');
+  });
+
+  test.each([HOOK, PROGRAM])('without %s nothing is written, and who brings it is said', (file) => {
+    h.remove(file);
+    for (const more of [['-n'], []])
+      expect(run('boot', 'install', '-j', ...more)).toMatchObject({
+        exit: 3,
+        json: {
+          error: {
+            code: 'HOSTDEV_INITRAMFS_MAKER',
+            message: expect.stringContaining(`/${file}`),
+            hint: expect.stringContaining('The Debian package brings it'),
+          },
+        },
+      });
+    expect(h.names('var/lib/hostdev')).toEqual([]);
   });
 
   test('remove; refresh where nothing is installed; makers that are not handled', () => {

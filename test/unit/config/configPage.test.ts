@@ -77,7 +77,8 @@ and \`wishes\` \`[{key, file, line, address, met, reason}]\` (\`address\`: the d
 driver_now, met, reason}]\` (check also \`refused\`), \`mistakes\` as above. \`wish add|remove\`, and \`--persist\`: \`kept\` \`{file, added, removed, already}\`, each a list
 of wishes. \`boot apply\`, \`boot status\`: \`off\`, \`at\`, \`wishes\` \`[{subject, kind, wished_address, file, line, address, met, stage, at, reason}]\` (\`stage\`: early,
 apply, pf, added, before), \`mistakes\`; \`boot apply\` also \`early\` \`{at, table, problem, devices}\`, null without a part in the initramfs; the same is
-in \`/run/hostdev/boot.json\`. \`boot install|refresh|remove\`: \`changed\`, \`table\` \`{file, hash, devices}\`, \`left\` \`[{address, guard, reason}]\`, \`images\`
+in \`/run/hostdev/boot.json\`. \`boot status\` and \`status\`: \`initramfs_vital\` \`[{address, reason}]\`, devices of the initramfs's table that the host has come to stand on, null where that is not
+to be told. \`boot install|refresh|remove\`: \`changed\`, \`table\` \`{file, hash, devices}\`, \`left\` \`[{address, guard, reason}]\`, \`images\`
 \`[{file, release, maker, made, seconds}]\`.
 
 \`placement show\`: \`hypervisor_hostname\`, \`providers\` \`{name: {inventory, traits, devices}}\`, \`not_reported\` (addresses).
