@@ -27,12 +27,21 @@ Client& client_argument(const Napi::CallbackInfo& info) {
   return info[0].As<Napi::External<Handle>>().Data()->client();
 }
 
+// A wake that waits while the environment ends finds nobody to run JavaScript, and no exception to hand on.
+void call_wake(Napi::Env env, Napi::Function wake) {
+  try {
+    wake.Call({});
+  } catch (const Napi::Error& e) {
+    if (!e.IsEmpty()) napi_fatal_exception(env, e.Value());
+  }
+}
+
 Napi::Value Open(const Napi::CallbackInfo& info) {
   auto env = info.Env();
   // One place in the queue is enough: who is woken takes all that there is.
   auto wake = Napi::ThreadSafeFunction::New(env, info[0].As<Napi::Function>(), "libvirt", 1, 1);
   wake.Unref(env);
-  auto client = Client::create(info[1].As<Napi::Number>().Uint32Value(), [wake] { wake.NonBlockingCall(); });
+  auto client = Client::create(info[1].As<Napi::Number>().Uint32Value(), [wake] { wake.NonBlockingCall(call_wake); });
   // Hooks run in reverse: this one before the function that is woken goes.
   env.AddCleanupHook([weak = std::weak_ptr(client)] {
     if (const auto held = weak.lock()) held->close();

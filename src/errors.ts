@@ -203,6 +203,21 @@ export const ERRORS = {
     text: 'The domain cannot take the device, or not in the way asked for.',
     hint: 'The message says what is in the way.',
   },
+  HOSTDEV_DOMAIN_REFUSED: {
+    exit: EXIT.no,
+    text: 'A domain was not defined: a rule of `domain check`, the schema, or libvirt itself is against it.',
+    hint: "Run 'hostdev domain check FILE' for all that is found wrong with it.",
+  },
+  HOSTDEV_DOMAIN_CHANGED: {
+    exit: EXIT.no,
+    text: 'A domain was not kept by libvirt as it was given, and the definition was taken back.',
+    hint: 'The message names what is missing; this libvirt does not know it, or takes it in another form.',
+  },
+  HOSTDEV_HOOK_MISSING: {
+    exit: EXIT.refused,
+    text: "A domain has devices with managed='no', and no hook of hostdev's runs here that would bind them for it.",
+    hint: "Run 'hostdev hook install', bind them yourself, or write managed='yes'.",
+  },
   HOSTDEV_CONFIG: {
     exit: EXIT.no,
     text: 'The configuration has a mistake with which it cannot be used.',

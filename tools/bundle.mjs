@@ -45,6 +45,7 @@ const LAYERS = [
   ['plan', ['src/cli/domainPlan.ts']],
   ['guests', ['src/cli/guest.ts', 'src/actions/guests.ts']],
   ['plug', ['src/cli/plug.ts']],
+  ['define', ['src/cli/domainDefine.ts']],
   ['xmldom', ['@xmldom/xmldom']],
 ];
 

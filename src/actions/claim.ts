@@ -10,7 +10,9 @@ import { type PciSetup, type SetupOptions, usableSetup } from '../nova/setup.ts'
 import { ANYWHERE, type GuestPlace } from '../pool/filters.ts';
 import type { PciTracker } from '../pool/tracker.ts';
 import { warning } from '../text/warning.ts';
+import { type DeviceGuests, NOT_ASKED, othersOf } from './inGuest.ts';
 import type { Warned } from './options.ts';
+import { whoHas } from './whoHas.ts';
 
 export type ClaimWish = {
   /** "gpu:1, qat-c62x-vf:2" */
@@ -39,28 +41,39 @@ type ClaimedDevice = {
 
 export type ClaimAnswer = Warned & {
   changed: false;
+  /** Whether libvirt said who has what. */
+  guests_asked: boolean;
   requests: { alias_name: string | null; count: number; numa_policy: string; devices: ClaimedDevice[] }[];
 };
 
 /**
  * Raises HOSTDEV_REQUEST, HOSTDEV_ALIAS_ABSENT, HOSTDEV_NO_CAPACITY, and what {@link usableSetup} and hostPools raise.
  */
-export async function tryClaim(host: Host, options: SetupOptions, wish: ClaimWish): Promise<ClaimAnswer> {
-  return claimFrom(await usableSetup(host, options), options.inventory === null ? host : null, wish);
+export async function tryClaim(
+  host: Host,
+  options: SetupOptions,
+  wish: ClaimWish,
+  connect: string | null,
+): Promise<ClaimAnswer> {
+  const setup = await usableSetup(host, options);
+  const isHere = options.inventory === null;
+  return claimFrom(setup, isHere ? host : null, wish, isHere ? await whoHas(host, connect) : NOT_ASKED, []);
 }
 
 /**
- * The same from a setup that was read; `host` null: its devices are those of a saved inventory. `held` is not offered,
- * nor what it excludes.
+ * The same from a setup that was read; `host` null: its devices are those of a saved inventory. `own` is what
+ * libvirt says; `held` is not offered either, nor what it excludes.
  */
 export async function claimFrom(
   setup: PciSetup & Warned,
   host: Host | null,
   wish: ClaimWish,
-  held: readonly Held[] = [],
+  own: DeviceGuests,
+  held: readonly Held[],
 ): Promise<ClaimAnswer> {
   const { requests, notes } = resolveRequest(wish.request, setup.aliases, wish.policy);
-  const pools = await hostPools(setup, host, held);
+  const others = othersOf(own);
+  const pools = await hostPools(setup, host, { ...others, held: [...others.held, ...held] });
   const allocator = allocatorOf(setup, pools.free(), wish.isolate);
   let byRequest: string[][];
   try {
@@ -73,6 +86,7 @@ export async function claimFrom(
   const tags = new Map(pools.offered.devices().map((d) => [d.device.address, d.tags]));
   return {
     changed: false,
+    guests_asked: own.asked,
     requests: requests.map((r, n) => ({
       alias_name: r.alias_name,
       count: r.count,
@@ -92,6 +106,7 @@ export async function claimFrom(
     warnings: [
       ...setup.warnings,
       ...pools.warnings,
+      ...own.warnings,
       ...notes.map((n) => warning('nova', n.text)),
       ...wishNotes(setup, requests, wish).map((text) => warning('nova', text)),
     ],

@@ -18,13 +18,15 @@ import { checkResets } from '../doctor/reset.ts';
 import { settled, toBind } from '../doctor/settle.ts';
 import { type Draft, type Finding, type Fix, finding, type Unmeasured } from '../doctor/table.ts';
 import { checkVgpus } from '../doctor/vgpu.ts';
+import { tooOld, tooOldText } from '../domain/version.ts';
 import { HostdevError } from '../errors.ts';
 import { type HookProgram, hookStatus } from '../hook/install.ts';
 import type { Host } from '../host/host.ts';
 import { processesNamed } from '../host/processes.ts';
+import { installedVersions } from '../libvirt/versions.ts';
 import type { Address } from '../pci/address.ts';
 import { scanInventory } from '../pci/inventory.ts';
-import type { Severity } from '../text/finding.ts';
+import { advice, type Severity } from '../text/finding.ts';
 import { checkConfig } from './configCheck.ts';
 import { checkInitramfs } from './initramfsCheck.ts';
 import type { Warned } from './options.ts';
@@ -57,6 +59,7 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
     ['boot scripts', () => checkScripts(look)],
     ['driver overrides', () => checkOverrides(look)],
     ['libvirt hooks', () => (own === null ? [] : checkHooks(look, own, libvirts))],
+    ['versions', () => checkVersions(host)],
     ['native part', () => checkNative(look)],
     ['memlock', () => checkMemlock(look, libvirts)],
     ['lockdown', () => checkLockdown(look)],
@@ -86,6 +89,13 @@ export async function diagnose(host: Host, program: HookProgram): Promise<Diagno
         });
   const findings = settled(look, drafts, usages);
   return { findings, not_measured: look.unmeasured, warnings: inventory.warnings };
+}
+
+/** Those of the programs that are installed. */
+export async function checkVersions(host: Host): Promise<Draft[]> {
+  return tooOld(await installedVersions(host, process.arch === 'arm64' ? 'aarch64' : 'x86_64')).map((v) =>
+    finding('libvirt-old', v.program, tooOldText(v), [advice(v.program, `install ${v.program} ${v.least} or newer`)]),
+  );
 }
 
 /** Wishes that are not met, and those that others have a hand in; mistakes in them are the configuration's. */

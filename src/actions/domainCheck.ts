@@ -4,14 +4,20 @@ import { type Memlock, memlockNeeded } from '../domain/device/memlock.ts';
 import { readDomainFacts } from '../domain/domainFacts.ts';
 import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
 import { domainFinding, type Finding } from '../domain/rules/rules.ts';
+import { tooOld, tooOldText, type Versions } from '../domain/version.ts';
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
+import { connectedVersions } from '../libvirt/versions.ts';
 import { type Warning, warning } from '../text/warning.ts';
-import { bySchema, type JudgeVerdict, LIBVIRT_NOT_ASKED } from './domainJudges.ts';
+import { byLibvirt, bySchema, type JudgeVerdict, LIBVIRT_NOT_ASKED } from './domainJudges.ts';
 import { checkOnHost, type HostCheck } from './domainOnHost.ts';
 import { type AskedVersions, readVersions, type ShownVersions } from './domainVersions.ts';
+import { emptyFindings, type NetworkPool, networkPools } from './networkPools.ts';
 import type { ActionOptions, Warned } from './options.ts';
+
+/** `connect`: the libvirt to ask, null or none being this machine's; `askLibvirt`: its parser too. */
+export type CheckRequest = AskedVersions & { connect?: string | null; askLibvirt?: boolean };
 
 export type DomainCheck = Warned & {
   domain: { name: string | null; uuid: string | null };
@@ -23,6 +29,8 @@ export type DomainCheck = Warned & {
   judges: JudgeVerdict[];
   versions: ShownVersions;
   devices: { address: string; kind: string; managed: boolean; unassigned: boolean }[];
+  /** Its networks, and which of them are pools of host devices. */
+  networks: NetworkPool[];
   memlock_kib: number | null;
   findings: Finding[];
   /** What this host says of it; null when versions were given. */
@@ -37,18 +45,44 @@ export async function checkDomainXml(
   host: Host,
   bytes: Uint8Array,
   what: string,
-  asked: AskedVersions,
+  asked: CheckRequest,
   options: ActionOptions,
 ): Promise<DomainCheck> {
   const domain = readDomain(bytes, what);
+  if (asked.askLibvirt !== true) return checked(host, domain, asked, options, async () => NOT_ASKED);
+  const { withAsked } = await import('./guests.ts');
+  const how = { readOnly: false, deadlineMs: ASK_MS };
+  return withAsked(host, asked.connect ?? null, how, async (connection, left) => {
+    const connected = await connectedVersions(connection, left());
+    const judge: Judging = (shown) => byLibvirt(connection, domain, shown, left());
+    return checked(host, domain, { ...asked, connected }, options, judge);
+  });
+}
+
+type Judging = (shown: ShownVersions) => ReturnType<typeof byLibvirt>;
+
+const NOT_ASKED: Awaited<ReturnType<Judging>> = { verdict: LIBVIRT_NOT_ASKED, findings: [] };
+
+/** A libvirtd that has just started runs each emulator before it answers. */
+const ASK_MS = 30_000;
+
+async function checked(
+  host: Host,
+  domain: Domain,
+  asked: CheckRequest,
+  options: ActionOptions,
+  judge: Judging,
+): Promise<DomainCheck> {
   const facts = readDomainFacts(domain);
   const { versions, shown, onHost } = await readVersions(host, facts, asked);
-  const offline = checkDomain(facts, versions);
+  const offline = [...checkDomain(facts, versions), ...oldVersions(versions)];
   const schema = await bySchema(host, domain, shown);
+  const libvirt = await judge(shown);
   const { devices, findings } = readDevices(domain, defines([...offline, ...schema.findings]));
   const there = onHost && devices !== null ? await checkOnHost(host, facts, devices, versions, options) : null;
-  const ours = [...offline, ...findings, ...(there?.findings ?? [])];
-  const all = [...ours, ...schema.findings];
+  const networks = await networkPools(host, (onHost ? devices?.networks : null) ?? [], asked.connect ?? null);
+  const ours = [...offline, ...findings, ...(there?.findings ?? []), ...emptyFindings(networks)];
+  const all = [...ours, ...schema.findings, ...libvirt.findings];
   const memlock: Memlock = memlockNeeded(facts);
   return {
     domain: { name: facts.name, uuid: devices?.uuid ?? null },
@@ -57,7 +91,7 @@ export async function checkDomainXml(
     judges: [
       { judge: 'hostdev', libvirt: shown.libvirt, verdict: isGood(ours) ? 'passed' : 'refused', text: OURS },
       schema.verdict,
-      LIBVIRT_NOT_ASKED,
+      libvirt.verdict,
     ],
     versions: shown,
     devices: (devices?.devices ?? []).map(({ address, kind, managed, unassigned }) => ({
@@ -66,12 +100,26 @@ export async function checkDomainXml(
       managed,
       unassigned,
     })),
+    networks: networks.pools,
     memlock_kib: memlock.kib,
     findings: all,
     host: there?.host ?? null,
-    warnings: [...notMeasured(shown), ...(there?.warnings ?? [])],
+    warnings: [...notMeasured(shown), ...(there?.warnings ?? []), ...networks.warnings],
   };
 }
+
+/** What hostdev's rules are not about. */
+const oldVersions = (versions: Versions): Finding[] =>
+  tooOld(versions).map((v) =>
+    domainFinding({
+      rule: 'libvirt-old',
+      stage: 'advice',
+      where: 'domain',
+      cause: tooOldText(v),
+      fix: `take ${v.program} ${v.least} or newer`,
+      source: "Nova's admin guide, pci-passthrough",
+    }),
+  );
 
 /** What our own rules are about. */
 const OURS = 'PCI hostdevs, interfaces of type hostdev, NVMe disks, vIOMMUs, and what these need';

@@ -7,7 +7,9 @@ import type { PciSetup } from '../nova/setup.ts';
 import { type Warning, warning } from '../text/warning.ts';
 import type { ClaimAnswer, ClaimWish } from './claim.ts';
 import type { Taken } from './domainTake.ts';
+import { NOT_ASKED } from './inGuest.ts';
 import type { Warned } from './options.ts';
+import { whoHas } from './whoHas.ts';
 
 /**
  * What each alias got, in the order of the request, and the host's NUMA nodes that the guest is on, as far as they were
@@ -33,6 +35,7 @@ export async function pickDevices(
   facts: DomainFacts,
   held: readonly Held[],
   wish: ClaimWish,
+  connect: string | null,
   warnings: Warning[],
 ): Promise<Picked> {
   const { claimFrom } = await import('./claim.ts');
@@ -47,7 +50,8 @@ export async function pickDevices(
           placeOf: `the NUMA nodes of the domain's <numatune> (${nodes.slice(0, MAX_SHOWN).join(', ')}${nodes.length > MAX_SHOWN ? ', …' : ''})`,
         }),
   };
-  const claim = await claimFrom(setup, host, placed, held);
+  const own = host === null ? NOT_ASKED : await whoHas(host, connect);
+  const claim = await claimFrom(setup, host, placed, own, held);
   warnings.push(...claim.warnings);
   const given = claim.requests.flatMap((r) => r.devices);
   if (given.length === 0) warnings.push(warning('nothing-offered', 'the request asks for no device'));

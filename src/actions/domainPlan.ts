@@ -28,23 +28,23 @@ import type { ClaimWish } from './claim.ts';
 import { behindInterfaces } from './domainNic.ts';
 import { type Picked, pickDevices } from './domainPick.ts';
 import { type Added, addedDevice, askHook, namedDevices, peersOf, type Taken, type TakeRequest } from './domainTake.ts';
-import { readVersions, type ShownVersions } from './domainVersions.ts';
+import { type AskedVersions, readVersions, type ShownVersions } from './domainVersions.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { hostIommu } from './viommuSuggest.ts';
 
-export type DomainPlanRequest = TakeRequest & {
-  /** Words of contract 2, or addresses of what the domain takes. */
-  remove: readonly string[];
-  /** Devices from the pools; null: none. */
-  pick: ClaimWish | null;
-  /** The files that pools and devices come from. */
-  setup: SetupOptions;
-  /** A wish of {@link VIOMMU_WISHES} or 'none', as typed; null leaves what is there. */
-  viommu: string | null;
-  /** Versions as typed; null: those of this host. */
-  libvirt: string | null;
-  qemu: string | null;
-};
+export type DomainPlanRequest = TakeRequest &
+  AskedVersions & {
+    /** Words of contract 2, or addresses of what the domain takes. */
+    remove: readonly string[];
+    /** Devices from the pools; null: none. */
+    pick: ClaimWish | null;
+    /** The libvirt that says what of the pools is not free; null: this machine's, where one listens. */
+    connect: string | null;
+    /** The files that pools and devices come from. */
+    setup: SetupOptions;
+    /** A wish of {@link VIOMMU_WISHES} or 'none', as typed; null leaves what is there. */
+    viommu: string | null;
+  };
 
 /** A device element for `virsh attach-device`, as a file of its own. */
 type Fragment = { address: Address; kind: 'hostdev' | 'interface'; unassigned: boolean; xml: string };
@@ -121,7 +121,7 @@ export async function planEdit(
   const picked =
     setup === null || request.pick === null
       ? NONE
-      : await pickDevices(setup, host, facts, held, request.pick, warnings);
+      : await pickDevices(setup, host, facts, held, request.pick, request.connect, warnings);
   const taken: Taken[] = [...named.map((device) => ({ device, managed: null })), ...picked.taken];
   checkSingle(taken, request);
   if (taken.length > 0) checkFit(rest, facts, request);

@@ -5,11 +5,15 @@ import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { installedVersions } from '../libvirt/versions.ts';
 
-/** Versions as typed; null is not given. */
-export type AskedVersions = { libvirt: string | null; qemu: string | null };
+/** Versions as typed; null is not given. `connected`: those of a libvirt that is asked. */
+export type AskedVersions = { libvirt: string | null; qemu: string | null; connected?: Versions };
 
 /** The versions that an answer is for; null is not known. */
-export type ShownVersions = { libvirt: string | null; qemu: string | null; source: 'given' | 'installed' };
+export type ShownVersions = {
+  libvirt: string | null;
+  qemu: string | null;
+  source: 'given' | 'installed' | 'connection';
+};
 
 const show = (v: number | null): string | null => (v === null ? null : formatVersion(v));
 
@@ -25,8 +29,8 @@ function given(word: string | null, option: string): number | null {
 }
 
 /**
- * The versions to judge by: those given, of which a missing one is not known; without any, those of this host (null:
- * another is meant). Raises HOSTDEV_USAGE for a word that is no version.
+ * The versions to judge by: those given, of which a missing one is not known; without any, those of the libvirt that is
+ * asked, else those of this host (null: another is meant). Raises HOSTDEV_USAGE for a word that is no version.
  */
 export async function readVersions(
   host: Host | null,
@@ -34,9 +38,10 @@ export async function readVersions(
   asked: AskedVersions,
 ): Promise<{ versions: Versions; shown: ShownVersions; onHost: boolean }> {
   const onHost = host !== null && asked.libvirt === null && asked.qemu === null;
-  const versions = onHost
-    ? await installedVersions(host, effectiveArch(domain))
-    : { libvirt: given(asked.libvirt, '--libvirt'), qemu: given(asked.qemu, '--qemu') };
-  const source = onHost ? 'installed' : 'given';
+  const { connected } = asked;
+  const versions = !onHost
+    ? { libvirt: given(asked.libvirt, '--libvirt'), qemu: given(asked.qemu, '--qemu') }
+    : (connected ?? (await installedVersions(host, effectiveArch(domain))));
+  const source = !onHost ? 'given' : connected === undefined ? 'installed' : 'connection';
   return { versions, shown: { libvirt: show(versions.libvirt), qemu: show(versions.qemu), source }, onHost };
 }

@@ -23,11 +23,11 @@ export type Seen = { libvirt: LibvirtSeen; domains: SeenDomain[]; networks: Host
  * HOSTDEV_LIBVIRT_LATE or HOSTDEV_NOT_PERMITTED.
  */
 export const seeGuests = (host: Host, connect: string | null, deadlineMs: number): Promise<Seen> =>
-  withAsked(host, connect, deadlineMs, async (connection, left, uri) => {
+  withAsked(host, connect, { readOnly: true, deadlineMs }, async (connection, left) => {
     const { library, daemon, hypervisor } = await connection.versions(left());
     return {
       libvirt: {
-        uri,
+        uri: connection.uri,
         library: formatVersion(library),
         daemon: formatVersion(daemon),
         hypervisor: hypervisor === null ? null : formatVersion(hypervisor),
@@ -41,21 +41,20 @@ async function whatIsThere(connection: Connection, left: () => number): Promise<
   return { domains, networks: await hostdevNetworks(connection, left()) };
 }
 
-/** {@link withLibvirt} of the libvirt that is to be asked, to read. Raises HOSTDEV_LIBVIRT_UNREACHABLE for none. */
-async function withAsked<T>(
+/** {@link withLibvirt} of the libvirt that is to be asked. Raises HOSTDEV_LIBVIRT_UNREACHABLE where there is none. */
+export async function withAsked<T>(
   host: Host,
   connect: string | null,
-  deadlineMs: number,
-  body: (connection: Connection, left: () => number, uri: string) => Promise<T>,
+  how: { readOnly: boolean; deadlineMs: number },
+  body: (connection: Connection, left: () => number) => Promise<T>,
 ): Promise<T> {
   const which = whichLibvirt(host, connect);
   if (which.uri === null) throw new HostdevError('HOSTDEV_LIBVIRT_UNREACHABLE', `No libvirt is asked: ${which.why}`);
-  const { uri } = which;
-  return withLibvirt(host, uri, { readOnly: true, deadlineMs }, (connection, left) => body(connection, left, uri));
+  return withLibvirt(host, which.uri, how, body);
 }
 
 /** A connection for as long as `body` takes; `left` is what is left of the time for all of it. */
-export async function withLibvirt<T>(
+async function withLibvirt<T>(
   host: Host,
   uri: string,
   { readOnly, deadlineMs }: { readOnly: boolean; deadlineMs: number },
@@ -81,7 +80,7 @@ export async function withLibvirt<T>(
 export async function guestsByDevice(host: Host, connect: string | null): Promise<DeviceGuests> {
   try {
     // Not its versions: for the hypervisor's a libvirtd that has just started runs each emulator first, for seconds.
-    const { domains, networks } = await withAsked(host, connect, ADDED_MS, whatIsThere);
+    const { domains, networks } = await withAsked(host, connect, { readOnly: true, deadlineMs: ADDED_MS }, whatIsThere);
     return {
       asked: true,
       guests: new Map(domains.flatMap(inGuest)),

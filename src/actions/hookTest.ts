@@ -1,10 +1,15 @@
 /** `hook test FILE`: what prepare would do for this domain now, without doing it. */
+import { effectiveArch, readDomainFacts } from '../domain/domainFacts.ts';
 import { readDomainDevices } from '../domain/hostDevices.ts';
+import { tooOld, tooOldText } from '../domain/version.ts';
 import { readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import { hookNote, liftedHereOnly, type PreviewedDevice, previewHook } from '../hook/preview.ts';
 import type { Host } from '../host/host.ts';
+import { installedVersions } from '../libvirt/versions.ts';
 import { scanInventory } from '../pci/inventory.ts';
+import { warning } from '../text/warning.ts';
+import { emptyWarnings, type NetworkPool, networkPools } from './networkPools.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, printedPlan } from './plan.ts';
 
@@ -13,6 +18,8 @@ export type HookTest = Warned & {
   devices: { address: string; kind: string; managed: boolean; driver: string | null; will_be: string }[];
   /** Networks whose pool may turn out to be of host devices: known at start only. */
   networks: string[];
+  /** The same networks, as libvirt has them now. The hook itself asks no libvirt. */
+  network_pools: NetworkPool[];
   /** Whether libvirt runs hostdev's hook at all. */
   hook_runs: boolean;
   plan: PrintedPlan;
@@ -29,8 +36,15 @@ const WILL_BE: Record<Exclude<PreviewedDevice['fate'], 'bound'>, string> = {
 };
 
 /** Raises what prepare would raise, with the plan in the error's data. */
-export async function testHook(host: Host, xml: Uint8Array, what: string, options: ActionOptions): Promise<HookTest> {
-  const domain = readDomainDevices(readDomain(xml, what));
+export async function testHook(
+  host: Host,
+  xml: Uint8Array,
+  what: string,
+  options: ActionOptions,
+  connect: string | null,
+): Promise<HookTest> {
+  const whole = readDomain(xml, what);
+  const domain = readDomainDevices(whole);
   const inventory = scanInventory(host);
   const preview = await previewHook(host, inventory, domain, options);
   const plan = preview.plan === null ? null : printedPlan({ host }, preview.plan, preview.refusals);
@@ -39,6 +53,9 @@ export async function testHook(host: Host, xml: Uint8Array, what: string, option
     const { code, message, hint, data } = first.error;
     throw new HostdevError(code, message, { hint, data: plan === null ? data : { ...data, plan } });
   }
+  const networks = await networkPools(host, domain.networks, connect);
+  const versions = await installedVersions(host, effectiveArch(readDomainFacts(whole)));
+  const takesDevices = domain.devices.length > 0 || networks.pools.some((p) => p.pool === true);
   const note = domain.devices.length === 0 ? null : hookNote(preview);
   return {
     domain: { name: domain.name, uuid: domain.uuid },
@@ -50,6 +67,7 @@ export async function testHook(host: Host, xml: Uint8Array, what: string, option
       will_be: driver ?? WILL_BE[fate === 'bound' ? 'unknown' : fate],
     })),
     networks: domain.networks,
+    network_pools: networks.pools,
     hook_runs: preview.runs,
     plan: plan ?? NO_PLAN,
     warnings: [
@@ -57,6 +75,9 @@ export async function testHook(host: Host, xml: Uint8Array, what: string, option
       ...inventory.warnings,
       ...preview.warnings,
       ...liftedHereOnly(preview),
+      ...networks.warnings,
+      ...emptyWarnings(networks),
+      ...(takesDevices ? tooOld(versions).map((v) => warning('libvirt-old', tooOldText(v))) : []),
     ],
   };
 }

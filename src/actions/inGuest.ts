@@ -1,5 +1,6 @@
 /** What is said of guests and devices by those who ask libvirt, for those who add it to their answers. */
 import type { HostdevNetwork } from '../domain/network.ts';
+import type { Others } from '../nova/hostPools.ts';
 import type { Address } from '../pci/address.ts';
 import type { Warning } from '../text/warning.ts';
 
@@ -14,5 +15,11 @@ export type DeviceGuests = {
   networks: readonly HostdevNetwork[];
   warnings: Warning[];
 };
+
+/** The same, as the pools ask for it. */
+export const othersOf = ({ guests, networks }: DeviceGuests): Others => ({
+  held: [...guests].map(([address, { name }]) => ({ address, consumer: name })),
+  inNetworks: networks.flatMap((n) => n.devices.map((address) => ({ address, network: n.name }))),
+});
 
 export const NOT_ASKED: DeviceGuests = { asked: false, guests: new Map(), networks: [], warnings: [] };

@@ -4,7 +4,9 @@ import { hostPools, viewOptions } from '../nova/hostPools.ts';
 import { type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { Ledger, type PlacementView } from '../placement/ledger.ts';
 import { warning } from '../text/warning.ts';
+import { NOT_ASKED, othersOf } from './inGuest.ts';
 import type { Warned } from './options.ts';
+import { whoHas } from './whoHas.ts';
 
 export type ShownPlacement = Warned & {
   hypervisor_hostname: string;
@@ -12,6 +14,8 @@ export type ShownPlacement = Warned & {
   providers: Record<string, PlacementView['rps'][string] & { devices: string[] }>;
   /** Offered, and none of Placement's business: they have a physical_network. */
   not_reported: string[];
+  /** Offered, and given out by libvirt's networks too: Placement would count them as free. */
+  in_networks: { address: string; network: string }[];
 };
 
 /**
@@ -21,17 +25,22 @@ export type ShownPlacement = Warned & {
 export async function showPlacement(
   host: Host,
   options: SetupOptions,
-  hypervisorHostname: string | null = null,
+  hypervisorHostname: string | null,
+  connect: string | null,
 ): Promise<ShownPlacement> {
   const setup = await usableSetup(host, options);
   if (hypervisorHostname !== null) setup.config.pci.hypervisor_hostname = hypervisorHostname;
-  const { offered, warnings } = await hostPools(setup, options.inventory === null ? host : null);
+  const isHere = options.inventory === null;
+  const own = isHere ? await whoHas(host, connect) : NOT_ASKED;
+  const { offered, warnings } = await hostPools(setup, isHere ? host : null, othersOf(own));
   const ledger = new Ledger(viewOptions(setup));
   const devices = offered.devices();
   const { rps } = ledger.report(
     setup.specs.map((s) => s.value),
     devices,
   );
+  const offeredOf = new Set(devices.map((d) => d.device.address));
+  const inNetworks = othersOf(own).inNetworks.filter((n) => offeredOf.has(n.address));
   const of = new Map<string | null, string[]>();
   for (const d of devices) {
     const name = ledger.providerOf(d);
@@ -44,9 +53,14 @@ export async function showPlacement(
       Object.entries(rps).map(([name, rp]) => [name, { ...rp, devices: of.get(name) ?? [] }]),
     ),
     not_reported: of.get(null) ?? [],
+    in_networks: inNetworks,
     warnings: [
       ...setup.warnings,
       ...warnings,
+      ...own.warnings,
+      ...inNetworks.map(({ address, network }) =>
+        warning('nova', `${address} is offered, and libvirt's network ${network} gives it out too`, address),
+      ),
       ...(reported
         ? []
         : [warning('nova', 'report_in_placement is off: Nova reports nothing, and this is what it would report')]),

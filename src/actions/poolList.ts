@@ -5,7 +5,7 @@ import { type SetupOptions, usableSetup } from '../nova/setup.ts';
 import { resourceClass } from '../placement/names.ts';
 import type { TrackedDevice } from '../pool/tracker.ts';
 import type { JsonObject } from '../text/json.ts';
-import { NOT_ASKED } from './inGuest.ts';
+import { NOT_ASKED, othersOf } from './inGuest.ts';
 import type { Warned } from './options.ts';
 import { whoHas } from './whoHas.ts';
 import { seenWishes } from './wishes.ts';
@@ -40,20 +40,13 @@ export type ListedPools = Warned & {
 };
 
 /** Raises HOSTDEV_CONFIG, what hostPools raises, and what reading the files raises. */
-export async function listPools(
-  host: Host,
-  options: SetupOptions,
-  connect: string | null = null,
-): Promise<ListedPools> {
+export async function listPools(host: Host, options: SetupOptions, connect: string | null): Promise<ListedPools> {
   const setup = await usableSetup(host, options);
   const own = options.inventory === null ? await whoHas(host, connect) : NOT_ASKED;
-  const held = [...own.guests].map(([address, { name }]) => ({ address, consumer: name }));
-  const inNetworks = own.networks.flatMap((n) => n.devices.map((address) => ({ address, network: n.name })));
   const { offered, notFree, leftOut, warnings } = await hostPools(
     setup,
     options.inventory === null ? host : null,
-    held,
-    inNetworks,
+    othersOf(own),
   );
   const wishes = new Map(
     options.inventory === null

@@ -13,7 +13,12 @@ export async function claim(invocation: Invocation): Promise<Answer> {
       hint: 'Give -n to see which devices the request would get.',
     });
   const wish = readWish(invocation.words[0] ?? '', invocation.own);
-  const { warnings, ...json } = await tryClaim(invocation.host, await setupOptions(invocation), wish);
+  const { warnings, ...json } = await tryClaim(
+    invocation.host,
+    await setupOptions(invocation),
+    wish,
+    invocation.connect,
+  );
   const rows = json.requests.flatMap((r) =>
     r.devices.map((d) => [
       safeBlock(r.alias_name ?? '-'),

@@ -58,6 +58,21 @@ const WISH = {
     text: 'from the PFs with the fewest devices in use, instead of one PF after the other',
   },
 } as const;
+/** What `domain plan` and `domain define` change in a domain. */
+const EDITS = {
+  device: { type: 'string', value: 'DEV', multiple: true, text: 'put this device in; again for more' },
+  remove: { type: 'string', value: 'DEV', multiple: true, text: 'take this device out; again for more' },
+  alias: {
+    type: 'string',
+    value: 'NAME:N,…',
+    multiple: true,
+    text: "put in N devices from the pools, as 'claim -n' shows them; again for more",
+  },
+  ...WISH,
+  numa: { ...WISH.numa, text: `${WISH.numa.text} (default: those of its <numatune>)` },
+  ...TAKE,
+  viommu: { type: 'string', value: 'MODEL', text: 'with this vIOMMU: auto, virtio, intel, smmuv3, amd or none' },
+} as const;
 export const COMMANDS: readonly Command[] = [
   {
     name: 'list',
@@ -353,26 +368,24 @@ export const COMMANDS: readonly Command[] = [
     name: 'domain plan',
     args: [FILE, { ...DEVICE, optional: true, many: true }],
     text: "a domain's XML with devices in it, or out again (- is stdin); changes nothing",
-    takes: [...SETUP, 'allow'],
+    takes: [...SETUP, 'allow', 'connect'],
     own: {
-      device: { type: 'string', value: 'DEV', multiple: true, text: 'put this device in; again for more' },
-      remove: { type: 'string', value: 'DEV', multiple: true, text: 'take this device out; again for more' },
-      alias: {
-        type: 'string',
-        value: 'NAME:N,…',
-        multiple: true,
-        text: "put in N devices from the pools, as 'claim -n' shows them; again for more",
-      },
-      ...WISH,
-      numa: { ...WISH.numa, text: `${WISH.numa.text} (default: those of its <numatune>)` },
-      ...TAKE,
-      viommu: { type: 'string', value: 'MODEL', text: 'with this vIOMMU: auto, virtio, intel, smmuv3, amd or none' },
+      ...EDITS,
       libvirt: { type: 'string', value: 'X.Y.Z', text: 'for this libvirt instead of the one that is here' },
       qemu: { type: 'string', value: 'X.Y.Z', text: 'for this QEMU' },
       diff: { type: 'boolean', text: 'print a diff instead' },
       fragments: { type: 'boolean', text: "print only the devices, for 'virsh attach-device'" },
     },
     load: async () => (await import('./domainPlan.ts')).domainPlan,
+  },
+  {
+    name: 'domain define',
+    args: [FILE, { ...DEVICE, optional: true, many: true }],
+    text: "define this domain (- is stdin), with the changes of 'domain plan', and read it back (exit 3: not kept as given)",
+    changes: 'files',
+    takes: ['dry-run', 'config', 'allow', 'connect'],
+    own: EDITS,
+    load: async () => (await import('./domainDefine.ts')).domainDefine,
   },
   {
     name: 'config check',
@@ -392,7 +405,7 @@ export const COMMANDS: readonly Command[] = [
     name: 'claim',
     args: [{ name: 'REQUEST' }],
     text: 'the devices that a request such as "gpu:1, nic:2" would get (with -n; keeping them comes later)',
-    takes: ['dry-run', ...SETUP],
+    takes: ['dry-run', ...SETUP, 'connect'],
     needs: ['dry-run'],
     own: WISH,
     load: async () => (await import('./claim.ts')).claim,
@@ -401,7 +414,7 @@ export const COMMANDS: readonly Command[] = [
     name: 'placement show',
     args: [],
     text: 'what OpenStack Placement would be told of the configured devices',
-    takes: SETUP,
+    takes: [...SETUP, 'connect'],
     own: {
       'trait-blanks': TRAIT_BLANKS,
       'hypervisor-hostname': {
@@ -416,7 +429,12 @@ export const COMMANDS: readonly Command[] = [
     name: 'domain check',
     args: [FILE],
     text: "what is wrong with this domain XML, by our rules and libvirt's schema (- is stdin; exit 3: refused)",
+    takes: ['connect'],
     own: {
+      'ask-libvirt': {
+        type: 'boolean',
+        text: "ask libvirt's parser too, about a copy without what hostdev judges itself; versions are that libvirt's",
+      },
       libvirt: { type: 'string', value: 'X.Y.Z', text: 'judge for this libvirt, and ask nothing of this host' },
       qemu: { type: 'string', value: 'X.Y.Z', text: 'judge for this QEMU, and ask nothing of this host' },
     },
@@ -444,7 +462,7 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'hook test',
     args: [FILE],
-    takes: ['allow'],
+    takes: ['allow', 'connect'],
     text: 'what the hook would do for this domain XML (- is stdin)',
     load: async () => (await import('./hook.ts')).hookTest,
   },

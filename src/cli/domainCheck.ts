@@ -1,5 +1,6 @@
 import { checkDomainXml, type DomainCheck } from '../actions/domainCheck.ts';
-import { EXIT } from '../errors.ts';
+import { poolText } from '../actions/networkPools.ts';
+import { EXIT, HostdevError } from '../errors.ts';
 import { fixText } from '../text/finding.ts';
 import { safe, safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
@@ -8,11 +9,17 @@ import { colours, pairs, table } from './table.ts';
 
 const text = (value: unknown): string | null => (typeof value === 'string' ? value : null);
 
-/** `hostdev domain check FILE [--libvirt X.Y.Z] [--qemu X.Y.Z]`: exit 3 when it is not valid. */
-export async function domainCheck({ host, words, own, options }: Invocation): Promise<Answer> {
+/** `hostdev domain check FILE [--libvirt X.Y.Z] [--qemu X.Y.Z] [--ask-libvirt]`: exit 3 when it is not valid. */
+export async function domainCheck({ host, words, own, options, connect }: Invocation): Promise<Answer> {
   const file = words[0] ?? '-';
   const what = file === '-' ? 'stdin' : file;
-  const asked = { libvirt: text(own.libvirt), qemu: text(own.qemu) };
+  const versions = { libvirt: text(own.libvirt), qemu: text(own.qemu) };
+  const askLibvirt = own['ask-libvirt'] === true;
+  if ((askLibvirt || connect !== null) && (versions.libvirt !== null || versions.qemu !== null))
+    throw new HostdevError('HOSTDEV_USAGE', 'A libvirt that is asked has versions of its own', {
+      hint: 'Leave --libvirt and --qemu out, or --ask-libvirt and --connect.',
+    });
+  const asked = { ...versions, connect, askLibvirt };
   const { warnings, ...json } = await checkDomainXml(host, await readInput(file), what, asked, options);
   return { json, text: printed(json), warnings, exit: json.valid ? EXIT.done : EXIT.no };
 }
@@ -46,6 +53,7 @@ function printed(c: Omit<DomainCheck, 'warnings'>): string {
     ['Judged for', `libvirt ${version(c.versions.libvirt)}, QEMU ${version(c.versions.qemu)} (${c.versions.source})`],
     ['Takes', c.devices.map((d) => d.address).join(' ') || 'no device of the host'],
     ...(c.memlock_kib === null ? [] : [['Locks', `${c.memlock_kib} KiB`] as const]),
+    ...c.networks.map((n) => ['Network', safeBlock(poolText(n))] as const),
     ['Verdict', verdict],
     ...c.judges.map(
       (j, i) =>

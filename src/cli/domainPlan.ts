@@ -13,6 +13,11 @@ export async function domainPlan(invocation: Invocation): Promise<Answer> {
   const { host, words, own, options } = invocation;
   const [file = '-', ...more] = words;
   const request = await readRequest(invocation, more);
+  if (!changesAny(request))
+    throw usage(
+      "'domain plan' needs something to do",
+      'Give --device DEV, --alias NAME:N, --remove DEV or --viommu MODEL.',
+    );
   if (own.diff === true && own.fragments === true)
     throw usage('--diff and --fragments are two answers', 'Give one of them.');
   const what = file === '-' ? 'stdin' : file;
@@ -37,9 +42,13 @@ const unifiedDiff = (before: string, after: string, name: string): string =>
       });
 
 /** XML goes byte for byte into a file or pipe; on a terminal nothing in it may command it. */
-const harmless = (text: string): string => (process.stdout.isTTY ? safeBlock(text) : text);
+export const harmless = (text: string): string => (process.stdout.isTTY ? safeBlock(text) : text);
 
-async function readRequest(invocation: Invocation, more: readonly string[]): Promise<DomainPlanRequest> {
+const changesAny = ({ add, pick, remove, viommu }: DomainPlanRequest): boolean =>
+  add.length > 0 || pick !== null || remove.length > 0 || viommu !== null;
+
+/** What is to be changed in a domain, from the options of `domain plan` and `domain define`. Raises HOSTDEV_USAGE. */
+export async function readRequest(invocation: Invocation, more: readonly string[]): Promise<DomainPlanRequest> {
   const { own, lists, words, inventory } = invocation;
   const { device = [], remove = [], alias = [] } = lists;
   if (inventory === '-' && (words[0] ?? '-') === '-')
@@ -53,14 +62,10 @@ async function readRequest(invocation: Invocation, more: readonly string[]): Pro
     ...(await readPools(invocation, alias)),
     ...takeOptions(own),
     viommu: textOf(own.viommu) ?? null,
+    connect: invocation.connect,
     libvirt: textOf(own.libvirt) ?? null,
     qemu: textOf(own.qemu) ?? null,
   };
-  if (request.add.length === 0 && alias.length === 0 && remove.length === 0 && request.viommu === null)
-    throw usage(
-      "'domain plan' needs something to do",
-      'Give --device DEV, --alias NAME:N, --remove DEV or --viommu MODEL.',
-    );
   checkTogether(request, own);
   return request;
 }

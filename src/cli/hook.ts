@@ -1,23 +1,23 @@
 import { testHook } from '../actions/hookTest.ts';
+import { poolText } from '../actions/networkPools.ts';
 import { uninstall } from '../actions/uninstall.ts';
 import { readHookConfig } from '../config/hookSettings.ts';
 import { EXIT } from '../errors.ts';
 import { type HookChange, hookStatus, installHook, removeHook } from '../hook/install.ts';
 import { hookProgram } from '../hook/program.ts';
 import { installedLibvirt } from '../libvirt/versions.ts';
+import { safeBlock } from '../text/safe.ts';
 import type { Answer, Invocation } from './command.ts';
 import { readInput } from './input.ts';
 import { table } from './table.ts';
 
 /** `hostdev hook test FILE` */
-export async function hookTest({ host, words, options }: Invocation): Promise<Answer> {
+export async function hookTest({ host, words, options, connect }: Invocation): Promise<Answer> {
   const file = words[0] ?? '-';
-  const { warnings, ...json } = await testHook(host, await readInput(file), file === '-' ? 'stdin' : file, options);
+  const what = file === '-' ? 'stdin' : file;
+  const { warnings, ...json } = await testHook(host, await readInput(file), what, options, connect);
   const rows = json.devices.map((d) => [d.address, d.kind, d.managed ? 'yes' : 'no', d.driver ?? '-', d.will_be]);
-  const networks =
-    json.networks.length === 0
-      ? ''
-      : `known at start only, if their pool has host devices: network ${json.networks.join(', ')}\n`;
+  const networks = json.network_pools.map((p) => `${safeBlock(poolText(p))}\n`).join('');
   const text =
     rows.length === 0 && networks === ''
       ? `Domain ${json.domain.name} takes no host devices\n`

@@ -14,7 +14,8 @@ export async function placementShow(invocation: Invocation): Promise<Answer> {
   const hostname = typeof given === 'string' ? given : null;
   if (hostname !== null && !HOSTNAME.test(hostname))
     throw new HostdevError('HOSTDEV_USAGE', `--hypervisor-hostname ${quote(hostname)} is no name of a host`);
-  const { warnings, ...json } = await showPlacement(invocation.host, await setupOptions(invocation), hostname);
+  const { host, connect } = invocation;
+  const { warnings, ...json } = await showPlacement(host, await setupOptions(invocation), hostname, connect);
   const rows = Object.entries(json.providers).flatMap(([name, { inventory, traits }]) =>
     Object.entries(inventory).map(([cls, { total, reserved }]) => [
       safeBlock(name),

@@ -159,6 +159,10 @@ export const FINDINGS = {
     severity: 'warning',
     text: 'The initramfs has a part of hostdev, which at this boot did not do what it is there for.',
   },
+  'libvirt-old': {
+    severity: 'warning',
+    text: 'libvirt or QEMU is older than PCI passthrough wants (libvirt 6.0.0, QEMU 4.2.0).',
+  },
   'hook-missing': { severity: 'warning', text: "hostdev's libvirt hook is not installed." },
   'hook-broken': { severity: 'error', text: "hostdev's libvirt hook is installed and cannot do its work." },
   'hook-outdated': { severity: 'warning', text: "hostdev's libvirt hook is of another version than hostdev." },

@@ -33,6 +33,9 @@ export type DomainFacts = {
   ioapic: string | null;
   /** UEFI of either kind: `<os firmware='efi'>` or a pflash loader (virDomainDefHasOldStyleUEFI). */
   uefi: boolean;
+  /** It keeps the firmware's variables in a file of its own. */
+  nvram: boolean;
+  tpm: boolean;
   memoryKib: number | null;
   hardLimitKib: number | null;
   locked: boolean;
@@ -75,11 +78,16 @@ const text = (e: Element | undefined): string => (e?.textContent ?? '').slice(0,
 const wholeNumber = (t: string | null | undefined): number | null =>
   t !== null && t !== undefined && /^\d{1,20}$/.test(t.trim()) ? Number(t) : null;
 
-function kib(e: Element | undefined): number | null {
-  const n = wholeNumber(text(e));
-  const factor = UNITS[(e?.getAttribute('unit') ?? 'KiB').toLowerCase()];
-  return n === null || factor === undefined ? null : Math.ceil((n * factor) / 1024);
+/** A size in bytes; without a unit it is in KiB, as libvirt reads memory. Null: it is no number or no unit. */
+export function bytesOf(size: string | null, unit: string | null): number | null {
+  const n = wholeNumber(size);
+  const factor = UNITS[(unit ?? 'KiB').toLowerCase()];
+  return n === null || factor === undefined ? null : n * factor;
 }
+
+const inKib = (bytes: number | null): number | null => (bytes === null ? null : Math.ceil(bytes / 1024));
+
+const kib = (e: Element | undefined): number | null => inKib(bytesOf(text(e), e?.getAttribute('unit') ?? null));
 
 /** "0-2,5,^1" of a nodeset; what makes no sense is left out. */
 export function nodeSet(words: string | null): number[] {
@@ -133,6 +141,9 @@ export function readDomainFacts({ root }: Domain): DomainFacts {
     uefi:
       os?.getAttribute('firmware') === 'efi' ||
       (loader?.getAttribute('type') === 'pflash' && loader.getAttribute('readonly') !== 'no'),
+    nvram:
+      os !== undefined && (os.hasAttribute('firmware') || child(os, 'nvram') !== undefined || loader !== undefined),
+    tpm: sections.some((s) => child(s, 'tpm') !== undefined),
     memoryKib: totalMemory(root),
     hardLimitKib: tune ? kib(child(tune, 'hard_limit')) : null,
     locked: backing !== undefined && child(backing, 'locked') !== undefined,
@@ -154,11 +165,7 @@ function totalMemory(root: Element): number | null {
   const numa = child(root, 'cpu') && child(child(root, 'cpu') as Element, 'numa');
   const cells = numa ? children(numa, 'cell') : [];
   const sum = (list: (number | null)[]): number => list.reduce<number>((a, b) => a + (b ?? 0), 0);
-  const cellMemory = cells.map((c) => {
-    const n = wholeNumber(c.getAttribute('memory'));
-    const factor = UNITS[(c.getAttribute('unit') ?? 'KiB').toLowerCase()];
-    return n === null || factor === undefined ? null : Math.ceil((n * factor) / 1024);
-  });
+  const cellMemory = cells.map((c) => inKib(bytesOf(c.getAttribute('memory'), c.getAttribute('unit'))));
   const base = sum(cellMemory) > 0 ? sum(cellMemory) : kib(child(root, 'memory'));
   if (base === null) return null;
   const devices = children(root, 'devices').flatMap((d) => children(d, 'memory'));

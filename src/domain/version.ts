@@ -37,5 +37,23 @@ export function version(text: string): Version {
 /** True when the version is known and below: what is not known is never held against a domain. */
 export const below = (v: Version | null, from: Version): boolean => v !== null && v < from;
 
+/** What OpenStack asks for PCI passthrough, and the oldest that hostdev's rules are about (Nova's pci-passthrough). */
+const LEAST = { libvirt: version('6.0.0'), QEMU: version('4.2.0') };
+
+/** Those of the two that are older; what is not known is not. */
+export function tooOld({ libvirt, qemu }: Versions): { program: keyof typeof LEAST; is: string; least: string }[] {
+  const found = { libvirt, QEMU: qemu };
+  return (['libvirt', 'QEMU'] as const).flatMap((program) => {
+    const is = found[program];
+    return is === null || is >= LEAST[program]
+      ? []
+      : [{ program, is: formatVersion(is), least: formatVersion(LEAST[program]) }];
+  });
+}
+
+/** How that is told. */
+export const tooOldText = ({ program, is, least }: ReturnType<typeof tooOld>[number]): string =>
+  `this is ${program} ${is}, and PCI passthrough wants ${least} at least: older ones have faults with it`;
+
 export const sinceLibvirt = (v: Version): string => `libvirt ${formatVersion(v)}`;
 export const sinceQemu = (v: Version): string => `QEMU ${formatVersion(v)}`;

@@ -116,6 +116,8 @@ export class Host {
   readonly definitions = 'etc/libvirt/qemu';
 
   /** Where libvirtd and virtqemud listen (libvirt's remote_sockets.c), for changes and, for anybody, to read. */
+  /** Where programs of this machine are started from, whatever the caller's own PATH is. */
+  readonly programs: string = '/usr/sbin:/usr/bin:/sbin:/bin';
   readonly libvirtSockets = ['libvirt-sock', 'virtqemud-sock'].flatMap((name) => [
     `run/libvirt/${name}`,
     `run/libvirt/${name}-ro`,

@@ -31,6 +31,8 @@ export function whichLibvirt(host: Host, connect: string | null): Which {
 /** Of libvirt's include/libvirt/virterror.h. */
 const NO_SUPPORT = 3;
 const NO_DOMAIN = 42;
+/** An invalid argument; OS type, source, target, name, OS; XML, its detail; what this host has not; the schema. */
+const XML_FAULTS = new Set([8, 16, 19, 20, 21, 22, 27, 35, 67, 92]);
 const NOT_PERMITTED = new Set([29, 45, 79, 80, 88]);
 /** virErrorDomain: what the transport says, not the driver. */
 const FROM_RPC = 7;
@@ -99,9 +101,17 @@ export class Connection {
   }
 }
 
+/** libvirt's own words of an error of its own. */
+export const libvirtWords = (e: HostdevError): string =>
+  (e.data.libvirt as { message?: string } | undefined)?.message ?? e.message;
+
+const codeOf = (e: HostdevError): number | undefined => (e.data.libvirt as { code?: number } | undefined)?.code;
+
+/** True for libvirt's word that a domain is not one it takes: its XML, its schema, or what it asks of this host. */
+export const isXmlFault = (e: HostdevError): boolean => e.code === 'HOSTDEV_LIBVIRT' && XML_FAULTS.has(codeOf(e) ?? 0);
+
 /** True for the error of a call that the driver behind a connection has not. */
-export const isUnsupported = (e: unknown): boolean =>
-  e instanceof HostdevError && (e.data.libvirt as { code?: number } | undefined)?.code === NO_SUPPORT;
+export const isUnsupported = (e: unknown): boolean => e instanceof HostdevError && codeOf(e) === NO_SUPPORT;
 
 /** Ops after which something may be otherwise, so that a lost answer is pending. */
 const CHANGES: ReadonlySet<LibvirtOp> = new Set<LibvirtOp>(['define', 'undefine', 'attach', 'detach']);
@@ -129,6 +139,9 @@ function asLibvirtError(uri: string, op: LibvirtOp, e: unknown): unknown {
       data,
     });
   const what = `libvirt ${quote(uri)}: ${call}: ${text} (code ${code}, domain ${domain})`;
+  // What was on its way when the connection ended is done, or is not.
+  if (CHANGES.has(op) && (domain === FROM_RPC || domain === FROM_REMOTE) && !NOT_PERMITTED.has(code))
+    return new HostdevError('HOSTDEV_LIBVIRT_LATE', `${what}: it may be done`, { data: { ...data, pending: true } });
   return new HostdevError(codeFor(op, domain, code, text), what, { data });
 }
 

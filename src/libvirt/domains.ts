@@ -4,13 +4,21 @@
  */
 import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
 import { type HostdevNetwork, readHostdevNetwork } from '../domain/network.ts';
+import { below, type Version, version } from '../domain/version.ts';
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import { quote, safe } from '../text/safe.ts';
 import { type Connection, isUnsupported } from './connection.ts';
 
 /** virDomainXMLFlags */
+const SECURE = 1;
 const INACTIVE = 2;
+/** virDomainDefineFlags */
+const VALIDATE = 1;
+/** virDomainUndefineFlagsValues; the second is known from 8.9.0 on. */
+const KEEP_NVRAM = 8;
+const KEEP_TPM = 64;
+const KNOWS_KEEP_TPM = version('8.9.0');
 /** virConnectListAllNetworksFlags: those that run. */
 const ACTIVE_NETWORKS = 2;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -46,6 +54,43 @@ export async function listDomains(connection: Connection, deadlineMs: number): P
 async function domainXml(connection: Connection, uuid: string, kept: boolean, deadlineMs: number): Promise<string> {
   const rows = await connection.call('domain-xml', uuid, kept ? INACTIVE : 0, deadlineMs);
   return rows[0]?.[0] ?? '';
+}
+
+/** What a domain is kept as, with its passwords: for who defines it again. Only for a connection that may write. */
+export async function keptXml(connection: Connection, uuid: string, deadlineMs: number): Promise<string> {
+  const rows = await connection.call('domain-xml', uuid, INACTIVE | SECURE, deadlineMs);
+  return rows[0]?.[0] ?? '';
+}
+
+/** Defines, and gives the UUID. `validate` false: it is an XML that libvirt itself gave. */
+export async function defineXml(
+  connection: Connection,
+  xml: string,
+  validate: boolean,
+  deadlineMs: number,
+): Promise<string> {
+  const rows = await connection.call('define', xml, validate ? VALIDATE : 0, deadlineMs);
+  return rows[0]?.[0] ?? '';
+}
+
+/** Asks for QEMU's command line of a domain, which nobody reads: what libvirt's parser and validators say counts. */
+export async function tryNative(connection: Connection, xml: string, deadlineMs: number): Promise<void> {
+  await connection.call('to-native', xml, 0, deadlineMs);
+}
+
+/**
+ * Takes the definition of a domain away; what it has on disk stays, and a guest that runs goes on. `has` is what is to
+ * be kept for it: not every driver knows these flags.
+ */
+export async function undefineDomain(
+  connection: Connection,
+  uuid: string,
+  has: { nvram: boolean; tpm: boolean },
+  daemon: Version | null,
+  deadlineMs: number,
+): Promise<void> {
+  const tpm = has.tpm && !below(daemon, KNOWS_KEEP_TPM);
+  await connection.call('undefine', uuid, (has.nvram ? KEEP_NVRAM : 0) | (tpm ? KEEP_TPM : 0), deadlineMs);
 }
 
 /** A domain as it is now, or (`kept`) as it will be at its next start. */

@@ -42,7 +42,7 @@ export async function judgeBySchema(host: Host, { text }: Domain, linter: Linter
   if (host.list(host.libvirtSchemas)?.includes('domain.rng') !== true) {
     return notJudged(`${host.absolute(host.libvirtSchemas)} has no domain.rng: libvirt's packages bring it`);
   }
-  const { status, error, messages } = await lint(linter, schemaOf(host), text);
+  const { status, error, messages } = await lint(host, linter, text);
   if (status === 0) return { verdict: 'passed' };
   if (status === REFUSED) return { verdict: 'refused', faults: readFaults(messages) };
   if (error === 'ENOENT') return notJudged('xmllint is not installed (libxml2-utils)');
@@ -57,7 +57,7 @@ export async function judgeBySchema(host: Host, { text }: Domain, linter: Linter
 export const schemaCulprit = async (host: Host, domain: Domain, linter: Linter): Promise<Culprit | null> =>
   domain.text.length > MAX_SEARCHED
     ? null
-    : findCulprit(domain, async (xml) => (await lint(linter, schemaOf(host), xml)).status === 0);
+    : findCulprit(domain, async (xml) => (await lint(host, linter, xml)).status === 0);
 
 const schemaOf = (host: Host): string => host.absolute(`${host.libvirtSchemas}/domain.rng`);
 
@@ -75,11 +75,12 @@ function readFaults(messages: string): SchemaFault[] {
 type Ran = { status: number | null; error: string | null; messages: string };
 
 /** Runs xmllint with the document on its stdin. No catalogue and no setting of the caller's counts. */
-function lint({ program, limitMs }: Linter, schema: string, xml: string): Promise<Ran> {
+function lint(host: Host, { program, limitMs }: Linter, xml: string): Promise<Ran> {
+  const [schema, path] = [schemaOf(host), host.programs];
   return new Promise((resolve) => {
     const child = spawn(program, ['--nonet', '--noout', '--relaxng', schema, '-'], {
       cwd: '/',
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', XML_CATALOG_FILES: '' },
+      env: { PATH: path, LC_ALL: 'C', XML_CATALOG_FILES: '' },
       stdio: ['pipe', 'ignore', 'pipe'],
     });
     let messages = '';

@@ -21,8 +21,8 @@ type NotFree = { state: 'claimed' | 'unavailable'; reason: string; consumer: str
 /** A device that is not to be offered, and who has it. */
 export type Held = { address: string; consumer: string };
 
-/** A device that a libvirt network of type hostdev gives to its guests. */
-export type InNetwork = { address: string; network: string };
+/** What others than the books say is not to be had: devices that somebody has, and those of libvirt's networks. */
+export type Others = { held: readonly Held[]; inNetworks: readonly { address: string; network: string }[] };
 
 export type HostPools = {
   /** All devices that specs offer, in Nova's pools and order. */
@@ -36,15 +36,10 @@ export type HostPools = {
 };
 
 /**
- * `host` null: the devices are those of a saved inventory, of which the books of this host say nothing. `held`: what
- * somebody has besides. Raises HOSTDEV_STORE_CORRUPT, and what Placement refuses where it is reported to.
+ * `host` null: the devices are those of a saved inventory, of which the books of this host say nothing. `others`: what
+ * is not to be had besides. Raises HOSTDEV_STORE_CORRUPT, and what Placement refuses where it is reported to.
  */
-export async function hostPools(
-  setup: PciSetup,
-  host: Host | null,
-  held: readonly Held[] = [],
-  inNetworks: readonly InNetwork[] = [],
-): Promise<HostPools> {
+export async function hostPools(setup: PciSetup, host: Host | null, { held, inNetworks }: Others): Promise<HostPools> {
   const { inventory, facts, config } = setup;
   const specs = setup.specs.map((s) => s.value);
   const wantsSerial = specs.some((s) => s.remote_managed);

@@ -42,6 +42,8 @@ export const WARNINGS = {
   'foreign-hook': "The hook that is there starts another hostdev, or is not hostdev's, and stays.",
   wish: 'A wish will not be fulfilled at boot as things are.',
   initramfs: 'An initramfs is not as the wishes would have it, or is not made here.',
+  'libvirt-old': 'libvirt or QEMU is older than PCI passthrough wants.',
+  'libvirt-kept': 'libvirt keeps something of a domain otherwise than it was given, or not at all.',
   'dry-run': 'The real run would refuse, as things are.',
 } as const satisfies Record<string, string>;
 

@@ -107,7 +107,7 @@ describe('as nova.conf', () => {
     const matched = theirs.devices.filter((d) => d.spec_index !== null).map((d) => [d.address, d.spec_index]);
     expect(takes.sort()).toEqual(matched.sort());
     if (!isSorted(c) || theirs.pools === undefined) return;
-    const pools = await listPools(host, options);
+    const pools = await listPools(host, options, null);
     expect(pools.pools.map((p) => ({ ...p.keys, count: p.total, devices: p.devices.map((d) => d.address) }))).toEqual(
       theirs.pools.map(({ _has_rp: _, ...p }) => p),
     );
@@ -118,13 +118,18 @@ describe('claim -n', () => {
   test.each(asking.map((c) => [c.id, c] as const))('%s', async (_, c) => {
     const theirs = verdict(c);
     const [step] = theirs.steps ?? [];
-    const answer = await tryClaim(host, written(c), {
-      request: c.request ?? '',
-      place: { numaCells: c.numa_cells ?? [], hostCells: c.host_cells ?? [] },
-      policy: c.affinity_policy ?? null,
-      isolate: c.group_policy === 'isolate',
-      spread: false,
-    }).then(
+    const answer = await tryClaim(
+      host,
+      written(c),
+      {
+        request: c.request ?? '',
+        place: { numaCells: c.numa_cells ?? [], hostCells: c.host_cells ?? [] },
+        policy: c.affinity_policy ?? null,
+        isolate: c.group_policy === 'isolate',
+        spread: false,
+      },
+      null,
+    ).then(
       (a) => a.requests.map((r) => r.devices.map((d) => d.address)),
       (e: unknown) => e,
     );

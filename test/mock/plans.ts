@@ -89,7 +89,7 @@ export class Plans {
           host,
           sample.bytes,
           name,
-          { ...request, ...versions, remove: [], pick: null, setup: { config: [], inventory: null } },
+          { ...request, ...versions, remove: [], pick: null, connect: null, setup: { config: [], inventory: null } },
           options,
         ).catch((e: unknown) => {
           // i440FX has no vIOMMU, and <os><boot> excludes boot orders.

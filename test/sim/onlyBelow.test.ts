@@ -153,6 +153,7 @@ const RUNS: [name: string, args: string[], input?: string][] = (() => {
     ['completion', ['words', '--', 'bi']],
     ['domain plan', ['guest.xml', '--device', A]],
     ['domain check', ['guest.xml']],
+    ['domain define', ['guest.xml']],
     ['viommu suggest', ['guest.xml']],
     ['config check', []],
     ['pool list', []],

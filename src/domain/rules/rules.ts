@@ -29,8 +29,8 @@ export type Rule = {
   check: (t: Target) => Fault[];
 };
 
-/** Who found it: our own rules and what this host says; the schema of the installed libvirt. */
-export type Judge = 'hostdev' | 'schema';
+/** Who found it: our own rules and what this host says; the schema of the installed libvirt; libvirt's parser. */
+export type Judge = 'hostdev' | 'schema' | 'libvirt';
 
 /** `id` is the rule; `object` is where: "iommu (line 12)", or the domain as a whole. */
 export type Finding = Told & {

@@ -269,7 +269,7 @@ describe('whatever is in it', () => {
           for (const f of [...c.mistakes, ...c.remarks])
             if (f.file !== '') expect([f.line > 0, f.column > 0, f.message !== '']).toEqual([true, true, true]);
           // What is no mistake can be used.
-          const used = await listPools(sim.host, { config: c.files, inventory: null }).catch((e: unknown) => e);
+          const used = await listPools(sim.host, { config: c.files, inventory: null }, null).catch((e: unknown) => e);
           if (c.mistakes.some((m) => m.fatal)) expect(used).toMatchObject({ exit: 3 });
           else expect(used).toHaveProperty('pools');
         },

@@ -23,6 +23,7 @@ const NOTHING: DomainPlanRequest = {
   add: [],
   remove: [],
   pick: null,
+  connect: null,
   setup: { config: [], inventory: null },
   managed: null,
   model: null,
@@ -63,7 +64,7 @@ describe('on a host', () => {
 
   test('what claim -n shows is what the domain gets, managed as its device_spec says', async () => {
     const p = await plan(alone, { pick: wish('vf:2') });
-    const shown = await tryClaim(sim.host, { config: [config], inventory: null }, wish('vf:2'));
+    const shown = await tryClaim(sim.host, { config: [config], inventory: null }, wish('vf:2'), null);
     expect(p.requests).toEqual(shown.requests);
     expect(got(p)).toEqual([VF(3), VF(2)]);
     expect(p.fragments.map((f) => /managed='(\w+)'/.exec(f.xml)?.[1])).toEqual(['no', 'no']);

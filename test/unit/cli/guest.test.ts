@@ -1,5 +1,5 @@
 /** `guest list`, `guest show`, and what `list`, `show` and `pool list` say of guests, on libvirt's test driver. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -11,6 +11,11 @@ const lacks = isLacking(virshVersion() === null ? 'no libvirt to call: apt-get i
 const dir = mkdtempSync(join(tmpdir(), 'hostdev-guest-'));
 const URI = `test://${join(dir, 'node.xml')}`;
 const VF = '0000:21:10.0';
+
+const XML = (devices: string): string =>
+  `<domain type='kvm'><name>g</name><memory>65536</memory><os><type arch='x86_64' machine='q35'>hvm</type></os>
+<features><acpi/></features><devices>${devices}</devices></domain>`;
+const NETWORK = (name: string): string => `<interface type='network'><source network='${name}'/></interface>`;
 
 let host: StaticHost;
 beforeAll(() => {
@@ -84,6 +89,68 @@ describe.skipIf(lacks)('with --connect', () => {
       ['0000:21:10.2', 'unavailable', "libvirt's network vfs gives it out"],
       ['0000:21:10.4', 'free', null],
     ]);
+  });
+
+  test("claim -n takes neither a guest's device nor a network's, and without libvirt all three", () => {
+    host.file(
+      'etc/hostdev/hostdev.toml',
+      '[[device_spec]]\nvendor_id = "8086"\nproduct_id = "10ca"\n' +
+        '[[alias]]\nname = "vf"\nvendor_id = "8086"\nproduct_id = "10ca"\n',
+    );
+    const got = run('claim', 'vf:1', '-n', '-j', '--connect', URI);
+    expect(got.json).toMatchObject({ guests_asked: true, requests: [{ devices: [{ address: '0000:21:10.4' }] }] });
+    expect(run('claim', 'vf:2', '-n', '-j', '--connect', URI).exit).toBe(3);
+    expect(run('claim', 'vf:3', '-n', '-j').json).toMatchObject({ guests_asked: false });
+    const planned = hostdev(['domain', 'plan', '-', '--alias', 'vf:1', '-j', '--connect', URI, '--root', host.root], {
+      input: XML(''),
+    });
+    expect(planned.json).toMatchObject({ fragments: [{ address: '0000:21:10.4' }] });
+  });
+
+  test("placement show says which of the offered devices libvirt's networks give out", () => {
+    const { json } = run('placement', 'show', '-j', '--connect', URI);
+    expect(json).toMatchObject({ in_networks: [{ address: '0000:21:10.2', network: 'vfs' }] });
+    expect(run('placement', 'show', '-j').json).toMatchObject({ in_networks: [] });
+  });
+
+  test('domain check and hook test resolve the networks of a domain', () => {
+    const ask = (door: string, name: string, ...more: string[]) =>
+      hostdev([...door.split(' '), '-', '-j', ...more, '--root', host.root], { input: XML(NETWORK(name)) });
+    const pool = { network: 'vfs', pool: true, managed: true, devices: ['0000:21:10.2'], free: ['0000:21:10.2'] };
+    expect(ask('domain check', 'vfs', '--connect', URI).json).toMatchObject({ networks: [pool] });
+    expect(ask('hook test', 'vfs', '--connect', URI).json).toMatchObject({ networks: ['vfs'], network_pools: [pool] });
+    for (const door of ['domain check', 'hook test']) {
+      const key = door === 'hook test' ? 'network_pools' : 'networks';
+      expect(ask(door, 'other', '--connect', URI).json).toMatchObject({ [key]: [{ pool: false, devices: [] }] });
+      expect(ask(door, 'vfs').json).toMatchObject({ [key]: [{ pool: null }] });
+    }
+  });
+
+  test('a network of which nothing is left: the guest would not start', () => {
+    const empty = `test://${join(dir, 'empty.xml')}`;
+    writeFileSync(
+      join(dir, 'empty.xml'),
+      readFileSync(join(dir, 'node.xml'), 'utf8').replace("function='0x2'", "function='0'"),
+    );
+    const ask = (door: string) =>
+      hostdev([...door.split(' '), '-', '-j', '--connect', empty, '--root', host.root], { input: XML(NETWORK('vfs')) });
+    expect(ask('domain check')).toMatchObject({
+      exit: 3,
+      json: { valid: false, findings: [{ rule: 'network-pool' }] },
+    });
+    expect(ask('hook test').json.warnings).toMatchObject([{ id: 'nothing-offered' }]);
+  });
+
+  test('--ask-libvirt judges for the version of the libvirt that is asked, and says where its driver does not judge', () => {
+    const ask = (devices: string, ...more: string[]) =>
+      hostdev(['domain', 'check', '-', '-j', ...more, '--root', host.root], { input: XML(devices) });
+    const asked = ask('', '--ask-libvirt', '--connect', URI);
+    expect(asked.json).toMatchObject({ versions: { source: 'connection', libvirt: virshVersion(), qemu: null } });
+    expect(asked.json).toMatchObject({ judges: [{}, {}, { judge: 'libvirt', verdict: 'not_judged' }] });
+    const amd = ask("<iommu model='amd'><driver xtsup='on'/></iommu>", '--ask-libvirt', '--connect', URI);
+    expect(amd).toMatchObject({ exit: 3, json: { defines: false } });
+    expect(ask('', '--ask-libvirt').exit).toBe(8);
+    expect(ask('', '--ask-libvirt', '--libvirt', '9.0.0').exit).toBe(2);
   });
 
   test('a libvirt that does not answer is a warning for list, and exit 8 for guest list', () => {

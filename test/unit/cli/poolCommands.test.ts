@@ -56,7 +56,7 @@ const TWO_CARDS: Partial<PciDevice>[] = [0x41, 0x42].flatMap((bus, node) => {
 const VF_SPEC = 'device_spec = {"product_id": "10ca"}';
 const VF_ALIAS = 'alias = {"name": "vf", "vendor_id": "8086", "product_id": "10ca", "device_type": "type-VF"}';
 const got = async (options: SetupOptions, w: ClaimWish): Promise<string[][]> =>
-  (await tryClaim(sim.host, options, w)).requests.map((r) => r.devices.map((d) => d.address));
+  (await tryClaim(sim.host, options, w, null)).requests.map((r) => r.devices.map((d) => d.address));
 
 async function failure(p: Promise<unknown>): Promise<HostdevError> {
   const e: unknown = await p.then(
@@ -76,6 +76,7 @@ describe('pool list', () => {
         VF_SPEC,
         'device_spec = {"product_id": "100e"}',
       ),
+      null,
     );
     expect(pools.map((p) => [p.keys.address, p.physical_network, p.total, p.free])).toEqual([
       ['0000:26:02.0', null, 1, 1],
@@ -90,20 +91,20 @@ describe('pool list', () => {
 
   test('a device that a guest has is claimed, and its PF cannot be had', async () => {
     book(sim.host, VF(1), 12, holdOf(`domain:${UUID_A}`, 'vm1'), { driver: 'igbvf', override: null }, null);
-    const { pools } = await listPools(sim.host, here(`device_spec = {"address": "${PF}"}`));
+    const { pools } = await listPools(sim.host, here(`device_spec = {"address": "${PF}"}`), null);
     const states = pools.flatMap((p) => p.devices.map((d) => [d.address, d.state, d.consumer]));
     expect(states).toContainEqual([VF(1), 'claimed', 'vm1']);
     expect(states).toContainEqual([PF, 'unavailable', null]);
     expect(states).toContainEqual([VF(0), 'free', null]);
     expect(await got(here(VF_SPEC, VF_ALIAS), wish('vf:3'))).toEqual([[VF(3), VF(2), VF(0)]]);
-    expect((await failure(tryClaim(sim.host, here(VF_SPEC, VF_ALIAS), wish('vf:4')))).message).toContain(
+    expect((await failure(tryClaim(sim.host, here(VF_SPEC, VF_ALIAS), wish('vf:4'), null))).message).toContain(
       '4 wanted, 3 free of 4',
     );
   });
 
   test('a PF that a guest has takes its VFs with it, though no spec offers the PF', async () => {
     book(sim.host, PF, 10, holdOf(`domain:${UUID_A}`, null, true), { driver: 'igb', override: null }, null);
-    const { pools } = await listPools(sim.host, here(VF_SPEC));
+    const { pools } = await listPools(sim.host, here(VF_SPEC), null);
     expect(pools).toMatchObject([{ total: 4, free: 0, unavailable: 4 }]);
     expect(pools[0]?.devices[0]?.reason).toContain(UUID_A);
   });
@@ -111,11 +112,11 @@ describe('pool list', () => {
   test('the books of an admin take nothing away, and those of this host nothing from a saved inventory', async () => {
     const state = { driver: 'igbvf', override: null };
     book(sim.host, VF(0), 11, holdOf('admin'), state, state);
-    expect((await listPools(sim.host, here(VF_SPEC))).pools[0]?.free).toBe(4);
+    expect((await listPools(sim.host, here(VF_SPEC), null)).pools[0]?.free).toBe(4);
     book(sim.host, VF(0), 11, holdOf(`domain:${UUID_A}`, 'vm'), state, state);
-    expect((await listPools(sim.host, here(VF_SPEC))).pools[0]?.free).toBe(3);
+    expect((await listPools(sim.host, here(VF_SPEC), null)).pools[0]?.free).toBe(3);
     const other = saved([{ address: VF(0), dev_type: 'type-VF' }], VF_SPEC);
-    expect((await listPools(sim.host, other)).pools[0]?.free).toBe(1);
+    expect((await listPools(sim.host, other, null)).pools[0]?.free).toBe(1);
   });
 
   test('bridges are left out, and a device that does not answer is not free', async () => {
@@ -126,7 +127,7 @@ describe('pool list', () => {
       ],
       'device_spec = {}',
     );
-    const { pools, left_out } = await listPools(sim.host, options);
+    const { pools, left_out } = await listPools(sim.host, options, null);
     expect(left_out).toEqual([{ address: '0000:01:00.0', reason: 'it is a bridge' }]);
     expect(pools).toMatchObject([{ free: 0, unavailable: 1 }]);
   });
@@ -135,6 +136,7 @@ describe('pool list', () => {
     const { pools } = await listPools(
       sim.host,
       saved(TWO_CARDS, 'device_spec = {"address": "0000:41:10.*", "resource_class": "gold"}', VF_SPEC),
+      null,
     );
     expect(pools.map((p) => p.resource_classes)).toEqual([['CUSTOM_GOLD'], ['CUSTOM_PCI_8086_10CA']]);
   });
@@ -157,20 +159,24 @@ describe('pool list', () => {
   });
 
   test('no configuration: an empty list, and why', async () => {
-    const { pools, warnings } = await listPools(sim.host, { config: [], inventory: null });
+    const { pools, warnings } = await listPools(sim.host, { config: [], inventory: null }, null);
     expect(pools).toEqual([]);
     expect(texts(warnings)[0]).toMatch(/nothing may be given out: there is no .*hostdev\.toml/);
   });
 
   test('a configuration with which Nova would not start is refused, with the place and the line as it should be', async () => {
-    const e = await failure(listPools(sim.host, here('device_spec = {managed: "no"}', 'alias = {}')));
+    const e = await failure(listPools(sim.host, here('device_spec = {managed: "no"}', 'alias = {}'), null));
     expect(e).toMatchObject({ code: 'HOSTDEV_CONFIG', exit: 3, data: { mistakes: [{ line: 2 }, { line: 3 }] } });
     expect(e.message).toMatch(/nova\.conf:2:16: .*and 1 more/);
     expect(e.hint).toContain('device_spec = {"managed": "no"}');
   });
 
   test('a mistyped tag does not keep it from working, as it does not keep Nova', async () => {
-    const { pools, warnings } = await listPools(sim.host, here('device_spec = {"product_id": "10ca", "manged": "no"}'));
+    const { pools, warnings } = await listPools(
+      sim.host,
+      here('device_spec = {"product_id": "10ca", "manged": "no"}'),
+      null,
+    );
     expect(pools).toMatchObject([{ keys: { manged: 'no' } }]);
     expect(texts(warnings).join()).toContain('Did you mean managed?');
   });
@@ -246,7 +252,7 @@ describe('claim -n', () => {
 
   test('with Placement the class decides, and isolate wants a provider for each', async () => {
     const options = saved(TWO_CARDS, ...PLACEMENT);
-    const answer = await tryClaim(sim.host, options, wish('gold:2,both'));
+    const answer = await tryClaim(sim.host, options, wish('gold:2,both'), null);
     expect(answer.requests.map((r) => r.devices.map((d) => [d.address, d.provider?.slice(-12)]))).toEqual([
       [
         ['0000:41:10.3', '0000:41:00.0'],
@@ -263,7 +269,7 @@ describe('claim -n', () => {
 
   test('what the legacy way does not look at is said', async () => {
     const alias = 'alias = {"name": "c", "vendor_id": "8086", "product_id": "10ca", "resource_class": "x"}';
-    const { warnings } = await tryClaim(sim.host, saved(TWO_CARDS, VF_SPEC, alias), wish('c', { isolate: true }));
+    const { warnings } = await tryClaim(sim.host, saved(TWO_CARDS, VF_SPEC, alias), wish('c', { isolate: true }), null);
     expect(texts(warnings).filter((w) => w.includes('pci_in_placement'))).toHaveLength(2);
   });
 
@@ -274,7 +280,7 @@ describe('claim -n', () => {
     ['', 'HOSTDEV_REQUEST', 2],
     ['vf:9', 'HOSTDEV_NO_CAPACITY', 3],
   ])('%j is refused: %s', async (request, code, exit) => {
-    expect(await failure(tryClaim(sim.host, saved(TWO_CARDS, VF_SPEC, VF_ALIAS), wish(request)))).toMatchObject({
+    expect(await failure(tryClaim(sim.host, saved(TWO_CARDS, VF_SPEC, VF_ALIAS), wish(request), null))).toMatchObject({
       code,
       exit,
     });
@@ -289,7 +295,7 @@ describe('placement show', () => {
       'device_spec = {"address": "0000:41:10.*", "resource_class": "gold", "traits": "blue"}',
       'device_spec = {"address": "0000:42:00.0", "product_id": "10ca", "physical_network": "p"}',
     );
-    const shown = await showPlacement(sim.host, options, 'cn1');
+    const shown = await showPlacement(sim.host, options, 'cn1', null);
     expect(shown).toEqual({
       hypervisor_hostname: 'cn1',
       providers: {
@@ -308,7 +314,7 @@ describe('placement show', () => {
     const spec = '[[device_spec]]\nproduct_id = "10ca"\ntraits = "blue, big"\n';
     const traits = async (more: string, traitBlanks: 'trim' | 'nova' | null = null): Promise<string[]> => {
       const options = { ...saved(TWO_CARDS), config: [write('h.toml', spec + more)], traitBlanks };
-      return Object.values((await showPlacement(sim.host, options)).providers)[0]?.traits ?? [];
+      return Object.values((await showPlacement(sim.host, options, null, null)).providers)[0]?.traits ?? [];
     };
     expect(await traits('')).toContain('CUSTOM_BIG');
     expect(await traits('[pci]\ntrait_blanks = "nova"\n')).toContain('CUSTOM__BIG');
@@ -321,7 +327,10 @@ describe('placement show', () => {
     ['HOSTDEV_PLACEMENT_MIXED', ['device_spec = {"address": "0000:41:10.0", "resource_class": "a"}', VF_SPEC]],
     ['HOSTDEV_PLACEMENT', ['report_in_placement = true', 'device_spec = {"product_id": "10ca", "one_time_use": "no"}']],
   ])('%s: as Nova would not start', async (code, lines) => {
-    expect(await failure(showPlacement(sim.host, saved(TWO_CARDS, ...lines)))).toMatchObject({ code, exit: 3 });
+    expect(await failure(showPlacement(sim.host, saved(TWO_CARDS, ...lines), null, null))).toMatchObject({
+      code,
+      exit: 3,
+    });
   });
 });
 
@@ -350,7 +359,7 @@ describe('StarlingX with pci_in_placement', () => {
     ];
     const { aliases } = await usableSetup(sim.host, { ...saved(vfs), config: [file] });
     expect([...aliases.keys()]).toEqual(['nic', 'qat-dh895xcc-vf', 'qat-c62x-vf']);
-    await expect(listPools(sim.host, { ...saved(vfs), config: [file] })).resolves.toBeDefined();
+    await expect(listPools(sim.host, { ...saved(vfs), config: [file] }, null)).resolves.toBeDefined();
   });
 });
 

@@ -54,6 +54,7 @@ const plan = (request: Partial<DomainPlanRequest>) =>
       unassignedPeers: false,
       viommu: null,
       pick: null,
+      connect: null,
       setup: { config: [], inventory: null },
       ...VERSIONS,
       ...request,

@@ -260,7 +260,7 @@ const elementOf = ({ kind, managed }: Row): string =>
 
 const ask = {
   hook: (sim: SimulatedHost, row: Row) => call(sim, 'web', UUID_A, row.kind.address, row.managed),
-  test: ({ host }: SimulatedHost, row: Row) => testHook(host, WHOLE(elementOf(row)), 'web.xml', OPTIONS),
+  test: ({ host }: SimulatedHost, row: Row) => testHook(host, WHOLE(elementOf(row)), 'web.xml', OPTIONS, null),
   check: ({ host }: SimulatedHost, row: Row) =>
     checkDomainXml(host, WHOLE(elementOf(row)), 'web.xml', { libvirt: null, qemu: null }, OPTIONS),
   /** An empty domain that is to get the device; `has`: it has it already, and nothing else is asked. */
@@ -273,6 +273,7 @@ const ask = {
         add: has ? [] : [row.kind.address],
         remove: [],
         pick: null,
+        connect: null,
         setup: { config: [], inventory: null },
         managed: row.managed === 'yes',
         model: null,
@@ -303,7 +304,7 @@ test.each(['no', 'yes'] as const)(
     const row: Row = { kind, managed, policy: 'bind', hook: 'installed' };
     const { host } = await hostOf(row);
     const options = { ...OPTIONS, allowed: new Set<Guard>(['disk']) };
-    const shown = await testHook(host, WHOLE(elementOf(row)), 'web.xml', options);
+    const shown = await testHook(host, WHOLE(elementOf(row)), 'web.xml', options, null);
     expect(shown.warnings).toContainEqual({
       address: NVME,
       id: 'hook-refuses',
