@@ -315,7 +315,7 @@ export const COMMANDS: readonly Command[] = [
       "Anybody may see what is bound. The journal is root's alone: without root what is unfinished is not known, which is said,\n" +
       'and the exit code is 1 where it would be 0. --fix needs root, and so does its -n: what it would mend is in the journal.',
     changes: 'devices',
-    takes: ['dry-run', 'allow'],
+    takes: ['dry-run', 'allow', 'connect'],
     changesWith: 'fix',
     own: { fix: { type: 'boolean', text: 'put right what drifted, where it is known what right is' } },
     load: async () => (await import('./status.ts')).status,

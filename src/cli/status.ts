@@ -1,8 +1,10 @@
+import type { ActionOptions } from '../actions/options.ts';
 import { type BindingStatus, readStatus, type Status, unreadWarnings } from '../actions/status.ts';
-import { fixStatus } from '../actions/statusFix.ts';
-import { isGuest } from '../binding/books.ts';
+import { fixStatus, type Mended } from '../actions/statusFix.ts';
+import { isGuest, readBooks } from '../binding/books.ts';
 import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
+import type { Host } from '../host/host.ts';
 import { safeBlock } from '../text/safe.ts';
 import { warning } from '../text/warning.ts';
 import type { Answer, Invocation } from './command.ts';
@@ -12,8 +14,8 @@ import { vitalLines } from './vitalLines.ts';
 const NO_JOURNAL = 'what is unfinished is not known: the journal is for root to read';
 
 /** `hostdev status [--fix]`: exit 3 when something is not as the books say. */
-export async function status({ host, own, options }: Invocation): Promise<Answer> {
-  const mended = own.fix === true ? await fixStatus(host, options) : [];
+export async function status({ host, own, options, connect }: Invocation): Promise<Answer> {
+  const mended = own.fix === true ? await mend(host, connect, options) : [];
   const s = await readStatus(host);
   const journal = s.journal ?? [];
   const unfinished = journal.filter((j) => j.in_hand === null);
@@ -67,17 +69,27 @@ export async function status({ host, own, options }: Invocation): Promise<Answer
   const drifted = left || s.stuck.length + s.bad_files.length > 0;
   const exit = mended.some((m) => m.by === 'guard')
     ? EXIT.refused
-    : drifted
-      ? EXIT.no
-      : s.journal === null
-        ? EXIT.failed
-        : EXIT.done;
+    : own.fix === true && s.bindings.some((b) => b.holds.some((h) => h.plug !== undefined))
+      ? EXIT.timedOut
+      : drifted
+        ? EXIT.no
+        : s.journal === null
+          ? EXIT.failed
+          : EXIT.done;
   return {
     json: own.fix === true ? { ...s, mended } : s,
     text: lines.join(''),
     exit,
     warnings: [...unreadWarnings(host), ...(s.journal === null ? [warning('not-measured', NO_JOURNAL)] : [])],
   };
+}
+
+/** What is on its way into guests or out of them first, where libvirt can be asked: the rest goes by who holds what. */
+async function mend(host: Host, connect: string | null, options: ActionOptions): Promise<Mended[]> {
+  if (!readBooks(host).books.some((b) => b.holds.some((h) => h.plug !== undefined))) return fixStatus(host, options);
+  const { settlePlugs } = await import('../actions/settlePlugs.ts');
+  const settled = await settlePlugs(host, connect, options);
+  return [...settled, ...(await fixStatus(host, options))];
 }
 
 const wishLine = (wishes: Status['wishes']): string[] =>
