@@ -30,7 +30,16 @@ import { planEdit } from './domainPlan.ts';
 import { type Added, type TakeRequest, takesFunction } from './domainTake.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { type PrintedPlan, printedPlan } from './plan.ts';
-import { type AskedHalves, endHolds, halvesOf, markPlug, ownerOf, refuseOthers, withGuest } from './plug.ts';
+import {
+  type AskedHalves,
+  endHolds,
+  halvesOf,
+  holdUnmoved,
+  markPlug,
+  ownerOf,
+  refuseOthers,
+  withGuest,
+} from './plug.ts';
 import { outOf } from './plugOut.ts';
 
 export type AttachRequest = TakeRequest & AskedHalves & { guest: string; connect: string | null };
@@ -172,6 +181,8 @@ class Attaching {
   readonly #done: { which: Which; part: Part }[] = [];
   /** Devices that have the guest's hold by now. */
   #held: Address[] = [];
+  /** Those of them that have it only until what the guest is kept as is whole. */
+  #unmoved: Address[] = [];
 
   constructor(host: Host, guest: Guest, deadline: Deadline, options: ActionOptions, warnings: Warning[]) {
     this.#host = host;
@@ -187,14 +198,16 @@ class Attaching {
         live.filter((p) => takesFunction(p.added)),
         config.length > 0,
       );
+      await this.#holdKept(config);
       for (const part of config) await this.#put('config', part);
       for (const part of live) await this.#put('live', part);
     } catch (e) {
       if (e instanceof HostdevError && e.code === 'HOSTDEV_PLUG_PENDING') throw e;
       throw await this.#undo(e);
     }
-    if (this.#held.length > 0)
-      this.#warnings.push(...(await markPlug(this.#host, this.#owner, this.#held, null, this.#session)));
+    if (this.#unmoved.length > 0) await endHolds(this.#host, this.#owner, this.#unmoved, this.#session);
+    const moved = this.#held.filter((a) => !this.#unmoved.includes(a));
+    if (moved.length > 0) this.#warnings.push(...(await markPlug(this.#host, this.#owner, moved, null, this.#session)));
   }
 
   get #owner() {
@@ -213,7 +226,7 @@ class Attaching {
     const domain = domainOf(this.#guest, parts);
     const owner = this.#owner;
     const addresses = parts.map((p) => p.address);
-    const plug = plugOf('attaching', ownName(), kept);
+    const plug = plugOf('attaching', ownName(), { live: true, kept });
     const hold = { owner, name: seen.name, managed: false, libvirt: null, plug };
     const policy = { ...(await hookPolicy(this.#host)), unmanaged: 'bind' as const };
     const inventory = scanInventory(this.#host);
@@ -229,8 +242,20 @@ class Attaching {
       policy,
       ready,
     );
-    this.#held = addresses;
+    this.#held = [...addresses];
     for (const w of prepared.warnings) if (!this.#warnings.some((o) => o.text === w.text)) this.#warnings.push(w);
+  }
+
+  /** Of several that are only kept: all of them, or none, wherever it ends. */
+  async #holdKept(config: readonly Part[]): Promise<void> {
+    const only = config.filter((p) => takesFunction(p.added)).map((p) => p.address);
+    const addresses = only.filter((a) => !this.#held.includes(a));
+    if (addresses.length < 2) return;
+    const plug = plugOf('attaching', ownName(), { live: false, kept: true });
+    const options = { ...this.#options, deadlineMs: this.#deadline.left };
+    this.#warnings.push(...(await holdUnmoved(this.#host, this.#guest.seen, addresses, plug, options)));
+    this.#unmoved = addresses;
+    this.#held.push(...addresses);
   }
 
   /** One device into one half, read back. */

@@ -17,7 +17,7 @@ import type { Deadline } from '../store/locks.ts';
 import { safe } from '../text/safe.ts';
 import type { Warning } from '../text/warning.ts';
 import type { ActionOptions, Warned } from './options.ts';
-import { type AskedHalves, endHolds, halvesOf, markPlug, ownerOf, withGuest } from './plug.ts';
+import { type AskedHalves, endHolds, halvesOf, holdUnmoved, markPlug, ownerOf, withGuest } from './plug.ts';
 import { outOf } from './plugOut.ts';
 
 export type DetachRequest = AskedHalves & { guest: string; words: readonly string[]; connect: string | null };
@@ -105,12 +105,13 @@ async function take(
   warnings: Warning[],
 ): Promise<ReadonlySet<Address>> {
   const owner = ownerOf(guest.seen);
-  const addresses = live.map((p) => p.address);
   const session = { ...options, deadlineMs: Math.max(deadline.left, END_MS) };
-  if (live.length > 0)
-    warnings.push(
-      ...(await markPlug(host, owner, addresses, plugOf('leaving', ownName(), config.length > 0), session)),
-    );
+  const plug = plugOf('leaving', ownName(), { live: live.length > 0, kept: config.length > 0 });
+  const leaving = live.map((p) => p.address);
+  if (leaving.length > 0) warnings.push(...(await markPlug(host, owner, leaving, plug, session)));
+  const only = config.map((p) => p.address).filter((a) => !leaving.includes(a));
+  if (only.length > 1) warnings.push(...(await holdUnmoved(host, guest.seen, only, plug, session)));
+  const addresses = only.length > 1 ? [...leaving, ...only] : leaving;
   const done: Part[] = [];
   const out = new Set<Address>();
   try {
@@ -130,9 +131,10 @@ async function take(
     if (out.size > 0) await endHolds(host, owner, [...out], session);
     if (isPending) throw e;
     // Nothing has left the running guest: what it is kept as goes back too, and the hold is as it was.
-    const rest = addresses.filter((a) => !out.has(a));
+    const rest = leaving.filter((a) => !out.has(a));
     for (const part of done.filter((p) => !out.has(p.address))) await guest.attach('config', part.xml);
     if (rest.length > 0) await markPlug(host, owner, rest, null, session);
+    if (only.length > 1) await endHolds(host, owner, only, session);
     throw e;
   }
   const { devices, warnings: told } = await endHolds(host, owner, addresses, session);

@@ -1,11 +1,14 @@
 /** What attach and detach share: the guest and its halves, the hold while a device is on its way, and its end. */
 import { ownName } from '../addon/process.ts';
-import { applyBooks, type Hold, type Plug, readBinding } from '../binding/books.ts';
+import { applyBooks, type BookChange, type Hold, type Plug, readBinding } from '../binding/books.ts';
 import { type Returned, releaseHolds } from '../binding/giveBack.ts';
+import { witness } from '../binding/guests.ts';
 import { changing, type SessionOptions } from '../binding/session.ts';
 import type { Owner } from '../binding/state.ts';
+import { runChange } from '../binding/transaction.ts';
 import { unfit } from '../domain/device/devices.ts';
 import { HostdevError } from '../errors.ts';
+import { unmovedBook } from '../hook/prepare.ts';
 import type { Host } from '../host/host.ts';
 import { whichLibvirt } from '../libvirt/connection.ts';
 import type { SeenDomain } from '../libvirt/domains.ts';
@@ -73,18 +76,49 @@ export async function markPlug(
   plug: Plug | null,
   options: SessionOptions,
 ): Promise<Warning[]> {
-  return changing(host, scanInventory(host), { addresses, owner }, options, async ({ recovered }) => {
+  return changing(host, scanInventory(host), { addresses, owner }, options, async ({ work, recovered }) => {
     refuseOthers(host, owner, addresses);
-    for (const address of addresses) {
+    const books = addresses.flatMap((address): BookChange[] => {
       const before = readBinding(host, address);
-      if (before === null) continue;
+      if (before === null) return [];
       const holds = before.holds.map((h): Hold => {
         if (h.owner !== owner) return h;
         const { plug: _, ...rest } = h;
         return plug === null ? rest : { ...rest, plug };
       });
-      applyBooks(host, [{ address, before, after: { ...before, holds } }], 'after');
-    }
+      return [{ address, before, after: { ...before, holds } }];
+    });
+    if (books.length <= 1) applyBooks(host, books, 'after');
+    else await runChange(work, { kind: 'bind', owner, devices: [], books, lifted: [] });
+    return recovered;
+  });
+}
+
+/**
+ * Holds devices that are not moved, while several of them go into or out of what a guest is kept as: a command that is
+ * killed between two of them has its end then. Raises as {@link markPlug}.
+ */
+export async function holdUnmoved(
+  host: Host,
+  { uuid, name }: Pick<SeenDomain, 'uuid' | 'name'>,
+  addresses: readonly Address[],
+  plug: Plug,
+  options: SessionOptions,
+): Promise<Warning[]> {
+  const owner = ownerOf({ uuid });
+  return changing(host, scanInventory(host), { addresses, owner }, options, async ({ work, recovered, inventory }) => {
+    refuseOthers(host, owner, addresses);
+    const devices = addresses.flatMap((a) => inventory.byAddress.get(a) ?? []);
+    const bindings = devices.map((device) => ({ device, binding: readBinding(host, device.address) }));
+    const look = await witness(
+      host,
+      bindings.flatMap((b) => b.binding ?? []),
+      work.deadline.left,
+    );
+    const hold: Hold = { owner, name, managed: true, libvirt: null, plug };
+    const books: BookChange[] = [];
+    for (const { device, binding } of bindings) books.push(await unmovedBook(work, look, device, binding, hold));
+    await runChange(work, { kind: 'bind', owner, devices: [], books, lifted: [] });
     return recovered;
   });
 }

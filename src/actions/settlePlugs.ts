@@ -3,6 +3,7 @@
  * guest has, as libvirt says it. Without libvirt the holders of the device tell (binding/guests.ts).
  */
 import { type Binding, type Hold, isSameDevice, type Plug, readBooks } from '../binding/books.ts';
+import { namedBy, readJournal } from '../binding/journal.ts';
 import { deviceElements } from '../domain/device/devices.ts';
 import { hostdevElement } from '../domain/device/fragments.ts';
 import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
@@ -19,28 +20,45 @@ import type { Mended } from './statusFix.ts';
 
 type Pending = { binding: Binding; hold: Hold; plug: Plug };
 
-/** Holds of devices on their way that no process is at any more. */
-const pendingOf = (host: Host): Pending[] =>
-  readBooks(host).books.flatMap((binding) =>
+/**
+ * Holds of devices on their way that no process is at any more, and that no unfinished transaction names: how many of
+ * one command's there are is known only when that is finished.
+ */
+function pendingOf(host: Host): Pending[] {
+  const unfinished = new Set(readJournal(host).entries.flatMap((e) => [...namedBy(e)]));
+  return readBooks(host).books.flatMap((binding) =>
     binding.holds.flatMap((hold) => {
       const { plug } = hold;
-      if (plug === undefined || host.native.processRuns(plug.by) || !isSameDevice(host, binding)) return [];
-      return [{ binding, hold, plug }];
+      const isOpen = unfinished.has(binding.address) || !isSameDevice(host, binding);
+      return plug === undefined || isOpen || host.native.processRuns(plug.by) ? [] : [{ binding, hold, plug }];
     }),
   );
+}
 
 /** Nothing is asked of libvirt where nothing is pending, or none is to be asked. */
 export async function settlePlugs(host: Host, connect: string | null, options: ActionOptions): Promise<Mended[]> {
   const pending = pendingOf(host);
   if (pending.length === 0 || whichLibvirt(host, connect).uri === null) return [];
   const mended: Mended[] = [];
-  for (const p of pending) mended.push(await settled(host, connect, options, p));
+  // What one command was at for one guest is whole, or not at all.
+  const commands = new Map<string, Pending[]>();
+  for (const p of pending) {
+    const command = `${p.hold.owner} ${p.plug.by}`;
+    commands.set(command, [...(commands.get(command) ?? []), p]);
+  }
+  for (const [first, ...rest] of commands.values())
+    if (first !== undefined) mended.push(...(await settled(host, connect, options, [first, ...rest])));
   return mended;
 }
 
-async function settled(host: Host, connect: string | null, options: ActionOptions, p: Pending): Promise<Mended> {
-  const { address } = p.binding;
-  const told = (is: boolean, text: string): Mended => ({
+/** What of one command's devices has become of them. */
+async function settled(
+  host: Host,
+  connect: string | null,
+  options: ActionOptions,
+  list: [Pending, ...Pending[]],
+): Promise<Mended[]> {
+  const told = ({ binding: { address } }: Pending, is: boolean, text: string): Mended => ({
     address,
     entry: null,
     mended: is && !options.dryRun,
@@ -48,46 +66,77 @@ async function settled(host: Host, connect: string | null, options: ActionOption
     by: null,
     text: `${address} ${text}`,
   });
+  const [{ hold }] = list;
+  const { owner } = hold;
   try {
-    return await withGuest(host, connect, p.hold.owner.slice('domain:'.length), options, async (guest, deadline) => {
-      const { name, live } = guest.seen;
-      const has = live?.devices.devices.some((d) => d.address === address) === true;
-      if (p.plug.state === 'leaving' && has)
-        return told(false, `is still in guest ${name}, which was asked to let it go; 'hostdev detach' asks it again`);
-      const arrived = p.plug.state === 'attaching' && has;
-      if (options.dryRun) return told(true, arrived ? `is in guest ${name}` : 'would be given back');
-      if (arrived) {
-        await markPlug(host, p.hold.owner, [address], null, options);
-        return told(true, `is in guest ${name}`);
-      }
-      if (p.plug.state === 'attaching') await undo(guest, p, deadline);
-      const { devices, warnings } = await endHolds(host, p.hold.owner, [address], options);
-      const kept = devices.some((d) => d.outcome === 'kept');
-      return told(
-        !kept,
-        kept ? (warnings.at(-1)?.text ?? 'is not given back') : `is not in guest ${name}, and was given back`,
+    return await withGuest(host, connect, owner.slice('domain:'.length), options, async (guest, deadline) => {
+      const { name, live, kept } = guest.seen;
+      const isIn = (half: typeof live, p: Pending): boolean =>
+        half?.devices.devices.some((d) => d.address === p.binding.address) === true;
+      const arrived = list.every(
+        (p) => p.plug.state === 'attaching' && (!p.plug.live || isIn(live, p)) && (!p.plug.kept || isIn(kept, p)),
       );
+      const stay = list.filter((p) => p.plug.state === 'leaving' && p.plug.live && isIn(live, p));
+      const mine = list.filter((p) => arrived && p.plug.live);
+      const go = list.filter((p) => !mine.includes(p) && !stay.includes(p));
+      const answers = [
+        ...stay.map((p) => told(p, false, `is still in guest ${name}, which was asked to let it go`)),
+        ...mine.map((p) => told(p, true, `is in guest ${name}`)),
+      ];
+      if (options.dryRun) return [...answers, ...go.map((p) => told(p, true, 'would be given back'))];
+      if (mine.length > 0)
+        await markPlug(
+          host,
+          owner,
+          mine.map((p) => p.binding.address),
+          null,
+          options,
+        );
+      for (const p of [...stay, ...go]) {
+        if (p.plug.state === 'attaching') {
+          if (!arrived) await undo(guest, p, deadline);
+        } else await outOfKept(guest, p, deadline);
+      }
+      const addresses = go.map((p) => p.binding.address);
+      const { devices } = go.length === 0 ? { devices: [] } : await endHolds(host, owner, addresses, options);
+      const back = (p: Pending): Mended => {
+        const d = devices.find((o) => o.address === p.binding.address);
+        return d?.outcome === 'kept'
+          ? told(p, false, `is not given back: ${d.reason}`)
+          : told(p, true, `is not on its way to guest ${name} any more`);
+      };
+      return [...answers, ...go.map(back)];
     });
   } catch (e) {
     if (!(e instanceof HostdevError)) throw e;
-    return told(false, `is on its way, and what became of it is not known: ${e.message}`);
+    const why = e.message;
+    return list.map((p) => told(p, false, `is on its way, and what became of it is not known: ${why}`));
   }
+}
+
+/** Out of what the guest is kept as, where the command that is gone was to do that too. */
+async function outOfKept(guest: Guest, { binding, plug }: Pending, deadline: Deadline): Promise<void> {
+  const { kept } = guest.seen;
+  const standing = kept === null ? undefined : deviceElements(kept.domain).get(binding.address);
+  if (!plug.kept || standing === undefined) return;
+  const why = await outOf(guest, 'config', { address: binding.address, xml: `${standing}` }, deadline);
+  if (why !== null) throw new HostdevError('HOSTDEV_LIBVIRT', why);
 }
 
 /**
  * Out of both halves, by calls that wait for an attach that libvirt may still be at: a look alone would be too early.
  * Raises HOSTDEV_LIBVIRT for what stays.
  */
-async function undo(guest: Guest, { binding, plug }: Pending, deadline: Deadline): Promise<void> {
-  const { address } = binding;
+async function undo(guest: Guest, pending: Pending, deadline: Deadline): Promise<void> {
+  const { address } = pending.binding;
   const { active, kept } = guest.seen;
   const standing = kept === null ? undefined : deviceElements(kept.domain).get(address);
-  const xml = standing === undefined ? plainXml(address) : `${standing}`;
-  for (const which of ['live', 'config'] as const) {
-    if (which === 'live' ? !active : !plug.kept || standing === undefined) continue;
-    const why = await outOf(guest, which, { address, xml }, deadline);
+  if (active) {
+    const xml = standing === undefined ? plainXml(address) : `${standing}`;
+    const why = await outOf(guest, 'live', { address, xml }, deadline);
     if (why !== null) throw new HostdevError('HOSTDEV_LIBVIRT', why);
   }
+  await outOfKept(guest, pending, deadline);
 }
 
 const plainXml = (address: Address): string =>

@@ -43,18 +43,25 @@ export type Hold = {
 /**
  * A device between "bound" and "the guest has it", or between "the guest is asked to let it go" and "given back": it is
  * neither free nor drift. `by` is the process that is at it (addon/process.ts); when that has ended, the next hostdev
- * finishes or undoes it. `at` is `since` in ms of clock.ts. `kept`: the same command put it into, or took it out of, what
- * the guest is at its next start.
+ * finishes or undoes it. `at` is `since` in ms of clock.ts. `live` and `kept`: whether the guest that runs is meant, and what it
+ * is at its next start.
  */
-export type Plug = { state: 'attaching' | 'leaving'; by: string; since: string; at: number; kept: boolean };
+export type Plug = {
+  state: 'attaching' | 'leaving';
+  by: string;
+  since: string;
+  at: number;
+  live: boolean;
+  kept: boolean;
+};
 
 /** A plug of a process from now on. */
-export const plugOf = (state: Plug['state'], by: string, kept: boolean): Plug => ({
+export const plugOf = (state: Plug['state'], by: string, meant: Pick<Plug, 'live' | 'kept'>): Plug => ({
   state,
   by,
   since: new Date().toISOString(),
   at: now(),
-  kept,
+  ...meant,
 });
 
 export type Binding = {
@@ -228,6 +235,7 @@ const isPlug = (v: unknown): v is Plug =>
   isText(v.by) &&
   isText(v.since) &&
   typeof v.at === 'number' &&
+  typeof v.live === 'boolean' &&
   typeof v.kept === 'boolean';
 
 export function isBinding(v: unknown, address: string): v is Binding {

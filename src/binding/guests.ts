@@ -102,11 +102,14 @@ function keptText(look: Witness, b: Binding, hold: Hold): string | null {
 /** What is being done with a device that is plugged in or out. */
 const plugText = ({ plug }: Hold): string => (plug?.state === 'leaving' ? 'detaching it' : 'attaching it');
 
-/** The command that plugs is at work, or was killed so short ago that libvirt may still do what it was asked. */
-function isPlugging(host: Host, { state, by, at }: Plug): boolean {
+/**
+ * The command that plugs is at work, or was killed so short ago that libvirt may still do what it was asked, and can be
+ * asked what has become of it.
+ */
+function isPlugging(host: Host, { state, by, at, live }: Plug): boolean {
   if (host.native.processRuns(by)) return true;
   const ago = now() - at;
-  return state === 'attaching' && ago >= 0 && ago < ATTACHING_MS;
+  return (state === 'attaching' || !live) && ago >= 0 && ago < ATTACHING_MS;
 }
 
 /** Why a hold is nobody's any more. */

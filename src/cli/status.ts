@@ -84,12 +84,18 @@ export async function status({ host, own, options, connect }: Invocation): Promi
   };
 }
 
+/** What is not often there is not loaded for nothing. */
+async function settle(host: Host, connect: string | null, options: ActionOptions): Promise<Mended[]> {
+  if (!readBooks(host).books.some((b) => b.holds.some((h) => h.plug !== undefined))) return [];
+  return (await import('../actions/settlePlugs.ts')).settlePlugs(host, connect, options);
+}
+
 /** What is on its way into guests or out of them first, where libvirt can be asked: the rest goes by who holds what. */
 async function mend(host: Host, connect: string | null, options: ActionOptions): Promise<Mended[]> {
-  if (!readBooks(host).books.some((b) => b.holds.some((h) => h.plug !== undefined))) return fixStatus(host, options);
-  const { settlePlugs } = await import('../actions/settlePlugs.ts');
-  const settled = await settlePlugs(host, connect, options);
-  return [...settled, ...(await fixStatus(host, options))];
+  const settled = await settle(host, connect, options);
+  const fixed = await fixStatus(host, options);
+  // A bind that was cut off is whole only now.
+  return [...settled, ...fixed, ...(options.dryRun ? [] : await settle(host, connect, options))];
 }
 
 const wishLine = (wishes: Status['wishes']): string[] =>

@@ -214,7 +214,7 @@ function heldByOther(look: Witness, address: string, binding: Binding | null, ow
  * it back. Else what it is on now is what was there before, and of one on VFIO also what it is left on: nothing will be
  * given back.
  */
-async function unmovedBook(
+export async function unmovedBook(
   work: Work,
   look: Witness,
   device: PciDevice,

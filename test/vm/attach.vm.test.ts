@@ -144,8 +144,14 @@ test("managed='yes': libvirt binds it, and it is back after detach", async () =>
   expect(await books()).not.toContain(VF);
 });
 
-test('a NIC with MAC and VLAN', async () => {
-  await does(`attach g2 ${VF} --managed no --vnic direct --mac 52:54:00:0a:0b:0c --vlan 42`);
+test('a NIC with MAC and VLAN: libvirt refuses while the PF is down, and all is as before; then it has both', async () => {
+  const nic = `attach g2 ${VF} --managed no --vnic direct --mac 52:54:00:0a:0b:0c --vlan 42`;
+  const down = await hostdev(nic);
+  expect(down.json.error?.code, down.err).toBe('HOSTDEV_LIBVIRT');
+  expect(await driverOf(vm(), VF)).toBe('igbvf');
+  expect(await xmlOf('g2', '--inactive')).not.toContain(alias(VF));
+  await vm().ok(`ip link set $(ls /sys/bus/pci/devices/${IGB}/net) up`);
+  await does(nic);
   const xml = await xmlOf('g2');
   expect(xml).toContain("<mac address='52:54:00:0a:0b:0c'/>");
   expect(xml).toContain("<tag id='42'/>");
