@@ -5,6 +5,8 @@
 import { checkDomain } from '../domain/checkDomain.ts';
 import { addDevices, readBootOrders, removeDevices, unfit } from '../domain/device/devices.ts';
 import { SINCE } from '../domain/device/fragments.ts';
+import { onOneSlot } from '../domain/device/hotplug.ts';
+import { freeTargets } from '../domain/device/nvmeDisk.ts';
 import { type DomainFacts, readDomainFacts } from '../domain/domainFacts.ts';
 import { type DomainDevice, type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
 import type { Finding } from '../domain/rules/rules.ts';
@@ -47,7 +49,7 @@ export type DomainPlanRequest = TakeRequest &
   };
 
 /** A device element for `virsh attach-device`, as a file of its own. */
-type Fragment = { address: Address; kind: 'hostdev' | 'interface'; unassigned: boolean; xml: string };
+type Fragment = { address: Address; kind: 'hostdev' | 'interface' | 'disk'; unassigned: boolean; xml: string };
 
 export type DomainPlan = Warned & {
   domain: { name: string; uuid: string | null };
@@ -126,7 +128,9 @@ export async function planEdit(
   checkSingle(taken, request);
   if (taken.length > 0) checkFit(rest, facts, request);
   if (taken.length > 0) checkVersions(request, versions);
-  const added = taken.map((t) => addedDevice(host, t, request, warnings));
+  const target = freeTargets(facts);
+  const single = taken.map((t) => addedDevice(host, t, request, target, warnings));
+  const added = request.oneSlot ? onOneSlot(facts, single) : single;
   added.push(...peersOf(host, inventory, domain, added, request, warnings));
   if (added.some((a) => a.unassigned))
     need(versions, SINCE.unassigned, "<address type='unassigned'/>", 'Name the peers.');
@@ -258,7 +262,7 @@ function newFindings(before: Domain, after: Domain, versions: Versions): Warning
 
 const fragment = ({ device, unassigned, element }: Added): Fragment => ({
   address: device.address,
-  kind: element.name === 'hostdev' ? 'hostdev' : 'interface',
+  kind: element.name as Fragment['kind'],
   unassigned,
   xml: `${formatXml(element, LIBVIRT_LAYOUT)}\n`,
 });

@@ -6,6 +6,7 @@ import { type PeerWay, peerWay } from '../binding/peerWay.ts';
 import { unfit } from '../domain/device/devices.ts';
 import { type Hostdev, hostdevElement, type Rom } from '../domain/device/fragments.ts';
 import { type Nic, nicElement } from '../domain/device/nic.ts';
+import { nvmeDiskElement } from '../domain/device/nvmeDisk.ts';
 import type { DomainDevices } from '../domain/hostDevices.ts';
 import type { XmlElement } from '../domain/xml/write.ts';
 import { HostdevError, isSysError } from '../errors.ts';
@@ -34,6 +35,10 @@ export type TakeRequest = {
   /** Null: as `<hostdev>`. */
   nic: AskedNic | null;
   unassignedPeers: boolean;
+  /** All of them on one slot of the guest, as functions of one card. */
+  oneSlot: boolean;
+  /** As a disk of QEMU's own NVMe driver, this namespace of it; null: as `<hostdev>`. */
+  namespace: number | null;
 };
 
 /** A device for the domain; `managed` is what its device_spec says where it came from the pools, else null. */
@@ -43,7 +48,14 @@ export type Taken = { device: PciDevice; managed: boolean | null };
 export type UnderInterface = ReturnType<typeof behindInterfaces>[number];
 
 /** A device and the element by which the domain takes it. */
-export type Added = { device: PciDevice; unassigned: boolean; element: XmlElement; managed: boolean; nic: Nic | null };
+export type Added = {
+  address: Address;
+  device: PciDevice;
+  unassigned: boolean;
+  element: XmlElement;
+  managed: boolean;
+  nic: Nic | null;
+};
 
 /**
  * The devices that were named, each that the domain can take and has not yet, under one of its interfaces (`under`)
@@ -96,12 +108,13 @@ function refuseBridge(inventory: Inventory, device: PciDevice): never {
 /**
  * A device as the element that was asked for. The tag `managed` of a device_spec counts for `<hostdev>` alone: Nova's
  * interfaces are always managed (nova/virt/libvirt/config.py of 33.0.0). Raises HOSTDEV_DOMAIN_UNFIT when it cannot be
- * that element.
+ * that element. `target` gives a name for a disk.
  */
 export function addedDevice(
   host: Host | null,
   { device, managed: tagged }: Taken,
   request: TakeRequest,
+  target: () => string,
   warnings: Warning[],
 ): Added {
   const { address, driver } = device;
@@ -123,7 +136,14 @@ export function addedDevice(
           address,
         ),
       );
-    return { device, unassigned: false, element: nicElement(nic, passed), managed, nic };
+    return { address, device, unassigned: false, element: nicElement(nic, passed), managed, nic };
+  }
+  if (request.namespace !== null) {
+    // PCI_CLASS_STORAGE_EXPRESS (include/linux/pci_ids.h).
+    if (device.class?.startsWith('0108') === false)
+      throw unfit(`${address} is no NVMe controller (class ${device.class})`, 'Leave --nvme out to take it as it is.');
+    const element = nvmeDiskElement(passed, request.namespace, target());
+    return { address, device, unassigned: false, element, managed, nic: null };
   }
   if (!managed && request.managed === null && tagged === null)
     warnings.push(
@@ -137,7 +157,14 @@ export function addedDevice(
     warnings.push(
       warning('managed', `${address} is on ${driver}, which is VFIO's already: --managed no leaves it there`, address),
     );
-  return { device, unassigned: false, element: hostdevElement({ ...passed, unassigned: false }), managed, nic: null };
+  return {
+    address,
+    device,
+    unassigned: false,
+    element: hostdevElement({ ...passed, unassigned: false }),
+    managed,
+    nic: null,
+  };
 }
 
 /** A macvtap or vDPA interface leaves the function on its host driver. */
@@ -200,7 +227,9 @@ export function peersOf(
   return blockers.flatMap((b) => {
     const device = inventory.byAddress.get(b.address);
     const h: Hostdev = { address: b.address, managed, model: null, rom: null, boot: null, unassigned: true };
-    return device ? [{ device, unassigned: true, element: hostdevElement(h), managed, nic: null }] : [];
+    return device
+      ? [{ address: b.address, device, unassigned: true, element: hostdevElement(h), managed, nic: null }]
+      : [];
   });
 }
 

@@ -84,7 +84,7 @@ async function readPools(
 
 /** Options that mean nothing together are an error, not silence. */
 function checkTogether(request: DomainPlanRequest, own: Invocation['own']): void {
-  const forAdded = ['managed', 'driver', 'rom', 'boot', 'vnic', 'unassigned-peers'];
+  const forAdded = ['managed', 'driver', 'rom', 'boot', 'nvme', 'one-slot', 'vnic', 'unassigned-peers'];
   const isAdding = request.add.length > 0 || request.pick !== null;
   const idle = isAdding ? undefined : forAdded.find((n) => own[n] !== undefined);
   if (idle !== undefined)

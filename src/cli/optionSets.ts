@@ -20,6 +20,8 @@ export const TAKE = {
     type: 'boolean',
     text: "take its group's other devices from the host too, unseen by the guest",
   },
+  nvme: { type: 'string', value: 'N', text: "as a disk of QEMU's own NVMe driver: its namespace N" },
+  'one-slot': { type: 'boolean', text: 'all of them on one slot of the guest, as functions of one card' },
   vnic: { type: 'string', value: 'TYPE', text: "as a network interface of Nova's vnic type: direct, macvtap, …" },
   mac: { type: 'string', value: 'MAC', text: "the interface's MAC address" },
   vlan: { type: 'string', value: 'ID', text: "the interface's VLAN (0: none)" },

@@ -15,6 +15,8 @@ export const takeOptions = (own: Invocation['own']): Omit<TakeRequest, 'add'> =>
   boot: readBoot(own.boot),
   nic: readNicWords(own),
   unassignedPeers: own['unassigned-peers'] === true,
+  namespace: readNamespace(own),
+  oneSlot: own['one-slot'] === true,
 });
 
 type Value = string | boolean | undefined;
@@ -49,6 +51,16 @@ function readBoot(value: Value): number | null {
   if (value === undefined) return null;
   if (typeof value === 'string' && /^[1-9]\d{0,8}$/.test(value)) return Number(value);
   throw usage(`--boot ${quote(value)}: not a place in the boot order`, 'It is a number, and the first is 1.');
+}
+
+/** NVMe 2.0, 3.2.1: NSIDs go from 1 to 0xfffffffe. */
+function readNamespace(own: Invocation['own']): number | null {
+  const { nvme } = own;
+  if (nvme === undefined) return null;
+  const alone = ['vnic', 'driver', 'rom', 'unassigned-peers'].find((n) => own[n] !== undefined);
+  if (alone !== undefined) throw usage(`--${alone} means nothing for a disk (--nvme)`, 'Leave one of them out.');
+  if (typeof nvme === 'string' && /^[1-9]\d{0,9}$/.test(nvme) && Number(nvme) < 0xffffffff) return Number(nvme);
+  throw usage(`--nvme ${quote(nvme)}: no namespace`, 'It is a number, and the first is 1.');
 }
 
 function readNicWords(own: Invocation['own']): AskedNic | null {

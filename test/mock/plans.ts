@@ -22,7 +22,18 @@ const GPU = '0000:71:00.0';
 const PEER = '0000:71:00.1';
 const PF = '0000:72:00.0';
 const VF = '0000:72:10.0';
-const NONE = { managed: null, model: null, rom: null, boot: null, nic: null, unassignedPeers: false, viommu: null };
+const NVME = '0000:73:00.0';
+const NONE = {
+  managed: null,
+  model: null,
+  rom: null,
+  boot: null,
+  nic: null,
+  unassignedPeers: false,
+  namespace: null,
+  oneSlot: false,
+  viommu: null,
+};
 const MAC = '52:54:00:ab:cd:ef';
 
 /** What libvirt 9 knows. */
@@ -37,6 +48,7 @@ export const WISHES = {
   macvtap: { ...NONE, add: [VF], nic: readNic({ vnic: 'macvtap', mac: MAC, vlan: '1' }) },
   vdpa: { ...NONE, add: [PF], nic: readNic({ vnic: 'vdpa', mac: MAC }) },
   'direct-physical': { ...NONE, add: [PF], nic: readNic({ vnic: 'direct-physical' }) },
+  'nvme disk': { ...NONE, add: [NVME], namespace: 1 },
   'viommu auto': { ...NONE, add: [VF], viommu: 'auto' },
   'viommu intel': { ...NONE, add: [VF], viommu: 'intel' },
   'viommu virtio': { ...NONE, add: [], viommu: 'virtio' },
@@ -75,6 +87,7 @@ export class Plans {
         { address: PEER, ids: '10de:1aef', class: '040300', group: 1, driver: 'snd_hda_intel' },
         { address: PF, ids: '15b3:101d', group: 2, driver: 'mlx5_core', totalVfs: 4 },
         { address: VF, ids: '15b3:101e', group: 3, driver: 'mlx5_core', physfn: PF },
+        { address: NVME, ids: '144d:a808', class: '010802', group: 4, driver: 'nvme' },
       ],
       net: { eth7: VF },
     });

@@ -3,7 +3,7 @@
  * PCI hot-plug and without a system) and one that does not (a device that was there at its start).
  */
 import { beforeAll, describe, expect, test } from 'vitest';
-import { createVfs, defineDomain, driverOf, hostdevXml, installHostdev, virsh } from './guest.ts';
+import { createVfs, defineDomain, driverOf, hostdevXml, installHostdev, onlineNvmeVf, virsh } from './guest.ts';
 import { skipped, useMachine } from './suite.ts';
 
 const vm = useMachine('intel');
@@ -12,6 +12,7 @@ const IGB = '0000:21:00.0';
 const VF = '0000:21:10.0';
 const VF2 = '0000:21:10.2';
 const COLD = '0000:21:10.4';
+const NVME = '0000:22:00.0';
 /** Two NICs of one slot without ACS: one group. */
 const PAIR = ['0000:91:00.0', '0000:91:00.1'] as const;
 
@@ -171,6 +172,32 @@ test('a whole group: both functions, or one with its peer taken from the host', 
   expect(await Promise.all(PAIR.map((a) => driverOf(vm(), a)))).toEqual(drivers);
 });
 
+test('a whole card on one slot: function 0 comes last; libvirt lets none of it out of a guest that runs, which is told', async () => {
+  await does(`attach g1 ${PAIR.join(' ')} --managed no --live --one-slot`);
+  const xml = await xmlOf('g1');
+  const slots = PAIR.map(
+    (a) => new RegExp(`${alias(a)}'/>\\s*<address type='pci' domain='0x0000' bus='(\\w+)' slot='0x00'`).exec(xml)?.[1],
+  );
+  expect(slots[0]).toMatch(/^0x/);
+  expect(slots[1]).toBe(slots[0]);
+  const out = await hostdev(`detach g1 ${PAIR.join(' ')} --live --seconds 10`);
+  expect([1, 9], out.err).toContain(out.code);
+  expect(await driverOf(vm(), PAIR[0])).toBe('vfio-pci');
+});
+
+test("an NVMe VF, as a hostdev and as a disk of QEMU's own driver", async () => {
+  await createVfs(vm(), NVME, 2);
+  const { address } = await onlineNvmeVf(vm(), NVME, 0, { namespace: 2 });
+  for (const how of ['--managed no', '--managed no --nvme 1']) {
+    await does(`attach g2 ${address} ${how}`);
+    expect(await driverOf(vm(), address)).toMatch(/vfio/);
+    expect(await xmlOf('g2')).toContain(alias(address));
+    await does(`detach g2 ${address}`);
+    expect(await driverOf(vm(), address)).toBe('nvme');
+    expect(await books()).not.toContain(address);
+  }
+});
+
 test('no port is free: libvirt refuses, and all is as before', async () => {
   const more = await createVfs(vm(), '0000:92:00.0', 6).catch(() => []);
   const ran = [];
@@ -237,3 +264,41 @@ test('the guest is destroyed in the middle: nothing half done', async () => {
 test('libvirtd is the one of before', async () => {
   expect(await daemon()).toBe(pid);
 });
+
+/** HOSTDEV_VM_LONG=1: twenty moments, else three. */
+const MOMENTS = process.env.HOSTDEV_VM_LONG === '1' ? 20 : 3;
+
+test('libvirtd is killed, restarted and stopped meanwhile: nothing half done, every command back by its deadline', async () => {
+  await virsh(vm(), ['start', 'g2'], { timeoutMs: 180_000 });
+  const up = (): Promise<string> =>
+    vm().ok(
+      'systemctl start libvirtd; for i in $(seq 120); do virsh -q list > /dev/null 2>&1 && exit 0; sleep 0.5; done; exit 1',
+    );
+  const ways = [
+    'kill -9 $(pidof libvirtd)',
+    'systemctl restart libvirtd',
+    'kill -STOP $(pidof libvirtd); sleep 6; kill -CONT $(pidof libvirtd)',
+  ];
+  for (let n = 0; n < MOMENTS; n += 1) {
+    const verb = n % 2 === 0 ? `attach g2 ${VF} --managed no` : `detach g2 ${VF}`;
+    if (verb.startsWith('detach')) await does(`attach g2 ${VF} --managed no`);
+    const from = Date.now();
+    const ran = hostdev(`${verb} --seconds 20`);
+    await vm().ok(`sleep ${(2 + (n * 4) / MOMENTS).toFixed(1)}; ${ways[n % ways.length]}`);
+    const { code, err } = await ran;
+    expect([0, 1, 5, 7, 8, 9], `${n}: ${verb}: ${err}`).toContain(code);
+    // Node's start under emulation, 20 s for libvirt and 10 for an undo.
+    expect(Date.now() - from, `${n}: ${verb}`).toBeLessThan(120_000);
+    await up();
+    await hostdev('status --fix');
+    const [live, kept, driver, held] = [
+      await xmlOf('g2'),
+      await xmlOf('g2', '--inactive'),
+      await driverOf(vm(), VF),
+      await books(),
+    ];
+    const has = [live.includes(alias(VF)), kept.includes(alias(VF)), driver !== 'igbvf', held.includes(VF)];
+    expect(new Set(has).size, `${n}: ${verb}: exit ${code}: ${JSON.stringify(has)} ${err}`).toBe(1);
+    if (has[0]) await does(`detach g2 ${VF}`);
+  }
+}, 1_800_000);

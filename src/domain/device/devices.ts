@@ -25,16 +25,23 @@ export function addDevices(domain: Domain, added: readonly XmlElement[]): Domain
   return now;
 }
 
-/** The element by which a domain takes each of its PCI devices, for the kinds that are removed whole. */
+/** The elements by which a domain takes a PCI device, and their type then. */
+const KINDS = [
+  ['hostdev', 'pci'],
+  ['interface', 'hostdev'],
+  ['disk', 'nvme'],
+] as const;
+
+/** The element by which a domain takes each of its PCI devices; of several disks on one controller the last. */
 export function deviceElements({ root, what }: Domain): Map<Address, Element> {
   const found = new Map<Address, Element>();
   for (const section of children(root, 'devices')) {
-    for (const e of [...children(section, 'hostdev'), ...children(section, 'interface')]) {
-      const mode = e.nodeName === 'hostdev' ? (e.getAttribute('mode') ?? 'subsystem') : 'subsystem';
-      const wanted = e.nodeName === 'hostdev' ? 'pci' : 'hostdev';
-      if (mode !== 'subsystem' || e.getAttribute('type') !== wanted) continue;
-      found.set(sourceAddress(what, e, child(e, 'source'), `<${e.nodeName}>`), e);
-    }
+    for (const [kind, wanted] of KINDS)
+      for (const e of children(section, kind)) {
+        const mode = kind === 'hostdev' ? (e.getAttribute('mode') ?? 'subsystem') : 'subsystem';
+        if (mode !== 'subsystem' || e.getAttribute('type') !== wanted) continue;
+        found.set(sourceAddress(what, e, child(e, 'source'), `<${e.nodeName}>`), e);
+      }
   }
   return found;
 }

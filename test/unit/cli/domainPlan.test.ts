@@ -129,6 +129,36 @@ describe('a hostdev', () => {
     expect(element(plan(EMPTY, NVME, '--driver=auto'))).toContain("<driver name='vfio'/>");
   });
 
+  test('a disk of the NVMe driver, under the first name that is free; no disk of what is no NVMe controller', () => {
+    const p = plan(EMPTY, NVME, '--nvme', '2', '--boot', '1');
+    expect(element(p, 'disk')).toBe(
+      `<disk type='nvme' device='disk'><driver name='qemu' type='raw'/><source type='pci' managed='yes' namespace='2'>${address('03', '00', 0)}</source><target dev='vda' bus='virtio'/><boot order='1'/></disk>`,
+    );
+    const had = EMPTY.replace('<devices>', "<devices>\n    <disk type='file' device='disk'><target dev='vda'/></disk>");
+    expect(plan(had, NVME, '--nvme', '1').plan.xml).toContain("<target dev='vdb' bus='virtio'/>");
+    expect(plan(EMPTY, VF, '--nvme', '1').exit).toBe(3);
+    for (const wrong of ['0', 'x', '4294967295']) expect(plan(EMPTY, NVME, '--nvme', wrong).exit).toBe(2);
+    expect(plan(EMPTY, NVME, '--nvme', '1', '--rom', 'off').exit).toBe(2);
+  });
+
+  test('functions of one card on one slot: each at its number, function 0 last', () => {
+    const ports = [1, 2].map((n) => `<controller type='pci' index='${n}' model='pcie-root-port'/>`).join('\n    ');
+    const q35 = EMPTY.replace(
+      '  <devices>',
+      `  <os><type arch='x86_64' machine='q35'>hvm</type></os>\n  <devices>\n    ${ports}`,
+    );
+    const p = plan(q35, GPU, SOUND, '--one-slot');
+    expect(p.exit, p.err).toBe(0);
+    expect(p.plan.fragments.map((f) => f.address)).toEqual([SOUND, GPU]);
+    expect(p.plan.fragments[0]?.xml).toContain(
+      "<address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x1'/>",
+    );
+    expect(p.plan.fragments[1]?.xml).toContain("function='0x0' multifunction='on'/>");
+    expect(plan(q35, GPU, VF, '--one-slot').exit).toBe(3);
+    expect(plan(q35, SOUND, '--one-slot', '--unassigned-peers').exit).toBe(3);
+    expect(plan(EMPTY, GPU, SOUND, '--one-slot').exit).toBe(3);
+  });
+
   test('devices go by all their names', () => {
     const p = plan(EMPTY, '--device', 'ens2v0', '--device', '/dev/nvme0n1', '10de:25b6');
     expect(p.plan.fragments.map((f) => f.address)).toEqual([VF, NVME, VGPU]);

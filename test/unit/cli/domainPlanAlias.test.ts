@@ -31,6 +31,8 @@ const NOTHING: DomainPlanRequest = {
   boot: null,
   nic: null,
   unassignedPeers: false,
+  namespace: null,
+  oneSlot: false,
   viommu: null,
   libvirt: '9.0.0',
   qemu: '7.2.0',

@@ -52,6 +52,8 @@ const plan = (request: Partial<DomainPlanRequest>) =>
       boot: null,
       nic: null,
       unassignedPeers: false,
+      namespace: null,
+      oneSlot: false,
       viommu: null,
       pick: null,
       connect: null,

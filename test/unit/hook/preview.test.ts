@@ -281,6 +281,8 @@ const ask = {
         boot: null,
         nic: null,
         unassignedPeers: false,
+        namespace: null,
+        oneSlot: false,
         viommu: has ? 'none' : null,
         libvirt: null,
         qemu: null,

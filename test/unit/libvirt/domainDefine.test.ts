@@ -33,6 +33,8 @@ const PLAIN: DomainPlanRequest = {
   boot: null,
   nic: null,
   unassignedPeers: false,
+  namespace: null,
+  oneSlot: false,
   viommu: null,
   libvirt: null,
   qemu: null,
