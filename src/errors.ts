@@ -323,11 +323,6 @@ export const ERRORS = {
     text: 'A guest has not yet taken a device or let it go, or what became of it is not known.',
     hint: "See 'hostdev status' for what is pending; the next hostdev ends it.",
   },
-  HOSTDEV_HOOK_ABSENT: {
-    exit: EXIT.refused,
-    text: "Libvirt runs no hook of hostdev's, and what is asked for needs one.",
-    hint: "Run 'hostdev hook install'.",
-  },
   HOSTDEV_GUEST_ABSENT: {
     exit: EXIT.absent,
     text: 'There is no guest of that name or UUID.',

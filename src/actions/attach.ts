@@ -121,7 +121,7 @@ export const attachDevices = (host: Host, request: AttachRequest, options: Actio
       } else if (preview?.runs === false && half.parts.some((p) => !p.added.managed && takesFunction(p.added))) {
         // The next start would fail for want of who binds it.
         throw new HostdevError(
-          'HOSTDEV_HOOK_ABSENT',
+          'HOSTDEV_HOOK_MISSING',
           `No hook of hostdev's runs here, and managed='no' needs it at the next start`,
           {
             hint: "Run 'hostdev hook install' first, give --managed yes, or --live alone.",

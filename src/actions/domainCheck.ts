@@ -3,6 +3,7 @@ import { checkDomain } from '../domain/checkDomain.ts';
 import { type Memlock, memlockNeeded } from '../domain/device/memlock.ts';
 import { readDomainFacts } from '../domain/domainFacts.ts';
 import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
+import { type Migration, migrationOf } from '../domain/migration.ts';
 import { domainFinding, type Finding } from '../domain/rules/rules.ts';
 import { tooOld, tooOldText, type Versions } from '../domain/version.ts';
 import { type Domain, readDomain } from '../domain/xml/domain.ts';
@@ -32,6 +33,8 @@ export type DomainCheck = Warned & {
   /** Its networks, and which of them are pools of host devices. */
   networks: NetworkPool[];
   memlock_kib: number | null;
+  /** Whether libvirt would migrate it while it runs, for its devices. */
+  migration: Migration;
   findings: Finding[];
   /** What this host says of it; null when versions were given. */
   host: HostCheck['host'] | null;
@@ -102,6 +105,7 @@ async function checked(
     })),
     networks: networks.pools,
     memlock_kib: memlock.kib,
+    migration: migrationOf(facts, versions),
     findings: all,
     host: there?.host ?? null,
     warnings: [...notMeasured(shown), ...(there?.warnings ?? []), ...networks.warnings],

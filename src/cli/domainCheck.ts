@@ -43,6 +43,9 @@ function said(c: Pick<DomainCheck, 'valid' | 'defines' | 'findings'>): string {
     : good('nothing found wrong');
 }
 
+const migrates = ({ possible, reasons }: DomainCheck['migration']): string =>
+  safeBlock(reasons.length === 0 ? possible : `${possible}: ${reasons.join('; ')}`);
+
 function printed(c: Omit<DomainCheck, 'warnings'>): string {
   const { bad, warn } = colours(process.stdout);
   const paint = { define: bad, assign: bad, start: warn, advice: warn };
@@ -53,6 +56,7 @@ function printed(c: Omit<DomainCheck, 'warnings'>): string {
     ['Judged for', `libvirt ${version(c.versions.libvirt)}, QEMU ${version(c.versions.qemu)} (${c.versions.source})`],
     ['Takes', c.devices.map((d) => d.address).join(' ') || 'no device of the host'],
     ...(c.memlock_kib === null ? [] : [['Locks', `${c.memlock_kib} KiB`] as const]),
+    ...(c.devices.length === 0 ? [] : [['Migrates', migrates(c.migration)] as const]),
     ...c.networks.map((n) => ['Network', safeBlock(poolText(n))] as const),
     ['Verdict', verdict],
     ...c.judges.map(
