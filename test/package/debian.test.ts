@@ -118,6 +118,19 @@ describe.each([
     expect(difference(before, root.snapshot())).toEqual([]);
   });
 
+  test('what makers of an initramfs call does nothing without a table; removal takes the table away', () => {
+    root.install(debs());
+    for (const file of ['hooks/hostdev', 'scripts/init-top/hostdev'])
+      for (const word of ['', 'prereqs']) expect(root.ok(`/usr/share/initramfs-tools/${file} ${word} 2>&1`)).toBe('');
+    root.ok("bash -ec '. /usr/lib/dracut/modules.d/90hostdev/module-setup.sh; ! check'");
+    root.ok('mkdir -p /var/lib/hostdev; echo half > /var/lib/hostdev/boot.table');
+    root.ok("bash -ec '. /usr/lib/dracut/modules.d/90hostdev/module-setup.sh; check'");
+    root.ok('dpkg --remove hostdev');
+    expect(root.isThere('var/lib/hostdev/boot.table')).toBe(false);
+    root.ok(purge);
+    expect(difference(before, root.snapshot())).toEqual([]);
+  });
+
   test('removal while a device is bound is refused by name; forced, the hook says so and fails nothing', () => {
     root.install(debs());
     root.ok('hostdev hook install');

@@ -1,11 +1,14 @@
-/** The power goes while the boot's pass over the wishes runs, 20 times: the next boot ends in the wished state. */
+/**
+ * The power goes while the boot's pass over the wishes runs, while the initramfs is made anew for us, and while a
+ * kernel's upgrade makes it, 20 times together: every boot after that ends in the wished state.
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, expect, test } from 'vitest';
 import { EVER } from '../../patience.ts';
 import { skipped } from '../suite.ts';
 import { drivers, told, useBed } from './suite.ts';
 
-const CUTS = 20;
+const CUTS = Number(process.env.HOSTDEV_VM_CUTS ?? 20);
 const bed = useBed('intel');
 
 const WISHED = {
@@ -44,20 +47,63 @@ beforeAll(async () => {
   await bed().powerCut();
 });
 
-test.each(Array.from({ length: CUTS }, (_, n) => n))('cut %i: the next boot ends in the wished state', async (n) => {
-  await bed().powerOn();
-  await bed().heard('apply-begins');
-  await sleep((took * (n + 0.5)) / CUTS);
-  const over = bed().console.includes('apply-is-over');
-  await bed().powerCut();
-  process.stderr.write(`cut ${n}: ${Math.round((took * (n + 0.5)) / CUTS)} ms into it${over ? ', it was over' : ''}\n`);
+/** How long what is cut takes, in ms. */
+const lasts = { apply: 0, refresh: 0, upgrade: 0 };
+type Kind = keyof typeof lasts;
+
+/** Words that come to the console when a command has ended. */
+const OVER = 'it-is-over';
+/** What is cut in a machine that runs: the table made anew with its image; the image, as a kernel's upgrade makes it. */
+const COMMANDS = {
+  refresh: `hostdev wish list | grep -q 24:00.0 && hostdev wish remove 0000:24:00.0 || hostdev wish add 0000:24:00.0; hostdev boot refresh`,
+  upgrade: 'update-initramfs -u -k $(uname -r)',
+};
+const start = (kind: 'refresh' | 'upgrade'): Promise<string> =>
+  bed().vm.ok(`systemd-run -q --no-block sh -c '${COMMANDS[kind]}; echo ${OVER} > /dev/ttyS0'`);
+
+beforeAll(async () => {
+  if (skipped) return;
   await bed().boot();
-  await bed().vm.ok("until systemctl show -P ActiveState hostdev-boot | grep -qxE 'active|failed'; do sleep 1; done", {
-    timeoutMs: EVER,
-  });
-  expect((await told(bed())).filter((w) => !w.met)).toEqual([]);
-  expect(await drivers(bed(), Object.keys(WISHED))).toEqual(WISHED);
-  expect(await bed().vm.ok('ls /run/hostdev/journal')).toBe('');
-  // The next start is a cut's too: that the power goes at any moment is the point.
-  await bed().powerCut();
+  process.stderr.write(`${await bed().vm.ok('hostdev boot install', { timeoutMs: EVER })}\n`);
+  await bed().shutdown();
+  lasts.apply = took;
+  for (const kind of ['refresh', 'upgrade'] as const) {
+    await bed().boot();
+    const begin = Date.now();
+    await start(kind);
+    await bed().heard(OVER);
+    lasts[kind] = Date.now() - begin;
+    await bed().powerCut();
+  }
+  process.stderr.write(`to be cut, ms: ${JSON.stringify(lasts)}\n`);
 });
+
+const KINDS: readonly Kind[] = ['refresh', 'apply', 'upgrade'];
+
+test.each(Array.from({ length: CUTS }, (_, n) => [n, KINDS[n % 3] as Kind] as const))(
+  'cut %i, during %s: the next boot ends in the wished state',
+  async (n, kind) => {
+    const at = (lasts[kind] * (n + 0.5)) / CUTS;
+    if (kind === 'apply') {
+      await bed().powerOn();
+      await bed().heard('apply-begins');
+    } else {
+      await bed().boot();
+      await start(kind);
+    }
+    await sleep(at);
+    const over = bed().console.includes(kind === 'apply' ? 'apply-is-over' : OVER);
+    await bed().powerCut();
+    process.stderr.write(`cut ${n}: ${Math.round(at)} ms into ${kind}${over ? ', it was over' : ''}\n`);
+    await bed().boot();
+    await bed().vm.ok(
+      "until systemctl show -P ActiveState hostdev-boot | grep -qxE 'active|failed'; do sleep 1; done",
+      { timeoutMs: EVER },
+    );
+    expect((await told(bed())).filter((w) => !w.met)).toEqual([]);
+    expect(await drivers(bed(), Object.keys(WISHED))).toEqual(WISHED);
+    expect(await bed().vm.ok('ls /run/hostdev/journal')).toBe('');
+    // The next start is a cut's too: that the power goes at any moment is the point.
+    await bed().powerCut();
+  },
+);

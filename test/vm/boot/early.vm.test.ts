@@ -7,7 +7,7 @@ import { EVER } from '../../patience.ts';
 import { skipped } from '../suite.ts';
 import { allMet, drivers, told, useBed } from './suite.ts';
 
-const BOOTS = Number(process.env.HOSTDEV_VM_BOOTS ?? 2);
+const BOOTS = Number(process.env.HOSTDEV_VM_BOOTS ?? 3);
 /** Every probe is in the kernel's log then, and the log is large enough for them. */
 const PROBES = 'log_buf_len=16M "dyndbg=file drivers/base/dd.c +p"';
 const TABLE = '/var/lib/hostdev/boot.table';
@@ -18,11 +18,15 @@ const WISHED = {
   '0000:91:00.0': 'vfio-pci',
   '0000:91:00.1': 'vfio-pci',
   '0000:24:00.0': 'vfio-pci',
+  // VFs are made in the real root, and no host driver meets those either.
+  '0000:21:10.0': 'tb_igbvf_vfio_pci',
+  '0000:21:10.2': 'tb_igbvf_vfio_pci',
+  '0000:22:00.1': 'tb_nvme_vfio_pci',
   // The twins of a NIC and of an edu are nobody's wish.
   '0000:92:00.0': 'igb',
   '0000:94:00.0': '-',
 };
-const EARLY = ['0000:23:00.0', '0000:93:00.0', '0000:91:00.0', '0000:91:00.1', '0000:24:00.0'];
+const UNMET = Object.keys(WISHED).filter((a) => WISHED[a as keyof typeof WISHED].includes('vfio'));
 
 const CASES = (['intel', 'amd'] as const).flatMap((iommu) =>
   (['initramfs-tools', 'dracut'] as const).map((maker) => [iommu, maker] as const),
@@ -35,17 +39,28 @@ describe.each(CASES)('on %s, %s', (iommu, maker) => {
   const asItWas = (): Promise<string> =>
     ok(`cd /; find etc -xdev -type f ! -path 'etc/hostdev/*' ! -name '.updated' -exec sha256sum {} + | sort -k2
       ${maker === 'dracut' ? 'lsinitrd' : 'lsinitramfs'} /boot/initrd.img-$(uname -r) | awk '{ print $NF }' | sort`);
+  /** What of sysfs a wish may change. */
+  const sysfs = (): Promise<string> =>
+    ok(`cd /sys/bus/pci/devices; for d in *; do
+      echo $d $(basename $(readlink $d/driver || echo -)) $(cat $d/driver_override $d/sriov_numvfs $d/sriov_drivers_autoprobe $d/enable 2> /dev/null)
+      done; ls /sys/bus/pci/drivers /sys/module /sys/kernel/iommu_groups | sort`);
   let before = '';
+  let untouched = '';
 
   beforeAll(async () => {
     if (skipped) return;
     if (maker === 'dracut') await ok('dracut -f /boot/initrd.img-$(uname -r) $(uname -r) 2>&1; sync');
     before = await asItWas();
+    // What a boot leaves without hostdev's part.
+    if (maker === 'dracut') await bed().reboot();
+    untouched = await sysfs();
     await ok(`set -e
       hostdev bind 0000:23:00.0 --persist
       hostdev bind 0000:93:00.0 --persist
       hostdev bind 0000:91:00.0 --group endpoints --persist
-      hostdev bind 0000:24:00.0 --persist`);
+      hostdev bind 0000:24:00.0 --persist
+      hostdev vf create 0000:21:00.0 --count 2 --persist
+      hostdev vf create 0000:22:00.0 --count 1 --persist`);
     const install = await ok('hostdev boot install; cat /var/lib/hostdev/boot.table');
     process.stderr.write(`${install}\n`);
     expect(install).toContain('made anew');
@@ -53,7 +68,7 @@ describe.each(CASES)('on %s, %s', (iommu, maker) => {
 
   /** Lines of the kernel in which a driver that is none of VFIO's is tried on a wished device. */
   const probes = async (): Promise<string[]> =>
-    (await ok(`dmesg | grep -F 'probing driver' | grep -E '${EARLY.join('|')}' || :`))
+    (await ok(`dmesg | grep -F 'probing driver' | grep -E '${UNMET.join('|')}' || :`))
       .split('\n')
       .filter((l) => l !== '' && !l.includes('vfio'));
 
@@ -67,8 +82,11 @@ describe.each(CASES)('on %s, %s', (iommu, maker) => {
       expect(await probes()).toEqual([]);
       expect(await drivers(bed(), Object.keys(WISHED))).toEqual(WISHED);
       const wishes = await allMet(bed());
-      expect(wishes.map((w) => [w.address, w.met, w.stage])).toEqual(wishes.map((w) => [w.address, true, 'early']));
-      expect(wishes).toHaveLength(4);
+      expect(wishes.filter((w) => w.kind === 'device').map((w) => [w.met, w.stage])).toEqual(
+        Array.from({ length: 4 }, () => [true, 'early']),
+      );
+      expect(wishes.filter((w) => w.kind === 'pf').map((w) => w.met)).toEqual([true, true]);
+      expect(wishes).toHaveLength(6);
     },
   );
 
@@ -88,6 +106,12 @@ describe.each(CASES)('on %s, %s', (iommu, maker) => {
     await bed().reboot();
     // The first part alone, from the real root on.
     const wishes = await allMet(bed());
-    expect(wishes.map((w) => [w.met, w.stage])).toEqual(wishes.map(() => [true, 'apply']));
+    expect(wishes.every((w) => w.met && w.stage !== 'early')).toBe(true);
+  });
+
+  test('without wishes too: sysfs is as it was before all of it', async () => {
+    await ok('rm -r /etc/hostdev; sync');
+    await bed().reboot();
+    expect(await sysfs()).toBe(untouched);
   });
 });
