@@ -39,7 +39,7 @@ const qemuHolds = (name: string) =>
   vm().ok(`ls -l /proc/$(pgrep -f guest=${name},)/fd | grep -o '/dev/vfio/[0-9]*' || :`);
 const groupOf = (address: string) => vm().ok(`basename "$(readlink /sys/bus/pci/devices/${address}/iommu_group)"`);
 
-/** The guest's system switches a slot's power off; here the monitor does it, by the root port's Slot Control register. */
+/** The guest's system switches a slot's power off; here the monitor does it, by the root port's Slot Control. */
 async function letGo(name: string, address: string): Promise<void> {
   const xml = await xmlOf(name);
   const [, bus, slot, fn] = /0000:([0-9a-f]{2}):([0-9a-f]{2})\.(\d)/.exec(address) ?? [];
