@@ -23,6 +23,7 @@ import { canonicalAddress } from '../pci/address.ts';
 import { isBridge, type PciDevice, scanInventory } from '../pci/inventory.ts';
 import { addressOfClass } from '../pci/resolve.ts';
 import { isVfioDriver } from '../pci/vfio.ts';
+import { type Warning, warning } from '../text/warning.ts';
 import type { ActionOptions, Warned } from './options.ts';
 import { deviceWish, type Kept, keeping, pfWish, type Will } from './persist.ts';
 import { guarded } from './wish.ts';
@@ -104,8 +105,22 @@ export async function importWishes(
     take_out: found.takeOut,
     left: [...found.left, ...look.unmeasured],
     kept,
-    warnings: inventory.warnings,
+    warnings: [...inventory.warnings, ...(kind === 'modprobe.d' ? twins(wills) : [])],
   };
+}
+
+/** Ids say "every card of this kind", which is seldom what was meant. */
+function twins(wills: readonly Will[]): Warning[] {
+  const byIds = new Map<string, string[]>();
+  for (const { wish } of wills) {
+    const ids = `${wish.identity.vendor_id}:${wish.identity.product_id}`;
+    byIds.set(ids, [...(byIds.get(ids) ?? []), wish.address]);
+  }
+  return [...byIds].flatMap(([ids, cards]) =>
+    cards.length < 2
+      ? []
+      : warning('twins', `${ids} is ${cards.join(' and ')}: 'hostdev wish remove' for those that the host is to keep`),
+  );
 }
 
 /** What the host itself stands on is no wish, whatever a file says. Null where nothing keeps the device. */

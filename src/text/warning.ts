@@ -41,6 +41,7 @@ export const WARNINGS = {
   'still-bound': 'Devices stay bound for guests, and nobody gives them back.',
   'foreign-hook': "The hook that is there starts another hostdev, or is not hostdev's, and stays.",
   wish: 'A wish will not be fulfilled at boot as things are.',
+  twins: 'Ids were imported, and several cards have them: each became a wish.',
   initramfs: 'An initramfs is not as the wishes would have it, or is not made here.',
   'libvirt-old': 'libvirt or QEMU is older than PCI passthrough wants.',
   'libvirt-kept': 'libvirt keeps something of a domain otherwise than it was given, or not at all.',

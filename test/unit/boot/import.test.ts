@@ -169,6 +169,14 @@ describe('modprobe.d, /etc/modules, the initramfs and the kernel line', () => {
     expect([found.exit, said(found)]).toEqual([0, wishes.sort()]);
     if (wishes.length > 0) expect(found.take_out.length).toBeGreaterThan(0);
     expect(found.take_out.some((f) => f.line.includes('hostdev bind'))).toBe(false);
+    // Two cards of the same ids: the admin is told that both were meant.
+    const twins = [GPU0, GPU1].every((gpu) => wishes.includes(`${gpu} vfio`));
+    const { warnings = [] } = found as { warnings?: { id: string; text: string }[] };
+    expect(warnings).toEqual(
+      twins
+        ? [{ address: null, id: 'twins', text: expect.stringContaining(`10de:1bb0 is ${GPU0} and ${GPU1}: `) }]
+        : [],
+    );
   });
 });
 
