@@ -43,8 +43,8 @@ export type Hold = {
 /**
  * A device between "bound" and "the guest has it", or between "the guest is asked to let it go" and "given back": it is
  * neither free nor drift. `by` is the process that is at it (addon/process.ts); when that has ended, the next hostdev
- * finishes or undoes it. `at` is `since` in ms of clock.ts. `live` and `kept`: whether the guest that runs is meant, and
- * what it is at its next start.
+ * finishes or undoes it. `at` is `since` in ms of clock.ts. `live` and `kept`: whether the guest that runs is meant,
+ * and what it is at its next start.
  */
 export type Plug = {
   state: 'attaching' | 'leaving';

@@ -1,8 +1,8 @@
 /**
  * `attach` and `detach` between a libvirtd of the test's own and the simulated kernel. That libvirtd has no IOMMU, so
- * it refuses a live attach, and what was done before it is undone; what a guest is kept as it takes. Killed before every
- * change of the host and before and after every call of libvirt: what `status --fix` leaves is whole, in the books, the
- * guest's XML and the kernel.
+ * it refuses a live attach, and what was done before it is undone; what a guest is kept as it takes. Killed before
+ * every change of the host and before and after every call of libvirt: what `status --fix` leaves is whole, in the
+ * books, the guest's XML and the kernel.
  */
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';

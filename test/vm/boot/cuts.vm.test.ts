@@ -53,7 +53,7 @@ type Kind = keyof typeof lasts;
 
 /** Words that come to the console when a command has ended. */
 const OVER = 'it-is-over';
-/** What is cut in a machine that runs: the table made anew with its image; the image, as a kernel's upgrade makes it. */
+/** What is cut in a machine that runs: the table made anew with its image; the image, as a kernel's upgrade does. */
 const COMMANDS = {
   refresh: `hostdev wish list | grep -q 24:00.0 && hostdev wish remove 0000:24:00.0 || hostdev wish add 0000:24:00.0; hostdev boot refresh`,
   upgrade: 'update-initramfs -u -k $(uname -r)',
