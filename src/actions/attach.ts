@@ -7,10 +7,9 @@
 import { ownName } from '../addon/process.ts';
 import { plugOf, readBinding } from '../binding/books.ts';
 import { witness } from '../binding/guests.ts';
-import { deviceElements } from '../domain/device/devices.ts';
 import { freePorts } from '../domain/device/hotplug.ts';
 import { memlockNeeded } from '../domain/device/memlock.ts';
-import { dropped, ownAlias, withAlias } from '../domain/device/plugged.ts';
+import { dropped, ownAlias, pluggedElements, withAlias } from '../domain/device/plugged.ts';
 import { readDomainFacts } from '../domain/domainFacts.ts';
 import { type DomainDevices, readDomainDevices } from '../domain/hostDevices.ts';
 import { readDomain } from '../domain/xml/domain.ts';
@@ -106,7 +105,7 @@ export const attachDevices = (host: Host, request: AttachRequest, options: Actio
       halves.push(half);
       if (add.length === 0) continue;
       const whole = { ...NO_EDIT, ...request, add };
-      const { plan, added, preview, facts } = await planEdit(host, now.domain, whole, options, which === 'live');
+      const { plan, added, preview, facts } = await planEdit(host, now.domain, whole, options, seen.active);
       for (const w of plan.warnings) if (!warnings.some((o) => o.text === w.text)) warnings.push(w);
       half.parts = added
         .map((a): Part => {
@@ -214,9 +213,10 @@ class Attaching {
     return ownerOf(this.#guest.seen);
   }
 
-  /** What is left of the time for a change on the host; an end of it must not be cut off by what libvirt took. */
+  /** For a change that ends the work: neither libvirt's time nor an interrupt may cut it off. */
   get #session() {
-    return { ...this.#options, deadlineMs: Math.max(this.#deadline.left, END_MS) };
+    const { signal: _, ...options } = this.#options;
+    return { ...options, deadlineMs: Math.max(this.#deadline.left, END_MS) };
   }
 
   /** The hook's prepare for these devices alone. */
@@ -279,7 +279,7 @@ class Attaching {
     const late = fault?.error.code === 'HOSTDEV_LIBVIRT_LATE';
     try {
       const half = await this.#guest.half(which);
-      const element = half === null ? undefined : deviceElements(half.domain).get(part.address);
+      const element = half === null ? undefined : pluggedElements(half.domain).get(part.address);
       if (element !== undefined) return element;
     } catch (e) {
       throw pending(part.address, which, e);
@@ -312,10 +312,7 @@ class Attaching {
     const back = left.length === 0 ? this.#held : this.#held.filter((a) => !inGuest.has(a));
     try {
       if (back.length > 0) {
-        const { warnings } = await endHolds(this.#host, this.#owner, back, {
-          ...this.#session,
-          signal: { aborted: false },
-        });
+        const { warnings } = await endHolds(this.#host, this.#owner, back, this.#session);
         left.push(...warnings.filter((w) => w.id === 'stale-hold').map((w) => w.text));
       }
     } catch (e) {

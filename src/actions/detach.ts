@@ -3,9 +3,10 @@
  * device is still there, so it is given back only when the guest's XML is without it. What a guest does not let go in
  * time is `leaving`: the next hostdev gives it back once the guest has.
  */
+
 import { ownName } from '../addon/process.ts';
 import { plugOf, readBinding } from '../binding/books.ts';
-import { deviceElements } from '../domain/device/devices.ts';
+import { pluggedElements } from '../domain/device/plugged.ts';
 import type { Domain } from '../domain/xml/domain.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -88,7 +89,7 @@ export const detachDevices = (host: Host, request: DetachRequest, options: Actio
 
 /** The elements as they stand in the guest: libvirt finds by them what is meant (MAC, source, alias). */
 const partsOf = (domain: Domain, addresses: readonly Address[]): Part[] => {
-  const elements = deviceElements(domain);
+  const elements = pluggedElements(domain);
   return addresses.flatMap((address) => {
     const element = elements.get(address);
     return element === undefined ? [] : [{ address, xml: `${element}` }];
@@ -105,7 +106,8 @@ async function take(
   warnings: Warning[],
 ): Promise<ReadonlySet<Address>> {
   const owner = ownerOf(guest.seen);
-  const session = { ...options, deadlineMs: Math.max(deadline.left, END_MS) };
+  const { signal, ...quiet } = options;
+  const session = { ...quiet, deadlineMs: Math.max(deadline.left, END_MS) };
   const plug = plugOf('leaving', ownName(), { live: live.length > 0, kept: config.length > 0 });
   const leaving = live.map((p) => p.address);
   if (leaving.length > 0) warnings.push(...(await markPlug(host, owner, leaving, plug, session)));
@@ -121,7 +123,7 @@ async function take(
       done.push(part);
     }
     for (const part of live) {
-      const why = await outOf(guest, 'live', part, deadline);
+      const why = await outOf(guest, 'live', part, deadline, signal);
       if (why !== null)
         throw deadline.left === 0 ? pending(part, why) : new HostdevError('HOSTDEV_LIBVIRT', `${part.address}: ${why}`);
       out.add(part.address);

@@ -1,9 +1,10 @@
 /** A device out of one half of a guest, and the wait until that has happened. */
+
 import { now, sleep } from '../clock.ts';
-import { deviceElements } from '../domain/device/devices.ts';
+import { pluggedElements } from '../domain/device/plugged.ts';
 import type { Guest, Which } from '../libvirt/guest.ts';
 import type { Address } from '../pci/address.ts';
-import type { Deadline } from '../store/locks.ts';
+import type { Deadline, Stop } from '../store/locks.ts';
 
 /** A guest that has just been given a device says that it is busy for some seconds. */
 const AGAIN_MS = 1000;
@@ -12,13 +13,14 @@ const LOOK_MS = 100;
 /**
  * Asks until the half is without the device, or until the deadline: libvirt's own "done" means that the guest was
  * asked, and QEMU says "busy" while an earlier request is under way. Null when it is out, else why it is not known to
- * be.
+ * be. With `stop` nobody waits any longer.
  */
 export async function outOf(
   guest: Guest,
   which: Which,
   { address, xml }: { address: Address; xml: string },
   deadline: Deadline,
+  stop: Stop = { aborted: false },
 ): Promise<string | null> {
   let why = 'the guest has not let it go before the deadline';
   for (;;) {
@@ -30,7 +32,7 @@ export async function outOf(
     } catch (e) {
       return (e as Error).message;
     }
-    if (!again || deadline.left === 0) return why;
+    if (!again || deadline.left === 0 || stop.aborted) return why;
   }
 }
 
@@ -39,7 +41,7 @@ async function waitGone(guest: Guest, which: Which, address: Address, leftMs: nu
   const end = now() + Math.min(ms, leftMs);
   for (;;) {
     const half = await guest.half(which);
-    if (half === null || !deviceElements(half.domain).has(address)) return true;
+    if (half === null || !pluggedElements(half.domain).has(address)) return true;
     if (now() >= end) return false;
     await sleep(LOOK_MS);
   }

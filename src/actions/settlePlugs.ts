@@ -2,10 +2,11 @@
  * What attach and detach left on its way when they were killed, or ran out of time: finished or undone by what the
  * guest has, as libvirt says it. Without libvirt the holders of the device tell (binding/guests.ts).
  */
+
 import { type Binding, type Hold, isSameDevice, type Plug, readBooks } from '../binding/books.ts';
 import { namedBy, readJournal } from '../binding/journal.ts';
-import { deviceElements } from '../domain/device/devices.ts';
 import { hostdevElement } from '../domain/device/fragments.ts';
+import { pluggedElements } from '../domain/device/plugged.ts';
 import { formatXml, LIBVIRT_LAYOUT } from '../domain/xml/write.ts';
 import { HostdevError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
@@ -117,7 +118,7 @@ async function settled(
 /** Out of what the guest is kept as, where the command that is gone was to do that too. */
 async function outOfKept(guest: Guest, { binding, plug }: Pending, deadline: Deadline): Promise<void> {
   const { kept } = guest.seen;
-  const standing = kept === null ? undefined : deviceElements(kept.domain).get(binding.address);
+  const standing = kept === null ? undefined : pluggedElements(kept.domain).get(binding.address);
   if (!plug.kept || standing === undefined) return;
   const why = await outOf(guest, 'config', { address: binding.address, xml: `${standing}` }, deadline);
   if (why !== null) throw new HostdevError('HOSTDEV_LIBVIRT', why);
@@ -130,7 +131,7 @@ async function outOfKept(guest: Guest, { binding, plug }: Pending, deadline: Dea
 async function undo(guest: Guest, pending: Pending, deadline: Deadline): Promise<void> {
   const { address } = pending.binding;
   const { active, kept } = guest.seen;
-  const standing = kept === null ? undefined : deviceElements(kept.domain).get(address);
+  const standing = kept === null ? undefined : pluggedElements(kept.domain).get(address);
   if (active) {
     const xml = standing === undefined ? plainXml(address) : `${standing}`;
     const why = await outOf(guest, 'live', { address, xml }, deadline);

@@ -1,14 +1,33 @@
 /** A device in a domain's XML as libvirt gives it back: the alias that is ours, and whether all of it was kept. */
 import type { Element } from '@xmldom/xmldom';
-import type { Address } from '../../pci/address.ts';
-import { children } from '../xml/dom.ts';
+import { type Address, canonicalAddress } from '../../pci/address.ts';
+import { child, children } from '../xml/dom.ts';
+import type { Domain } from '../xml/domain.ts';
 import type { XmlElement } from '../xml/write.ts';
+import { deviceElements } from './devices.ts';
 
 /**
  * The alias under which events name the device: libvirt's own (hostdev0) is the next device's soon. It keeps those that
  * begin with `ua-` and are of letters, digits, - and _ only (virDomainDeviceInfoParseXML); others it drops.
  */
 export const ownAlias = (address: Address): string => `ua-hostdev-${address.replaceAll(/[:.]/g, '-')}`;
+
+/**
+ * The elements of a domain by the device that they are about: also of an interface that only sits on one (macvtap,
+ * vDPA) and has our alias.
+ */
+export function pluggedElements(domain: Domain): Map<Address, Element> {
+  const found = deviceElements(domain);
+  for (const section of children(domain.root, 'devices'))
+    for (const e of children(section, 'interface')) {
+      const [, d, bus, slot, fn] = OWN_ALIAS.exec(child(e, 'alias')?.getAttribute('name') ?? '') ?? [];
+      const address = canonicalAddress(`${d}:${bus}:${slot}.${fn}`);
+      if (address !== null && !found.has(address)) found.set(address, e);
+    }
+  return found;
+}
+
+const OWN_ALIAS = /^ua-hostdev-([0-9a-f]{4,8})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])$/;
 
 export const withAlias = (element: XmlElement, address: Address): XmlElement => ({
   ...element,
