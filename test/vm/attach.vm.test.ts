@@ -2,8 +2,10 @@
  * `attach` and `detach` on a real kernel, with a guest that lets go at once (a device hot-plugged into q35 without ACPI
  * PCI hot-plug and without a system) and one that does not (a device that was there at its start).
  */
+import path from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { createVfs, defineDomain, driverOf, hostdevXml, installHostdev, onlineNvmeVf, virsh } from './guest.ts';
+import { ensureImage } from './image.ts';
 import { skipped, useMachine } from './suite.ts';
 
 const vm = useMachine('intel');
@@ -264,6 +266,48 @@ test('the guest is destroyed in the middle: nothing half done', async () => {
 test('libvirtd is the one of before', async () => {
   expect(await daemon()).toBe(pid);
 });
+
+test.runIf(process.env.HOSTDEV_VM_LONG === '1')(
+  'a small Linux in the guest sees the device come and go',
+  async () => {
+    const { kernel, initrd } = await ensureImage();
+    await vm().pushTar(
+      ['-C', path.dirname(kernel), path.basename(kernel), path.basename(initrd)],
+      '/var/lib/libvirt/boot',
+    );
+    const at = '/var/lib/libvirt/boot';
+    // The kernel hands what stands behind -- to the first process, which tells all devices each second.
+    const says = 'mount -t sysfs s /sys; while :; do echo PCI $(cat /sys/bus/pci/devices/*/device) END; sleep 1; done';
+    const busybox = says.replace(/\b(mount|cat|sleep)\b/g, '/bin/busybox $1');
+    await defineDomain(vm(), {
+      name: 'linux',
+      memoryMiB: 256,
+      linux: {
+        kernel: `${at}/${path.basename(kernel)}`,
+        initrd: `${at}/${path.basename(initrd)}`,
+        cmdline: `console=ttyS0 quiet rdinit=/bin/sh -- -c &quot;${busybox}&quot;`,
+        console: '/tmp/linux.console',
+      },
+    });
+    await virsh(vm(), ['start', 'linux'], { timeoutMs: 180_000 });
+    const last = () => vm().ok("grep -a 'PCI .*END' /tmp/linux.console | tail -n 1 || :");
+    const sees = async (has: boolean): Promise<void> => {
+      for (const until = Date.now() + 600_000; Date.now() < until; ) {
+        const line = await last();
+        if (line !== '' && line.includes('0x10ca') === has) return;
+      }
+      expect(await vm().ok('tail -c 2000 /tmp/linux.console')).toBe(`the VF is ${has ? 'there' : 'gone'}`);
+    };
+    await sees(false);
+    await does(`attach linux ${VF} --managed no --live`);
+    await sees(true);
+    await does(`detach linux ${VF} --live --seconds 120`);
+    await sees(false);
+    expect(await driverOf(vm(), VF)).toBe('igbvf');
+    await virsh(vm(), ['destroy', 'linux']);
+  },
+  1_800_000,
+);
 
 /** HOSTDEV_VM_LONG=1: twenty moments, else three. */
 const MOMENTS = process.env.HOSTDEV_VM_LONG === '1' ? 20 : 3;

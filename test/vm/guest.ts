@@ -55,6 +55,8 @@ export interface DomainXml {
   /** The content of <metadata>. */
   metadata?: string;
   memoryMiB?: number;
+  /** A Linux that it boots, with its console in a file; else it has no system at all. */
+  linux?: { kernel: string; initrd: string; cmdline: string; console: string };
 }
 
 /** A PCI address as libvirt's XML wants it. */
@@ -104,12 +106,12 @@ export function domainXml(domain: DomainXml): string {
 <name>${domain.name}</name>${domain.uuid ? `<uuid>${domain.uuid}</uuid>` : ''}
 ${domain.metadata ? `<metadata>${domain.metadata}</metadata>` : ''}
 <memory unit='MiB'>${domain.memoryMiB ?? 64}</memory><vcpu>1</vcpu>
-<os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>
+<os><type arch='x86_64' machine='q35'>hvm</type>${domain.linux ? `<kernel>${domain.linux.kernel}</kernel><initrd>${domain.linux.initrd}</initrd><cmdline>${domain.linux.cmdline}</cmdline>` : ''}</os><features><acpi/></features>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
 <controller type='usb' model='none'/><controller type='pci' index='0' model='pcie-root'/>
 ${Array.from({ length: ports }, (_, i) => `<controller type='pci' index='${i + 1}' model='pcie-root-port'/>`).join('\n')}
 ${[...nvmeDisks.map(nvmeDiskXml), ...interfaces.map(interfaceXml), ...hostdevs.map(hostdevXml)].join('\n')}
-<memballoon model='none'/><watchdog model='itco' action='none'/><audio id='1' type='none'/><video><model type='none'/></video>
+${domain.linux ? `<serial type='file'><source path='${domain.linux.console}'/></serial>` : ''}<memballoon model='none'/><watchdog model='itco' action='none'/><audio id='1' type='none'/><video><model type='none'/></video>
 </devices>
 <qemu:commandline><qemu:arg value='-global'/><qemu:arg value='ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off'/></qemu:commandline>
 </domain>
