@@ -84,6 +84,7 @@ export async function guestsByDevice(host: Host, connect: string | null): Promis
     return {
       asked: true,
       guests: new Map(domains.flatMap(inGuest)),
+      known: new Set(domains.flatMap((d) => (d.live === null ? [] : [d.uuid]))),
       networks,
       warnings: domains
         .filter((d) => d.why !== null)

@@ -1,4 +1,5 @@
 /** What is said of guests and devices by those who ask libvirt, for those who add it to their answers. */
+import type { Told } from '../binding/guests.ts';
 import type { HostdevNetwork } from '../domain/network.ts';
 import type { Others } from '../nova/hostPools.ts';
 import type { Address } from '../pci/address.ts';
@@ -11,6 +12,8 @@ export type InGuest = { uuid: string; name: string; managed: boolean };
 export type DeviceGuests = {
   asked: boolean;
   guests: ReadonlyMap<Address, InGuest>;
+  /** The UUIDs of the guests that run and whose devices are known. */
+  known: ReadonlySet<string>;
   /** Those that run and are pools of host devices. */
   networks: readonly HostdevNetwork[];
   warnings: Warning[];
@@ -22,4 +25,16 @@ export const othersOf = ({ guests, networks }: DeviceGuests): Others => ({
   inNetworks: networks.flatMap((n) => n.devices.map((address) => ({ address, network: n.name }))),
 });
 
-export const NOT_ASKED: DeviceGuests = { asked: false, guests: new Map(), networks: [], warnings: [] };
+/** The same, as a look at the books' guests asks for it. */
+export const toldBy = ({ guests, known }: DeviceGuests): Told => ({
+  known,
+  has: (uuid, address) => guests.get(address)?.uuid === uuid,
+});
+
+export const NOT_ASKED: DeviceGuests = {
+  asked: false,
+  guests: new Map(),
+  known: new Set(),
+  networks: [],
+  warnings: [],
+};

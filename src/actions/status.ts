@@ -3,7 +3,7 @@
 import type { Access } from '../binding/access.ts';
 import { type Binding, type Hold, readBooks } from '../binding/books.ts';
 import { driftOf } from '../binding/drift.ts';
-import { guestOf, type Witness, witness } from '../binding/guests.ts';
+import { guestOf, type Witness, withTold, witness } from '../binding/guests.ts';
 import { type JournalEntry, readJournal, writerOf } from '../binding/journal.ts';
 import { observe } from '../binding/observe.ts';
 import { type Quarantine, readQuarantines } from '../binding/quarantine.ts';
@@ -13,10 +13,12 @@ import { ownFiles } from '../config/readText.ts';
 import { HostdevError, isSysError } from '../errors.ts';
 import type { Host } from '../host/host.ts';
 import { type IommuState, iommuState } from '../host/iommu.ts';
+import type { Address } from '../pci/address.ts';
 import { failureWarning } from '../pci/inventory.ts';
 import type { BadFile } from '../store/files.ts';
 import type { Warning } from '../text/warning.ts';
 import { type BootVital, bootVital } from './bootVital.ts';
+import { type DeviceGuests, toldBy } from './inGuest.ts';
 
 /** A process that has the device, and the guest that libvirt says it is. */
 type User = { pid: number; command: string; domain: string | null };
@@ -36,6 +38,18 @@ export type BindingStatus = {
   advice: string | null;
 };
 
+/**
+ * What libvirt says that a guest has, and no hook of ours saw. `drift` false: libvirt bound it (managed='yes') and
+ * gives it back, so that nothing is missing.
+ */
+export type Unheld = {
+  address: Address;
+  guest: { uuid: string; name: string };
+  managed: boolean;
+  driver: string | null;
+  drift: boolean;
+};
+
 export type Status = {
   /** Null where it could not be read. */
   iommu: IommuState | null;
@@ -48,14 +62,18 @@ export type Status = {
   bad_files: BadFile[];
   /** The wishes of the configuration, and those that are not met; null where it cannot be read. */
   wishes: { total: number; not_met: { address: string | null; wished_address: string; reason: string }[] } | null;
+  /** Whether libvirt said who has what. */
+  guests_asked: boolean;
+  /** Devices that running guests have, and no hold of theirs is in the books. */
+  unheld: Unheld[];
   /** Devices of the initramfs's table that the host has come to stand on; null where that is not to be told. */
   initramfs_vital: BootVital[] | null;
 };
 
 const READ_MS = 2000;
 
-/** Reads books, journal and devices; changes nothing. */
-export async function readStatus(host: Host): Promise<Status> {
+/** Reads books, journal and devices; changes nothing. `own` is what libvirt says of the guests. */
+export async function readStatus(host: Host, own: DeviceGuests): Promise<Status> {
   const { books, bad } = readBooks(host);
   const { entries, bad: badEntries } = journalNow(host);
   const journal =
@@ -68,7 +86,7 @@ export async function readStatus(host: Host): Promise<Status> {
     books.length === 0
       ? []
       : await observing(host, { deadlineMs: READ_MS }, async (work) => {
-          const look = await witness(host, books, work.deadline.left, true);
+          const look = withTold(await witness(host, books, work.deadline.left, true), toldBy(own));
           return Promise.all(books.map((b) => bindingStatus(work, look, b)));
         });
   return {
@@ -78,9 +96,20 @@ export async function readStatus(host: Host): Promise<Status> {
     stuck: quarantines.stuck,
     bad_files: [...bad, ...badEntries, ...quarantines.bad],
     wishes: await wishesNow(host),
+    guests_asked: own.asked,
+    unheld: unheldNow(host, own, books),
     initramfs_vital: await bootVital(host),
   };
 }
+
+/** Those that this host has; another libvirt's guests may have others. */
+export const unheldNow = (host: Host, { guests }: DeviceGuests, books: readonly Binding[]): Unheld[] =>
+  [...guests].flatMap(([address, { uuid, name, managed }]) => {
+    const isHeld = books.some((b) => b.address === address && b.holds.some((h) => h.owner === `domain:${uuid}`));
+    if (isHeld || host.inode(host.device(address)) === null) return [];
+    const driver = host.linkName(host.device(address, 'driver'));
+    return [{ address, guest: { uuid, name }, managed, driver, drift: !managed }];
+  });
 
 /** What {@link readStatus} could not read of the host. */
 export const unreadWarnings = (host: Host): Warning[] => host.unread.map(failureWarning);

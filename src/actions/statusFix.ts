@@ -10,7 +10,7 @@ import { driftOf } from '../binding/drift.ts';
 import { releaseHolds } from '../binding/giveBack.ts';
 import { lockDevices } from '../binding/groupLocks.ts';
 import { refuse } from '../binding/guards.ts';
-import { deadHolds, witness } from '../binding/guests.ts';
+import { deadHolds, type Told, withTold, witness } from '../binding/guests.ts';
 import { type JournalEntry, namedBy, readJournal } from '../binding/journal.ts';
 import { devicesNow, observe } from '../binding/observe.ts';
 import type { Work } from '../binding/perform.ts';
@@ -23,6 +23,7 @@ import { type Inventory, type PciDevice, scanInventory } from '../pci/inventory.
 import { groupNow } from '../pci/vfLinks.ts';
 import { Deadline } from '../store/locks.ts';
 import { ADMIN } from './bind.ts';
+import { type DeviceGuests, toldBy } from './inGuest.ts';
 import type { ActionOptions } from './options.ts';
 import { lostBindings, lostWithVfs } from './vfLosses.ts';
 
@@ -39,6 +40,9 @@ export type Mended = {
   text: string;
 };
 
+/** `told` is what libvirt says of the guests. */
+type FixOptions = ActionOptions & { told: Told };
+
 /** Devices that are to be looked at together, and the unfinished transactions that join them. */
 type Part = { addresses: Address[]; entries: JournalEntry[] };
 
@@ -46,8 +50,9 @@ type Part = { addresses: Address[]; entries: JournalEntry[] };
  * Finishes what the journal holds and mends the drift of every device; in a dry run only says what it would do. Raises
  * what concerns all of it.
  */
-export async function fixStatus(host: Host, options: ActionOptions): Promise<Mended[]> {
+export async function fixStatus(host: Host, options: ActionOptions, guests: DeviceGuests): Promise<Mended[]> {
   if (!options.dryRun) mayChange(host);
+  const told = toldBy(guests);
   const inventory = scanInventory(host);
   const { entries, bad } = readJournal(host);
   const { books, bad: badBooks } = readBooks(host);
@@ -64,7 +69,7 @@ export async function fixStatus(host: Host, options: ActionOptions): Promise<Men
         const [i, part] = next;
         // Each has the whole time: one that hangs leaves the others theirs.
         const own: Work = { ...work, deadline: new Deadline(work.deadline.left || options.deadlineMs / 4) };
-        mended[i] = await fixPart(own, byAddress, part, options).catch((e: unknown) => {
+        mended[i] = await fixPart(own, byAddress, part, { ...options, told }).catch((e: unknown) => {
           const [address = null] = part.addresses;
           const entry = part.entries[0]?.id ?? null;
           return [
@@ -130,7 +135,7 @@ async function fixPart(
   work: Work,
   byAddress: Map<Address, PciDevice>,
   part: Part,
-  options: ActionOptions,
+  options: FixOptions,
 ): Promise<Mended[]> {
   if (options.dryRun) {
     const foreseen = nothingForeseen();
@@ -149,12 +154,7 @@ async function fixPart(
 }
 
 /** What has become of a part's entries and holds, and then of the drift of its devices; in a dry run what would. */
-async function fixed(
-  work: Work,
-  part: Part,
-  { done, kept, held }: Recovery,
-  options: ActionOptions,
-): Promise<Mended[]> {
+async function fixed(work: Work, part: Part, { done, kept, held }: Recovery, options: FixOptions): Promise<Mended[]> {
   const rest = part.addresses.filter((a) => !held.has(a));
   return [
     ...done.map((d): Mended => ({ ...d, mended: !options.dryRun, would: options.dryRun, by: null })),
@@ -181,7 +181,7 @@ function lookAgain(
   return inventory;
 }
 
-async function mendBooks(work: Work, addresses: readonly Address[], options: ActionOptions): Promise<Mended[]> {
+async function mendBooks(work: Work, addresses: readonly Address[], options: FixOptions): Promise<Mended[]> {
   const mended: Mended[] = [];
   for (const address of addresses) {
     const answer = (is: boolean, text: string, by: Mended['by'] = null): void => {
@@ -207,7 +207,7 @@ async function mendBooks(work: Work, addresses: readonly Address[], options: Act
 async function mend(
   work: Work,
   address: Address,
-  options: ActionOptions,
+  options: FixOptions,
   answer: (mended: boolean, text: string) => void,
 ): Promise<void> {
   const { host, inventory } = work;
@@ -215,7 +215,7 @@ async function mend(
   if (b === null) return;
   const hang = readQuarantine(host, address);
   if (hang !== null) return answer(false, `hangs in the kernel at ${hang.path}`);
-  const look = await witness(host, [b], work.deadline.left);
+  const look = withTold(await witness(host, [b], work.deadline.left), options.told);
   const found = driftOf(host, look, b, await observe(work, address));
   if (found === null) return;
   if (found.mend === null) return answer(false, `${found.drift}: ${found.advice}`);

@@ -9,6 +9,7 @@ import { HostdevError } from '../errors.ts';
 import { type HookChange, type HookProgram, installedCli, removeHook } from '../hook/install.ts';
 import type { Host } from '../host/host.ts';
 import { warning } from '../text/warning.ts';
+import { NOT_ASKED } from './inGuest.ts';
 import { type BindingStatus, readStatus, type Status } from './status.ts';
 
 /**
@@ -16,7 +17,7 @@ import { type BindingStatus, readStatus, type Status } from './status.ts';
  * device and the way out, and what that raises.
  */
 export async function uninstall(host: Host, program: HookProgram, dryRun: boolean): Promise<HookChange> {
-  const kept = whatIsKept(await readStatus(host));
+  const kept = whatIsKept(await readStatus(host, NOT_ASKED));
   if (kept.length > 0)
     throw new HostdevError('HOSTDEV_IN_USE', `hostdev is still needed: ${kept.map((k) => k.text).join('; ')}`, {
       hint: `${[...new Set(kept.map((k) => k.way))].join('; ')}. Then remove it again.`,

@@ -57,7 +57,7 @@ export function driftOf(host: Host, look: Witness, b: Binding, now: DeviceState 
   const dead = deadHolds(host, look, b);
   if (dead.length > 0) {
     return {
-      drift: dead.map(endedText).join(', '),
+      drift: dead.map((h) => endedText(look, b, h)).join(', '),
       mend: 'end-hold',
       advice: `${fix} ends its hold${dead.length === b.holds.length && !isHoldOnly(b) ? ' and gives the device back' : ''}`,
     };

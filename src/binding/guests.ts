@@ -26,9 +26,10 @@ const ATTACHING_MS = 60_000;
 
 /**
  * `holds`: a process has the device. `starts`: prepare is at work or has been. `moves`: an attach or detach is at work.
- * `runs`: libvirt has the guest, but nobody the device (it was unplugged). `unknown`: it could not be looked at.
+ * `runs`: libvirt has the guest, but nobody the device (it was unplugged). `left`: that, and its
+ * live XML has the device no more. `unknown`: it could not be looked at.
  */
-type Presence = 'holds' | 'starts' | 'moves' | 'runs' | 'gone' | 'unknown';
+type Presence = 'holds' | 'starts' | 'moves' | 'runs' | 'left' | 'gone' | 'unknown';
 
 /** What one look shows of the guests in the books. */
 export type Witness = {
@@ -74,6 +75,22 @@ export async function witness(
   };
 }
 
+/** What somebody who asked says of the guests that run: `known` are those of which he knows all devices, by UUID. */
+export type Told = { known: ReadonlySet<string>; has: (uuid: string, address: string) => boolean };
+
+/**
+ * A look that knows more: of a guest that runs and has nobody's hand on the device it is told that it has it no more.
+ * Who holds the device, starts or plugs goes before, since what was told may be of before.
+ */
+export const withTold = (look: Witness, { known, has }: Told): Witness => ({
+  holders: look.holders,
+  presence: (b, hold) => {
+    const is = look.presence(b, hold);
+    const uuid = uuidOf(hold);
+    return is === 'runs' && known.has(uuid) && !has(uuid, b.address) ? 'left' : is;
+  },
+});
+
 /**
  * The first hold of another guest than `owner` that keeps the device: its guest has it, or is starting. One that runs
  * without the device had it unplugged.
@@ -113,16 +130,17 @@ function isPlugging(host: Host, { state, by, at, live }: Plug): boolean {
 }
 
 /** Why a hold is nobody's any more. */
-export function endedText(hold: Hold): string {
+export function endedText(look: Witness, b: Binding, hold: Hold): string {
+  if (look.presence(b, hold) === 'left') return `${ownerText(hold)} runs, and has it no more`;
   if (hold.plug === undefined) return `${ownerText(hold)} neither runs nor starts`;
   return hold.plug.state === 'leaving'
     ? `${ownerText(hold)} has let it go`
     : `its attach to ${ownerText(hold)} came to nothing`;
 }
 
-/** The holds whose guest is nowhere to be seen, in the books of a device that is there. */
+/** The holds whose guest is nowhere to be seen, or has it no more, in the books of a device that is there. */
 export const deadHolds = (host: Host, look: Witness, b: Binding): Hold[] =>
-  isSameDevice(host, b) ? b.holds.filter((h) => isGuest(h) && look.presence(b, h) === 'gone') : [];
+  isSameDevice(host, b) ? b.holds.filter((h) => isGuest(h) && ['gone', 'left'].includes(look.presence(b, h))) : [];
 
 const uuidOf = (hold: Pick<Hold, 'owner'>): string => hold.owner.slice('domain:'.length);
 

@@ -315,7 +315,7 @@ async function endDeadHolds(
   const look = await witness(host, bindings, work.deadline.left);
   const lines: Done[] = [];
   const done = new Set<string>();
-  for (const hold of bindings.flatMap((b) => deadHolds(host, look, b))) {
+  for (const [b, hold] of bindings.flatMap((b) => deadHolds(host, look, b).map((h) => [b, h] as const))) {
     if (hold.owner === owner || done.has(hold.owner)) continue;
     done.add(hold.owner);
     const mine = bindings
@@ -333,7 +333,7 @@ async function endDeadHolds(
       const bad = failure?.message ?? (outcome?.outcome === 'kept' ? outcome.reason : null);
       const back = outcome?.outcome === 'given-back' ? `, and it ${is} given back` : '';
       const what = bad !== null ? `, but it ${is} not given back: ${bad}` : back;
-      const text = `${address}: ${endedText(hold)}: its hold ${is} ended${what}`;
+      const text = `${address}: ${endedText(look, b, hold)}: its hold ${is} ended${what}`;
       lines.push({ entry: null, address, text });
     }
   }

@@ -1,6 +1,8 @@
+import { holdUnheld } from '../actions/holdUnheld.ts';
 import type { ActionOptions } from '../actions/options.ts';
 import { type BindingStatus, readStatus, type Status, unreadWarnings } from '../actions/status.ts';
 import { fixStatus, type Mended } from '../actions/statusFix.ts';
+import { whoHas } from '../actions/whoHas.ts';
 import { isGuest, readBooks } from '../binding/books.ts';
 import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
@@ -16,7 +18,8 @@ const NO_JOURNAL = 'what is unfinished is not known: the journal is for root to 
 /** `hostdev status [--fix]`: exit 3 when something is not as the books say. */
 export async function status({ host, own, options, connect }: Invocation): Promise<Answer> {
   const mended = own.fix === true ? await mend(host, connect, options) : [];
-  const s = await readStatus(host);
+  const guests = await whoHas(host, connect);
+  const s = await readStatus(host, guests);
   const journal = s.journal ?? [];
   const unfinished = journal.filter((j) => j.in_hand === null);
   const { bad, warn } = colours(process.stdout);
@@ -36,6 +39,12 @@ export async function status({ host, own, options, connect }: Invocation): Promi
         : warn(`IOMMU off: ${s.iommu.reason}\n`),
     rows.length === 0 ? 'hostdev has bound no device\n' : table(['ADDRESS', 'FOR', 'DRIVER', 'BEFORE', 'DRIFT'], rows),
     ...s.bindings.flatMap((b) => (b.advice === null ? [] : `${b.address}: ${safeBlock(b.advice)}\n`)),
+    ...s.unheld.map((u) => {
+      const is = `${u.address}: guest ${safeBlock(u.guest.name)} has it`;
+      return u.drift
+        ? bad(`${is} (managed='no'), and no hold of its is in the books: 'hostdev status --fix' notes it\n`)
+        : `${is}; libvirt bound it and gives it back\n`;
+    }),
     ...wishLine(s.wishes),
     vitalLines(s.initramfs_vital),
     ...s.stuck.map((q) =>
@@ -65,7 +74,7 @@ export async function status({ host, own, options, connect }: Invocation): Promi
   const left =
     own.fix === true && options.dryRun
       ? mended.some((m) => !m.would)
-      : s.bindings.some((b) => b.drift !== null) || unfinished.length > 0;
+      : s.bindings.some((b) => b.drift !== null) || s.unheld.some((u) => u.drift) || unfinished.length > 0;
   const drifted = left || s.stuck.length + s.bad_files.length > 0;
   const exit = mended.some((m) => m.by === 'guard')
     ? EXIT.refused
@@ -80,7 +89,11 @@ export async function status({ host, own, options, connect }: Invocation): Promi
     json: own.fix === true ? { ...s, mended } : s,
     text: lines.join(''),
     exit,
-    warnings: [...unreadWarnings(host), ...(s.journal === null ? [warning('not-measured', NO_JOURNAL)] : [])],
+    warnings: [
+      ...unreadWarnings(host),
+      ...guests.warnings,
+      ...(s.journal === null ? [warning('not-measured', NO_JOURNAL)] : []),
+    ],
   };
 }
 
@@ -90,12 +103,16 @@ async function settle(host: Host, connect: string | null, options: ActionOptions
   return (await import('../actions/settlePlugs.ts')).settlePlugs(host, connect, options);
 }
 
-/** What is on its way into guests or out of them first, where libvirt can be asked: the rest goes by who holds what. */
+/**
+ * What is on its way into guests or out of them first, where libvirt can be asked: the rest goes by who holds what, and
+ * by what libvirt says then.
+ */
 async function mend(host: Host, connect: string | null, options: ActionOptions): Promise<Mended[]> {
   const settled = await settle(host, connect, options);
-  const fixed = await fixStatus(host, options);
+  const fixed = await fixStatus(host, options, await whoHas(host, connect));
   // A bind that was cut off is whole only now.
-  return [...settled, ...fixed, ...(options.dryRun ? [] : await settle(host, connect, options))];
+  if (!options.dryRun) fixed.push(...(await settle(host, connect, options)));
+  return [...settled, ...fixed, ...(await holdUnheld(host, await whoHas(host, connect), options))];
 }
 
 const wishLine = (wishes: Status['wishes']): string[] =>

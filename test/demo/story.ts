@@ -3,6 +3,7 @@
  * two refusals.
  */
 
+import { NOT_ASKED } from '../../src/actions/inGuest.ts';
 import { listGroups } from '../../src/actions/inspect.ts';
 import { readStatus } from '../../src/actions/status.ts';
 import { readJournal } from '../../src/binding/journal.ts';
@@ -61,7 +62,7 @@ const guest: XmlDevice[] = [{ address: VF, managed: 'no' }];
 await hook('prepare', guest);
 showDevice(VF);
 await hook('start', guest);
-const { bindings } = await readStatus(host);
+const { bindings } = await readStatus(host, NOT_ASKED);
 say(
   `  the books: ${bindings.map((b) => `${b.address} for ${b.holds.map((h) => h.name).join(', ')}, before on ${b.before.driver}`).join('; ')}`,
 );

@@ -2,11 +2,13 @@
  * `hostdev-native boot` on the simulated kernel, with tables that src/boot makes of wishes: what the initramfs does,
  * and what the stages after it make of that.
  */
+
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { expect, test } from 'vitest';
 import { applyWishes } from '../../src/actions/bootApply.ts';
+import { NOT_ASKED } from '../../src/actions/inGuest.ts';
 import { readStatus } from '../../src/actions/status.ts';
 import { unbindDevices } from '../../src/actions/unbind.ts';
 import { hostWishes } from '../../src/actions/wishes.ts';
@@ -105,14 +107,14 @@ describeSim('the stage in the initramfs', () => {
     expect(applied.wishes.flatMap((w) => (w.kind === 'pf' ? [] : [[w.address, w.met, w.stage]]))).toEqual(
       [A, C, D].map((a) => [a, true, 'early']),
     );
-    const { bindings } = await readStatus(host);
+    const { bindings } = await readStatus(host, NOT_ASKED);
     expect(bindings.flatMap((b) => ([A, B, C, D].includes(b.address) ? [[b.address, b.owner, b.drift]] : []))).toEqual(
       [A, B, C, D].map((a) => [a, 'boot', null]),
     );
     const back = await unbindDevices(host, [A, B, C, D], false, options);
     expect(back.warnings.map((w) => [w.id, w.address])).toEqual([['no-host-driver', C]]);
     expect(drivers(sim, A, B, C, D)).toEqual(['e1000e (null)', 'e1000e (null)', 'none (null)', 'e1000e (null)']);
-    expect((await readStatus(host)).bindings.filter((b) => [A, B, C, D].includes(b.address))).toEqual([]);
+    expect((await readStatus(host, NOT_ASKED)).bindings.filter((b) => [A, B, C, D].includes(b.address))).toEqual([]);
     // Somebody else's doing now, which looks like the initramfs's.
     for (const what of ['driver_override', 'drivers_probe'])
       writeFileSync(
@@ -121,7 +123,7 @@ describeSim('the stage in the initramfs', () => {
       );
     expect(drivers(sim, C)).toEqual(['vfio-pci vfio-pci']);
     await apply();
-    expect((await readStatus(host)).bindings.filter((b) => b.address === C)).toEqual([]);
+    expect((await readStatus(host, NOT_ASKED)).bindings.filter((b) => b.address === C)).toEqual([]);
   });
 
   test('killed before its report: the next pass finds the books written, or writes them', async () => {
@@ -131,11 +133,11 @@ describeSim('the stage in the initramfs', () => {
     const options = { deadlineMs: EVER, dryRun: false, allowed: new Set<never>() };
     const report = readFileSync(sim.path('run/hostdev/boot.json'));
     await applyWishes(host, { only: null, stage: 'apply' }, options);
-    const books = (await readStatus(host)).bindings;
+    const books = (await readStatus(host, NOT_ASKED)).bindings;
     writeFileSync(sim.path('run/hostdev/boot.json'), report);
     rmSync(sim.path(`run/hostdev/bindings/${C}.json`));
     await applyWishes(host, { only: null, stage: 'apply' }, options);
-    expect((await readStatus(host)).bindings.map((b) => b.address)).toEqual(books.map((b) => b.address));
+    expect((await readStatus(host, NOT_ASKED)).bindings.map((b) => b.address)).toEqual(books.map((b) => b.address));
   });
 
   test('only what is built in has a driver by then: it is let go', async () => {

@@ -3,8 +3,10 @@
  * through it, mounts it, or a guest opens it on VFIO. Whatever way the next one comes, nothing that is in use is taken
  * from its driver; what is kept back is named, and is put right once the use has ended.
  */
+
 import { readlinkSync } from 'node:fs';
 import { expect, test } from 'vitest';
+import { NOT_ASKED } from '../../src/actions/inGuest.ts';
 import { fixStatus } from '../../src/actions/statusFix.ts';
 import type { Host } from '../../src/host/host.ts';
 import { EVER } from '../patience.ts';
@@ -110,7 +112,7 @@ async function usedOnce(kind: Kind, facts: Facts, nth: number, way: Way): Promis
   for (const e of journalled(host).entries)
     if (e.mark === null && e.left.length > 0) expect(e.left.join()).toMatch(/default route|has \/dev\/vfio|in use/);
   endUse(sim, addresses, used);
-  await fixStatus(host, OPTIONS);
+  await fixStatus(host, OPTIONS, NOT_ASKED);
   expectWhole(sim, host, facts);
   await sim.stop();
 }

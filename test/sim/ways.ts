@@ -2,7 +2,9 @@
  * The ways in which a person, or libvirt, comes upon what a killed hostdev left; and what must be so afterwards,
  * whichever it was.
  */
+
 import { expect } from 'vitest';
+import { NOT_ASKED } from '../../src/actions/inGuest.ts';
 import { finishJournal } from '../../src/actions/journal.ts';
 import { fixStatus } from '../../src/actions/statusFix.ts';
 import { readBooks } from '../../src/binding/books.ts';
@@ -43,7 +45,7 @@ export async function come(way: Way, kind: Kind, host: Host): Promise<void> {
     case 'next command':
       return again(kind, host);
     case 'status --fix':
-      await fixStatus(host, OPTIONS);
+      await fixStatus(host, OPTIONS, NOT_ASKED);
       return;
     case 'journal undo':
     case 'journal resume':

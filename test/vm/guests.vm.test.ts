@@ -1,7 +1,7 @@
 /**
  * Who has what, by libvirt, on a real kernel: guests with and without our hook, devices that virsh plugs and unplugs,
- * VFs of a network of type hostdev. Each time the answers agree with libvirt's own XML and with who holds /dev/vfio, and
- * libvirtd is the same process as before.
+ * VFs of a network of type hostdev. Each time the answers agree with libvirt's own XML and with who holds /dev/vfio,
+ * and libvirtd is the same process as before.
  */
 import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { addressXml, createVfs, defineDomain, domainXml, hostdevXml, installHostdev, virsh } from './guest.ts';
@@ -32,7 +32,7 @@ const sourcesOf = (xml: string): string[] =>
     .map(([, domain, bus, slot, fn]) => `${domain}:${bus}:${slot}.${fn}`)
     .sort();
 
-/** `guest list`, `list`, `show` and `status` against dumpxml and the holders of /dev/vfio: all of the guests that run. */
+/** `guest list`, `list` and `show` against dumpxml and the holders of /dev/vfio: all of the guests that run. */
 async function agree(): Promise<Guests['guests']> {
   const { guests } = await ask<Guests>('guest list');
   const names = (await vm().ok('virsh list --name')).split('\n').filter(Boolean).sort();

@@ -2,12 +2,14 @@
  * The record: a line for each change and each lifted guard, that never stands in a change's way, is never large, and
  * goes to the system log on the machine itself only.
  */
+
 import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';
+import { NOT_ASKED } from '../../../src/actions/inGuest.ts';
 import { finishJournal } from '../../../src/actions/journal.ts';
 import { readRecord } from '../../../src/actions/log.ts';
 import { fixStatus } from '../../../src/actions/statusFix.ts';
@@ -135,7 +137,7 @@ test('recovery and status --fix', async () => {
   const writer = sim.host.native.openWriter(sim.host.root);
   await writer.write(`sys/bus/pci/drivers/${VARIANT}/unbind`, '0000:21:10.2', 1000);
   writer.close();
-  await fixStatus(sim.host, options('status'));
+  await fixStatus(sim.host, options('status'), NOT_ASKED);
   expect(lines('0000:21:10.2').at(-1)).toMatchObject({ verb: 'status', outcome: 'done' });
 });
 

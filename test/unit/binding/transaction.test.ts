@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';
+import { NOT_ASKED } from '../../../src/actions/inGuest.ts';
 import { readStatus } from '../../../src/actions/status.ts';
 import { unbindDevices } from '../../../src/actions/unbind.ts';
 import { readBooks } from '../../../src/binding/books.ts';
@@ -110,12 +111,12 @@ test('a write that hangs: the others are back, the journal says which is not kno
   const stuck = VFS[1] ?? '';
   await expect(bind([stuck])).rejects.toMatchObject({ code: 'HOSTDEV_STUCK' });
   expect(readJournal(sim.host).entries).toMatchObject([{ state: 'pending', devices: [{ address: stuck }] }]);
-  expect((await readStatus(sim.host)).stuck).toMatchObject([{ address: stuck }]);
+  expect((await readStatus(sim.host, NOT_ASKED)).stuck).toMatchObject([{ address: stuck }]);
   // The lock of its group is free: the others are not refused with it.
   await bind([VFS[0] ?? '']);
   sim.kernel.release();
   await bind([stuck]);
-  expect((await readStatus(sim.host)).stuck).toEqual([]);
+  expect((await readStatus(sim.host, NOT_ASKED)).stuck).toEqual([]);
   expect(sim.kernel.devices.get(stuck)?.driver).toBe('tb_igbvf_vfio_pci');
   expect(readJournal(sim.host).entries).toEqual([]);
 });

@@ -1,8 +1,10 @@
 /**
  * What a way back takes with it is said before, in a dry run too: VFs of a PF, and a device that nobody would claim.
  */
+
 import { afterEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';
+import { NOT_ASKED } from '../../../src/actions/inGuest.ts';
 import { fixStatus } from '../../../src/actions/statusFix.ts';
 import { unbindDevices } from '../../../src/actions/unbind.ts';
 import { ADMIN, ALLOW, create, PF, pf, sim, VF } from '../../mock/pf.ts';
@@ -34,7 +36,7 @@ describe('a PF with VFs', () => {
       [dry, 'would be on vfio-pci again'],
       [ALLOW, 'is on vfio-pci again'],
     ] as const) {
-      const [mended] = await fixStatus(sim.host, options);
+      const [mended] = await fixStatus(sim.host, options, NOT_ASKED);
       expect(mended?.text).toContain(`${PF} ${is}; ${PF}: what is set on its VFs`);
     }
   });

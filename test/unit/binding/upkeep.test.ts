@@ -2,9 +2,11 @@
  * What an admin does when something was left behind: the journal's entries finished either way, drift mended, whole
  * groups, several devices back at once.
  */
+
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';
+import { NOT_ASKED } from '../../../src/actions/inGuest.ts';
 import { finishJournal, listJournal } from '../../../src/actions/journal.ts';
 import { readStatus } from '../../../src/actions/status.ts';
 import { fixStatus } from '../../../src/actions/statusFix.ts';
@@ -79,7 +81,7 @@ test.each([
   expect(stateOf()).toEqual(state);
   expect(listJournal(sim.host).entries).toEqual([]);
   expect(readBooks(sim.host).books).toHaveLength(books);
-  expect((await readStatus(sim.host)).bindings.map((b) => b.drift)).toEqual(books ? [null] : []);
+  expect((await readStatus(sim.host, NOT_ASKED)).bindings.map((b) => b.drift)).toEqual(books ? [null] : []);
 });
 
 test('an entry that is not named is left as it is', async () => {
@@ -101,13 +103,13 @@ test('status --fix: bound again, given back, forgotten, or left to a person', as
   writeBinding(sim.host, withHold({ ...other, holds: [] }, holdOf(guest, 'g')));
   Object.assign(device(person), HOST_STATE);
 
-  const before = await readStatus(sim.host);
+  const before = await readStatus(sim.host, NOT_ASKED);
   expect(before.bindings.map((b) => b.drift !== null && b.advice !== null)).toEqual([true, true, true]);
-  const dry = await fixStatus(sim.host, { ...ADMIN, dryRun: true });
+  const dry = await fixStatus(sim.host, { ...ADMIN, dryRun: true }, NOT_ASKED);
   expect(dry.map((m) => m.mended)).toEqual([false, false, false]);
   expect(stateOf(rebind)).toEqual(HOST_STATE);
 
-  const mended = await fixStatus(sim.host, ADMIN);
+  const mended = await fixStatus(sim.host, ADMIN, NOT_ASKED);
   expect(mended.map((m) => [m.address, m.mended])).toEqual([
     [rebind, true],
     [giveBack, true],
@@ -118,13 +120,15 @@ test('status --fix: bound again, given back, forgotten, or left to a person', as
   expect(readBooks(sim.host).books.map((b) => b.address)).toEqual([rebind, person]);
 
   sim.kernel.devices.delete(rebind);
-  expect(await fixStatus(sim.host, ADMIN)).toContainEqual(expect.objectContaining({ address: rebind, mended: true }));
+  expect(await fixStatus(sim.host, ADMIN, NOT_ASKED)).toContainEqual(
+    expect.objectContaining({ address: rebind, mended: true }),
+  );
   expect(readBooks(sim.host).books.map((b) => b.address)).toEqual([person]);
 });
 
 test('status --fix finishes what a dead process left, and answers with the device and the entry', async () => {
   leave('give-back');
-  expect(await fixStatus(sim.host, ADMIN)).toMatchObject([{ address: VF, entry: 'abc', mended: true }]);
+  expect(await fixStatus(sim.host, ADMIN, NOT_ASKED)).toMatchObject([{ address: VF, entry: 'abc', mended: true }]);
   expect(stateOf()).toEqual(HOST_STATE);
 });
 
@@ -134,7 +138,7 @@ test('status --fix: an entry of an earlier boot is forgotten as a whole, and no 
   const entry = JSON.parse(readFileSync(file, 'utf8'));
   writeFileSync(file, JSON.stringify({ ...entry, boot: 'another' }));
   Object.defineProperty(sim.host, 'boot', { value: 'this' });
-  expect(await fixStatus(sim.host, ADMIN)).toMatchObject([{ address: null, entry: 'abc', mended: true }]);
+  expect(await fixStatus(sim.host, ADMIN, NOT_ASKED)).toMatchObject([{ address: null, entry: 'abc', mended: true }]);
 });
 
 test('status --fix: a hold of a guest that is gone is ended device by device', async () => {
@@ -145,7 +149,7 @@ test('status --fix: a hold of a guest that is gone is ended device by device', a
     const b = readBinding(sim.host, a);
     if (b !== null) writeBinding(sim.host, { ...b, holds: [holdOf(guest, 'g')] });
   }
-  const mended = await fixStatus(sim.host, ADMIN);
+  const mended = await fixStatus(sim.host, ADMIN, NOT_ASKED);
   expect(mended.map((m) => [m.address, m.entry, m.mended])).toEqual([
     [one, null, true],
     [two, null, true],

@@ -2,8 +2,10 @@
  * PF and VF: made, listed, taken away, gone with their PF's driver and back with it; what stands in the way. Failures
  * and crashes on the way: vfsCrash.test.ts.
  */
+
 import { beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';
+import { NOT_ASKED } from '../../../src/actions/inGuest.ts';
 import { readStatus } from '../../../src/actions/status.ts';
 import { fixStatus } from '../../../src/actions/statusFix.ts';
 import { unbindDevices } from '../../../src/actions/unbind.ts';
@@ -387,8 +389,8 @@ describe('status of a PF that lost its VFs', () => {
     await writer.write(`${AT}/sriov_numvfs`, `${count}`, 1000);
     writer.close();
   };
-  const drift = async () => (await readStatus(sim.host)).bindings.find((b) => b.address === PF);
-  const fix = (options = ADMIN) => fixStatus(sim.host, options);
+  const drift = async () => (await readStatus(sim.host, NOT_ASKED)).bindings.find((b) => b.address === PF);
+  const fix = (options = ADMIN) => fixStatus(sim.host, options, NOT_ASKED);
 
   beforeEach(async () => {
     await start('mixed');

@@ -147,6 +147,8 @@ describe('JSON', () => {
       journal: [],
       stuck: [],
       bad_files: [],
+      guests_asked: false,
+      unheld: [],
       initramfs_vital: [],
       wishes: { total: 0, not_met: [] },
     });

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bindDevices } from '../../../src/actions/bind.ts';
+import { NOT_ASKED } from '../../../src/actions/inGuest.ts';
 import { readStatus } from '../../../src/actions/status.ts';
 import { unbindDevices } from '../../../src/actions/unbind.ts';
 import { readBinding } from '../../../src/binding/books.ts';
@@ -94,7 +95,7 @@ describe("managed='no'", () => {
     sim.kernel.openBy = [{ pid: 7, command: 'qemu-b', path: '/dev/vfio/11' }];
     await hook('release', UUID_A, [{ address: VF }]);
     expect(state()).toEqual(VARIANT);
-    const status = await readStatus(sim.host);
+    const status = await readStatus(sim.host, NOT_ASKED);
     expect(status.bindings[0]?.drift).toContain('qemu-b');
     sim.kernel.openBy = [];
     await hook('release', UUID_B, [{ address: VF }]);
@@ -128,7 +129,7 @@ describe("managed='no'", () => {
     if (d) Object.assign(d, { driver: 'pcieport', override: 'pcieport' });
     await hook('release', UUID_A, [{ address: VF }]);
     expect(state().driver).toBe('pcieport');
-    expect((await readStatus(sim.host)).bindings[0]?.drift).toContain('somebody else');
+    expect((await readStatus(sim.host, NOT_ASKED)).bindings[0]?.drift).toContain('somebody else');
   });
 });
 
