@@ -38,8 +38,7 @@ const opened = (): void => {
 };
 /** libvirt's own state of g: it runs. */
 const runs = (): void => {
-  sim.kernel.files.set('run/libvirt/qemu/g.pid', '4711');
-  sim.kernel.files.set('proc/4711/comm', 'qemu\n');
+  sim.kernel.files.set('run/libvirt/qemu/g.xml', "<domstatus state='running'/>");
 };
 const owners = (): string[] => (readBinding(sim.host, VF)?.holds ?? []).map((h) => h.owner);
 
