@@ -306,6 +306,7 @@ describe('placement show', () => {
         },
       },
       not_reported: [0, 1, 2, 3].map((n) => `0000:42:10.${n}`),
+      in_networks: [],
       warnings: [],
     });
   });

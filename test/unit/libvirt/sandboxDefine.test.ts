@@ -93,6 +93,8 @@ describe.skipIf(isLacking(sandboxLacks()))('a libvirtd of its own', () => {
         boot: null,
         nic: null,
         unassignedPeers: false,
+        oneSlot: false,
+        namespace: null,
         viommu: null,
         libvirt: null,
         qemu: null,
