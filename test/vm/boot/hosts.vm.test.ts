@@ -29,6 +29,12 @@ async function times(): Promise<Record<string, number | null>> {
   );
 }
 
+const IMAGE = '/boot/initrd.img-$(uname -r)';
+
+beforeAll(async () => {
+  if (!skipped) await ok(`cp ${IMAGE} /root/without-us; sync`);
+});
+
 describe('when is the device on vfio-pci', () => {
   beforeAll(async () => {
     if (skipped) return;
@@ -161,5 +167,43 @@ describe('the default route moves to a wished NIC', () => {
     await bed().reboot();
     await reachable();
     expect(await ok('cat /var/lib/hostdev/boot.table')).not.toContain(NIC);
+  });
+});
+
+describe('whatever is in the initramfs, the boot goes on', () => {
+  beforeAll(async () => {
+    if (skipped) return;
+    await ok(`hostdev bind ${IGB} --persist; hostdev boot install && cp ${IMAGE} /root/with-us; sync`);
+  });
+
+  test.each([
+    ['cut short', 'head -c 100 /var/lib/hostdev/boot.table'],
+    ['foreign', 'head -c 3000 /dev/urandom'],
+    ['empty', ':'],
+    ['of another version', "sed '1s/1$/99/' /var/lib/hostdev/boot.table"],
+  ])('a table that is %s: told, and the real root does it', async (_, write) => {
+    // The kernel takes what a later archive brings in place of what an earlier one had.
+    await ok(`rm -rf /root/later && mkdir -p /root/later/var/lib/hostdev && cd /root/later
+      { ${write}; } > var/lib/hostdev/boot.table
+      find . | cpio -o -H newc 2> /dev/null > /root/later.cpio
+      cp /root/with-us ${IMAGE}; truncate -s %4 ${IMAGE}; cat /root/later.cpio >> ${IMAGE}; sync`);
+    await bed().reboot({ words: '' });
+    const { early } = JSON.parse(await ok('cat /run/hostdev/boot.json')) as { early: { problem: string | null } };
+    process.stderr.write(`${early.problem}\n${await ok('dmesg | grep -F hostdev: || :')}\n`);
+    expect(early.problem).not.toBeNull();
+    expect(await ok('dmesg | grep -F hostdev:')).toContain(early.problem);
+    expect((await allMet(bed())).filter((w) => w.address === IGB).map((w) => [w.met, w.stage])).toEqual([
+      [true, 'apply'],
+    ]);
+    expect(await ok('hostdev doctor -j || :')).toContain('"initramfs-failed"');
+  });
+
+  test('an initramfs without us: the real root does it, and doctor says which image', async () => {
+    await ok(`cp /root/without-us ${IMAGE}; sync`);
+    await bed().reboot({ words: '' });
+    expect((await allMet(bed())).filter((w) => w.address === IGB).map((w) => [w.met, w.stage])).toEqual([
+      [true, 'apply'],
+    ]);
+    expect(await ok('hostdev doctor -j || :')).toContain('"initramfs-other"');
   });
 });
