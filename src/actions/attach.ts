@@ -24,7 +24,7 @@ import { scanInventory } from '../pci/inventory.ts';
 import { resolveDevice } from '../pci/resolve.ts';
 import type { Deadline } from '../store/locks.ts';
 import { safe } from '../text/safe.ts';
-import type { Warning } from '../text/warning.ts';
+import type { Warning, WarningId } from '../text/warning.ts';
 import { planEdit } from './domainPlan.ts';
 import { type Added, type TakeRequest, takesFunction } from './domainTake.ts';
 import type { ActionOptions, Warned } from './options.ts';
@@ -99,14 +99,16 @@ export const attachDevices = (host: Host, request: AttachRequest, options: Actio
     for (const which of halvesOf(seen, request)) {
       const now = which === 'live' ? seen.live : seen.kept;
       if (now === null) throw new HostdevError('HOSTDEV_GUEST_ABSENT', `Guest ${safe(seen.name)} has ended meanwhile`);
-      const has = new Set(now.devices.devices.map((d) => d.address));
+      const has = new Set([...now.devices.devices.map((d) => d.address), ...pluggedElements(now.domain).keys()]);
       const add = addresses.filter((a) => !has.has(a));
       const half: Half = { which, parts: [], already: addresses.filter((a) => has.has(a)) };
       halves.push(half);
       if (add.length === 0) continue;
       const whole = { ...NO_EDIT, ...request, add };
       const { plan, added, preview, facts } = await planEdit(host, now.domain, whole, options, seen.active);
-      for (const w of plan.warnings) if (!warnings.some((o) => o.text === w.text)) warnings.push(w);
+      // That nobody binds it is of the next start: here this command does.
+      const about = plan.warnings.filter((w) => which === 'config' || !LEFT.includes(w.id));
+      for (const w of about) if (!warnings.some((o) => o.text === w.text)) warnings.push(w);
       half.parts = added
         .map((a): Part => {
           const element = withAlias(a.element, a.device.address);
@@ -137,6 +139,9 @@ export const attachDevices = (host: Host, request: AttachRequest, options: Actio
     await work.run(live?.parts ?? [], config?.parts ?? []);
     return answer;
   });
+
+/** Of what is left to the admin, where no hook does it (hook/preview.ts). */
+const LEFT: readonly WarningId[] = ['hook-missing', 'hook-ignores'];
 
 const NO_EDIT = {
   remove: [],

@@ -54,7 +54,7 @@ function attachText({ devices, guest, plan, free_ports }: Omit<Attached, 'warnin
     ];
     return `${d.address}  ${what.join('; ')} (${guest.name})\n`;
   });
-  const writes = dryRun ? plan.steps.map((s) => `  ${s.value} > ${s.path}\n`) : [];
+  const writes = dryRun ? plan.steps.map((s) => `  ${s.value.trim()} > ${s.path}\n`) : [];
   const ports = dryRun && free_ports !== null ? [`Ports free for hot-plug: ${free_ports}\n`] : [];
   return [...lines, ...writes, ...ports].join('');
 }
