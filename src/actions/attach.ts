@@ -7,6 +7,7 @@
 import { ownName } from '../addon/process.ts';
 import { plugOf, readBinding } from '../binding/books.ts';
 import { witness } from '../binding/guests.ts';
+import { unfit } from '../domain/device/devices.ts';
 import { freePorts } from '../domain/device/hotplug.ts';
 import { memlockNeeded } from '../domain/device/memlock.ts';
 import { dropped, ownAlias, pluggedElements, withAlias } from '../domain/device/plugged.ts';
@@ -104,6 +105,12 @@ export const attachDevices = (host: Host, request: AttachRequest, options: Actio
       const half: Half = { which, parts: [], already: addresses.filter((a) => has.has(a)) };
       halves.push(half);
       if (add.length === 0) continue;
+      // virDomainPCIAddressEnsureAddr, qemu_hotplug.c.
+      if (request.oneSlot && which === 'live')
+        throw unfit(
+          'libvirt plugs only function 0 into a guest that runs: no --one-slot there',
+          'Give --config, or leave --one-slot out.',
+        );
       const whole = { ...NO_EDIT, ...request, add };
       const { plan, added, preview, facts } = await planEdit(host, now.domain, whole, options, seen.active);
       // That nobody binds it is of the next start: here this command does.
