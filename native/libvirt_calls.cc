@@ -46,15 +46,23 @@ Reply failed(const Api& api, const char* call) {
   return {last_error(api, call), {}};
 }
 
-// The callbacks have one each; libvirt frees it by free_ear() when the callback is gone, on its loop thread.
+// Who hears of a connection. Each callback has one, which holds itself until libvirt says by free_ear(), in
+// its loop thread or ours, that the callback is gone.
 struct Ear {
   const Api* api;
   Listener listener;
   unsigned connection;
+  std::shared_ptr<Ear> itself;
 };
 
+std::shared_ptr<Ear> make_ear(const Api& api, const Listener& listener, unsigned connection) {
+  auto ear = std::make_shared<Ear>(Ear{&api, listener, connection, nullptr});
+  ear->itself = ear;
+  return ear;
+}
+
 void free_ear(void* ear) {
-  const std::unique_ptr<Ear> owned(static_cast<Ear*>(ear));
+  const auto last = std::move(static_cast<Ear*>(ear)->itself);
 }
 
 void tell(void* opaque, const char* kind, Domain* domain, int number, int detail, const char* alias) {
@@ -216,7 +224,9 @@ class Link {
   ~Link() {
     // Callbacks keep the connection: without this it would never be closed.
     for (const int callback : callbacks_) api_.ConnectDomainEventDeregisterAny(connect_, callback);
-    if (hears_close_) api_.ConnectUnregisterCloseCallback(connect_, on_close);
+    // A driver that never tells (test:///default) takes the callback, and never frees what it was given.
+    if (close_ear_ != nullptr && api_.ConnectUnregisterCloseCallback(connect_, on_close) == 0)
+      close_ear_->itself.reset();
     api_.ConnectClose(connect_);
   }
 
@@ -229,9 +239,12 @@ class Link {
   // either (test:///default) goes without.
   std::optional<Fault> prepare(const Listener& listener, unsigned number, bool with_events) {
     api_.ConnectSetKeepAlive(connect_, kKeepAliveSeconds, kKeepAliveCount);
-    auto ear = std::make_unique<Ear>(Ear{&api_, listener, number});
-    hears_close_ = api_.ConnectRegisterCloseCallback(connect_, on_close, ear.get(), free_ear) == 0;
-    if (hears_close_) (void)ear.release();
+    auto ear = make_ear(api_, listener, number);
+    if (api_.ConnectRegisterCloseCallback(connect_, on_close, ear.get(), free_ear) == 0) {
+      close_ear_ = ear;
+    } else {
+      ear->itself.reset();
+    }
     if (!with_events) return {};
     const std::array<std::pair<int, AnyFunction>, 4> wanted = {{
         {kLifecycle, reinterpret_cast<AnyFunction>(on_lifecycle)},
@@ -240,11 +253,13 @@ class Link {
         {kDeviceRemovalFailed, reinterpret_cast<AnyFunction>(on_removal_failed)},
     }};
     for (const auto& [id, function] : wanted) {
-      ear = std::make_unique<Ear>(Ear{&api_, listener, number});
+      ear = make_ear(api_, listener, number);
       const int callback =
           api_.ConnectDomainEventRegisterAny(connect_, nullptr, id, function, ear.get(), free_ear);
-      if (callback < 0) return last_error(api_, "virConnectDomainEventRegisterAny");
-      (void)ear.release();
+      if (callback < 0) {
+        ear->itself.reset();
+        return last_error(api_, "virConnectDomainEventRegisterAny");
+      }
       callbacks_.push_back(callback);
     }
     return {};
@@ -254,7 +269,7 @@ class Link {
   const Api& api_;
   Connect* const connect_;
   std::mutex alone_;
-  bool hears_close_ = false;
+  std::shared_ptr<Ear> close_ear_;
   std::vector<int> callbacks_;
 };
 

@@ -113,6 +113,9 @@ export const isXmlFault = (e: HostdevError): boolean => e.code === 'HOSTDEV_LIBV
 /** True for the error of a call that the driver behind a connection has not. */
 export const isUnsupported = (e: unknown): boolean => e instanceof HostdevError && codeOf(e) === NO_SUPPORT;
 
+/** What a fault of the library itself names as its call. */
+const LOADS: ReadonlySet<string> = new Set(['dlopen', 'dlsym']);
+
 /** Ops after which something may be otherwise, so that a lost answer is pending. */
 const CHANGES: ReadonlySet<LibvirtOp> = new Set<LibvirtOp>(['define', 'undefine', 'attach', 'detach']);
 
@@ -133,11 +136,14 @@ function asLibvirtError(uri: string, op: LibvirtOp, e: unknown): unknown {
     );
   }
   const data = { libvirt: { call, domain, code, message: text } };
-  if (domain === 0 && code === 0)
+  if (LOADS.has(call))
     return new HostdevError('HOSTDEV_LIBVIRT_UNREACHABLE', `libvirt's library (${call}): ${text}`, {
       hint: 'Install libvirt (libvirt0, libvirt-libs), or see what the message says.',
       data,
     });
+  // Our own client: the connection is closed, or there are no more threads.
+  if (domain === 0 && code === 0)
+    return new HostdevError('HOSTDEV_LIBVIRT_UNREACHABLE', `libvirt ${quote(uri)}: ${op}: ${text}`, { data });
   const what = `libvirt ${quote(uri)}: ${call}: ${text} (code ${code}, domain ${domain})`;
   // What was on its way when the connection ended is done, or is not.
   if (CHANGES.has(op) && (domain === FROM_RPC || domain === FROM_REMOTE) && !NOT_PERMITTED.has(code))

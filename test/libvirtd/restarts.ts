@@ -11,15 +11,8 @@ import { Connection } from '../../src/libvirt/connection.ts';
 import { seeDomains } from '../../src/libvirt/domains.ts';
 import { Watch, type WatchedDomain } from '../../src/libvirt/watch.ts';
 import { EVER } from '../patience.ts';
-import { type LibvirtSandbox, sandboxDevice, sandboxGuest, sandboxUuid } from './sandbox.ts';
+import { type LibvirtSandbox, sandboxDevice, sandboxGuest, sandboxUuid, UPHEAVALS, type Upheaval } from './sandbox.ts';
 
-/** What it does to libvirtd, in turn. */
-const UPHEAVALS = ['restart', 'kill', 'stop', 'pause'] as const;
-type Upheaval = (typeof UPHEAVALS)[number];
-
-/** Longer than keepalive bears, and shorter, in ms. */
-const STOPPED_MS = 4000;
-const PAUSED_MS = 300;
 /** For each call, in ms. */
 const DEADLINE_MS = 6000;
 
@@ -57,7 +50,7 @@ export async function restarts(
       const at = now();
       crowd.begin();
       await sleep(Math.random() * 200);
-      await upheave(sandbox, upheaval, round);
+      await sandbox.upheave(upheaval, () => changeBehindIt(sandbox, round));
       await sandbox.answers();
       // Before, while and after the watch is back.
       const guest = RUNNING[round % RUNNING.length];
@@ -123,20 +116,12 @@ class Follower {
 const RUNNING = ['gpu1', 'gpu2', 'gpu3', 'gpu4'];
 const DEFINED = Array.from({ length: 8 }, (_, i) => `gpu${16 + i}`);
 
-/** One upheaval; afterwards libvirtd runs again. While it is away a guest dies, or another is put beside it. */
-async function upheave(sandbox: LibvirtSandbox, upheaval: Upheaval, round: number): Promise<void> {
-  if (upheaval === 'stop' || upheaval === 'pause') {
-    await sandbox.order('STOP');
-    await sleep(upheaval === 'stop' ? STOPPED_MS : PAUSED_MS);
-    await sandbox.order('CONT');
-    return;
-  }
-  await sandbox.order(upheaval === 'kill' ? 'KILL' : 'TERM');
+/** While libvirtd is away a guest dies, and another is put beside it or removed. */
+async function changeBehindIt(sandbox: LibvirtSandbox, round: number): Promise<void> {
   await sandbox.order(`kill-guest ${RUNNING[round % RUNNING.length]}`);
-  const away = join(sandbox.dir, 'etc/qemu/gpu32.xml');
-  if (round % 8 < 4) writeFileSync(away, sandboxGuest('gpu32', sandboxDevice('0000:21:11.0')));
-  else rmSync(away, { force: true });
-  await sandbox.order('start');
+  const beside = join(sandbox.dir, 'etc/qemu/gpu32.xml');
+  if (round % 8 < 4) writeFileSync(beside, sandboxGuest('gpu32', sandboxDevice('0000:21:11.0')));
+  else rmSync(beside, { force: true });
 }
 
 /** Those who call in a loop, and one who changes guests. */

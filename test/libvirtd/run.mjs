@@ -1,10 +1,12 @@
-/** Bundles the restarts of libvirtd and runs them: node 20 runs no TypeScript. */
+/** Bundles one of the programs here, which is the first word, and runs it: node 20 runs no TypeScript. */
 import { spawnSync } from 'node:child_process';
 import { build } from 'esbuild';
 
+const name = process.argv[2];
+const outfile = `.cache/${name}.mjs`;
 await build({
-  entryPoints: ['test/libvirtd/restartsMain.ts'],
-  outfile: '.cache/restarts.mjs',
+  entryPoints: [`test/libvirtd/${name}.ts`],
+  outfile,
   bundle: true,
   platform: 'node',
   format: 'esm',
@@ -13,5 +15,5 @@ await build({
 });
 process.env.HOSTDEV_NATIVE_DIR ??= `${process.cwd()}/build/Release`;
 // What is not in use any more is to be gone when the memory is measured.
-const { status } = spawnSync(process.execPath, ['--expose-gc', '.cache/restarts.mjs'], { stdio: 'inherit' });
+const { status } = spawnSync(process.execPath, ['--expose-gc', outfile], { stdio: 'inherit' });
 process.exitCode = status ?? 1;

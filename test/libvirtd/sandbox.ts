@@ -20,6 +20,12 @@ export function sandboxLacks(): string | null {
   return lacking === undefined ? null : `no ${lacking}: apt-get install libvirt-daemon libvirt-clients qemu-system-x86`;
 }
 
+/** What may happen to libvirtd: `stop` is longer than keepalive bears, `pause` is not. */
+export const UPHEAVALS = ['restart', 'kill', 'stop', 'pause'] as const;
+export type Upheaval = (typeof UPHEAVALS)[number];
+
+const STOPPED_MS = { stop: 4000, pause: 300 } as const;
+
 export class LibvirtSandbox {
   /** The folder of all that it writes; the test may write there too. */
   readonly dir = mkdtempSync(join(tmpdir(), 'hostdev-libvirtd-'));
@@ -64,6 +70,19 @@ export class LibvirtSandbox {
         await sleep(100);
       }
     }
+  }
+
+  /** One upheaval; afterwards libvirtd runs, or starts, again. `whileAway`: where there is none meanwhile. */
+  async upheave(upheaval: Upheaval, whileAway: () => Promise<void>): Promise<void> {
+    if (upheaval === 'stop' || upheaval === 'pause') {
+      await this.order('STOP');
+      await sleep(STOPPED_MS[upheaval]);
+      await this.order('CONT');
+      return;
+    }
+    await this.order(upheaval === 'kill' ? 'KILL' : 'TERM');
+    await whileAway();
+    await this.order('start');
   }
 
   log(): string {

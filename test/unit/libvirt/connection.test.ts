@@ -134,6 +134,9 @@ describe.skipIf(lacks)("libvirt's test driver", () => {
     await expect
       .poll(() => connection.call('domains', '', 0, EVER).catch((e) => (e as HostdevError).code), { timeout: EVER })
       .toBe('HOSTDEV_LIBVIRT_UNREACHABLE');
+    expect((await failure(connection.call('domains', '', 0, EVER))).message).toBe(
+      `libvirt "${NODE}": domains: the connection is closed`,
+    );
   });
 
   test("a guest that is not there, an XML that is none: libvirt's own codes", async () => {
