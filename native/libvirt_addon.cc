@@ -41,7 +41,8 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   // One place in the queue is enough: who is woken takes all that there is.
   auto wake = Napi::ThreadSafeFunction::New(env, info[0].As<Napi::Function>(), "libvirt", 1, 1);
   wake.Unref(env);
-  auto client = Client::create(info[1].As<Napi::Number>().Uint32Value(), [wake] { wake.NonBlockingCall(call_wake); });
+  auto client =
+      Client::create(info[1].As<Napi::Number>().Uint32Value(), [wake] { wake.NonBlockingCall(call_wake); });
   // Hooks run in reverse: this one before the function that is woken goes.
   env.AddCleanupHook([weak = std::weak_ptr(client)] {
     if (const auto held = weak.lock()) held->close();
