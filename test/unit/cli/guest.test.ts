@@ -113,6 +113,19 @@ describe.skipIf(lacks)('with --connect', () => {
     expect(run('placement', 'show', '-j').json).toMatchObject({ in_networks: [] });
   });
 
+  test('status: what a guest has and no hook saw is drift, and not asked it is none', () => {
+    const unheld = { address: VF, guest: { name: 'gpu' }, managed: false, driver: 'vfio-pci', drift: true };
+    expect(run('status', '-j', '--connect', URI)).toMatchObject({
+      exit: 3,
+      json: { guests_asked: true, unheld: [unheld] },
+    });
+    expect(run('status', '--connect', URI).out).toContain(`${VF}: guest gpu has it (managed='no')`);
+    expect(run('status', '-j')).toMatchObject({ exit: 0, json: { guests_asked: false, unheld: [] } });
+    // Nobody has it open: what libvirt said is not enough for the books.
+    const fixed = run('status', '--fix', '-j', '--connect', URI);
+    expect(fixed).toMatchObject({ exit: 3, json: { mended: [{ address: VF, mended: false }], bindings: [] } });
+  });
+
   test('domain check and hook test resolve the networks of a domain', () => {
     const ask = (door: string, name: string, ...more: string[]) =>
       hostdev([...door.split(' '), '-', '-j', ...more, '--root', host.root], { input: XML(NETWORK(name)) });
