@@ -1,4 +1,5 @@
-/** Options that several commands have. */
+/** Words and options that several commands have. */
+import type { Argument } from './command.ts';
 
 /** Of which half of a guest; neither is both, where both can be. */
 export const HALVES = {
@@ -26,4 +27,46 @@ export const TAKE = {
   mac: { type: 'string', value: 'MAC', text: "the interface's MAC address" },
   vlan: { type: 'string', value: 'ID', text: "the interface's VLAN (0: none)" },
   'profile-id': { type: 'string', value: 'ID', text: 'port profile of 802.1Qbh' },
+} as const;
+
+export const DEVICE: Argument = { name: 'DEV' };
+export const PF: Argument = { name: 'PF' };
+export const FILE: Argument = { name: 'FILE' };
+export const GUEST: Argument = { name: 'NAME|UUID' };
+export const SETUP = ['config', 'inventory'] as const;
+export const TRAIT_BLANKS = {
+  type: 'string',
+  value: 'trim|nova',
+  text: 'blanks around the names in traits: taken off, or part of the name as in Nova',
+} as const;
+export const PERSIST = { type: 'boolean', text: 'at every boot too: keeps it in conf.d/90-kept.toml' } as const;
+/** Which devices of the pools, as a flavor, an image and the guest's place decide in Nova. */
+export const WISH = {
+  numa: { type: 'string', value: 'N,…', text: "the host's NUMA nodes that the guest is on" },
+  policy: {
+    type: 'string',
+    value: 'POLICY',
+    text: "required, socket, preferred or legacy, before the aliases' own",
+  },
+  sockets: { type: 'string', value: 'N:S,…', text: 'the socket of each NUMA node, for the policy socket' },
+  'group-policy': { type: 'string', value: 'POLICY', text: 'none, or isolate: each device from another provider' },
+  spread: {
+    type: 'boolean',
+    text: 'from the PFs with the fewest devices in use, instead of one PF after the other',
+  },
+} as const;
+/** What `domain plan` and `domain define` change in a domain. */
+export const EDITS = {
+  device: { type: 'string', value: 'DEV', multiple: true, text: 'put this device in; again for more' },
+  remove: { type: 'string', value: 'DEV', multiple: true, text: 'take this device out; again for more' },
+  alias: {
+    type: 'string',
+    value: 'NAME:N,…',
+    multiple: true,
+    text: "put in N devices from the pools, as 'claim -n' shows them; again for more",
+  },
+  ...WISH,
+  numa: { ...WISH.numa, text: `${WISH.numa.text} (default: those of its <numatune>)` },
+  ...TAKE,
+  viommu: { type: 'string', value: 'MODEL', text: 'with this vIOMMU: auto, virtio, intel, smmuv3, amd or none' },
 } as const;
