@@ -200,7 +200,9 @@ describe('whatever is in the initramfs, the boot goes on', () => {
 
   test('an initramfs without us: the real root does it, and doctor says which image', async () => {
     await ok(`cp /root/without-us ${IMAGE}; sync`);
-    await bed().reboot({ words: '' });
+    // On a clean way down it is made anew.
+    await bed().powerCut();
+    await bed().bootSettled({ words: '' });
     expect((await allMet(bed())).filter((w) => w.address === IGB).map((w) => [w.met, w.stage])).toEqual([
       [true, 'apply'],
     ]);
