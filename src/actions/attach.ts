@@ -33,9 +33,11 @@ import { type PrintedPlan, printedPlan } from './plan.ts';
 import {
   type AskedHalves,
   endHolds,
+  endOptions,
   halvesOf,
   holdUnmoved,
   markPlug,
+  namedOnce,
   ownerOf,
   refuseOthers,
   withGuest,
@@ -86,7 +88,8 @@ export const attachDevices = (host: Host, request: AttachRequest, options: Actio
     const { seen } = guest;
     const warnings: Warning[] = [];
     const inventory = scanInventory(host);
-    const addresses = request.add.map((word) => resolveDevice(host, inventory, word).address);
+    const addresses = namedOnce(request.add, (word) => resolveDevice(host, inventory, word).address);
+    refuseOthers(host, ownerOf(seen), addresses);
     const halves: Half[] = [];
     const answer: Attached = {
       changed: false,
@@ -225,10 +228,8 @@ class Attaching {
     return ownerOf(this.#guest.seen);
   }
 
-  /** For a change that ends the work: neither libvirt's time nor an interrupt may cut it off. */
   get #session() {
-    const { signal: _, ...options } = this.#options;
-    return { ...options, deadlineMs: Math.max(this.#deadline.left, END_MS) };
+    return endOptions(this.#options, this.#deadline);
   }
 
   /** The hook's prepare for these devices alone. */
@@ -314,10 +315,10 @@ class Attaching {
   async #undo(first: unknown): Promise<unknown> {
     const left: string[] = [];
     for (const { which, part } of [...this.#done].reverse()) {
-      const why = await outOf(this.#guest, which, part, this.#deadline);
-      if (why !== null)
+      const stays = await outOf(this.#guest, which, part, this.#deadline);
+      if (stays !== null)
         left.push(
-          `${part.address} is still in ${which === 'live' ? 'the running guest' : 'what the guest is kept as'}: ${why}`,
+          `${part.address} is still in ${which === 'live' ? 'the running guest' : 'what the guest is kept as'}: ${stays.why}`,
         );
     }
     const inGuest = new Set(this.#done.filter((d) => d.which === 'live').map((d) => d.part.address));
@@ -338,9 +339,6 @@ class Attaching {
     );
   }
 }
-
-/** Time for the change after libvirt's, whatever libvirt took, in ms. */
-const END_MS = 10_000;
 
 /** The guest with these devices alone, as prepare takes it. */
 function domainOf({ seen }: Guest, parts: readonly Part[]): DomainDevices {

@@ -18,7 +18,18 @@ import type { Deadline } from '../store/locks.ts';
 import { safe } from '../text/safe.ts';
 import type { Warning } from '../text/warning.ts';
 import type { ActionOptions, Warned } from './options.ts';
-import { type AskedHalves, endHolds, halvesOf, holdUnmoved, markPlug, ownerOf, withGuest } from './plug.ts';
+import {
+  type AskedHalves,
+  endHolds,
+  endOptions,
+  halvesOf,
+  holdUnmoved,
+  markPlug,
+  namedOnce,
+  ownerOf,
+  refuseOthers,
+  withGuest,
+} from './plug.ts';
 import { outOf } from './plugOut.ts';
 
 export type DetachRequest = AskedHalves & { guest: string; words: readonly string[]; connect: string | null };
@@ -45,14 +56,17 @@ type Part = { address: Address; xml: string };
 
 /**
  * Raises HOSTDEV_GUEST_ABSENT, HOSTDEV_DEVICE_ABSENT for a device that no half that is meant has, HOSTDEV_LIBVIRT for
- * what libvirt refuses (then both halves are as they were), HOSTDEV_PLUG_PENDING past the deadline.
+ * what libvirt refuses and HOSTDEV_INTERRUPTED before the guest was asked (then both halves are as they were, or
+ * HOSTDEV_UNDO_INCOMPLETE), HOSTDEV_PLUG_PENDING past the deadline, or interrupted while the guest has been asked.
  */
 export const detachDevices = (host: Host, request: DetachRequest, options: ActionOptions): Promise<Detached> =>
   withGuest(host, request.connect, request.guest, options, async (guest, deadline) => {
     const { seen } = guest;
     const inventory = scanInventory(host);
     // One that is gone from the host is still the guest's to lose.
-    const addresses = request.words.map((w) => canonicalAddress(w) ?? resolveDevice(host, inventory, w).address);
+    const addressOf = (w: string): Address => canonicalAddress(w) ?? resolveDevice(host, inventory, w).address;
+    const addresses = namedOnce(request.words, addressOf);
+    refuseOthers(host, ownerOf(seen), addresses);
     const parts = new Map<Which, Part[]>();
     for (const which of halvesOf(seen, request)) {
       const half = which === 'live' ? seen.live : seen.kept;
@@ -81,7 +95,7 @@ export const detachDevices = (host: Host, request: DetachRequest, options: Actio
         driver: options.dryRun
           ? (readBinding(host, address)?.before.driver ?? null)
           : host.linkName(host.device(address, 'driver')),
-        given_back: back.has(address),
+        given_back: outcome('live', address) === 'detached' && back.has(address),
       })),
       warnings,
     };
@@ -106,8 +120,8 @@ async function take(
   warnings: Warning[],
 ): Promise<ReadonlySet<Address>> {
   const owner = ownerOf(guest.seen);
-  const { signal, ...quiet } = options;
-  const session = { ...quiet, deadlineMs: Math.max(deadline.left, END_MS) };
+  const { signal } = options;
+  const session = endOptions(options, deadline);
   const plug = plugOf('leaving', ownName(), { live: live.length > 0, kept: config.length > 0 });
   const leaving = live.map((p) => p.address);
   if (leaving.length > 0) warnings.push(...(await markPlug(host, owner, leaving, plug, session)));
@@ -116,16 +130,21 @@ async function take(
   const addresses = only.length > 1 ? [...leaving, ...only] : leaving;
   const done: Part[] = [];
   const out = new Set<Address>();
+  const oneOut = async (which: Which, part: Part): Promise<void> => {
+    if (signal?.aborted) throw interrupted(part, out);
+    const stays = await outOf(guest, which, part, deadline, which === 'live' ? signal : undefined);
+    if (stays === null) return;
+    throw stays.refused
+      ? new HostdevError('HOSTDEV_LIBVIRT', `${part.address}: ${stays.why}`)
+      : pending(which, part, stays.why);
+  };
   try {
     for (const part of config) {
-      const why = await outOf(guest, 'config', part, deadline);
-      if (why !== null) throw new HostdevError('HOSTDEV_LIBVIRT', `${part.address}: ${why}`);
+      await oneOut('config', part);
       done.push(part);
     }
     for (const part of live) {
-      const why = await outOf(guest, 'live', part, deadline, signal);
-      if (why !== null)
-        throw deadline.left === 0 ? pending(part, why) : new HostdevError('HOSTDEV_LIBVIRT', `${part.address}: ${why}`);
+      await oneOut('live', part);
       out.add(part.address);
     }
   } catch (e) {
@@ -134,9 +153,14 @@ async function take(
     if (isPending) throw e;
     // Nothing has left the running guest: what it is kept as goes back too, and the hold is as it was.
     const rest = leaving.filter((a) => !out.has(a));
-    for (const part of done.filter((p) => !out.has(p.address))) await guest.attach('config', part.xml);
+    const lost: string[] = [];
+    for (const part of done.filter((p) => !out.has(p.address))) {
+      const fault = await guest.attach('config', part.xml);
+      if (fault !== null) lost.push(`${part.address}: ${fault.error.message}`);
+    }
     if (rest.length > 0) await markPlug(host, owner, rest, null, session);
     if (only.length > 1) await endHolds(host, owner, only, session);
+    if (lost.length > 0) throw undoIncomplete(e, lost);
     throw e;
   }
   const { devices, warnings: told } = await endHolds(host, owner, addresses, session);
@@ -144,10 +168,28 @@ async function take(
   return new Set(devices.filter((d) => d.outcome === 'given-back' || d.outcome === 'already').map((d) => d.address));
 }
 
-/** Time for the change after libvirt's, whatever libvirt took, in ms. */
-const END_MS = 10_000;
+const pending = (which: Which, { address }: Part, why: string): HostdevError =>
+  which === 'live'
+    ? new HostdevError('HOSTDEV_PLUG_PENDING', `${address}: the running guest was asked, and has it still: ${why}`, {
+        hint: "It is given back once the guest lets it go: by 'hostdev status --fix', or the next change of it.",
+      })
+    : new HostdevError(
+        'HOSTDEV_PLUG_PENDING',
+        `${address}: whether the guest's next start has it is not known: ${why}`,
+        {
+          hint: "See 'hostdev guest show'; the same command again takes it out.",
+        },
+      );
 
-const pending = ({ address }: Part, why: string): HostdevError =>
-  new HostdevError('HOSTDEV_PLUG_PENDING', `${address}: the running guest was asked, and has it still: ${why}`, {
-    hint: "It is given back once the guest lets it go: by 'hostdev status --fix', or the next change of it.",
-  });
+const interrupted = ({ address }: Part, out: ReadonlySet<Address>): HostdevError =>
+  new HostdevError(
+    'HOSTDEV_INTERRUPTED',
+    `Interrupted before ${address} was taken out; ${out.size === 0 ? 'all was put back' : `out: ${[...out].join(', ')}`}`,
+  );
+
+const undoIncomplete = (first: unknown, lost: readonly string[]): HostdevError =>
+  new HostdevError(
+    'HOSTDEV_UNDO_INCOMPLETE',
+    `${(first as Error).message}; and not put back into what the guest is kept as: ${lost.join('; ')}`,
+    { cause: first, hint: "'hostdev attach --config' puts it in again." },
+  );

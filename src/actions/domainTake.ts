@@ -207,7 +207,7 @@ export function peersOf(
       ...(endpoints.length === 0 || request.unassignedPeers
         ? []
         : [
-            `give --unassigned-peers to take ${endpoints.join(', ')} from the host too, unseen by the guest, or name them with --device${lossesWith(ways)}`,
+            `give --unassigned-peers to take ${endpoints.join(', ')} from the host too, unseen by the guest, or name them too${lossesWith(ways)}`,
           ]),
       ...others,
     ];

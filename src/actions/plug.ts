@@ -42,6 +42,15 @@ export function halvesOf({ name, active, persistent }: SeenDomain, asked: AskedH
   return halves;
 }
 
+/** The devices that the words name. Raises HOSTDEV_USAGE for one named twice, and HOSTDEV_DEVICE_ABSENT. */
+export function namedOnce(words: readonly string[], resolve: (word: string) => Address): Address[] {
+  const addresses = words.map(resolve);
+  const twice = addresses.find((a, i) => addresses.indexOf(a) !== i);
+  if (twice !== undefined)
+    throw new HostdevError('HOSTDEV_USAGE', `${twice} is named twice`, { hint: 'Name each device once.' });
+  return addresses;
+}
+
 /** Runs `body` with the guest, until the deadline of the options. Raises as {@link Guest.open}. */
 export async function withGuest<T>(
   host: Host,
@@ -108,7 +117,12 @@ export async function holdUnmoved(
   const owner = ownerOf({ uuid });
   return changing(host, scanInventory(host), { addresses, owner }, options, async ({ work, recovered, inventory }) => {
     refuseOthers(host, owner, addresses);
-    const devices = addresses.flatMap((a) => inventory.byAddress.get(a) ?? []);
+    // A hold that the guest has as it runs is not ours to end.
+    const free = addresses.filter((a) => {
+      const has = readBinding(host, a)?.holds.find((h) => h.owner === owner);
+      return has === undefined || has.plug?.live === false;
+    });
+    const devices = free.flatMap((a) => inventory.byAddress.get(a) ?? []);
     const bindings = devices.map((device) => ({ device, binding: readBinding(host, device.address) }));
     const look = await witness(
       host,
@@ -118,10 +132,17 @@ export async function holdUnmoved(
     const hold: Hold = { owner, name, managed: true, libvirt: null, plug };
     const books: BookChange[] = [];
     for (const { device, binding } of bindings) books.push(await unmovedBook(work, look, device, binding, hold));
-    await runChange(work, { kind: 'bind', owner, devices: [], books, lifted: [] });
+    if (books.length > 0) await runChange(work, { kind: 'bind', owner, devices: [], books, lifted: [] });
     return recovered;
   });
 }
+
+/** For a change that ends the work: neither libvirt's time nor an interrupt may cut it off. */
+export function endOptions({ signal: _, ...options }: ActionOptions, deadline: Deadline): ActionOptions {
+  return { ...options, deadlineMs: Math.max(deadline.left, END_MS) };
+}
+
+const END_MS = 10_000;
 
 /** Raises HOSTDEV_IN_USE when another process attaches or detaches one of the devices for this guest. */
 export function refuseOthers(host: Host, owner: Owner, addresses: readonly Address[]): void {
@@ -136,21 +157,23 @@ export function refuseOthers(host: Host, owner: Owner, addresses: readonly Addre
 }
 
 /**
- * Ends a guest's holds on devices that it does not have any more, and gives back what nobody else holds. What could not
- * be given back is a warning: it stays in the books, and `status` says why.
+ * Ends a guest's holds on devices that it does not have any more, and gives back what nobody else holds: those that the
+ * process `by` plugs. One that the guest's prepare has made anew meanwhile is of its next start. What could not be given
+ * back is a warning: it stays in the books, and `status` says why.
  */
 export async function endHolds(
   host: Host,
   owner: Owner,
   addresses: readonly Address[],
   options: SessionOptions,
+  by = ownName(),
 ): Promise<{ devices: Returned[]; warnings: Warning[] }> {
   const asked = { addresses, owner, tolerant: true };
   return changing(host, scanInventory(host), asked, options, async ({ work, recovered, inventory, held }) => {
     const list = addresses
       .filter((a) => !held.has(a))
       .flatMap((a) => readBinding(host, a) ?? [])
-      .filter((b) => b.holds.some((h) => h.owner === owner))
+      .filter((b) => b.holds.some((h) => h.owner === owner && h.plug?.by === by))
       .map((binding) => ({ binding, device: inventory.byAddress.get(binding.address) }));
     const { devices, failures } = await releaseHolds(work, owner, list);
     const told = [

@@ -13,7 +13,7 @@ const LOOK_MS = 100;
 /**
  * Asks until the half is without the device, or until the deadline: libvirt's own "done" means that the guest was
  * asked, and QEMU says "busy" while an earlier request is under way. Null when it is out, else why it is not known to
- * be. With `stop` nobody waits any longer.
+ * be, and whether it was `refused`: otherwise it may still go. With `stop` nobody waits any longer.
  */
 export async function outOf(
   guest: Guest,
@@ -21,8 +21,8 @@ export async function outOf(
   { address, xml }: { address: Address; xml: string },
   deadline: Deadline,
   stop: Stop = { aborted: false },
-): Promise<string | null> {
-  let why = 'the guest has not let it go before the deadline';
+): Promise<{ why: string; refused: boolean } | null> {
+  let why = 'the guest has not let it go';
   for (;;) {
     const fault = await guest.detach(which, xml);
     const again = fault === null || fault.lost || fault.busy;
@@ -30,9 +30,9 @@ export async function outOf(
     try {
       if (await waitGone(guest, which, address, again ? deadline.left : 0, again ? AGAIN_MS : 0)) return null;
     } catch (e) {
-      return (e as Error).message;
+      return { why: (e as Error).message, refused: !again };
     }
-    if (!again || deadline.left === 0 || stop.aborted) return why;
+    if (!again || deadline.left === 0 || stop.aborted) return { why, refused: !again };
   }
 }
 

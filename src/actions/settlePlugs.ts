@@ -67,7 +67,7 @@ async function settled(
     by: null,
     text: `${address} ${text}`,
   });
-  const [{ hold }] = list;
+  const [{ hold, plug }] = list;
   const { owner } = hold;
   try {
     return await withGuest(host, connect, owner.slice('domain:'.length), options, async (guest, deadline) => {
@@ -99,7 +99,7 @@ async function settled(
         } else await outOfKept(guest, p, deadline);
       }
       const addresses = go.map((p) => p.binding.address);
-      const { devices } = go.length === 0 ? { devices: [] } : await endHolds(host, owner, addresses, options);
+      const { devices } = go.length === 0 ? { devices: [] } : await endHolds(host, owner, addresses, options, plug.by);
       const back = (p: Pending): Mended => {
         const d = devices.find((o) => o.address === p.binding.address);
         return d?.outcome === 'kept'
@@ -120,8 +120,8 @@ async function outOfKept(guest: Guest, { binding, plug }: Pending, deadline: Dea
   const { kept } = guest.seen;
   const standing = kept === null ? undefined : pluggedElements(kept.domain).get(binding.address);
   if (!plug.kept || standing === undefined) return;
-  const why = await outOf(guest, 'config', { address: binding.address, xml: `${standing}` }, deadline);
-  if (why !== null) throw new HostdevError('HOSTDEV_LIBVIRT', why);
+  const left = await outOf(guest, 'config', { address: binding.address, xml: `${standing}` }, deadline);
+  if (left !== null) throw new HostdevError('HOSTDEV_LIBVIRT', left.why);
 }
 
 /**
@@ -134,8 +134,8 @@ async function undo(guest: Guest, pending: Pending, deadline: Deadline): Promise
   const standing = kept === null ? undefined : pluggedElements(kept.domain).get(address);
   if (active) {
     const xml = standing === undefined ? plainXml(address) : `${standing}`;
-    const why = await outOf(guest, 'live', { address, xml }, deadline);
-    if (why !== null) throw new HostdevError('HOSTDEV_LIBVIRT', why);
+    const left = await outOf(guest, 'live', { address, xml }, deadline);
+    if (left !== null) throw new HostdevError('HOSTDEV_LIBVIRT', left.why);
   }
   await outOfKept(guest, pending, deadline);
 }

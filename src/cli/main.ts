@@ -63,6 +63,8 @@ async function run(argv: string[], named: Named): Promise<Answer> {
   checkWhole(command, given);
   const host = new Host(rootFolder(values.root), loadNative());
   const own = command.own ?? {};
+  // libvirt takes no text for "choose one", and would go by its environment and the sockets of this machine.
+  if (values.connect === '') throw new HostdevError('HOSTDEV_USAGE', '--connect: a URI is expected, as qemu:///system');
   const changes =
     command.changesWith === undefined || values[command.changesWith] === true ? command.changes : undefined;
   const refused = changes === 'devices' ? (await import('../binding/session.ts')).refusal(host) : null;

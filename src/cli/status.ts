@@ -71,14 +71,16 @@ export async function status({ host, own, options, connect }: Invocation): Promi
         ]),
   ];
   // Of a dry run what counts is what the real run would leave.
+  const isMeant = (address: string | null): boolean =>
+    address !== null && mended.some((m) => m.would && m.address === address);
   const left =
     own.fix === true && options.dryRun
-      ? mended.some((m) => !m.would)
+      ? mended.some((m) => !m.would && !isMeant(m.address))
       : s.bindings.some((b) => b.drift !== null) || s.unheld.some((u) => u.drift) || unfinished.length > 0;
   const drifted = left || s.stuck.length + s.bad_files.length > 0;
   const exit = mended.some((m) => m.by === 'guard')
     ? EXIT.refused
-    : own.fix === true && s.bindings.some((b) => b.holds.some((h) => h.plug !== undefined))
+    : own.fix === true && s.bindings.some((b) => b.holds.some((h) => h.plug !== undefined) && !isMeant(b.address))
       ? EXIT.timedOut
       : drifted
         ? EXIT.no
@@ -109,7 +111,9 @@ async function settle(host: Host, connect: string | null, options: ActionOptions
  */
 async function mend(host: Host, connect: string | null, options: ActionOptions): Promise<Mended[]> {
   const settled = await settle(host, connect, options);
-  const fixed = await fixStatus(host, options, await whoHas(host, connect));
+  const all = await fixStatus(host, options, await whoHas(host, connect));
+  const isSettled = (m: Mended): boolean => settled.some((s) => s.would && s.address === m.address);
+  const fixed = all.filter((m) => !isSettled(m));
   // A bind that was cut off is whole only now.
   if (!options.dryRun) fixed.push(...(await settle(host, connect, options)));
   return [...settled, ...fixed, ...(await holdUnheld(host, await whoHas(host, connect), options))];

@@ -76,12 +76,16 @@ export class Guest {
     return this.#change('detach', which, xml);
   }
 
-  /** One half as it is now; null when there is none. Opens again what was lost, until the deadline. */
+  /**
+   * One half as it is now; null when there is none: a transient guest is no more when it has ended. Opens again what was
+   * lost, until the deadline.
+   */
   async half(which: Which): Promise<Half> {
     for (;;) {
       try {
         return await readHalf(this.#connection, this.seen, which === 'config', this.#left());
       } catch (e) {
+        if (e instanceof HostdevError && e.code === 'HOSTDEV_GUEST_ABSENT') return null;
         if (!isGone(e) || this.#left() <= 1) throw e;
         await this.#reopen(e);
       }
