@@ -77,8 +77,8 @@ export class Guest {
   }
 
   /**
-   * One half as it is now; null when there is none: a transient guest is no more when it has ended. Opens again what was
-   * lost, until the deadline.
+   * One half as it is now; null when there is none: a transient guest is no more when it has ended. Opens again what
+   * was lost, until the deadline.
    */
   async half(which: Which): Promise<Half> {
     for (;;) {

@@ -46,7 +46,7 @@ async function agree(): Promise<Guests['guests']> {
     expect([name, addresses]).toEqual([name, sourcesOf((await virsh(vm(), ['dumpxml', name])).stdout)]);
     wanted.push(...addresses.map((a) => [a, name]));
     const nodes = await vm().ok(
-      `ls -l /proc/$(pgrep -f guest=${name},)/fd | grep -o '/dev/vfio/[0-9]*' | sort -u || :`,
+      `ls -l /proc/$(pgrep -f guest=${name},)/fd | grep -o '/dev/vfio/[0-9][0-9]*' | sort -u || :`,
     );
     expect([name, [...new Set(mine.map((d) => `/dev/vfio/${d.iommu_group}`))].sort()]).toEqual([
       name,
@@ -110,6 +110,8 @@ test('a network of type hostdev: its VFs are not free, its guest has one, domain
       .map((a) => addressXml(a, " type='pci'"))
       .join('')}</forward></network>`,
   );
+  // libvirt gives a VF its MAC through its PF, and only while that is up.
+  await vm().ok(`ip link set $(ls /sys/bus/pci/devices/${IGB}/net) up`);
   await vm().ok('virsh net-define /tmp/net.xml && virsh net-start vfs');
   const xml = domainXml({ name: 'netted' }).replace(
     '<memballoon',
