@@ -158,8 +158,8 @@ export function refuseOthers(host: Host, owner: Owner, addresses: readonly Addre
 
 /**
  * Ends a guest's holds on devices that it does not have any more, and gives back what nobody else holds: those that
- * the process `by` plugs. One that the guest's prepare has made anew meanwhile is of its next start. What could not be given
- * back is a warning: it stays in the books, and `status` says why.
+ * the process `by` plugs. One that the guest's prepare has made anew meanwhile is of its next start. What could not be
+ * given back is a warning: it stays in the books, and `status` says why.
  */
 export async function endHolds(
   host: Host,

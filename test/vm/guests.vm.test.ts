@@ -111,7 +111,7 @@ test('a network of type hostdev: its VFs are not free, its guest has one, domain
       .join('')}</forward></network>`,
   );
   // libvirt gives a VF its MAC through its PF, and only while that is up.
-  await vm().ok(`ip link set $(ls /sys/bus/pci/devices/${IGB}/net) up`);
+  await vm().ok(`ip link set $(ls /sys/bus/pci/devices/${SECOND}/net) up`);
   await vm().ok('virsh net-define /tmp/net.xml && virsh net-start vfs');
   const xml = domainXml({ name: 'netted' }).replace(
     '<memballoon',
