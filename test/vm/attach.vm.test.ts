@@ -309,8 +309,8 @@ test.runIf(process.env.HOSTDEV_VM_LONG === '1')(
   1_800_000,
 );
 
-/** HOSTDEV_VM_LONG=1: twenty moments, else three. */
-const MOMENTS = process.env.HOSTDEV_VM_LONG === '1' ? 20 : 3;
+/** HOSTDEV_VM_LONG=1: twenty moments, else two. */
+const MOMENTS = process.env.HOSTDEV_VM_LONG === '1' ? 20 : 2;
 
 test('libvirtd is killed, restarted and stopped meanwhile: nothing half done, every command back by its deadline', async () => {
   await virsh(vm(), ['start', 'g2'], { timeoutMs: 180_000 });
