@@ -117,7 +117,7 @@ export async function benchMachine(): Promise<string> {
         ['hostdev attach --live', `hostdev attach g ${VF} --managed no --driver auto --live`, ''],
         ['hostdev detach --live', `hostdev detach g ${VF} --live`, ''],
         [PEER_IN, `virsh "nodedev-detach ${name}; attach-device g /tmp/vf.xml --live"`, ''],
-        [PEER_OUT, `virsh detach-device g /tmp/vf.xml --live && ${GONE} && virsh nodedev-reattach ${name}`, ''],
+        [PEER_OUT, `{ virsh detach-device g /tmp/vf.xml --live && ${GONE} && virsh nodedev-reattach ${name}; }`, ''],
       ]),
     );
     const cpu = await m.ok(
