@@ -1,12 +1,9 @@
-import { holdUnheld } from '../actions/holdUnheld.ts';
-import type { ActionOptions } from '../actions/options.ts';
 import { type BindingStatus, readStatus, type Status, unreadWarnings } from '../actions/status.ts';
-import { fixStatus, type Mended } from '../actions/statusFix.ts';
+import { mendStatus } from '../actions/statusMend.ts';
 import { whoHas } from '../actions/whoHas.ts';
-import { isGuest, readBooks } from '../binding/books.ts';
+import { isGuest } from '../binding/books.ts';
 import { badFileText } from '../binding/session.ts';
 import { EXIT } from '../errors.ts';
-import type { Host } from '../host/host.ts';
 import { safeBlock } from '../text/safe.ts';
 import { warning } from '../text/warning.ts';
 import type { Answer, Invocation } from './command.ts';
@@ -17,7 +14,7 @@ const NO_JOURNAL = 'what is unfinished is not known: the journal is for root to 
 
 /** `hostdev status [--fix]`: exit 3 when something is not as the books say. */
 export async function status({ host, own, options, connect }: Invocation): Promise<Answer> {
-  const mended = own.fix === true ? await mend(host, connect, options) : [];
+  const mended = own.fix === true ? await mendStatus(host, connect, options) : [];
   const guests = await whoHas(host, connect);
   const s = await readStatus(host, guests);
   const journal = s.journal ?? [];
@@ -97,26 +94,6 @@ export async function status({ host, own, options, connect }: Invocation): Promi
       ...(s.journal === null ? [warning('not-measured', NO_JOURNAL)] : []),
     ],
   };
-}
-
-/** What is not often there is not loaded for nothing. */
-async function settle(host: Host, connect: string | null, options: ActionOptions): Promise<Mended[]> {
-  if (!readBooks(host).books.some((b) => b.holds.some((h) => h.plug !== undefined))) return [];
-  return (await import('../actions/settlePlugs.ts')).settlePlugs(host, connect, options);
-}
-
-/**
- * What is on its way into guests or out of them first, where libvirt can be asked: the rest goes by who holds what, and
- * by what libvirt says then.
- */
-async function mend(host: Host, connect: string | null, options: ActionOptions): Promise<Mended[]> {
-  const settled = await settle(host, connect, options);
-  const all = await fixStatus(host, options, await whoHas(host, connect));
-  const isSettled = (m: Mended): boolean => settled.some((s) => s.would && s.address === m.address);
-  const fixed = all.filter((m) => !isSettled(m));
-  // A bind that was cut off is whole only now.
-  if (!options.dryRun) fixed.push(...(await settle(host, connect, options)));
-  return [...settled, ...fixed, ...(await holdUnheld(host, await whoHas(host, connect), options))];
 }
 
 const wishLine = (wishes: Status['wishes']): string[] =>
